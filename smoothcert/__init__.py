@@ -1,0 +1,29 @@
+"""Certified l1 robustness by randomized smoothing, as a scikit-learn estimator."""
+
+from .box import Box
+from .certificates import Certificates, VoteCounts
+from .classifier import SmoothedClassifier
+from .metrics import certified_accuracy_score
+from .noise import Noise, SplitNoise, UniformNoise
+from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
+from .training import CleanTraining, NoiseAugmentation, Training
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Box",
+    "BoxRadius",
+    "Certificates",
+    "CleanTraining",
+    "GreedyRadius",
+    "LipschitzRadius",
+    "Noise",
+    "NoiseAugmentation",
+    "RadiusStrategy",
+    "SmoothedClassifier",
+    "SplitNoise",
+    "Training",
+    "UniformNoise",
+    "VoteCounts",
+    "certified_accuracy_score",
+]

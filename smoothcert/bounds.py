@@ -1,0 +1,129 @@
+"""Confidence bounds: vote counts in, one-sided bounds on probabilities out. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import check_choice, check_open_unit
+
+FloatArray = NDArray[np.float64]
+LowerBound = Callable[[ArrayLike, Any, float], FloatArray]
+
+
+def clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
+    """Lower bound on a binomial probability, exceeding it with probability at most ``alpha``.
+
+    Parameters
+    ----------
+    k, n : array-like of int
+        Successes and trials.
+    alpha : float
+        One-sided level.
+
+    Examples
+    --------
+    >>> float(clopper_pearson(10_000, 10_000, 0.001).round(6))
+    0.999309
+    """
+    # Imported when needed: statsmodels takes as long to import as all else together.
+    from statsmodels.stats.proportion import proportion_confint
+
+    lower, _ = proportion_confint(np.asarray(k), np.asarray(n), alpha=2 * alpha, method="beta")
+    return np.asarray(lower, dtype=np.float64)
+
+
+def hoeffding(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
+    """Lower bound k/n - sqrt(ln(1/alpha) / (2n)) on a binomial probability (Theorem B.1); at least 0.
+
+    Parameters
+    ----------
+    k, n : array-like of int
+        Successes and trials.
+    alpha : float
+        One-sided level.
+
+    Examples
+    --------
+    >>> float(hoeffding(10_000, 10_000, 0.001).round(6))
+    0.981415
+    """
+    n = np.asarray(n, dtype=np.float64)
+    return np.maximum(np.asarray(k) / n - np.sqrt(-np.log(alpha) / (2 * n)), 0.0)
+
+
+#: Lower bounds by name; every upper bound is the lower bound of the complement.
+BOUNDS: dict[str, LowerBound] = {"clopper-pearson": clopper_pearson, "hoeffding": hoeffding}
+
+#: Schemes of certification (section 2.4 of the paper).
+SCHEMES = ("multiclass", "binary")
+
+
+def upper_bound(lower: LowerBound, k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
+    """Upper bound on a binomial probability: 1 minus the lower bound of the failures."""
+    return 1 - lower(np.asarray(n) - np.asarray(k), n, alpha)
+
+
+def class_probabilities(
+    counts: NDArray[np.int64], top: NDArray[np.intp], *, scheme: str, bound: str, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """Bound the probability of class A from below and of every other class from above (Algorithm 1).
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_inputs, n_classes)
+        Votes of the estimation stage.
+    top : ndarray of shape (n_inputs,)
+        Class A of each input, chosen from other votes.
+    scheme : {"multiclass", "binary"}
+        "multiclass" spends alpha/2 on each of the two probabilities; "binary" spends alpha on p_a and takes
+        p_b = 1 - p_a. With two classes they are one; a single class has no rival.
+    bound : {"clopper-pearson", "hoeffding"}
+    alpha : float
+        Probability, for each input, that the bounds fail.
+
+    Returns
+    -------
+    p_a, p_b : ndarray of shape (n_inputs,)
+    """
+    if counts.shape[1] == 1:
+        return np.ones(len(counts)), np.zeros(len(counts))
+    lower = BOUNDS[bound]
+    rows = np.arange(len(counts))
+    n = counts.sum(axis=1)
+    count_a = counts[rows, top]
+    p_a = lower(count_a, n, _level(counts.shape[1], scheme, alpha))
+    if _one_versus_all(counts.shape[1], scheme):
+        return p_a, 1 - p_a
+    rivals = counts.copy()
+    rivals[rows, top] = -1
+    count_b = rivals.max(axis=1)
+    p_b = upper_bound(lower, count_b, n, alpha / 2)
+    return p_a, np.minimum(p_b, 1 - p_a)
+
+
+def check_statistics(n_samples: int, n_classes: int, *, scheme: str, bound: str, alpha: float) -> None:
+    """Raise a ValueError for unknown names, alpha outside (0, 1), or samples too few to certify a unanimous vote."""
+    check_choice("scheme", scheme, SCHEMES)
+    check_choice("bound", bound, BOUNDS)
+    level = _level(n_classes, scheme, check_open_unit("alpha", alpha))
+    if n_classes > 1 and BOUNDS[bound](n_samples, n_samples, level) <= 0.5:
+        # Both bounds rise with n when all votes agree, so bisection finds the first n above 1/2.
+        candidates = range(1, 10**9)
+        smallest = candidates[bisect_right(candidates, 0.5, key=lambda n: float(BOUNDS[bound](n, n, level)))]
+        raise ValueError(
+            f"n_samples={n_samples} cannot certify even a unanimous vote at alpha={alpha} with scheme={scheme!r} and "
+            f"bound={bound!r}: n_samples must be at least {smallest}."
+        )
+
+
+def _one_versus_all(n_classes: int, scheme: str) -> bool:
+    return scheme == "binary" or n_classes <= 2
+
+
+def _level(n_classes: int, scheme: str, alpha: float) -> float:
+    return alpha if _one_versus_all(n_classes, scheme) else alpha / 2

@@ -1,0 +1,117 @@
+"""The box that inputs live in, and its map to the unit box in which all radii are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+#: Share of a feature's width by which training data may leave the box: scalers overshoot by a rounding error.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The product of the intervals [lo, hi], one per feature.
+
+    Parameters
+    ----------
+    lo, hi : ndarray of float64
+        Ends of the intervals in raw units. Anything that broadcasts against one input: a scalar, one value per
+        feature, or one per channel of shape (c, 1, 1). A feature with ``lo == hi`` is constant: nobody can move it.
+
+    Examples
+    --------
+    >>> box = Box.from_bounds((0, 255))
+    >>> box.to_unit([[0.0, 51.0, 300.0]])
+    array([[0. , 0.2, 1. ]])
+    """
+
+    lo: FloatArray
+    hi: FloatArray
+
+    @classmethod
+    def from_bounds(cls, bounds: Any, X: Any = None) -> Box:
+        """Build the box from ``bounds``: a pair (lo, hi), or "minmax" for the range of each feature in ``X``.
+
+        Raises
+        ------
+        ValueError
+            If ``bounds`` is neither, is not finite, or is not ordered; or if "minmax" comes without data.
+        """
+        if isinstance(bounds, str) and bounds == "minmax":
+            if X is None:
+                raise ValueError('bounds="minmax" needs training data: call fit, or give bounds=(lo, hi).')
+            data = np.asarray(X, dtype=np.float64)
+            return cls(data.min(axis=0), data.max(axis=0))
+        expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
+        try:
+            lo, hi = (np.array(end, dtype=np.float64) for end in bounds)
+            width = hi - lo
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{expected}, got {bounds!r}.") from error
+        ordered = np.all(width >= 0) if width.ndim else width > 0
+        if not (np.isfinite(width).all() and np.isfinite(lo).all() and ordered):
+            raise ValueError(f"{expected}, got {bounds!r}.")
+        return cls(lo, hi)
+
+    @property
+    def width(self) -> FloatArray:
+        """Length of each interval, in raw units."""
+        return self.hi - self.lo
+
+    def check(self, X: Any) -> None:
+        """Raise a ValueError if training data lies outside the box: that is a mistake in the units."""
+        slack = TOLERANCE * self.width
+        outside = (np.asarray(X) < self.lo - slack) | (np.asarray(X) > self.hi + slack)
+        if outside.any():
+            raise ValueError(
+                f"X must lie inside bounds=({_span(self.lo)}, {_span(self.hi)}), but ranges from {np.min(X):g} to "
+                f'{np.max(X):g}. Scale X into the box, or set bounds to the range of the data or to "minmax".'
+            )
+
+    def to_unit(self, X: Any) -> FloatArray:
+        """Clip ``X`` into the box and map it to [0, 1]; a constant feature maps to 0.
+
+        Projection onto a box is 1-Lipschitz in l1, so what is certified for the clipped input holds against
+        every perturbation of the raw one.
+        """
+        inside = np.clip(np.asarray(X, dtype=np.float64), self.lo, self.hi)
+        return (inside - self.lo) / np.where(self.width > 0, self.width, 1.0)
+
+    def to_raw(self, unit: NDArray[np.floating]) -> None:
+        """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""
+        if np.any(self.width != 1):
+            unit *= self.width
+        if np.any(self.lo != 0):
+            unit += self.lo
+
+    def reach(self, unit: FloatArray) -> FloatArray:
+        """Distance from each feature to its far face in the unit box (Theorem 2.8); 0 where it is constant."""
+        return np.where(self.width > 0, np.maximum(unit, 1 - unit), 0.0)
+
+    def rounding(self, shape: tuple[int, ...]) -> FloatArray:
+        """Bound on the floating-point error of `to_unit` for each feature of an input of this shape."""
+        magnitude = np.maximum(np.abs(self.lo), np.abs(self.hi))
+        error = 4 * np.finfo(np.float64).eps * (1 + magnitude / np.where(self.width > 0, self.width, np.inf))
+        return np.broadcast_to(error, shape)
+
+    def movable(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Tell for each feature of an input of this shape whether the box lets it move."""
+        return np.broadcast_to(self.width > 0, shape)
+
+    def fingerprint(self) -> str:
+        """Hash of the box."""
+        content = f"{self.lo.shape} {self.hi.shape}".encode() + self.lo.tobytes() + self.hi.tobytes()
+        return blake2b(content, digest_size=16).hexdigest()
+
+
+def _span(ends: FloatArray) -> str:
+    """Show one end of the box: the number, or the range of numbers where features differ."""
+    low, high = ends.min(), ends.max()
+    return f"{low:g}" if low == high else f"[{low:g} .. {high:g}]"

@@ -1,0 +1,129 @@
+"""What certification returns: vote counts, and certificates made from them. Frozen, and indifferent to their making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class _Rows:
+    """A frozen record whose arrays have one row per input: it can be sliced like an array."""
+
+    def __post_init__(self) -> None:
+        for name, value in self._arrays().items():
+            frozen = value.view()
+            frozen.flags.writeable = False
+            object.__setattr__(self, name, frozen)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays().values())))
+
+    def __getitem__(self, rows: Any) -> Self:
+        picked = np.atleast_1d(np.arange(len(self))[rows])
+        return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What votes depend on besides the input: they may only be used where all of it is the same."""
+
+    noise: str
+    box: str
+    seed: int
+    model: str
+    classes: str
+
+    def differences(self, other: Origin) -> list[str]:
+        """Names of the fields in which two origins differ."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+
+@dataclass(frozen=True, eq=False)
+class VoteCounts(_Rows):
+    """How often the base model chose each class under noise, for each input.
+
+    Parameters
+    ----------
+    selection, estimation : ndarray of int64, shape (n_inputs, n_classes)
+        Votes of the two stages of Algorithm 1; columns follow ``classes_``.
+    inputs : ndarray of uint8, shape (n_inputs, 16)
+        Fingerprint of each input.
+    origin : Origin
+        Noise, box, seed and model behind the votes.
+    """
+
+    selection: NDArray[np.int64]
+    estimation: NDArray[np.int64]
+    inputs: NDArray[Any]
+    origin: Origin
+
+    @property
+    def selected(self) -> NDArray[np.intp]:
+        """Index of the class that the selection votes chose; ties go to the first."""
+        return self.selection.argmax(axis=1)
+
+    @property
+    def n_samples(self) -> int:
+        """Estimation votes of the input that has the fewest."""
+        return int(self.estimation.sum(axis=1).min())
+
+
+@dataclass(frozen=True, eq=False)
+class Certificates(_Rows):
+    """Certified predictions: ``labels, radii = certificates``.
+
+    For each input that is not abstained on: with probability at least 1 - alpha over the sampling, the smoothed
+    classifier returns ``labels[i]`` for every input closer than ``radii[i]``.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_inputs,)
+        Predicted labels, also where the classifier abstains from certifying them.
+    radii : ndarray of float64, shape (n_inputs,)
+        Certified radii in the unit box: 1.0 is one feature moved across its whole range. NaN where abstained, so that
+        ``(labels == y) & (radii >= r)`` is right for every r >= 0; +inf where the whole box is certified.
+    abstained : ndarray of bool, shape (n_inputs,)
+        Where no class could be told ahead of the others.
+    p_a, p_b : ndarray of float64, shape (n_inputs,)
+        Lower bound on the probability of the predicted class, upper bound on that of every other.
+    alpha : float
+        Probability, for each input, that its certificate is wrong.
+    norm : float
+        Norm of the radii.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> certificates = Certificates(
+    ...     labels=np.array(["cat", "dog"]), radii=np.array([0.8, np.nan]), abstained=np.array([False, True]),
+    ...     p_a=np.array([0.9, 0.5]), p_b=np.array([0.1, 0.5]), alpha=0.001, norm=1)
+    >>> labels, radii = certificates
+    >>> print((labels == np.array(["cat", "cat"])) & (radii >= 0.5))
+    [ True False]
+    """
+
+    labels: NDArray[Any]
+    radii: FloatArray
+    abstained: NDArray[np.bool_]
+    p_a: FloatArray
+    p_b: FloatArray
+    alpha: float
+    norm: float
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.labels, self.radii))
+
+    @property
+    def margin(self) -> FloatArray:
+        """Lower bound on the lead of the predicted class, p_a - p_b."""
+        return self.p_a - self.p_b

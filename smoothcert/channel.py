@@ -1,0 +1,61 @@
+"""Box and noise together: raw inputs in, noisy raw inputs out. Training and voting draw from the same channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .box import Box
+from .noise import Noise
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyChannel:
+    """What stands between an input and the base model.
+
+    Parameters
+    ----------
+    box : Box
+    noise : Noise
+    shape : tuple of int
+        Shape of one input. Points are flat, shape (n, d); raw values keep the shape.
+    """
+
+    box: Box
+    noise: Noise
+    shape: tuple[int, ...]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features d of one input."""
+        return int(np.prod(self.shape))
+
+    def points(self, X: Any) -> NDArray[Any]:
+        """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
+        return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), -1)
+
+    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write noisy copies of ``points``, in raw units, into ``out`` of shape (n, *shape)."""
+        self.noise.perturb(points, rng, out.reshape(len(out), -1))
+        self.box.to_raw(out)
+
+    def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
+        """Return one noisy copy of each raw input."""
+        out = np.empty((len(X), *self.shape), dtype=dtype)
+        self.draw(self.points(X), rng, out)
+        return out
+
+    def reach(self, X: Any) -> NDArray[np.float64]:
+        """Distance of each feature's point to its far face, shape (n, d); 0 where the box holds it fixed."""
+        unit = self.noise.to_unit(self.points(X)).reshape(len(X), *self.shape)
+        return self.box.reach(unit).reshape(len(X), -1)
+
+    def rounding(self) -> float:
+        """Bound on what rounding adds to the l1 distance of two raw inputs; radii shrink by it."""
+        if self.noise.resolution == 0:
+            return 0.0
+        per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)
+        return float(per_feature[self.box.movable(self.shape)].sum())

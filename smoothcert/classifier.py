@@ -1,0 +1,436 @@
+"""`SmoothedClassifier`: the estimator that puts the steps in order."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import gen_batches
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._checks import check_count, non_numeric
+from .bounds import check_statistics, class_probabilities
+from .box import Box
+from .certificates import Certificates, Origin, VoteCounts
+from .channel import NoisyChannel
+from .radius import RadiusStrategy
+from .resolve import describe, resolve
+from .stream import ESTIMATION, SELECTION, resolve_seed
+from .voters import Voter, is_torch, make_voter, unwrap
+from .voting import fingerprints, sample_under_noise
+
+#: Values of the reach that are held at once while radii are computed.
+REACH_VALUES = 2**22
+
+
+class SmoothedClassifier(ClassifierMixin, BaseEstimator):
+    """Randomized smoothing of any classifier, with certified l1 radii.
+
+    The smoothed classifier H returns the class that the base model chooses most often under noise (equation 2 and
+    section 2.4 of the paper). `predict` estimates it; `certify` adds a radius within which it provably does not
+    change, with probability at least 1 - alpha for each input.
+
+    Radii, ``lam`` and sigma are in units of the unit box: 1.0 is one feature moved across its whole range, whatever
+    ``bounds`` are. Inputs outside the box are clipped into it, so that certificates hold against every perturbation.
+
+    Parameters
+    ----------
+    estimator : estimator, torch.nn.Module or skorch.NeuralNetClassifier
+        The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
+        (trained with the paper's recipe, see `smoothcert.nets.make_net`), a skorch net with settings of its own, or a
+        fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is.
+    noise : {"split", "uniform"} or Noise, default="split"
+        The noise family; strings stand for its default parameters.
+    radius : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
+        How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy.
+    training : {"augment", None} or Training, default="augment"
+        How the base model is fitted; None fits it on clean data.
+    bounds : (lo, hi) or "minmax", default=(0.0, 1.0)
+        The box that inputs live in, in raw units: scalars or one value per feature; "minmax" takes each feature's
+        range in the training data.
+    scheme : {"multiclass", "binary"}, default="multiclass"
+        Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
+    bound : {"clopper-pearson", "hoeffding"}, default="clopper-pearson"
+        Confidence bound on probabilities.
+    alpha : float, default=0.001
+        Probability, for each input, that its certificate is wrong.
+    n_selection : int, default=256
+        Votes that choose the class.
+    n_samples : int, default=10_000
+        Fresh votes that bound its probability.
+    batch_size : "auto" or int, default="auto"
+        Rows of one call of the base model. It bounds the memory and does not change the noise.
+    n_jobs : int or None, default=None
+        Workers of `certify` and `predict`, through joblib.
+    device : str, torch.device or None, default=None
+        Where torch models run. None leaves them where they are.
+    random_state : int, RandomState or None, default=None
+        None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
+        choosing the input. An int makes all results reproducible.
+    verbose : int, default=0
+        Above 0, show progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    estimator_ : estimator or skorch net
+        The fitted base model.
+    noise_ : Noise
+    box_ : Box
+    n_features_in_ : int
+    feature_shape_ : tuple of int
+        Shape of one input.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> base = make_pipeline(StandardScaler(), LogisticRegression())
+    >>> clf = SmoothedClassifier(base, bounds="minmax", n_samples=1000, random_state=0).fit(X[50:], y[50:])
+    >>> labels, radii = clf.certify(X[:50])
+    >>> print((labels == y[:50]).mean(), (radii >= 0.5).mean())
+    0.96 0.9
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        noise: Any = "split",
+        *,
+        radius: Any = "auto",
+        training: Any = "augment",
+        bounds: Any = (0.0, 1.0),
+        scheme: str = "multiclass",
+        bound: str = "clopper-pearson",
+        alpha: float = 0.001,
+        n_selection: int = 256,
+        n_samples: int = 10_000,
+        batch_size: int | str = "auto",
+        n_jobs: int | None = None,
+        device: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.noise = noise
+        self.radius = radius
+        self.training = training
+        self.bounds = bounds
+        self.scheme = scheme
+        self.bound = bound
+        self.alpha = alpha
+        self.n_selection = n_selection
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = "split", **params: Any) -> Self:
+        """Smooth a trained model as it is.
+
+        Parameters
+        ----------
+        estimator : torch.nn.Module, skorch net or fitted classifier
+            Nothing is trained or copied. It should have met noise in its own training.
+        classes : array-like of shape (n_classes,)
+            Labels: for torch models in the order of the logits.
+        noise : str or Noise, default="split"
+        **params
+            Other parameters of `SmoothedClassifier`.
+
+        Returns
+        -------
+        classifier : SmoothedClassifier
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+        """
+        frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
+        classifier = cls(frozen, noise, **params)
+        labels = np.asarray(classes)
+        if labels.ndim != 1 or not len(labels) or len(np.unique(labels)) != len(labels):
+            raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
+        classifier._settle(Box.from_bounds(classifier.bounds), labels)
+        classifier.estimator_ = frozen
+        return classifier
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+        """Fit the base model, by default on noisy data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models
+            Finite numbers inside the box.
+        y : array-like of shape (n_inputs,)
+            Labels of any type.
+        **fit_params
+            Passed to the base model's ``fit``. What has one entry per input, such as ``sample_weight``, is repeated
+            along with the noisy copies.
+
+        Returns
+        -------
+        self : SmoothedClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
+        """
+        if not (is_torch(self.estimator) or is_classifier(unwrap(self.estimator))):
+            raise ValueError(
+                f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got "
+                f"{self.estimator!r}. Pass an instance, not a class."
+            )
+        training = resolve("training", self.training)
+        training.check()
+        X, y = self._validate(X, y)
+        check_classification_targets(y)
+        box = Box.from_bounds(self.bounds, X)
+        box.check(X)
+        self._settle(box, np.unique(y))
+        self.feature_shape_ = X.shape[1:]
+        if isinstance(self.estimator, FrozenEstimator):
+            self._freeze(self.estimator)
+        else:
+            self.estimator_ = training.fit(
+                self.estimator,
+                X,
+                y,
+                channel=self._channel(X),
+                seed=self._call_seed(),
+                device=self.device,
+                verbose=self.verbose,
+                **fit_params,
+            )
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class that the selection votes choose: the labels of `certify`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_inputs,)
+        """
+        return self.classes_[self._selection_votes(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the frequencies of the selection votes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        frequencies : ndarray of shape (n_inputs, n_classes)
+            Columns follow ``classes_``.
+        """
+        votes = self._selection_votes(X)
+        return votes / votes.sum(axis=1, keepdims=True)
+
+    def count_votes(self, X: Any) -> VoteCounts:
+        """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        votes : VoteCounts
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter is invalid, or the base model answers with anything but one known class per row.
+        """
+        check_is_fitted(self)
+        return self._draw(self._validate(X))
+
+    def certify(self, X: Any, *, votes: VoteCounts | None = None) -> Certificates:
+        """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+        votes : VoteCounts, optional
+            Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
+            ``random_state``. Nothing is drawn then; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+
+        Returns
+        -------
+        certificates : Certificates
+            For each input that is not abstained on, with probability at least 1 - alpha over the sampling, the
+            smoothed classifier returns the label on the whole l1 ball of the radius around the input.
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter is invalid, the samples are too few to certify anything, the votes belong to something
+            else, or the base model answers with anything but one known class per row.
+
+        Notes
+        -----
+        The class comes from the selection votes alone and its probability from the estimation votes alone. Reading
+        both off one draw would break the proof.
+        """
+        check_is_fitted(self)
+        X = self._validate(X)
+        strategy = resolve("radius", self.radius)
+        strategy.check(self.noise_)
+        rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
+        n_samples = check_count("n_samples", self.n_samples) if votes is None else votes.n_samples
+        check_statistics(n_samples, len(self.classes_), **rule)
+
+        votes = self._draw(X) if votes is None else self._accept(votes, X)
+        top = votes.selected
+        p_a, p_b = class_probabilities(votes.estimation, top, **rule)
+        certified = p_a > p_b
+        radii = np.full(len(X), np.nan)
+        radii[certified] = self._radii(strategy, X[certified], p_a[certified], p_b[certified])
+        return Certificates(
+            labels=self.classes_[top],
+            radii=radii,
+            abstained=~certified,
+            p_a=p_a,
+            p_b=p_b,
+            alpha=self.alpha,
+            norm=strategy.norm,
+        )
+
+    def _validate(self, X: Any, y: Any = None) -> Any:
+        """Check X (and y when fitting), and return arrays; torch models take inputs of any shape."""
+        targets = {} if y is None else {"y": y}
+        try:
+            checked = validate_data(
+                self, X, **targets, reset=bool(targets), allow_nd=is_torch(self.estimator), dtype="numeric"
+            )
+        except ValueError as error:
+            raise non_numeric(X) or error from error
+        shape = (checked[0] if targets else checked).shape[1:]
+        if not targets and shape != getattr(self, "feature_shape_", shape):
+            raise ValueError(
+                f"X must hold inputs of shape {self.feature_shape_}, as in fit, but they have shape {shape}. Reshape X."
+            )
+        return checked
+
+    def _settle(self, box: Box, classes: NDArray[Any]) -> None:
+        """Set what a fitted classifier consists of, besides its base model."""
+        self.noise_ = resolve("noise", self.noise)
+        self.noise_.check()
+        self.box_ = box
+        self.classes_ = classes
+        self._settings = self._current_settings()
+        self._seed = resolve_seed(self.random_state)
+
+    def _freeze(self, frozen: FrozenEstimator) -> None:
+        """Take a trained base model as it is."""
+        self.estimator_ = frozen
+        if not is_torch(frozen):
+            check_is_fitted(frozen)
+            self.classes_ = np.asarray(unwrap(frozen).classes_)
+
+    def _current_settings(self) -> dict[str, str]:
+        """Show the parameters that a fitted classifier depends on."""
+        return {"noise": describe(resolve("noise", self.noise)), "bounds": repr(self.bounds)}
+
+    def _call_seed(self) -> int:
+        """Seed of one call; a RandomState has given one seed for all calls when fitting."""
+        return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
+
+    def _channel(self, X: NDArray[Any]) -> NoisyChannel:
+        """Box and noise for inputs of the shape of these."""
+        for name, setting in self._current_settings().items():
+            if setting != self._settings[name]:
+                raise ValueError(
+                    f"{name} was {self._settings[name]} in fit and is {setting} now. Call fit again, or for a model "
+                    f"that is used as it is, SmoothedClassifier.from_pretrained."
+                )
+        return NoisyChannel(self.box_, self.noise_, X.shape[1:])
+
+    def _voter(self) -> Voter:
+        return make_voter(self.estimator_, self.classes_, self.device)
+
+    def _sample(self, voter: Voter, channel: NoisyChannel, X: NDArray[Any], seed: int, stage: int) -> NDArray[np.int64]:
+        """Draw the votes of one stage."""
+        name = {SELECTION: "n_selection", ESTIMATION: "n_samples"}[stage]
+        return sample_under_noise(
+            voter,
+            channel,
+            X,
+            seed=seed,
+            stage=stage,
+            n=check_count(name, getattr(self, name)),
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def _selection_votes(self, X: Any) -> NDArray[np.int64]:
+        check_is_fitted(self)
+        X = self._validate(X)
+        return self._sample(self._voter(), self._channel(X), X, self._call_seed(), SELECTION)
+
+    def _draw(self, X: NDArray[Any]) -> VoteCounts:
+        """Draw the votes of both stages for validated inputs."""
+        channel, voter, seed = self._channel(X), self._voter(), self._call_seed()
+        return VoteCounts(
+            selection=self._sample(voter, channel, X, seed, SELECTION),
+            estimation=self._sample(voter, channel, X, seed, ESTIMATION),
+            inputs=fingerprints(channel, X),
+            origin=self._origin(voter, seed),
+        )
+
+    def _origin(self, voter: Voter, seed: int) -> Origin:
+        return Origin(
+            noise=describe(self.noise_),
+            box=self.box_.fingerprint(),
+            seed=seed,
+            model=voter.fingerprint(),
+            classes=repr(self.classes_.tolist()),
+        )
+
+    def _accept(self, votes: VoteCounts, X: NDArray[Any]) -> VoteCounts:
+        """Return the votes if they were drawn for X by a classifier like this one, else raise a ValueError."""
+        seed = votes.origin.seed if self.random_state is None else self._call_seed()
+        differences = votes.origin.differences(self._origin(self._voter(), seed))
+        if not np.array_equal(votes.inputs, fingerprints(self._channel(X), X)):
+            differences.append("X")
+        if differences:
+            raise ValueError(
+                f"votes were drawn with a different {', '.join(differences)}. Draw new ones: votes=clf.count_votes(X)."
+            )
+        return votes
+
+    def _radii(
+        self, strategy: RadiusStrategy, X: NDArray[Any], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Certified radii of raw inputs: those of their points, less what rounding may add to a distance."""
+        if len(self.classes_) == 1:
+            return np.full(len(X), np.inf)
+        channel = self._channel(X)
+        radii = np.empty(len(X))
+        for rows in gen_batches(len(X), max(1, REACH_VALUES // channel.n_features)):
+            radii[rows] = strategy.radii(self.noise_, p_a[rows], p_b[rows], channel.reach(X[rows]))
+        return np.maximum(radii - channel.rounding(), 0.0)

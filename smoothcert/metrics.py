@@ -1,0 +1,50 @@
+"""Scores of certificates against the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .certificates import Certificates
+
+
+def certified_accuracy_score(y: ArrayLike, certificates: Certificates, radius: Any) -> Any:
+    """Share of inputs whose label is right and certified at a radius; an abstention counts as wrong.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : Certificates
+    radius : float or array-like of float
+        Radius or radii, in the unit box.
+
+    Returns
+    -------
+    score : float, or ndarray of the shape of ``radius``
+
+    Raises
+    ------
+    ValueError
+        If ``y`` and ``certificates`` differ in length, or are empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> certificates = Certificates(
+    ...     labels=np.array([0, 1, 1]), radii=np.array([2.0, 0.5, np.nan]), abstained=np.array([False, False, True]),
+    ...     p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]), alpha=0.001, norm=1)
+    >>> print(certified_accuracy_score([0, 1, 1], certificates, [0.0, 1.0]).round(2))
+    [0.67 0.33]
+    """
+    truth = np.asarray(y)
+    if truth.shape != (len(certificates),) or not len(certificates):
+        raise ValueError(
+            f"y must hold one label for each of the {len(certificates)} certificates (at least one), got shape "
+            f"{truth.shape}."
+        )
+    labels, radii = certificates
+    score = ((labels == truth) & (radii >= np.asarray(radius, dtype=np.float64)[..., None])).mean(axis=-1)
+    return float(score) if score.ndim == 0 else score

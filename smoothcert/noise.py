@@ -1,0 +1,247 @@
+"""The noise families: how an input is perturbed, and what a perturbation costs the adversary.
+
+All of it happens in the unit box. An adversary who moves feature i by delta_i pays ``sum_i cost(delta_i)``, and the
+smoothed label stands while the sum stays within ``budget(p_a, p_b)``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from ._checks import check_count, check_positive
+
+FloatArray = NDArray[np.float64]
+
+#: Steps of the lattice for real-valued inputs. A multiple of 255 and of 65,535, so that 8-bit and 16-bit data sit on
+#: it exactly, and just below 2**24, so that float32 tells its points apart.
+FINE_LEVELS = 256 * 65_535
+
+#: How far, in units of x, data may lie from its lattice point and still count as on it: float32 rounding.
+ON_LATTICE = 2.0**-22
+
+
+class Noise(BaseEstimator, ABC):
+    """What the pipeline asks of a noise family; all arrays are in units of the unit box."""
+
+    #: Norms in which the family has certificates.
+    norms: tuple[float, ...] = (1,)
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+
+    @abstractmethod
+    def to_points(self, unit: FloatArray) -> NDArray[Any]:
+        """Turn inputs in the unit box into the points whose noise is drawn."""
+
+    @abstractmethod
+    def to_unit(self, points: NDArray[Any]) -> FloatArray:
+        """Return where `to_points` has put the inputs in the unit box."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> float:
+        """How far two real inputs can drift apart, per feature, on the way to their points."""
+
+    @abstractmethod
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write noisy copies of ``points``, shape (d,) or like ``out``, into ``out``, shape (n, d)."""
+
+    @abstractmethod
+    def budget(self, p_a: Any, p_b: Any) -> Any:
+        """Return the total cost up to which class A at p_a stays ahead of every class at p_b."""
+
+    @abstractmethod
+    def cost(self, z: Any) -> Any:
+        """Return the cost of moving one feature by ``z``; convex, 0 at 0."""
+
+    @abstractmethod
+    def inverse_cost(self, spent: Any) -> Any:
+        """Return how far one feature moves at this cost."""
+
+
+class LatticeNoise(Noise):
+    """Noise that is integer arithmetic on a lattice with ``q`` steps per unit.
+
+    Float noise added to a float leaks the input through its rounding, and a base model that reads the leak breaks the
+    certificate. Here the base model sees a function of integers alone, and two lattice inputs overlap by exactly
+    ``prod_i (1 - |dx_i| / (2 lam))`` (Proposition 2.1, Theorem 2.11).
+
+    Parameters
+    ----------
+    lam : float, default=1.0
+        Half-width of the noise (the paper's lambda), in units of the unit box.
+    levels : "auto" or int, default="auto"
+        What inputs are. "auto": real numbers. They are rounded to a lattice of 16,776,960 steps, and radii shrink by
+        one step per feature, so that they hold against every real-valued perturbation. An int q: digital data, such
+        as 8-bit images at q=255. Nothing is rounded and no radius shrinks, inputs off the lattice are refused, and
+        a certificate speaks of perturbations on the lattice.
+    """
+
+    def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
+        self.lam = lam
+        self.levels = levels
+
+    @classmethod
+    def from_sigma(cls, sigma: float, levels: int | str = "auto") -> Self:
+        """Build the noise whose standard deviation is ``sigma``, as the literature reports it: lam = sqrt(3) sigma."""
+        return cls(lam=math.sqrt(3) * check_positive("sigma", sigma), levels=levels)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of uniform noise of this half-width: lam / sqrt(3)."""
+        return self.lam / math.sqrt(3)
+
+    @property
+    def q(self) -> int:
+        """Lattice steps per unit."""
+        return FINE_LEVELS if isinstance(self.levels, str) else int(self.levels)
+
+    @property
+    def n_offsets(self) -> int:
+        """Number of equally likely offsets of a feature, L = floor(2 lam q)."""
+        return math.floor(2 * self.lam * self.q)
+
+    @property
+    def effective_lam(self) -> float:
+        """The half-width after rounding to the lattice, L / (2q): the one that certificates use."""
+        return self.n_offsets / (2 * self.q)
+
+    def check(self) -> None:
+        """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
+        check_positive("lam", self.lam)
+        if not (isinstance(self.levels, str) and self.levels == "auto"):
+            try:
+                check_count("levels", self.levels)
+            except ValueError as error:
+                raise ValueError(
+                    f'levels must be "auto" or a whole number of at least 1, got {self.levels!r}.'
+                ) from error
+        if not 1 <= self.n_offsets < 2**62:
+            raise ValueError(
+                f"lam must lie between {0.5 / self.q:g} (half a lattice step) and {2**61 / self.q:g} at levels="
+                f"{self.levels!r}, got {self.lam!r}."
+            )
+
+    def to_points(self, unit: FloatArray) -> NDArray[Any]:
+        """Round inputs to the lattice; digital inputs must lie on it already.
+
+        Raises
+        ------
+        ValueError
+            If ``levels`` is an int and an input lies off the lattice.
+        """
+        scaled = unit * self.q
+        points = np.rint(scaled)
+        if not isinstance(self.levels, str):
+            off = np.abs(scaled - points) > self.q * ON_LATTICE
+            if off.any():
+                raise ValueError(
+                    f"X must lie on the lattice of levels={self.levels} steps per unit of the box, but holds "
+                    f"{unit[off][0]:.9g} of the box's width. Round X to the lattice, or use levels='auto' for "
+                    f"real-valued inputs."
+                )
+        return points.astype(self._integer)
+
+    def to_unit(self, points: NDArray[Any]) -> FloatArray:
+        """Return lattice points as unit-box values."""
+        return points / self.q
+
+    @property
+    def resolution(self) -> float:
+        """One step for real inputs, half for each of the two that are compared; 0 for digital ones."""
+        return 1 / self.q if isinstance(self.levels, str) else 0.0
+
+    @property
+    def _integer(self) -> type[np.integer]:
+        return np.uint32 if self.n_offsets + self.q < 2**32 else np.int64
+
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Draw unbiased offsets j in {0 .. L-1} and write the noisy copies into ``out``, shape (n, d)."""
+        offsets = rng.integers(self.n_offsets, size=out.shape, dtype=self._integer)
+        self.displace(points, offsets, out)
+
+    @abstractmethod
+    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
+        """Write the noisy copies that given offsets make: a function of integers, elementwise."""
+
+    def budget(self, p_a: Any, p_b: Any) -> Any:
+        """Return -ln(1 - (p_a - p_b)/2): the overlap may fall to 1 - (p_a - p_b)/2 (Proposition 2.12)."""
+        return -np.log1p(-(p_a - p_b) / 2)
+
+    def cost(self, z: Any) -> Any:
+        """Return -ln(1 - z/(2 lam)), infinite from 2 lam on (equation 3 of the paper)."""
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-np.minimum(z / (2 * self.effective_lam), 1.0))
+
+    def inverse_cost(self, spent: Any) -> Any:
+        """Return 2 lam (1 - exp(-spent))."""
+        return -2 * self.effective_lam * np.expm1(-spent)
+
+
+class UniformNoise(LatticeNoise):
+    """Independent uniform noise on [-lam, lam] for each feature (Yang et al. 2020; Proposition 2.1).
+
+    Parameters
+    ----------
+    lam : float, default=1.0
+        Half-width of the noise, in units of the unit box.
+    levels : "auto" or int, default="auto"
+        "auto" for real-valued inputs, or the number of steps of digital ones; see `LatticeNoise`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = UniformNoise(lam=1.0, levels=4)
+    >>> out = np.empty((1, 8))
+    >>> noise.displace(np.array([1]), np.arange(8)[None], out)
+    >>> print(out)
+    [[-0.625 -0.375 -0.125  0.125  0.375  0.625  0.875  1.125]]
+    """
+
+    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
+        """Write (x_int + j + 1/2)/q - lam."""
+        out[...] = ((points + offsets) + (1 - self.n_offsets) / 2) / self.q
+
+
+class SplitNoise(LatticeNoise):
+    """Independent splitting noise (Levine & Feizi 2021; Theorem 2.11 of the paper).
+
+    A feature is compared with a random split point s, uniform on [0, 2 lam], and the base model learns the cell of
+    [0, 1] that the split leaves it in, as the cell's midpoint. For lam < 1/2 the splits repeat every 2 lam.
+
+    Parameters
+    ----------
+    lam : float, default=1.0
+        Half the range of the split points, in units of the unit box.
+    levels : "auto" or int, default="auto"
+        "auto" for real-valued inputs, or the number of steps of digital ones; see `LatticeNoise`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = SplitNoise(lam=1.0, levels=4)
+    >>> out = np.empty((1, 8))
+    >>> noise.displace(np.array([2]), np.arange(8)[None], out)
+    >>> print(out)
+    [[0.5625 0.6875 0.3125 0.4375 0.5    0.5    0.5    0.5   ]]
+    """
+
+    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
+        """Write the midpoint of the input's cell; for lam >= 1/2 that is (min(s, 1) + [x > s])/2, Theorem 2.10."""
+        q, n_offsets = self.q, self.n_offsets
+        if n_offsets >= q:
+            np.multiply(np.minimum(offsets + 0.5, q), 0.5 / q, out=out, casting="same_kind")
+            out += 0.5 * (points > offsets)
+            return
+        split = offsets + 0.5
+        below = (points.astype(np.int64) - offsets - 1) // n_offsets
+        low = np.maximum(split + below * n_offsets, 0)
+        high = np.minimum(split + (below + 1) * n_offsets, q)
+        out[...] = (low + high) / (2 * q)

@@ -1,0 +1,178 @@
+"""Radius strategies: from probabilities to certified radii. They differ only in the reach they grant the adversary."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from ._checks import check_choice
+from .noise import Noise
+
+FloatArray = NDArray[np.float64]
+
+
+def walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+    """Return the l1 distance that an adversary can cover before the budget is spent (Theorem 2.8).
+
+    A convex separable cost under a sum constraint is largest where the largest reaches are filled first. So the walk
+    pays for full reaches in decreasing order while the budget lasts, and spends the rest on part of the next.
+
+    Parameters
+    ----------
+    noise : Noise
+        Supplies ``cost`` and ``inverse_cost``.
+    budget : ndarray of shape (n_inputs,)
+        Positive.
+    reach : ndarray of shape (n_inputs, n_reaches) or (1, n_reaches)
+        The largest reaches of each input in decreasing order: all of them, or more than the budget can pay for.
+
+    Returns
+    -------
+    radii : ndarray of shape (n_inputs,)
+        Rounded down; +inf where the budget pays for everything.
+    """
+    # Costs are taken a little too high and the budget a little too low: rounding errors only ever shrink a radius.
+    slack = 4 * np.finfo(np.float64).eps * (reach.shape[1] + 4)
+    budget = budget[:, None] * (1 - slack)
+    reach = np.broadcast_to(reach, (len(budget), reach.shape[1]))
+    paid = np.cumsum(noise.cost(reach) * (1 + slack), axis=1)
+    full = paid < budget
+
+    spent = np.max(paid, axis=1, where=full, initial=0.0)
+    covered = np.sum(reach, axis=1, where=full)
+    radii = (covered + noise.inverse_cost(budget[:, 0] - spent)) * (1 - slack)
+    return np.where(full.all(axis=1), np.inf, radii)
+
+
+def largest(reach: FloatArray, k: int) -> FloatArray:
+    """Return the ``k`` largest entries of each row, in decreasing order; all of them if there are fewer."""
+    d = reach.shape[1]
+    if k < d:
+        reach = np.partition(reach, d - k, axis=1)[:, d - k :]
+    return -np.sort(-reach, axis=1)
+
+
+class RadiusStrategy(BaseEstimator, ABC):
+    """A way to turn bounds on probabilities into a certified radius."""
+
+    #: Norm in which the radius is measured; strategies with a choice take it as a parameter.
+    norm: float = 1
+
+    def check(self, noise: Noise) -> None:
+        """Raise a ValueError if the strategy has no certificate for this noise."""
+        name = type(self).__name__
+        if not any(self.norm == norm for norm in noise.norms):
+            valid = ", ".join(f"norm={norm:g}" for norm in noise.norms)
+            raise ValueError(f"{name} with {type(noise).__name__} is valid for {valid}, got norm={self.norm!r}.")
+
+    @abstractmethod
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
+        """Compute certified radii in the unit box.
+
+        Parameters
+        ----------
+        noise : Noise
+            The noise that the votes were drawn with.
+        p_a, p_b : ndarray of shape (n_inputs,)
+            Lower bound on the probability of the predicted class, upper bound on that of every other; p_a > p_b.
+        reach : ndarray of shape (n_inputs, n_features)
+            How far each feature can move inside the box, 0 where it cannot.
+
+        Returns
+        -------
+        radii : ndarray of shape (n_inputs,)
+            Rounded down; +inf where the whole box is certified.
+        """
+
+
+class LipschitzRadius(RadiusStrategy):
+    """Radius from the Lipschitz constant alone, for inputs in R^d (Corollaries 2.4 and 2.13).
+
+    Parameters
+    ----------
+    norm : {1}, default=1
+        Norm of the radius. Uniform and splitting noise certify l1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import UniformNoise
+    >>> p_a, p_b = np.array([0.88]), np.array([0.12])
+    >>> LipschitzRadius().radii(UniformNoise(lam=1.0), p_a, p_b, reach=np.ones((1, 2))).round(6)
+    array([0.76])
+    """
+
+    def __init__(self, norm: float = 1) -> None:
+        self.norm = norm
+
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
+        """Walk with one feature of infinite reach; see `RadiusStrategy.radii`."""
+        return walk(noise, noise.budget(p_a, p_b), np.full((1, 1), np.inf))
+
+
+class BoxRadius(RadiusStrategy):
+    """Radius for inputs in the box, each feature moving by at most 1 (Proposition 2.5, inverted exactly).
+
+    Parameters
+    ----------
+    closed_form : bool, default=False
+        Use the paper's closed form (Corollaries 2.7 and 2.14), which is never larger and may fall below
+        `LipschitzRadius` for radii under 1. It exists to reproduce the paper and needs lam > 1/2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import UniformNoise
+    >>> p_a, p_b = np.array([0.75]), np.array([0.25])
+    >>> BoxRadius().radii(UniformNoise.from_sigma(3.5), p_a, p_b, reach=np.ones((1, 9))).round(6)
+    array([3.351784])
+    """
+
+    def __init__(self, closed_form: bool = False) -> None:
+        self.closed_form = closed_form
+
+    def check(self, noise: Noise) -> None:
+        """Raise a ValueError if the closed form is asked for where it does not exist."""
+        super().check(noise)
+        check_choice("closed_form", self.closed_form, (False, True))
+        if self.closed_form and not np.isfinite(noise.cost(1.0)):
+            raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
+
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
+        """Walk over the movable features with reach 1 each; see `RadiusStrategy.radii`."""
+        budget = noise.budget(p_a, p_b)
+        if self.closed_form:
+            return budget / noise.cost(1.0) * (1 - 2.0**-50)
+        return _affordable_walk(noise, budget, (reach > 0).astype(np.float64))
+
+
+class GreedyRadius(RadiusStrategy):
+    """Radius for this input in the box, each feature moving at most to its far face (Theorem 2.8).
+
+    The tightest of the three: the worst perturbation of this very input decides.
+
+    Examples
+    --------
+    Example 2.9 of the paper, where the Lipschitz radius is .76:
+
+    >>> import numpy as np
+    >>> from smoothcert import UniformNoise
+    >>> p_a, p_b = np.array([0.88]), np.array([0.12])
+    >>> GreedyRadius().radii(UniformNoise(lam=1.0), p_a, p_b, reach=np.array([[0.6, 0.6]])).round(6)
+    array([0.828571])
+    """
+
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
+        """Walk over the far faces; see `RadiusStrategy.radii`."""
+        return _affordable_walk(noise, noise.budget(p_a, p_b), reach)
+
+
+def _affordable_walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+    """Walk over no more reaches than the budget can pay for: a feature that can move reaches 1/2 or more."""
+    if not len(budget):
+        return np.empty(0)
+    affordable = budget.max() / noise.cost(0.5)
+    return walk(noise, budget, largest(reach, int(affordable) + 2))

@@ -1,0 +1,59 @@
+"""The table of names: what strings stand for the strategies of `SmoothedClassifier`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import BaseEstimator, clone
+
+from .noise import Noise, SplitNoise, UniformNoise
+from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
+from .training import CleanTraining, NoiseAugmentation, Training
+
+STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstimator]]]] = {
+    "noise": (Noise, {"split": SplitNoise, "uniform": UniformNoise}),
+    "radius": (
+        RadiusStrategy,
+        {"auto": GreedyRadius, "lipschitz": LipschitzRadius, "box": BoxRadius, "greedy": GreedyRadius},
+    ),
+    "training": (Training, {"augment": NoiseAugmentation, None: CleanTraining}),
+}
+
+
+def resolve(argument: str, value: Any) -> Any:
+    """Return a fresh strategy for an argument's value: built from its name, or cloned from the caller's object.
+
+    Parameters
+    ----------
+    argument : {"noise", "radius", "training"}
+    value : str, None or strategy
+
+    Raises
+    ------
+    ValueError
+        If the value is neither a known name nor a strategy of the right kind; the message lists the names.
+
+    Examples
+    --------
+    >>> resolve("noise", "split")
+    SplitNoise()
+    """
+    base, table = STRATEGIES[argument]
+    if isinstance(value, base):
+        return clone(value)
+    if (value is None or isinstance(value, str)) and value in table:
+        return table[value]()
+    names = ", ".join(map(repr, table))
+    raise ValueError(f"{argument} must be one of {names}, or a {base.__name__} object, got {value!r}.")
+
+
+def describe(strategy: BaseEstimator) -> str:
+    """Show a strategy with all of its parameters.
+
+    Examples
+    --------
+    >>> describe(SplitNoise(lam=2.0))
+    "SplitNoise(lam=2.0, levels='auto')"
+    """
+    parameters = ", ".join(f"{name}={value!r}" for name, value in strategy.get_params().items())
+    return f"{type(strategy).__name__}({parameters})"

@@ -1,0 +1,49 @@
+"""Keyed random numbers: what is drawn for a vote is a pure function of (seed, input, stage, sample)."""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+#: Samples that share one counter block; the unit in which votes are drawn.
+BLOCK = 128
+
+#: The stages of Algorithm 1: votes that choose the class, and fresh votes that bound its probability.
+SELECTION, ESTIMATION = 0, 1
+
+
+def resolve_seed(random_state: Any) -> int:
+    """Turn scikit-learn's ``random_state`` into a seed: None is fresh entropy, an int is itself.
+
+    Raises
+    ------
+    ValueError
+        If ``random_state`` is neither None, nor a seed of 0 to 2**32 - 1, nor a RandomState.
+    """
+    if random_state is None:
+        return secrets.randbits(128)
+    generator = check_random_state(random_state)
+    if generator is random_state:
+        return int(generator.randint(np.iinfo(np.int32).max))
+    return int(random_state)
+
+
+def digest(point: NDArray[Any]) -> bytes:
+    """Fingerprint of one lattice input, the same whatever integer type it comes in."""
+    return blake2b(np.ascontiguousarray(point, dtype="<i8").tobytes(), digest_size=16).digest()
+
+
+def generator(seed: int, point_digest: bytes, stage: int, block: int) -> np.random.Generator:
+    """Return the generator of the noise of samples ``block * BLOCK`` and on, for one input and stage.
+
+    Philox is counter-based: the key hashes (seed, input, stage), the counter holds the block. The block sits in the
+    counter's second word, so that 2**64 draws fit between two blocks.
+    """
+    word = seed.to_bytes(16, "little") + point_digest + stage.to_bytes(2, "little")
+    key = np.frombuffer(blake2b(word, digest_size=16).digest(), dtype="<u8")
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, block, 0, 0]))

@@ -1,0 +1,175 @@
+"""Voters: one small adapter per kind of base model. Noisy batch in, class indices out."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
+
+
+def unwrap(estimator: Any) -> Any:
+    """Return the model inside a FrozenEstimator, or the estimator itself."""
+    return unwrap(estimator.estimator) if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def is_module(estimator: Any) -> bool:
+    """Tell whether this is a torch module, without importing torch for anything else."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(unwrap(estimator), torch.nn.Module)
+
+
+def is_net(estimator: Any) -> bool:
+    """Tell whether this is a skorch net, without importing skorch for anything else."""
+    skorch = sys.modules.get("skorch")
+    return skorch is not None and isinstance(unwrap(estimator), skorch.NeuralNet)
+
+
+def is_torch(estimator: Any) -> bool:
+    """Tell whether torch runs this model: it then takes inputs of any shape, as float32."""
+    return is_module(estimator) or is_net(estimator)
+
+
+def make_voter(estimator: Any, classes: NDArray[Any], device: Any = None) -> Voter:
+    """Build the voter for a fitted base model whose labels are ``classes``."""
+    model = unwrap(estimator)
+    if is_module(model):
+        return TorchVoter(model, len(classes), device)
+    if is_net(model):
+        return TorchVoter(model.module_, len(classes), device)
+    return SklearnVoter(model, classes)
+
+
+class Voter(ABC):
+    """A base model as the voting engine sees it."""
+
+    #: Type of the noisy batches.
+    dtype: type[np.floating]
+
+    #: Number of votes that are worth one call of the model, in values of the batch.
+    batch_values: int
+
+    n_classes: int
+
+    @abstractmethod
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the class index of each row of a noisy batch of shape (n, *shape).
+
+        Raises
+        ------
+        ValueError
+            If the base model's answer is not one valid class per row.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of what the model computes, to tell votes of one model from those of another."""
+
+    def ready(self) -> AbstractContextManager[Any]:
+        """Hold the model in the state in which it votes."""
+        return nullcontext()
+
+
+class SklearnVoter(Voter):
+    """Votes of anything with ``predict`` that returns labels."""
+
+    dtype = np.float64
+    batch_values = 2**22
+
+    def __init__(self, estimator: Any, classes: NDArray[Any]) -> None:
+        self.estimator = estimator
+        self.classes = classes
+        self.n_classes = len(classes)
+        self.order = np.argsort(classes, kind="stable")
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return class indices; see `Voter.__call__`."""
+        labels = np.asarray(self.estimator.predict(batch))
+        if labels.shape != (len(batch),):
+            raise ValueError(
+                f"The base model {_name(self.estimator)} must return one label per row, shape ({len(batch)},), but "
+                f"returned shape {labels.shape}. Nothing was certified."
+            )
+        place = np.searchsorted(self.classes, labels, sorter=self.order)
+        indices = self.order[np.minimum(place, self.n_classes - 1)]
+        unseen = self.classes[indices] != labels
+        if np.any(unseen):
+            raise ValueError(
+                f"The base model {_name(self.estimator)} returned the label {labels[unseen][0]!r}, which is not among "
+                f"the classes {self.classes.tolist()!r}. Nothing was certified."
+            )
+        return indices
+
+    def fingerprint(self) -> str:
+        """Hash the fitted estimator; cloudpickle knows the lambdas that a plain pickle does not."""
+        try:
+            content = joblib.hash(self.estimator)
+        except (AttributeError, TypeError, pickle.PicklingError):
+            content = joblib.hash(joblib.externals.cloudpickle.dumps(self.estimator))
+        return f"{_name(self.estimator)} {content}"
+
+
+class TorchVoter(Voter):
+    """Votes of a torch module that returns one logit per class: the index of the largest."""
+
+    dtype = np.float32
+    batch_values = 2**19
+
+    def __init__(self, module: Any, n_classes: int, device: Any = None) -> None:
+        import torch
+
+        tensors = [*module.parameters(), *module.buffers()]
+        self.module = module
+        self.n_classes = n_classes
+        self.device = torch.device(device) if device is not None else (tensors[0].device if tensors else "cpu")
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return class indices; see `Voter.__call__`."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.module(torch.from_numpy(batch).to(self.device))
+            if isinstance(logits, tuple):
+                logits = logits[0]
+            if tuple(logits.shape) != (len(batch), self.n_classes):
+                raise ValueError(
+                    f"The base model {_name(self.module)} must return one logit per class, shape ({len(batch)}, "
+                    f"{self.n_classes}), but returned shape {tuple(logits.shape)}. Nothing was certified."
+                )
+            if torch.isnan(logits).any():
+                raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
+            return logits.argmax(dim=1).cpu().numpy()
+
+    def fingerprint(self) -> str:
+        """Hash the module's structure, parameters and buffers."""
+        import torch
+
+        content = hashlib.blake2b(repr(self.module).encode(), digest_size=16)
+        for name, value in self.module.state_dict().items():
+            content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return f"{_name(self.module)} {content.hexdigest()}"
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Put the module on its device and in evaluation mode, and leave its mode as found."""
+        modes = {module: module.training for module in self.module.modules()}
+        self.module.to(self.device)
+        self.module.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def _name(model: Any) -> str:
+    return type(model).__name__
