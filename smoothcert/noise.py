@@ -207,7 +207,9 @@ class UniformNoise(LatticeNoise):
 
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
         """Write (x_int + j + 1/2)/q - lam."""
-        out[...] = ((points + offsets) + (1 - self.n_offsets) / 2) / self.q
+        out[...] = points + offsets
+        out += (1 - self.n_offsets) / 2
+        out /= self.q
 
 
 class SplitNoise(LatticeNoise):
@@ -237,8 +239,11 @@ class SplitNoise(LatticeNoise):
         """Write the midpoint of the input's cell; for lam >= 1/2 that is (min(s, 1) + [x > s])/2, Theorem 2.10."""
         q, n_offsets = self.q, self.n_offsets
         if n_offsets >= q:
-            np.multiply(np.minimum(offsets + 0.5, q), 0.5 / q, out=out, casting="same_kind")
-            out += 0.5 * (points > offsets)
+            out[...] = offsets
+            out += 0.5
+            out *= 0.5 / q
+            np.minimum(out, 0.5, out=out)
+            out += (points > offsets) * out.dtype.type(0.5)
             return
         split = offsets + 0.5
         below = (points.astype(np.int64) - offsets - 1) // n_offsets

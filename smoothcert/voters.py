@@ -117,8 +117,16 @@ class SklearnVoter(Voter):
         return f"{_name(self.estimator)} {content}"
 
 
+#: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.
+NEAR_TIE = 2.0**-13
+
+
 class TorchVoter(Voter):
-    """Votes of a torch module that returns one logit per class: the index of the largest."""
+    """Votes of a torch module that returns one logit per class: the index of the largest.
+
+    The last bits of logits depend on the size of the batch. Rows whose two largest logits nearly tie are therefore
+    voted on again, each alone, so that no vote depends on the batch it came in.
+    """
 
     dtype = np.float32
     batch_values = 2**19
@@ -136,17 +144,29 @@ class TorchVoter(Voter):
         import torch
 
         with torch.inference_mode():
-            logits = self.module(torch.from_numpy(batch).to(self.device))
-            if isinstance(logits, tuple):
-                logits = logits[0]
-            if tuple(logits.shape) != (len(batch), self.n_classes):
-                raise ValueError(
-                    f"The base model {_name(self.module)} must return one logit per class, shape ({len(batch)}, "
-                    f"{self.n_classes}), but returned shape {tuple(logits.shape)}. Nothing was certified."
-                )
-            if torch.isnan(logits).any():
-                raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
-            return logits.argmax(dim=1).cpu().numpy()
+            rows = torch.from_numpy(batch).to(self.device)
+            logits = self._logits(rows)
+            votes = logits.argmax(dim=1)
+            if self.n_classes > 1:
+                first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+                near = first - second <= NEAR_TIE * (1 + first.abs())
+                for row in near.nonzero().flatten().tolist():
+                    votes[row] = self._logits(rows[row : row + 1]).argmax()
+            return votes.cpu().numpy()
+
+    def _logits(self, rows: Any) -> Any:
+        """Return the module's logits, one row of finite-or-infinite numbers per input."""
+        logits = self.module(rows)
+        if isinstance(logits, tuple):
+            logits = logits[0]
+        if tuple(logits.shape) != (len(rows), self.n_classes):
+            raise ValueError(
+                f"The base model {_name(self.module)} must return one logit per class, shape ({len(rows)}, "
+                f"{self.n_classes}), but returned shape {tuple(logits.shape)}. Nothing was certified."
+            )
+        if logits.isnan().any():
+            raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
+        return logits
 
     def fingerprint(self) -> str:
         """Hash the module's structure, parameters and buffers."""
