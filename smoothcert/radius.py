@@ -26,25 +26,36 @@ def walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         Supplies ``cost`` and ``inverse_cost``.
     budget : ndarray of shape (n_inputs,)
         Positive.
-    reach : ndarray of shape (n_inputs, n_reaches) or (1, n_reaches)
-        The largest reaches of each input in decreasing order: all of them, or more than the budget can pay for.
+    reach : ndarray of shape (n_inputs, n_features) or (1, n_features)
+        How far each feature can move: 0, or 1/2 and more.
 
     Returns
     -------
     radii : ndarray of shape (n_inputs,)
         Rounded down; +inf where the budget pays for everything.
     """
+    if not len(budget):
+        return np.empty(0)
+    affordable = budget / noise.cost(0.5)
+    reach = largest(reach, int(affordable.max()) + 2)
     # Costs are taken a little too high and the budget a little too low: rounding errors only ever shrink a radius.
-    slack = 4 * np.finfo(np.float64).eps * (reach.shape[1] + 4)
-    budget = budget[:, None] * (1 - slack)
-    reach = np.broadcast_to(reach, (len(budget), reach.shape[1]))
-    paid = np.cumsum(noise.cost(reach) * (1 + slack), axis=1)
-    full = paid < budget
+    slack = 8 * np.finfo(np.float64).eps * (affordable + 4)
+    budget = budget * (1 - slack)
+    paid = np.cumsum(noise.cost(reach) * (1 + slack[:, None]), axis=1)
+    full = paid < budget[:, None]
 
     spent = np.max(paid, axis=1, where=full, initial=0.0)
-    covered = np.sum(reach, axis=1, where=full)
-    radii = (covered + noise.inverse_cost(budget[:, 0] - spent)) * (1 - slack)
+    covered = np.max(np.cumsum(np.broadcast_to(reach, paid.shape), axis=1), axis=1, where=full, initial=0.0)
+    radii = (covered + noise.inverse_cost(budget - spent)) * (1 - slack)
     return np.where(full.all(axis=1), np.inf, radii)
+
+
+def tightest(noise: Noise, budget: FloatArray, *reaches: FloatArray) -> FloatArray:
+    """Return the largest radius over several reaches, each of which bounds the adversary's.
+
+    In exact arithmetic the smallest reach gives it. Taking the maximum keeps the strategies in order to the last bit.
+    """
+    return np.max([walk(noise, budget, reach) for reach in reaches], axis=0)
 
 
 def largest(reach: FloatArray, k: int) -> FloatArray:
@@ -53,6 +64,10 @@ def largest(reach: FloatArray, k: int) -> FloatArray:
     if k < d:
         reach = np.partition(reach, d - k, axis=1)[:, d - k :]
     return -np.sort(-reach, axis=1)
+
+
+#: The reach of inputs in R^d: one feature takes any move.
+UNBOUNDED = np.full((1, 1), np.inf)
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -110,7 +125,7 @@ class LipschitzRadius(RadiusStrategy):
 
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk with one feature of infinite reach; see `RadiusStrategy.radii`."""
-        return walk(noise, noise.budget(p_a, p_b), np.full((1, 1), np.inf))
+        return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED)
 
 
 class BoxRadius(RadiusStrategy):
@@ -146,7 +161,7 @@ class BoxRadius(RadiusStrategy):
         budget = noise.budget(p_a, p_b)
         if self.closed_form:
             return budget / noise.cost(1.0) * (1 - 2.0**-50)
-        return _affordable_walk(noise, budget, (reach > 0).astype(np.float64))
+        return tightest(noise, budget, UNBOUNDED, np.ceil(reach))
 
 
 class GreedyRadius(RadiusStrategy):
@@ -167,12 +182,5 @@ class GreedyRadius(RadiusStrategy):
 
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the far faces; see `RadiusStrategy.radii`."""
-        return _affordable_walk(noise, noise.budget(p_a, p_b), reach)
+        return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED, np.ceil(reach), reach)
 
-
-def _affordable_walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-    """Walk over no more reaches than the budget can pay for: a feature that can move reaches 1/2 or more."""
-    if not len(budget):
-        return np.empty(0)
-    affordable = budget.max() / noise.cost(0.5)
-    return walk(noise, budget, largest(reach, int(affordable) + 2))

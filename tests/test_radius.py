@@ -1,0 +1,180 @@
+import itertools
+from decimal import Decimal, getcontext
+
+import numpy as np
+import pytest
+
+from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SplitNoise, UniformNoise
+from smoothcert.radius import largest
+
+getcontext().prec = 60
+STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
+
+
+def radius(strategy, lam, margin, reach):
+    """Radius at one margin; p_a and p_b are such that their difference is exact."""
+    noise = UniformNoise(lam=lam)
+    return float(strategy.radii(noise, np.array([margin]), np.array([0.0]), np.atleast_2d(np.asarray(reach, float)))[0])
+
+
+@pytest.mark.parametrize(
+    ("margin", "lam", "lipschitz", "closed", "box"),
+    [
+        (0.2, 1, 0.2, 0.152003, 0.2),
+        (0.5, 6.062177826, 3.031089, 3.342055, 3.351784),
+        (0.9, 6.062177826, 5.455960, 6.945182, 6.947383),
+        (0.98, 6.062177826, 5.940934, 7.822367, 7.828596),
+    ],
+)
+def test_golden_values(margin, lam, lipschitz, closed, box):
+    reach = np.ones(50)
+    assert radius(LipschitzRadius(), lam, margin, reach) == pytest.approx(lipschitz, abs=1e-6)
+    assert radius(BoxRadius(closed_form=True), lam, margin, reach) == pytest.approx(closed, abs=1e-6)
+    assert radius(BoxRadius(), lam, margin, reach) == pytest.approx(box, abs=1e-6)
+    assert radius(GreedyRadius(), lam, margin, reach) == pytest.approx(box, abs=1e-6)
+
+
+def test_example_2_9():
+    assert radius(LipschitzRadius(), 1, 0.76, [0.6, 0.6]) == pytest.approx(0.76)
+    assert radius(GreedyRadius(), 1, 0.76, [0.6, 0.6]) == pytest.approx(0.828571, abs=1e-6)
+
+
+def exact_radius(lam, margin, reach):
+    """Theorem 2.8 and Proposition 2.12 in 60 digits: walk the overlap down to 1 - margin/2. None where it stays above."""
+    lam, overlap, target, covered = Decimal(lam), Decimal(1), 1 - Decimal(margin) / 2, Decimal(0)
+    for r in sorted(map(Decimal, reach), reverse=True):
+        factor = 1 - r / (2 * lam)
+        if overlap * max(factor, Decimal(0)) <= target:
+            return covered + 2 * lam * (1 - target / overlap)
+        overlap *= factor
+        covered += r
+    return None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_greedy_radius_is_the_exact_one_rounded_down(seed):
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(1, 60))
+    noise = UniformNoise(lam=float(rng.choice([0.02, 0.3, 0.5, 0.7, 1.0, 3.5, 40.0, 900.0])))
+    reach = np.maximum(x := rng.choice([rng.random(d), np.zeros(d), rng.integers(0, 2, d)]), 1 - x)
+    margin = float(rng.choice([rng.random(), 1e-12, 1 - 1e-12, 1.0]))
+    found = radius(GreedyRadius(), noise.lam, margin, reach)
+    exact = exact_radius(noise.effective_lam, margin, reach)
+    if exact is None:
+        assert found == np.inf
+    else:
+        assert Decimal(found) <= exact
+        assert found == pytest.approx(float(exact), rel=1e-11, abs=1e-300)
+
+
+@pytest.mark.parametrize("d", range(1, 7))
+@pytest.mark.parametrize("lam", [0.2, 0.45, 0.55, 0.8, 1.0, 2.0])
+def test_greedy_radius_is_sound_and_tight(d, lam):
+    """No move inside the radius costs too much overlap, and one just outside does."""
+    rng = np.random.default_rng(d)
+    for _ in range(15):
+        reach = np.maximum(x := rng.random(d), 1 - x)
+        margin = rng.uniform(0.02, 1)
+        r = radius(GreedyRadius(), lam, margin, reach)
+        effective = UniformNoise(lam=lam).effective_lam
+
+        def overlap(moves, effective=effective):
+            return np.prod(np.maximum(1 - moves / (2 * effective), 0), axis=-1)
+
+        moves = rng.random((4000, d)) ** rng.choice([0.2, 1, 5], size=(4000, 1)) * reach
+        corners = np.array(list(itertools.product([0, 1], repeat=d))) * reach
+        moves = np.vstack(
+            [moves, corners, *[_fill(reach, order, r) for order in itertools.permutations(range(d), d)][:200]]
+        )
+        sums = moves.sum(axis=1, keepdims=True)
+        inside = moves * np.minimum(1, r / np.maximum(sums, 1e-300)) if np.isfinite(r) else moves
+        assert overlap(inside).min() >= 1 - margin / 2 - 1e-12
+        if np.isfinite(r):
+            outside = _fill(reach, np.argsort(-reach), r + 1e-6)
+            assert overlap(outside).min() < 1 - margin / 2
+            assert outside.sum() <= r + 1.001e-6
+
+
+def _fill(reach, order, total):
+    """Spend the total on the features in the given order, each up to its reach."""
+    moves = np.zeros((1, len(reach)))
+    for i in order:
+        moves[0, i] = min(reach[i], max(total - moves.sum(), 0))
+    return moves
+
+
+@pytest.mark.parametrize("lam", [0.1, 0.5, 1.0, 3.5, 100.0])
+def test_lipschitz_box_greedy_in_this_order_and_growing_with_the_margin(lam):
+    rng = np.random.default_rng(0)
+    reach = np.maximum(x := rng.random((200, 30)), 1 - x)
+    margin = np.sort(rng.random(200))
+    noise = SplitNoise(lam=lam)
+    lipschitz, box, greedy = (s.radii(noise, margin, np.zeros(200), reach) for s in STRATEGIES)
+    assert (lipschitz <= box).all()
+    assert (box <= greedy).all()
+    one = np.broadcast_to(reach[:1], reach.shape)
+    for strategy in STRATEGIES:
+        radii = strategy.radii(noise, margin, np.zeros(200), one)
+        assert (np.diff(radii[np.isfinite(radii)]) >= 0).all()
+        assert (np.diff(np.isinf(radii).astype(int)) >= 0).all()
+
+
+def test_radii_of_many_inputs_are_the_radii_of_each():
+    rng = np.random.default_rng(3)
+    reach = np.maximum(x := rng.random((50, 40)), 1 - x)
+    margin = rng.random(50)
+    noise = UniformNoise(lam=2.0)
+    together = GreedyRadius().radii(noise, margin, np.zeros(50), reach)
+    alone = [radius(GreedyRadius(), 2.0, m, r) for m, r in zip(margin, reach, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+def test_whole_box_certified_is_infinite():
+    assert radius(BoxRadius(), 5.0, 0.99, [1, 1]) == np.inf
+    assert radius(GreedyRadius(), 5.0, 0.99, [0.7, 0.7]) == np.inf
+    assert radius(LipschitzRadius(), 5.0, 0.99, [1, 1]) == pytest.approx(4.95)
+
+
+def test_a_tie_at_the_far_corner_is_not_certified():
+    """lam=1, d=1, margin 1: at distance 1 the two classes may tie exactly."""
+    found = radius(GreedyRadius(), 1.0, 1.0, [1.0])
+    assert found < 1
+    assert found == pytest.approx(1)
+
+
+def test_features_that_cannot_move_do_not_count():
+    assert radius(GreedyRadius(), 1.0, 0.5, [0.6, 0, 0]) == radius(GreedyRadius(), 1.0, 0.5, [0.6])
+    assert radius(BoxRadius(), 1.0, 0.999, [0.6, 0, 0]) == radius(BoxRadius(), 1.0, 0.999, [1.0])
+    assert radius(BoxRadius(), 1.0, 0.1, [0, 0]) == np.inf
+
+
+def test_no_inputs():
+    for strategy in STRATEGIES:
+        assert strategy.radii(UniformNoise(), np.empty(0), np.empty(0), np.empty((0, 3))).shape == (0,)
+
+
+def test_largest_selects_without_losing_any():
+    values = np.random.default_rng(0).random((20, 30))
+    expected = -np.sort(-values, axis=1)
+    for k in (1, 5, 30, 99):
+        np.testing.assert_array_equal(largest(values, k), expected[:, :k])
+
+
+@pytest.mark.parametrize("lam", [0.5, 0.2])
+def test_closed_form_needs_wide_noise(lam):
+    with pytest.raises(ValueError, match=r"closed_form=True\) needs lam > 1/2.*Use BoxRadius\(\)"):
+        BoxRadius(closed_form=True).check(UniformNoise(lam=lam))
+
+
+def test_closed_form_is_the_papers_and_never_above_the_exact_one():
+    noise = UniformNoise(lam=2.0)
+    margin = np.linspace(0.01, 1, 50)
+    reach = np.ones((50, 99))
+    closed = BoxRadius(closed_form=True).radii(noise, margin, np.zeros(50), reach)
+    np.testing.assert_allclose(closed, np.log(1 - margin / 2) / np.log(1 - 1 / 4), rtol=1e-7)
+    assert (closed <= BoxRadius().radii(noise, margin, np.zeros(50), reach) + 1e-12).all()
+
+
+def test_invalid_norm_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="LipschitzRadius with UniformNoise is valid for norm=1, got norm=2"):
+        LipschitzRadius(norm=2).check(UniformNoise())
