@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import gen_batches
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -431,6 +430,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             return np.full(len(X), np.inf)
         channel = self._channel(X)
         radii = np.empty(len(X))
-        for rows in gen_batches(len(X), max(1, REACH_VALUES // channel.n_features)):
+        size = max(1, REACH_VALUES // channel.n_features)
+        for start in range(0, len(X), size):
+            rows = slice(start, start + size)
             radii[rows] = strategy.radii(self.noise_, p_a[rows], p_b[rows], channel.reach(X[rows]))
         return np.maximum(radii - channel.rounding(), 0.0)

@@ -183,4 +183,3 @@ class GreedyRadius(RadiusStrategy):
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the far faces; see `RadiusStrategy.radii`."""
         return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED, np.ceil(reach), reach)
-

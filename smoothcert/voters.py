@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import cloudpickle
 import joblib
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +114,7 @@ class SklearnVoter(Voter):
         try:
             content = joblib.hash(self.estimator)
         except (AttributeError, TypeError, pickle.PicklingError):
-            content = joblib.hash(joblib.externals.cloudpickle.dumps(self.estimator))
+            content = joblib.hash(cloudpickle.dumps(self.estimator))
         return f"{_name(self.estimator)} {content}"
 
 
