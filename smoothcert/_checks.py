@@ -39,8 +39,8 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
 
 def non_numeric(X: Any) -> ValueError | None:
     """Return the error for the first column of a table that holds something other than numbers, if there is one."""
-    table = np.asarray(X, dtype=object)
-    if table.ndim != 2:
+    table = np.asarray(X)
+    if table.ndim != 2 or table.dtype.kind not in "OSU":
         return None
     names = getattr(X, "columns", range(table.shape[1]))
     for name, column in zip(names, table.T, strict=True):

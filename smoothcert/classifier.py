@@ -188,14 +188,15 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If a parameter is invalid, X lies outside the box, or the base model is no classifier.
         """
-        if not (is_torch(self.estimator) or is_classifier(unwrap(self.estimator))):
+        is_instance = not isinstance(self.estimator, type)
+        if not (is_instance and (is_torch(self.estimator) or is_classifier(unwrap(self.estimator)))):
             raise ValueError(
                 f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got "
                 f"{self.estimator!r}. Pass an instance, not a class."
             )
         training = resolve("training", self.training)
         training.check()
-        X, y = self._validate(X, y)
+        X, y = self._validate(X, y=y)
         check_classification_targets(y)
         box = Box.from_bounds(self.bounds, X)
         box.check(X)
@@ -228,7 +229,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n_inputs,)
         """
-        return self.classes_[self._selection_votes(X).argmax(axis=1)]
+        votes = self._selection_votes(X)
+        return self.classes_[votes.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the frequencies of the selection votes.
@@ -318,17 +320,16 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             norm=strategy.norm,
         )
 
-    def _validate(self, X: Any, y: Any = None) -> Any:
-        """Check X (and y when fitting), and return arrays; torch models take inputs of any shape."""
-        targets = {} if y is None else {"y": y}
+    def _validate(self, X: Any, **targets: Any) -> Any:
+        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         try:
-            checked = validate_data(
-                self, X, **targets, reset=bool(targets), allow_nd=is_torch(self.estimator), dtype="numeric"
-            )
+            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=is_torch(self.estimator))
         except ValueError as error:
             raise non_numeric(X) or error from error
-        shape = (checked[0] if targets else checked).shape[1:]
-        if not targets and shape != getattr(self, "feature_shape_", shape):
+        if targets:
+            return checked
+        shape = checked.shape[1:]
+        if shape != getattr(self, "feature_shape_", shape):
             raise ValueError(
                 f"X must hold inputs of shape {self.feature_shape_}, as in fit, but they have shape {shape}. Reshape X."
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import numpy as np
@@ -103,8 +102,11 @@ class NoisyModule(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        is_instance = isinstance(base_module, nn.Module) and not kwargs
-        self.base = copy.deepcopy(base_module) if is_instance else _class_of(base_module)(**kwargs)
+        if isinstance(base_module, nn.Module) and not kwargs:
+            self.base = copy.deepcopy(base_module)
+        else:
+            factory = type(base_module) if isinstance(base_module, nn.Module) else base_module
+            self.base = factory(**kwargs)
         self.channel = base_channel
         self.n_classes = base_classes
         self.center: torch.Tensor
@@ -178,7 +180,3 @@ def _statistics(
     center = noisy.mean(axis=axes, keepdims=True)[0]
     scale = noisy.std(axis=axes, keepdims=True)[0]
     return center, np.where(scale > 0, scale, 1.0)
-
-
-def _class_of(module: Any) -> Any:
-    return module if inspect.isclass(module) or not isinstance(module, nn.Module) else type(module)

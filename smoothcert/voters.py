@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import cloudpickle
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
@@ -99,23 +99,24 @@ class SklearnVoter(Voter):
                 f"The base model {_name(self.estimator)} must return one label per row, shape ({len(batch)},), but "
                 f"returned shape {labels.shape}. Nothing was certified."
             )
-        place = np.searchsorted(self.classes, labels, sorter=self.order)
-        indices = self.order[np.minimum(place, self.n_classes - 1)]
-        unseen = self.classes[indices] != labels
-        if np.any(unseen):
+        unseen = ~np.isin(labels, self.classes)
+        if unseen.any():
             raise ValueError(
                 f"The base model {_name(self.estimator)} returned the label {labels[unseen][0]!r}, which is not among "
                 f"the classes {self.classes.tolist()!r}. Nothing was certified."
             )
-        return indices
+        return self.order[np.searchsorted(self.classes, labels, sorter=self.order)]
 
     def fingerprint(self) -> str:
-        """Hash the fitted estimator; cloudpickle knows the lambdas that a plain pickle does not."""
+        """Hash the fitted estimator, after a round trip that makes its pickle a function of its content.
+
+        What cannot be pickled gets a fingerprint of its own each time: it cannot be told from a changed one.
+        """
         try:
-            content = joblib.hash(self.estimator)
+            content = cloudpickle.dumps(cloudpickle.loads(cloudpickle.dumps(self.estimator)))
         except (AttributeError, TypeError, pickle.PicklingError):
-            content = joblib.hash(cloudpickle.dumps(self.estimator))
-        return f"{_name(self.estimator)} {content}"
+            content = secrets.token_bytes()
+        return f"{_name(self.estimator)} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 
 #: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.

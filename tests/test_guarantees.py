@@ -64,7 +64,7 @@ def test_label_flips_just_outside_the_radius_and_not_inside(noise_type):
 
 
 def violations(scheme, bound, thresholds, x, seed, *, alpha, n_samples, repetitions):
-    """Certify the same x many times with fresh noise, and return by how much radii exceed the true one, and alpha.
+    """Certify the same x many times with fresh noise, and count the radii that exceed the true one, and all of them.
 
     The base model looks at the first feature alone; the second gives each repetition noise of its own. With uniform
     noise the class probabilities change at the Lipschitz rate, so the true radius is 2 lam x margin / 2.

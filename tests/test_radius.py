@@ -40,7 +40,7 @@ def test_example_2_9():
 
 
 def exact_radius(lam, margin, reach):
-    """Theorem 2.8 and Proposition 2.12 in 60 digits: walk the overlap down to 1 - margin/2. None where it stays above."""
+    """Walk the overlap down to 1 - margin/2 in 60 digits (Theorem 2.8, Proposition 2.12); None where it stays above."""
     lam, overlap, target, covered = Decimal(lam), Decimal(1), 1 - Decimal(margin) / 2, Decimal(0)
     for r in sorted(map(Decimal, reach), reverse=True):
         factor = 1 - r / (2 * lam)

@@ -1,0 +1,74 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from smoothcert import Certificates, VoteCounts, certified_accuracy_score
+from smoothcert.certificates import Origin
+
+
+@pytest.fixture
+def certificates():
+    return Certificates(
+        labels=np.array(["a", "b", "a", "c"]),
+        radii=np.array([0.5, np.nan, np.inf, 2.0]),
+        abstained=np.array([False, True, False, False]),
+        p_a=np.array([0.7, 0.4, 0.99, 0.9]),
+        p_b=np.array([0.3, 0.6, 0.01, 0.05]),
+        alpha=0.001,
+        norm=1,
+    )
+
+
+def test_certificates_unpack_and_slice(certificates):
+    labels, radii = certificates
+    assert labels is certificates.labels
+    assert radii is certificates.radii
+    assert len(certificates) == 4
+    for rows in (slice(1, 3), [1, 2], np.array([False, True, True, False])):
+        part = certificates[rows]
+        assert part.labels.tolist() == ["b", "a"]
+        assert part.radii[1] == np.inf
+        assert part.alpha == 0.001
+    assert certificates[-1].labels.tolist() == ["c"]
+    with pytest.raises(IndexError):
+        certificates[4]
+
+
+def test_certificates_are_frozen(certificates):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        certificates.alpha = 0.5
+    for copy in (certificates, certificates[:2], pickle.loads(pickle.dumps(certificates))):
+        with pytest.raises(ValueError, match="read-only"):
+            copy.radii[0] = 100
+
+
+def test_freezing_leaves_the_callers_arrays_alone():
+    counts = np.array([[3, 1]])
+    votes = VoteCounts(counts, counts, np.zeros((1, 16), np.uint8), Origin("n", "b", 0, "m", "c"))
+    counts[0, 0] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        votes.selection[0, 0] = 1
+
+
+def test_ties_of_the_selection_go_to_the_first_class():
+    counts = np.array([[1, 5, 5], [2, 0, 2]])
+    votes = VoteCounts(counts, counts, np.zeros((2, 16), np.uint8), Origin("n", "b", 0, "m", "c"))
+    assert votes.selected.tolist() == [1, 0]
+    assert votes.n_samples == 4
+
+
+def test_certified_accuracy_counts_abstentions_as_wrong(certificates):
+    y = np.array(["a", "b", "a", "c"])
+    assert certified_accuracy_score(y, certificates, 0) == 0.75
+    assert certified_accuracy_score(y, certificates, 0.5) == 0.75
+    np.testing.assert_array_equal(certified_accuracy_score(y, certificates, [0.6, 2, 1e9]), [0.5, 0.5, 0.25])
+    assert certified_accuracy_score(np.array(["c"] * 4), certificates, 0) == 0.25
+
+
+def test_certified_accuracy_of_unequal_lengths(certificates):
+    with pytest.raises(ValueError, match=r"y must hold one label for each of the 4 certificates .* got shape \(3,\)"):
+        certified_accuracy_score(["a", "b", "c"], certificates, 0)
+    with pytest.raises(ValueError, match="at least one"):
+        certified_accuracy_score([], certificates[:0], 0)

@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
+    command = [sys.executable, EXAMPLES / "mnist.py", "--epochs=2", "--images=20", "--samples=500", "--lam=1"]
+    run = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in run.stdout.splitlines()]
+    table = {float(row[0]): list(map(float, row[1:])) for row in rows if len(row) == 4 and row[0][0].isdigit()}
+    assert table[0.0][0] > 0.5
+    for lipschitz, box, greedy in table.values():
+        assert lipschitz <= box <= greedy
+    assert "abstentions" in run.stdout
+    assert "20/20" in run.stderr.replace(" ", "")
+    image = matplotlib.image.imread(tmp_path / "mnist_certified_accuracy.png")
+    assert image.shape[0] > 400
+    assert image[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_has_help(script):
+    assert (
+        "usage" in subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    )
