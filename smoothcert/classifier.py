@@ -92,10 +92,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.preprocessing import StandardScaler
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> base = make_pipeline(StandardScaler(), LogisticRegression())
-    >>> clf = SmoothedClassifier(base, bounds="minmax", n_samples=1000, random_state=0).fit(X[50:], y[50:])
-    >>> labels, radii = clf.certify(X[:50])
-    >>> print((labels == y[:50]).mean(), (radii >= 0.5).mean())
-    0.96 0.9
+    >>> clf = SmoothedClassifier(base, bounds="minmax", n_samples=1000, random_state=0).fit(X[::2], y[::2])
+    >>> labels, radii = clf.certify(X[1::2])
+    >>> print((labels == y[1::2]).mean().round(1), (radii >= 0.5).mean().round(1))
+    0.9 0.7
     """
 
     def __init__(
