@@ -65,8 +65,22 @@ class Box:
         """Length of each interval, in raw units."""
         return self.hi - self.lo
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a ValueError unless the box fits inputs of this shape."""
+        for end in (self.lo, self.hi):
+            try:
+                fits = np.broadcast_shapes(end.shape, shape) == shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError(
+                    f"bounds must be scalars or fit inputs of shape {shape}, but one has shape {end.shape}. Give one "
+                    f"value per feature, or for images one per channel in shape (c, 1, 1)."
+                )
+
     def check(self, X: Any) -> None:
         """Raise a ValueError if training data lies outside the box: that is a mistake in the units."""
+        self.check_shape(np.shape(X)[1:])
         slack = TOLERANCE * self.width
         outside = (np.asarray(X) < self.lo - slack) | (np.asarray(X) > self.hi + slack)
         if outside.any():

@@ -28,6 +28,9 @@ class NoisyChannel:
     noise: Noise
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        self.box.check_shape(self.shape)
+
     @property
     def n_features(self) -> int:
         """Number of features d of one input."""

@@ -19,7 +19,7 @@ from .channel import NoisyChannel
 from .radius import RadiusStrategy
 from .resolve import describe, resolve
 from .stream import ESTIMATION, SELECTION, resolve_seed
-from .voters import Voter, is_torch, make_voter, unwrap
+from .voters import Voter, is_module, is_net, is_torch, make_voter, unwrap
 from .voting import fingerprints, sample_under_noise
 
 #: Values of the reach that are held at once while radii are computed.
@@ -163,7 +163,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         if labels.ndim != 1 or not len(labels) or len(np.unique(labels)) != len(labels):
             raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
         classifier._settle(Box.from_bounds(classifier.bounds), labels)
-        classifier.estimator_ = frozen
+        classifier._freeze(frozen)
         return classifier
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
@@ -204,6 +204,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         self.feature_shape_ = X.shape[1:]
         if isinstance(self.estimator, FrozenEstimator):
             self._freeze(self.estimator)
+            if not is_torch(self.estimator):
+                self.classes_ = np.asarray(unwrap(self.estimator).classes_)
         else:
             self.estimator_ = training.fit(
                 self.estimator,
@@ -218,7 +220,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the selection votes choose: the labels of `certify`.
+        """Return the class that the selection votes choose.
+
+        These are the labels of `certify`: always where ``random_state`` is set; with None, but for inputs on which
+        fresh votes choose another class.
 
         Parameters
         ----------
@@ -346,10 +351,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _freeze(self, frozen: FrozenEstimator) -> None:
         """Take a trained base model as it is."""
+        if not is_module(frozen):
+            check_is_fitted(unwrap(frozen), "module_" if is_net(frozen) else None)
         self.estimator_ = frozen
-        if not is_torch(frozen):
-            check_is_fitted(frozen)
-            self.classes_ = np.asarray(unwrap(frozen).classes_)
 
     def _current_settings(self) -> dict[str, str]:
         """Show the parameters that a fitted classifier depends on."""

@@ -140,13 +140,14 @@ class TorchVoter(Voter):
         self.module = module
         self.n_classes = n_classes
         self.device = torch.device(device) if device is not None else (tensors[0].device if tensors else "cpu")
+        self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
         import torch
 
         with torch.inference_mode():
-            rows = torch.from_numpy(batch).to(self.device)
+            rows = torch.from_numpy(batch).to(self.device, self.precision)
             logits = self._logits(rows)
             votes = logits.argmax(dim=1)
             if self.n_classes > 1:

@@ -42,6 +42,14 @@ def test_bad_bounds(bounds):
         Box.from_bounds(bounds)
 
 
+@pytest.mark.parametrize("ends", [(np.zeros(2), np.ones(2)), (0, np.ones((1, 5))), (np.zeros((3, 1, 1)), 1)])
+def test_bounds_that_do_not_fit_the_inputs(ends):
+    with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\), but one has shape"):
+        NoisyChannel(Box.from_bounds(ends), UniformNoise(), (5,))
+    with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\)"):
+        Box.from_bounds(ends).check(np.zeros((4, 5)))
+
+
 def test_minmax_needs_data():
     with pytest.raises(ValueError, match=r'bounds="minmax" needs training data'):
         Box.from_bounds("minmax")

@@ -551,6 +551,11 @@ def test_not_fitted(cancer):
         SmoothedClassifier(FrozenEstimator(GaussianNB())).fit(cancer[0], cancer[2])
 
 
+def test_pretrained_estimator_must_be_fitted():
+    with pytest.raises(NotFittedError):
+        SmoothedClassifier.from_pretrained(GaussianNB(), [0, 1])
+
+
 @pytest.mark.parametrize("classes", [[], [1, 1], [[1, 2]], 3])
 def test_bad_classes_of_a_pretrained_model(classes):
     with pytest.raises(ValueError, match="classes must be a list of distinct labels"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
@@ -248,6 +249,26 @@ def test_frozen_network_takes_the_classes_of_y(fitted, digits):
     names = np.array(list("abcdefghij"))
     found = clf.fit(X, names[y]).certify(X_test[:20])
     np.testing.assert_array_equal(found.labels, names[fitted.certify(X_test[:20]).labels])
+
+
+def test_precision_is_the_networks(fitted, digits):
+    X_test = digits[1][:3]
+    double = clone_module(fitted).double()
+    clf = SmoothedClassifier.from_pretrained(double, range(10), SplitNoise(lam=0.5), n_samples=100, random_state=0)
+    np.testing.assert_array_equal(clf.predict(X_test), fitted.predict(X_test))
+
+
+def clone_module(clf):
+    """Copy the trained network of a classifier."""
+    return pickle.loads(pickle.dumps(clf.estimator_.module_))
+
+
+def test_net_that_was_never_fitted_is_refused(digits):
+    net = make_net(SmallNet)
+    with pytest.raises(NotFittedError):
+        SmoothedClassifier.from_pretrained(net, range(10))
+    with pytest.raises(NotFittedError):
+        SmoothedClassifier(FrozenEstimator(net)).fit(digits[0], digits[2])
 
 
 def test_mode_of_a_pretrained_network_is_left_as_found(digits):
