@@ -6,7 +6,7 @@ from .classifier import SmoothedClassifier
 from .metrics import certified_accuracy_score
 from .noise import Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
-from .training import CleanTraining, NoiseAugmentation, Training
+from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "RadiusStrategy",
     "SmoothedClassifier",
     "SplitNoise",
+    "StabilityTraining",
     "Training",
     "UniformNoise",
     "VoteCounts",

@@ -16,6 +16,13 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_not_negative(name: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a ValueError unless it is 0 or a finite number above it."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} must be 0 or a finite number above 0, got {value!r}.")
+    return float(value)
+
+
 def check_open_unit(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError unless it lies strictly between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:

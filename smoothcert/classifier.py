@@ -46,8 +46,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         The noise family; strings stand for its default parameters.
     radius : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
         How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy.
-    training : {"augment", None} or Training, default="augment"
-        How the base model is fitted; None fits it on clean data.
+    training : {"augment", "stability", None} or Training, default="augment"
+        How the base model is fitted: on noisy data, with the stability loss as well (torch models only), or on clean
+        data.
     bounds : (lo, hi) or "minmax", default=(0.0, 1.0)
         The box that inputs live in, in raw units: scalars or one value per feature; "minmax" takes each feature's
         range in the training data.

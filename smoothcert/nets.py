@@ -1,22 +1,174 @@
-"""Torch networks under noise: the paper's training recipe through skorch, and the module that adds the noise."""
+"""Torch networks under noise: the module that adds it, the stability criterion, and the paper's recipe for skorch.
+
+These are the pieces that training through `SmoothedClassifier` is made of, for use in any training loop.
+"""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
+from .box import Box
 from .channel import NoisyChannel
+from .noise import Noise
 
 #: Inputs from which the statistics of noisy data are estimated at most.
 STATISTICS_INPUTS = 10_000
+
+
+class NoisyModule(nn.Module):
+    """A network behind the noise: training mode adds fresh noise to every batch, and every mode standardises.
+
+    In evaluation mode inputs are taken as noisy already, as they are while votes are drawn, unless
+    ``noisy_evaluation`` is set.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network. It returns one logit per class.
+    noise : Noise
+    bounds : (lo, hi) or Box, default=(0.0, 1.0)
+        The box that inputs live in, in raw units.
+    center, scale : array-like, default=0.0 and 1.0
+        Subtracted from noisy inputs, which are then divided; see `noisy_statistics`.
+    n_copies : int, default=1
+        Noisy copies of each batch in training mode. With more than one, the answer is a tuple of as many logits.
+    seed : int, optional
+        Seed of the noise; None draws fresh entropy.
+
+    Attributes
+    ----------
+    noisy_evaluation : bool
+        Whether evaluation mode adds noise as well, for validation scores. False at first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from smoothcert import SplitNoise
+    >>> module = NoisyModule(torch.nn.Linear(4, 2), SplitNoise(lam=1.0), n_copies=2)
+    >>> [tuple(logits.shape) for logits in module(torch.rand(8, 4))]
+    [(8, 2), (8, 2)]
+    >>> tuple(module.eval()(torch.rand(8, 4)).shape)
+    (8, 2)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        noise: Noise,
+        bounds: Any = (0.0, 1.0),
+        *,
+        center: Any = 0.0,
+        scale: Any = 1.0,
+        n_copies: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        noise.check()
+        self.module = module
+        self.noise = noise
+        self.box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
+        self.n_copies = n_copies
+        self.noisy_evaluation = False
+        self.rng = np.random.default_rng(seed)
+        self.center: torch.Tensor
+        self.scale: torch.Tensor
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+
+    def forward(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return the network's answer to noisy and standardised inputs, shape (n, *shape)."""
+        copies = self.n_copies if self.training else 1
+        if self.training or self.noisy_evaluation:
+            X = torch.cat([self._noisy(X) for _ in range(copies)])
+        answer = self.module((X - self.center) / self.scale, *args, **kwargs)
+        if copies == 1:
+            return answer
+        if not isinstance(answer, torch.Tensor):
+            raise ValueError(
+                f"The module {type(self.module).__name__} must return a tensor of logits to be asked about "
+                f"{copies} noisy copies at once, but returned a {type(answer).__name__}."
+            )
+        return answer.chunk(copies)
+
+    @torch.compiler.disable
+    def _noisy(self, X: torch.Tensor) -> torch.Tensor:
+        channel = NoisyChannel(self.box, self.noise, tuple(X.shape[1:]))
+        noisy = channel.noisy(X.detach().cpu().numpy(), self.rng, np.float32)
+        return torch.from_numpy(noisy).to(X.device, X.dtype)
+
+
+def noisy_statistics(
+    X: NDArray[Any], noise: Noise, bounds: Any = (0.0, 1.0), *, seed: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of noisy inputs: per channel of images, per feature of tables.
+
+    Wide splitting noise sets most features to exactly 1/2. What a network sees must be centred and scaled by the
+    statistics of such data: those of clean data would leave it with almost no signal.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_inputs, n_features) or (n_inputs, n_channels, ...)
+        Clean inputs; 10,000 of them at most are drawn.
+    noise : Noise
+    bounds : (lo, hi) or Box, default=(0.0, 1.0)
+    seed : int, optional
+
+    Returns
+    -------
+    center, scale : ndarray
+        Of a shape that broadcasts against one input. The scale of a constant is 1.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(X))[:STATISTICS_INPUTS]
+    box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
+    noisy = NoisyChannel(box, noise, X.shape[1:]).noisy(X[rows], rng)
+    axes = (0, *range(2, noisy.ndim))
+    center = noisy.mean(axis=axes, keepdims=True)[0]
+    scale = noisy.std(axis=axes, keepdims=True)[0]
+    return center, np.where(scale > 0, scale, 1.0)
+
+
+class StabilityLoss(nn.CrossEntropyLoss):
+    """Cross-entropy on one noisy copy, plus the divergence between the answers to two (Li et al. 2019; section 3.1).
+
+    The loss of a row is ``-log f(x + d1)_y + stability_weight * KL(f(x + d1) || f(x + d2))``, where f is the softmax
+    of the logits. Of a single copy, as in evaluation, it is the cross-entropy.
+
+    Parameters
+    ----------
+    stability_weight : float, default=6.0
+        The paper's C.
+    **kwargs
+        Arguments of `torch.nn.CrossEntropyLoss`; they apply to its part.
+
+    Examples
+    --------
+    >>> import torch
+    >>> logits = torch.tensor([[2.0, 0.0]])
+    >>> print(f"{StabilityLoss()((logits, logits), torch.tensor([0])).item():.4f}")
+    0.1269
+    """
+
+    def __init__(self, stability_weight: float = 6.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stability_weight = stability_weight
+
+    def forward(self, input: Any, target: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        """Return the loss of a pair of logits of shape (n, n_classes) each, or of a single one."""
+        if not isinstance(input, tuple):
+            return super().forward(input, target)
+        first, second = (logits.log_softmax(dim=1) for logits in input)
+        divergence = (first.exp() * (first - second)).sum(dim=1)
+        if self.reduction != "none":
+            divergence = divergence.mean() if self.reduction == "mean" else divergence.sum()
+        return super().forward(input[0], target) + self.stability_weight * divergence
 
 
 class CosineSchedule(Callback):
@@ -71,112 +223,3 @@ def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
         "verbose": 0,
     }
     return NeuralNetClassifier(module, **(recipe | params))
-
-
-class NoisyModule(nn.Module):
-    """A network behind the noise: training mode adds fresh noise, and every mode standardises.
-
-    Parameters
-    ----------
-    base_module : torch.nn.Module or its class
-        The network; an instance is copied.
-    base_channel : NoisyChannel
-        Noise of training mode. In evaluation mode inputs are taken as noisy already.
-    base_statistics : tuple of two ndarrays
-        What is subtracted from the network's inputs, and what they are divided by.
-    base_classes : int
-        Number of logits that the network must return.
-    base_seed : int
-        Seed of the noise.
-    **kwargs
-        Arguments of ``base_module`` where it is a class.
-    """
-
-    def __init__(
-        self,
-        base_module: Any,
-        base_channel: NoisyChannel,
-        base_statistics: tuple[NDArray[Any], NDArray[Any]],
-        base_classes: int,
-        base_seed: int,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__()
-        if isinstance(base_module, nn.Module) and not kwargs:
-            self.base = copy.deepcopy(base_module)
-        else:
-            factory = type(base_module) if isinstance(base_module, nn.Module) else base_module
-            self.base = factory(**kwargs)
-        self.channel = base_channel
-        self.n_classes = base_classes
-        self.center: torch.Tensor
-        self.scale: torch.Tensor
-        self.rng = np.random.default_rng(base_seed)
-        for name, value in zip(("center", "scale"), base_statistics, strict=True):
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32))
-
-    def forward(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return the network's answer to noisy and standardised inputs."""
-        if self.training:
-            X = torch.from_numpy(self.channel.noisy(X.cpu().numpy(), self.rng, np.float32)).to(X.device)
-        answer = self.base((X - self.center) / self.scale, *args, **kwargs)
-        logits = answer[0] if isinstance(answer, tuple) else answer
-        if logits.ndim != 2 or logits.shape[1] != self.n_classes:
-            raise ValueError(
-                f"The base model {type(self.base).__name__} must return one logit for each of the {self.n_classes} "
-                f"classes of y, but returned shape {tuple(logits.shape)}."
-            )
-        return answer
-
-
-def fit_net(
-    estimator: Any,
-    X: NDArray[Any],
-    y: NDArray[Any],
-    *,
-    channel: NoisyChannel | None = None,
-    standardize: bool = False,
-    seed: int,
-    device: Any = None,
-    verbose: int = 0,
-    **fit_params: Any,
-) -> NeuralNetClassifier:
-    """Fit a copy of a torch module or skorch net, behind a `NoisyModule` where there is a channel.
-
-    All of torch's randomness follows from ``seed``; its global generators are left as found.
-    """
-    net = make_net(estimator, verbose=verbose) if isinstance(estimator, nn.Module) else clone(estimator)
-    if device is not None:
-        net.set_params(device=device)
-    classes, indices = np.unique(y, return_inverse=True)
-    X = X.astype(np.float32)
-    noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    if channel is not None:
-        net.set_params(
-            module=NoisyModule,
-            module__base_module=net.module,
-            module__base_channel=channel,
-            module__base_statistics=_statistics(X, channel, standardize, statistics_seed),
-            module__base_classes=len(classes),
-            module__base_seed=noise_seed,
-        )
-    with torch.random.fork_rng():
-        torch.manual_seed(torch_seed)
-        net.fit(X, indices.astype(np.int64), **fit_params)
-    net.module_.eval()
-    return net
-
-
-def _statistics(
-    X: NDArray[np.float32], channel: NoisyChannel, standardize: bool, seed: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return mean and standard deviation of noisy inputs: per channel of images, per feature of tables."""
-    if not standardize:
-        return np.zeros(1), np.ones(1)
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(X))[:STATISTICS_INPUTS]
-    noisy = channel.noisy(X[rows], rng)
-    axes = (0, *range(2, noisy.ndim))
-    center = noisy.mean(axis=axes, keepdims=True)[0]
-    scale = noisy.std(axis=axes, keepdims=True)[0]
-    return center, np.where(scale > 0, scale, 1.0)

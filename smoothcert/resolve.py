@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, clone
 
 from .noise import Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
-from .training import CleanTraining, NoiseAugmentation, Training
+from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstimator]]]] = {
     "noise": (Noise, {"split": SplitNoise, "uniform": UniformNoise}),
@@ -16,7 +16,7 @@ STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstim
         RadiusStrategy,
         {"auto": GreedyRadius, "lipschitz": LipschitzRadius, "box": BoxRadius, "greedy": GreedyRadius},
     ),
-    "training": (Training, {"augment": NoiseAugmentation, None: CleanTraining}),
+    "training": (Training, {"augment": NoiseAugmentation, "stability": StabilityTraining, None: CleanTraining}),
 }
 
 

@@ -476,7 +476,7 @@ def test_bad_x_in_fit(cancer):
         ({"noise": BoxRadius()}, "noise must be one of .* got BoxRadius()"),
         (
             {"training": "adversarial"},
-            "training must be one of 'augment', None, or a Training object, got 'adversarial'",
+            "training must be one of 'augment', 'stability', None, or a Training object, got 'adversarial'",
         ),
         ({"training": NoiseAugmentation(n_copies=0)}, "n_copies must be a whole number of at least 1, got 0"),
         ({"training": NoiseAugmentation(standardize="yes")}, "standardize must be one of False, True, got 'yes'"),
