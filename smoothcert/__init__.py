@@ -4,7 +4,7 @@ from .box import Box
 from .certificates import Certificates, VoteCounts
 from .classifier import SmoothedClassifier
 from .metrics import certified_accuracy_score
-from .noise import Noise, SplitNoise, UniformNoise
+from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
@@ -16,6 +16,7 @@ __all__ = [
     "Certificates",
     "CleanTraining",
     "GreedyRadius",
+    "LatticeNoise",
     "LipschitzRadius",
     "Noise",
     "NoiseAugmentation",

@@ -37,6 +37,13 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Return ``value`` as a bool, or raise a ValueError unless it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
 def check_choice(name: str, value: Any, known: Any) -> Any:
     """Return ``value``, or raise a ValueError that lists ``known`` unless it is one of them."""
     if not any(value is choice or (isinstance(value, type(choice)) and value == choice) for choice in known):
@@ -44,14 +51,39 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
     return value
 
 
+def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
+    """Raise a ValueError if X has a shape that the base model does not take."""
+    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    if not any_shape and len(shape) > 2:
+        raise ValueError(
+            f"Found array with dim {len(shape)}: X must be a table of shape (n_inputs, n_features) for a scikit-learn "
+            f"base model, got shape {shape}. Use X.reshape(len(X), -1)."
+        )
+    if any_shape and fitted is not None and shape[1:] != fitted:
+        expected = ", ".join(map(str, ("n", *fitted)))
+        raise ValueError(f"X must have shape ({expected}), as in fit, got shape {shape}. Reshape X.")
+
+
+def explain_invalid(X: Any, error: Exception) -> Exception:
+    """Return the error that names the culprit in X, for one that scikit-learn has raised."""
+    if isinstance(error, TypeError) and not hasattr(X, "columns"):
+        return error
+    message = str(error).split("\n")[0]
+    if "contains NaN" in message or "contains infinity" in message:
+        return ValueError(f"{message} Smoothing needs a finite number everywhere: impute or drop before this step.")
+    return non_numeric(X) or error
+
+
 def non_numeric(X: Any) -> ValueError | None:
     """Return the error for the first column of a table that holds something other than numbers, if there is one."""
-    table = np.asarray(X)
-    if table.ndim != 2 or table.dtype.kind not in "OSU":
+    table = np.asarray(X, dtype=object)
+    if table.ndim != 2:
         return None
     names = getattr(X, "columns", range(table.shape[1]))
     for name, column in zip(names, table.T, strict=True):
         for value in column:
+            if value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, complex):
+                continue
             try:
                 float(value)
             except (TypeError, ValueError):

@@ -59,6 +59,9 @@ def hoeffding(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
 #: Lower bounds by name; every upper bound is the lower bound of the complement.
 BOUNDS: dict[str, LowerBound] = {"clopper-pearson": clopper_pearson, "hoeffding": hoeffding}
 
+#: Confidence levels below this are beyond what the bounds are accurate for.
+SMALLEST_LEVEL = 1e-100
+
 #: Schemes of certification (section 2.4 of the paper).
 SCHEMES = ("multiclass", "binary")
 
@@ -111,10 +114,12 @@ def check_statistics(n_samples: int, n_classes: int, *, scheme: str, bound: str,
     check_choice("scheme", scheme, SCHEMES)
     check_choice("bound", bound, BOUNDS)
     level = _level(n_classes, scheme, check_open_unit("alpha", alpha))
+    if level < SMALLEST_LEVEL:
+        raise ValueError(f"alpha must be at least {2 * SMALLEST_LEVEL:g}, got {alpha!r}.")
     if n_classes > 1 and BOUNDS[bound](n_samples, n_samples, level) <= 0.5:
         # Both bounds rise with n when all votes agree, so bisection finds the first n above 1/2.
         candidates = range(1, 10**9)
-        smallest = candidates[bisect_right(candidates, 0.5, key=lambda n: float(BOUNDS[bound](n, n, level)))]
+        smallest = 1 + bisect_right(candidates, 0.5, key=lambda n: float(BOUNDS[bound](n, n, level)))
         raise ValueError(
             f"n_samples={n_samples} cannot certify even a unanimous vote at alpha={alpha} with scheme={scheme!r} and "
             f"bound={bound!r}: n_samples must be at least {smallest}."

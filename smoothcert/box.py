@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -35,6 +36,11 @@ class Box:
     lo: FloatArray
     hi: FloatArray
 
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore"):
+            if not np.isfinite(self.width).all():
+                raise ValueError(f"bounds must be less than 1e308 apart, got {_span(self.lo)} and {_span(self.hi)}.")
+
     @classmethod
     def from_bounds(cls, bounds: Any, X: Any = None) -> Box:
         """Build the box from ``bounds``: a pair (lo, hi), or "minmax" for the range of each feature in ``X``.
@@ -52,11 +58,10 @@ class Box:
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in bounds)
-            width = hi - lo
+            ordered = np.all(hi >= lo) if np.broadcast(lo, hi).ndim else hi > lo
         except (TypeError, ValueError) as error:
             raise ValueError(f"{expected}, got {bounds!r}.") from error
-        ordered = np.all(width >= 0) if width.ndim else width > 0
-        if not (np.isfinite(width).all() and np.isfinite(lo).all() and ordered):
+        if not (np.isfinite(lo).all() and np.isfinite(hi).all() and ordered):
             raise ValueError(f"{expected}, got {bounds!r}.")
         return cls(lo, hi)
 
@@ -89,6 +94,17 @@ class Box:
                 f'{np.max(X):g}. Scale X into the box, or set bounds to the range of the data or to "minmax".'
             )
 
+    def warn_clipped(self, X: Any) -> None:
+        """Warn if inputs lie farther outside the box than it is wide: their units may be wrong."""
+        far = ((X < self.lo - self.width) | (X > self.hi + self.width)) & (self.width > 0)
+        if far.any():
+            warnings.warn(
+                f"X ranges from {np.min(X):g} to {np.max(X):g}, far outside bounds=({_span(self.lo)}, "
+                f"{_span(self.hi)}), and was clipped: labels and radii are those of the clipped inputs. Check that X "
+                f"has the units of the training data.",
+                stacklevel=4,
+            )
+
     def to_unit(self, X: Any) -> FloatArray:
         """Clip ``X`` into the box and map it to [0, 1]; a constant feature maps to 0.
 
@@ -98,7 +114,7 @@ class Box:
         inside = np.clip(np.asarray(X, dtype=np.float64), self.lo, self.hi)
         return (inside - self.lo) / np.where(self.width > 0, self.width, 1.0)
 
-    def to_raw(self, unit: NDArray[np.floating]) -> None:
+    def to_raw_inplace(self, unit: NDArray[np.floating]) -> None:
         """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""
         if np.any(self.width != 1):
             unit *= self.width

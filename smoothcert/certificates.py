@@ -46,13 +46,14 @@ class Origin:
     seed: int
     model: str
     classes: str
+    shape: tuple[int, ...]
 
     def differences(self, other: Origin) -> list[str]:
         """Names of the fields in which two origins differ."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VoteCounts(_Rows):
     """How often the base model chose each class under noise, for each input.
 
@@ -71,6 +72,12 @@ class VoteCounts(_Rows):
     inputs: NDArray[Any]
     origin: Origin
 
+    def __repr__(self) -> str:
+        return (
+            f"VoteCounts({len(self)} inputs, {self.selection.shape[1]} classes, {int(self.selection[0].sum())} "
+            f"selection and {self.n_samples} estimation votes each, {self.origin.noise})"
+        )
+
     @property
     def selected(self) -> NDArray[np.intp]:
         """Index of the class that the selection votes chose; ties go to the first."""
@@ -82,12 +89,12 @@ class VoteCounts(_Rows):
         return int(self.estimation.sum(axis=1).min())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificates(_Rows):
     """Certified predictions: ``labels, radii = certificates``.
 
     For each input that is not abstained on: with probability at least 1 - alpha over the sampling, the smoothed
-    classifier returns ``labels[i]`` for every input closer than ``radii[i]``.
+    classifier returns ``labels[i]`` for every input within distance ``radii[i]``.
 
     Parameters
     ----------
@@ -123,6 +130,13 @@ class Certificates(_Rows):
     p_b: FloatArray
     alpha: float
     norm: float
+
+    def __repr__(self) -> str:
+        median = np.median(self.radii[~self.abstained]) if not self.abstained.all() else np.nan
+        return (
+            f"Certificates({len(self)} inputs, {int(self.abstained.sum())} abstained, median l{self.norm:g} radius of "
+            f"the others {median:.4g}, alpha={self.alpha:g})"
+        )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.labels, self.radii))

@@ -43,7 +43,7 @@ class NoisyChannel:
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points``, in raw units, into ``out`` of shape (n, *shape)."""
         self.noise.perturb(points, rng, out.reshape(len(out), -1))
-        self.box.to_raw(out)
+        self.box.to_raw_inplace(out)
 
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
         """Return one noisy copy of each raw input."""

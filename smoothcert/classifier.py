@@ -6,20 +6,21 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import check_count, non_numeric
+from ._checks import check_count, check_shape, explain_invalid
 from .bounds import check_statistics, class_probabilities
 from .box import Box
 from .certificates import Certificates, Origin, VoteCounts
 from .channel import NoisyChannel
+from .noise import Noise
 from .radius import RadiusStrategy
 from .resolve import describe, resolve
 from .stream import ESTIMATION, SELECTION, resolve_seed
-from .voters import Voter, is_module, is_net, is_torch, make_voter, unwrap
+from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
 from .voting import fingerprints, sample_under_noise
 
 #: Values of the reach that are held at once while radii are computed.
@@ -67,7 +68,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Workers of `certify` and `predict`, through joblib.
     device : str, torch.device or None, default=None
-        Where torch models run. None leaves them where they are.
+        Where torch models run; they are moved there. None leaves them where they are.
     random_state : int, RandomState or None, default=None
         None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
         choosing the input. An int makes all results reproducible.
@@ -158,13 +159,14 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
         """
+        check_base_model(estimator)
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
         classifier = cls(frozen, noise, **params)
         labels = np.asarray(classes)
-        if labels.ndim != 1 or not len(labels) or len(np.unique(labels)) != len(labels):
+        if labels.ndim != 1 or not len(labels) or len(_sorted_unique("classes", labels)) != len(labels):
             raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
-        classifier._settle(Box.from_bounds(classifier.bounds), labels)
-        classifier._freeze(frozen)
+        classifier._settle(frozen, labels, Box.from_bounds(classifier.bounds), classifier._new_noise())
+        classifier._check_parameters(classifier.n_samples)
         return classifier
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
@@ -189,35 +191,33 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If a parameter is invalid, X lies outside the box, or the base model is no classifier.
         """
-        is_instance = not isinstance(self.estimator, type)
-        if not (is_instance and (is_torch(self.estimator) or is_classifier(unwrap(self.estimator)))):
-            raise ValueError(
-                f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got "
-                f"{self.estimator!r}. Pass an instance, not a class."
-            )
+        check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
         X, y = self._validate(X, y=y)
+        classes = _sorted_unique("y", y)
         check_classification_targets(y)
-        box = Box.from_bounds(self.bounds, X)
+        box, noise = Box.from_bounds(self.bounds, X), self._new_noise()
         box.check(X)
-        self._settle(box, np.unique(y))
-        self.feature_shape_ = X.shape[1:]
+        channel = NoisyChannel(box, noise, X.shape[1:])
+        channel.points(X)
         if isinstance(self.estimator, FrozenEstimator):
-            self._freeze(self.estimator)
-            if not is_torch(self.estimator):
-                self.classes_ = np.asarray(unwrap(self.estimator).classes_)
+            fitted = self.estimator
+            classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
         else:
-            self.estimator_ = training.fit(
+            fitted = training.train(
                 self.estimator,
                 X,
                 y,
-                channel=self._channel(X),
-                seed=self._call_seed(),
+                channel=channel,
+                seed=resolve_seed(self.random_state),
                 device=self.device,
                 verbose=self.verbose,
                 **fit_params,
             )
+        self._settle(fitted, classes, box, noise)
+        self.feature_shape_ = X.shape[1:]
+        self._check_parameters(self.n_samples)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -271,7 +271,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If X or a parameter is invalid, or the base model answers with anything but one known class per row.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "estimator_")
         return self._draw(self._validate(X))
 
     def certify(self, X: Any, *, votes: VoteCounts | None = None) -> Certificates:
@@ -283,7 +283,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             Raw inputs; clipped into the box.
         votes : VoteCounts, optional
             Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
-            ``random_state``. Nothing is drawn then; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+            ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes;
+            ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
 
         Returns
         -------
@@ -302,17 +303,16 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         The class comes from the selection votes alone and its probability from the estimation votes alone. Reading
         both off one draw would break the proof.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "estimator_")
         X = self._validate(X)
-        strategy = resolve("radius", self.radius)
-        strategy.check(self.noise_)
-        rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
-        n_samples = check_count("n_samples", self.n_samples) if votes is None else votes.n_samples
-        check_statistics(n_samples, len(self.classes_), **rule)
+        if votes is None:
+            votes = self._draw(X)
+        else:
+            self._check_votes(votes, X)
+        strategy = self._check_parameters(votes.n_samples)
 
-        votes = self._draw(X) if votes is None else self._accept(votes, X)
         top = votes.selected
-        p_a, p_b = class_probabilities(votes.estimation, top, **rule)
+        p_a, p_b = class_probabilities(votes.estimation, top, scheme=self.scheme, bound=self.bound, alpha=self.alpha)
         certified = p_a > p_b
         radii = np.full(len(X), np.nan)
         radii[certified] = self._radii(strategy, X[certified], p_a[certified], p_b[certified])
@@ -328,37 +328,65 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _validate(self, X: Any, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
+        any_shape = is_torch(self.estimator)
+        check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
         try:
-            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=is_torch(self.estimator))
-        except ValueError as error:
-            raise non_numeric(X) or error from error
-        if targets:
-            return checked
-        shape = checked.shape[1:]
-        if shape != getattr(self, "feature_shape_", shape):
-            raise ValueError(
-                f"X must hold inputs of shape {self.feature_shape_}, as in fit, but they have shape {shape}. Reshape X."
-            )
+            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
+            data = checked[0] if targets else checked
+            if data.dtype.kind not in "biuf":
+                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
+        except (TypeError, ValueError) as error:
+            raise explain_invalid(X, error) from error
+        if not targets:
+            self.box_.warn_clipped(checked)
         return checked
 
-    def _settle(self, box: Box, classes: NDArray[Any]) -> None:
-        """Set what a fitted classifier consists of, besides its base model."""
-        self.noise_ = resolve("noise", self.noise)
-        self.noise_.check()
-        self.box_ = box
+    def _check_parameters(self, n_samples: Any) -> RadiusStrategy:
+        """Raise a ValueError if a parameter of certification is invalid, and return the radius strategy."""
+        strategy: RadiusStrategy = resolve("radius", self.radius)
+        strategy.check(self.noise_)
+        check_count("n_selection", self.n_selection)
+        if self.batch_size != "auto":
+            check_count("batch_size", self.batch_size)
+        check_statistics(
+            check_count("n_samples", n_samples),
+            len(self.classes_),
+            scheme=self.scheme,
+            bound=self.bound,
+            alpha=self.alpha,
+        )
+        return strategy
+
+    def _new_noise(self) -> Noise:
+        """Resolve and check the noise."""
+        noise: Noise = resolve("noise", self.noise)
+        noise.check()
+        return noise
+
+    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise) -> None:
+        """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
+        make_voter(fitted, classes, self.device)
+        self.estimator_ = fitted
         self.classes_ = classes
-        self._settings = self._current_settings()
+        self.box_ = box
+        self.noise_ = noise
         self._seed = resolve_seed(self.random_state)
 
-    def _freeze(self, frozen: FrozenEstimator) -> None:
-        """Take a trained base model as it is."""
-        if not is_module(frozen):
-            check_is_fitted(unwrap(frozen), "module_" if is_net(frozen) else None)
-        self.estimator_ = frozen
-
-    def _current_settings(self) -> dict[str, str]:
-        """Show the parameters that a fitted classifier depends on."""
-        return {"noise": describe(resolve("noise", self.noise)), "bounds": repr(self.bounds)}
+    def _check_unchanged(self) -> None:
+        """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        changes = {
+            "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
+            "bounds": (
+                self.bounds if isinstance(self.bounds, str) else Box.from_bounds(self.bounds).fingerprint(),
+                self.box_.fingerprint(),
+            ),
+        }
+        for name, (now, fitted) in changes.items():
+            if now not in (fitted, "minmax"):
+                raise ValueError(
+                    f"{name} has changed to {getattr(self, name)!r} after fit. Call fit again, or for a model that is "
+                    f"used as it is, SmoothedClassifier.from_pretrained."
+                )
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""
@@ -366,12 +394,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _channel(self, X: NDArray[Any]) -> NoisyChannel:
         """Box and noise for inputs of the shape of these."""
-        for name, setting in self._current_settings().items():
-            if setting != self._settings[name]:
-                raise ValueError(
-                    f"{name} was {self._settings[name]} in fit and is {setting} now. Call fit again, or for a model "
-                    f"that is used as it is, SmoothedClassifier.from_pretrained."
-                )
+        self._check_unchanged()
         return NoisyChannel(self.box_, self.noise_, X.shape[1:])
 
     def _voter(self) -> Voter:
@@ -393,40 +416,43 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _selection_votes(self, X: Any) -> NDArray[np.int64]:
-        check_is_fitted(self)
+        check_is_fitted(self, "estimator_")
         X = self._validate(X)
         return self._sample(self._voter(), self._channel(X), X, self._call_seed(), SELECTION)
 
     def _draw(self, X: NDArray[Any]) -> VoteCounts:
         """Draw the votes of both stages for validated inputs."""
+        self._check_parameters(self.n_samples)
         channel, voter, seed = self._channel(X), self._voter(), self._call_seed()
         return VoteCounts(
             selection=self._sample(voter, channel, X, seed, SELECTION),
             estimation=self._sample(voter, channel, X, seed, ESTIMATION),
             inputs=fingerprints(channel, X),
-            origin=self._origin(voter, seed),
+            origin=self._origin(voter, seed, X.shape[1:]),
         )
 
-    def _origin(self, voter: Voter, seed: int) -> Origin:
+    def _origin(self, voter: Voter, seed: int, shape: tuple[int, ...]) -> Origin:
         return Origin(
             noise=describe(self.noise_),
             box=self.box_.fingerprint(),
             seed=seed,
             model=voter.fingerprint(),
             classes=repr(self.classes_.tolist()),
+            shape=shape,
         )
 
-    def _accept(self, votes: VoteCounts, X: NDArray[Any]) -> VoteCounts:
-        """Return the votes if they were drawn for X by a classifier like this one, else raise a ValueError."""
+    def _check_votes(self, votes: VoteCounts, X: NDArray[Any]) -> None:
+        """Raise a ValueError unless the votes were drawn for X by a classifier like this one."""
+        if not isinstance(votes, VoteCounts):
+            raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
         seed = votes.origin.seed if self.random_state is None else self._call_seed()
-        differences = votes.origin.differences(self._origin(self._voter(), seed))
+        differences = votes.origin.differences(self._origin(self._voter(), seed, X.shape[1:]))
         if not np.array_equal(votes.inputs, fingerprints(self._channel(X), X)):
             differences.append("X")
         if differences:
             raise ValueError(
                 f"votes were drawn with a different {', '.join(differences)}. Draw new ones: votes=clf.count_votes(X)."
             )
-        return votes
 
     def _radii(
         self, strategy: RadiusStrategy, X: NDArray[Any], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
@@ -441,3 +467,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             rows = slice(start, start + size)
             radii[rows] = strategy.radii(self.noise_, p_a[rows], p_b[rows], channel.reach(X[rows]))
         return np.maximum(radii - channel.rounding(), 0.0)
+
+
+def _sorted_unique(name: str, labels: Any) -> NDArray[Any]:
+    """Return the distinct labels in order, or raise a ValueError if they cannot be ordered."""
+    try:
+        return np.unique(labels)
+    except TypeError as error:
+        raise ValueError(f"{name} must hold labels of one type, got {labels!r}.") from error

@@ -28,7 +28,8 @@ def certified_accuracy_score(y: ArrayLike, certificates: Certificates, radius: A
     Raises
     ------
     ValueError
-        If ``y`` and ``certificates`` differ in length, or are empty.
+        If ``y`` and ``certificates`` differ in length or in the kind of their labels, or are empty; if a radius is
+        negative or NaN; if ``certificates`` are something else.
 
     Examples
     --------
@@ -39,12 +40,18 @@ def certified_accuracy_score(y: ArrayLike, certificates: Certificates, radius: A
     >>> print(certified_accuracy_score([0, 1, 1], certificates, [0.0, 1.0]).round(2))
     [0.67 0.33]
     """
-    truth = np.asarray(y)
+    if not isinstance(certificates, Certificates):
+        raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
+    truth, least = np.asarray(y), np.asarray(radius, dtype=np.float64)
+    if not (least >= 0).all():
+        raise ValueError(f"radius must be 0 or above, got {radius!r}.")
     if truth.shape != (len(certificates),) or not len(certificates):
         raise ValueError(
             f"y must hold one label for each of the {len(certificates)} certificates (at least one), got shape "
             f"{truth.shape}."
         )
     labels, radii = certificates
-    score = ((labels == truth) & (radii >= np.asarray(radius, dtype=np.float64)[..., None])).mean(axis=-1)
+    if (labels.dtype.kind in "OSU") != (truth.dtype.kind in "OSU"):
+        raise ValueError(f"y must hold labels like those of certificates, {labels[0]!r}, got {truth[0]!r}.")
+    score = ((labels == truth) & (radii >= least[..., None])).mean(axis=-1)
     return float(score) if score.ndim == 0 else score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from .box import Box
 from .nets import NoisyModule, StabilityLoss, make_net, noisy_statistics
 from .noise import Noise
+from .voters import explain_failure
 
 
 @dataclass
@@ -145,7 +147,7 @@ def fit_net(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
         net.initialize()
-        _check_width(net, X[:2], len(classes))
+        _check_answer(net, X[:2], len(classes))
         net.module_.noisy_evaluation = True
         try:
             net.partial_fit(X, indices.astype(np.int64), **fit_params)
@@ -159,7 +161,7 @@ def _fresh(estimator: NeuralNetClassifier) -> NeuralNetClassifier:
     """Clone a net, without what an earlier training has put in; ``warm_start`` keeps its weights."""
     net = clone(estimator)
     if isinstance(net.module, NoisyFactory):
-        net.set_params(module=net.module.module)
+        net.set_params(module=_builder(net.module.module))
     if net.criterion is StabilityLoss:
         delattr(net, "criterion__stability_weight")
         net.set_params(criterion=nn.CrossEntropyLoss)
@@ -169,9 +171,13 @@ def _fresh(estimator: NeuralNetClassifier) -> NeuralNetClassifier:
         trained = estimator.module_
         for argument in [name for name in net.get_params(deep=False) if name.startswith("module__")]:
             delattr(net, argument)
-        start = trained.module if isinstance(trained, NoisyModule) else trained
-        net.set_params(module=partial(copy.deepcopy, copy.deepcopy(start)))
+        net.set_params(module=_builder(trained.module if isinstance(trained, NoisyModule) else trained))
     return net
+
+
+def _builder(module: Any) -> Any:
+    """Return a callable that builds the module: skorch accepts an instance only when the net is made."""
+    return partial(copy.deepcopy, copy.deepcopy(module)) if isinstance(module, nn.Module) else module
 
 
 def _is_ours(callback: Any) -> bool:
@@ -193,12 +199,19 @@ def _use_stability_loss(net: NeuralNetClassifier, stability_weight: float) -> No
     net.set_params(criterion=StabilityLoss, criterion__stability_weight=stability_weight)
 
 
-def _check_width(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
-    """Raise a ValueError before any training if the module does not return one logit per class."""
-    answer = next(iter(net.forward_iter(X)))
+def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
+    """Raise a ValueError before any training if the module fails on X or does not return one logit per class."""
+    with explain_failure(net.module, X.shape):
+        answer = next(iter(net.forward_iter(X)))
     logits = answer[0] if isinstance(answer, tuple) else answer
     if tuple(logits.shape) != (len(X), n_classes):
         raise ValueError(
             f"The base model must return one logit for each of the {n_classes} classes of y, shape ({len(X)}, "
             f"{n_classes}) for {len(X)} inputs, but returned shape {tuple(logits.shape)}."
+        )
+    if isinstance(net.criterion_, nn.NLLLoss) and bool((logits < 0).any()):
+        warnings.warn(
+            "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
+            "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
+            stacklevel=2,
         )

@@ -195,7 +195,7 @@ def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
         Returns one logit per class.
     **params
         Parameters of `skorch.NeuralNetClassifier` that replace or extend the recipe's, such as ``max_epochs``
-        (default 40).
+        (default 40). Another ``optimizer`` comes without the settings of SGD.
 
     Returns
     -------
@@ -222,4 +222,6 @@ def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
         "callbacks": [("schedule", CosineSchedule)],
         "verbose": 0,
     }
+    if "optimizer" in params:
+        recipe = {name: value for name, value in recipe.items() if not name.startswith("optimizer__")}
     return NeuralNetClassifier(module, **(recipe | params))

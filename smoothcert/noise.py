@@ -22,8 +22,11 @@ FloatArray = NDArray[np.float64]
 #: it exactly, and just below 2**24, so that float32 tells its points apart.
 FINE_LEVELS = 256 * 65_535
 
-#: How far, in units of x, data may lie from its lattice point and still count as on it: float32 rounding.
+#: How far, in units of x, digital data may lie from its lattice point: float32 rounding.
 ON_LATTICE = 2.0**-22
+
+#: Steps of digital data at most, so that `ON_LATTICE` is a small part of a step.
+DIGITAL_LEVELS = 2**16
 
 
 class Noise(BaseEstimator, ABC):
@@ -79,9 +82,9 @@ class LatticeNoise(Noise):
         Half-width of the noise (the paper's lambda), in units of the unit box.
     levels : "auto" or int, default="auto"
         What inputs are. "auto": real numbers. They are rounded to a lattice of 16,776,960 steps, and radii shrink by
-        one step per feature, so that they hold against every real-valued perturbation. An int q: digital data, such
-        as 8-bit images at q=255. Nothing is rounded and no radius shrinks, inputs off the lattice are refused, and
-        a certificate speaks of perturbations on the lattice.
+        one step per feature, so that they hold against every real-valued perturbation. An int q up to 65,536: digital
+        data, such as 8-bit images at q=255. Nothing is rounded and no radius shrinks, inputs off the lattice are
+        refused, and a certificate speaks of perturbations on the lattice.
     """
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
@@ -106,7 +109,7 @@ class LatticeNoise(Noise):
     @property
     def n_offsets(self) -> int:
         """Number of equally likely offsets of a feature, L = floor(2 lam q)."""
-        return math.floor(2 * self.lam * self.q)
+        return math.floor(2 * float(self.lam) * self.q)
 
     @property
     def effective_lam(self) -> float:
@@ -115,18 +118,22 @@ class LatticeNoise(Noise):
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
-        check_positive("lam", self.lam)
+        lam = check_positive("lam", self.lam)
         if not (isinstance(self.levels, str) and self.levels == "auto"):
             try:
-                check_count("levels", self.levels)
-            except ValueError as error:
+                valid = check_count("levels", self.levels) <= DIGITAL_LEVELS
+            except ValueError:
+                valid = False
+            if not valid:
                 raise ValueError(
-                    f'levels must be "auto" or a whole number of at least 1, got {self.levels!r}.'
-                ) from error
-        if not 1 <= self.n_offsets < 2**62:
+                    f'levels must be "auto" for real-valued inputs, or a whole number from 1 to {DIGITAL_LEVELS} for '
+                    f"digital ones, got {self.levels!r}."
+                )
+        least, most = 0.5 / self.q, 2.0**61 / self.q
+        if not least <= lam <= most:
             raise ValueError(
-                f"lam must lie between {0.5 / self.q:g} (half a lattice step) and {2**61 / self.q:g} at levels="
-                f"{self.levels!r}, got {self.lam!r}."
+                f"lam must lie between {least:g} (half a lattice step) and {most:g} at levels={self.levels!r}, got "
+                f"{self.lam!r}."
             )
 
     def to_points(self, unit: FloatArray) -> NDArray[Any]:
@@ -193,7 +200,8 @@ class UniformNoise(LatticeNoise):
     lam : float, default=1.0
         Half-width of the noise, in units of the unit box.
     levels : "auto" or int, default="auto"
-        "auto" for real-valued inputs, or the number of steps of digital ones; see `LatticeNoise`.
+        What inputs are: "auto" for real numbers, or the number of steps of digital data, such as 255 for 8-bit images;
+        see `LatticeNoise` for what follows from it.
 
     Examples
     --------
@@ -223,7 +231,8 @@ class SplitNoise(LatticeNoise):
     lam : float, default=1.0
         Half the range of the split points, in units of the unit box.
     levels : "auto" or int, default="auto"
-        "auto" for real-valued inputs, or the number of steps of digital ones; see `LatticeNoise`.
+        What inputs are: "auto" for real numbers, or the number of steps of digital data, such as 255 for 8-bit images;
+        see `LatticeNoise` for what follows from it.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from ._checks import check_choice
+from ._checks import check_bool
 from .noise import Noise
 
 FloatArray = NDArray[np.float64]
@@ -152,7 +152,7 @@ class BoxRadius(RadiusStrategy):
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if the closed form is asked for where it does not exist."""
         super().check(noise)
-        check_choice("closed_form", self.closed_form, (False, True))
+        check_bool("closed_form", self.closed_form)
         if self.closed_form and not np.isfinite(noise.cost(1.0)):
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 

@@ -27,10 +27,15 @@ def resolve_seed(random_state: Any) -> int:
     """
     if random_state is None:
         return secrets.randbits(128)
-    generator = check_random_state(random_state)
-    if generator is random_state:
-        return int(generator.randint(np.iinfo(np.int32).max))
-    return int(random_state)
+    try:
+        check_random_state(random_state)
+        if isinstance(random_state, np.random.RandomState):
+            return int(random_state.randint(np.iinfo(np.int32).max))
+        return int(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be None, an int from 0 to 2**32 - 1 or a numpy RandomState, got {random_state!r}."
+        ) from error
 
 
 def digest(point: NDArray[Any]) -> bytes:

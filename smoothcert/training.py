@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from ._checks import check_choice, check_count, check_not_negative, check_positive
+from ._checks import check_bool, check_count, check_not_negative, check_positive
 from .channel import NoisyChannel
 from .voters import is_torch
 
@@ -61,9 +61,9 @@ class Training(BaseEstimator, ABC):
         check_not_negative("momentum", self.momentum)
         check_not_negative("weight_decay", self.weight_decay)
         check_count("batch_size", self.batch_size)
-        check_choice("standardize", self.standardize, (False, True))
+        check_bool("standardize", self.standardize)
 
-    def fit(
+    def train(
         self,
         estimator: Any,
         X: NDArray[Any],
@@ -214,7 +214,7 @@ class NoiseAugmentation(Training):
         """Raise a ValueError if a parameter is out of range."""
         super().check()
         check_count("n_copies", self.n_copies)
-        check_choice("stream", self.stream, (False, True))
+        check_bool("stream", self.stream)
 
     def fit_estimator(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import pickle
 import secrets
 import sys
@@ -12,9 +13,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import cloudpickle
+import joblib
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 
 
 def unwrap(estimator: Any) -> Any:
@@ -39,13 +43,42 @@ def is_torch(estimator: Any) -> bool:
     return is_module(estimator) or is_net(estimator)
 
 
+def check_base_model(estimator: Any) -> None:
+    """Raise a ValueError unless this can be a base model."""
+    remedy = "Pass a model."
+    if isinstance(estimator, type):
+        remedy = f"Pass an instance: {estimator.__name__}()."
+    elif is_torch(estimator):
+        return
+    elif hasattr(unwrap(estimator), "predict"):
+        if is_classifier(unwrap(estimator)):
+            return
+        remedy = "It must be a classifier."
+    elif isinstance(estimator, (str, bytes)):
+        remedy = "Load the model first."
+    raise ValueError(
+        f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got {estimator!r}. {remedy}"
+    )
+
+
 def make_voter(estimator: Any, classes: NDArray[Any], device: Any = None) -> Voter:
-    """Build the voter for a fitted base model whose labels are ``classes``."""
+    """Build the voter for a fitted base model whose labels are ``classes``.
+
+    Raises
+    ------
+    NotFittedError
+        If the base model is not fitted.
+    ValueError
+        If it cannot vote as certificates need it.
+    """
     model = unwrap(estimator)
     if is_module(model):
         return TorchVoter(model, len(classes), device)
     if is_net(model):
+        check_is_fitted(model, "module_")
         return TorchVoter(model.module_, len(classes), device)
+    if hasattr(model, "fit"):
+        check_is_fitted(model)
     return SklearnVoter(model, classes)
 
 
@@ -86,6 +119,17 @@ class SklearnVoter(Voter):
     batch_values = 2**22
 
     def __init__(self, estimator: Any, classes: NDArray[Any]) -> None:
+        known = np.asarray(getattr(estimator, "classes_", classes))
+        if not np.isin(known, classes).all():
+            raise ValueError(
+                f"The base model {_name(estimator)} has the classes {known.tolist()!r}: classes must hold them all, "
+                f"got {classes.tolist()!r}."
+            )
+        if len(classes) == 1 and not hasattr(estimator, "classes_"):
+            raise ValueError(
+                f"The base model {_name(estimator)} has no classes_, so it cannot be relied on to return nothing but "
+                f"{classes[0]!r}: classes must hold at least two labels."
+            )
         self.estimator = estimator
         self.classes = classes
         self.n_classes = len(classes)
@@ -108,16 +152,12 @@ class SklearnVoter(Voter):
         return self.order[np.searchsorted(self.classes, labels, sorter=self.order)]
 
     def fingerprint(self) -> str:
-        """Hash the fitted estimator, after a round trip that makes its pickle a function of its content.
+        """Hash the fitted estimator."""
+        return f"{_name(self.estimator)} {content_hash(self.estimator)}"
 
-        What cannot be pickled gets a fingerprint of its own each time: it cannot be told from a changed one.
-        """
-        try:
-            content = cloudpickle.dumps(cloudpickle.loads(cloudpickle.dumps(self.estimator)))
-        except (AttributeError, TypeError, pickle.PicklingError):
-            content = secrets.token_bytes()
-        return f"{_name(self.estimator)} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
+#: Attributes of a torch module that do not decide its answers, or are hashed one by one.
+MODULE_STATE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "rng"}
 
 #: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.
 NEAR_TIE = 2.0**-13
@@ -127,7 +167,8 @@ class TorchVoter(Voter):
     """Votes of a torch module that returns one logit per class: the index of the largest.
 
     The last bits of logits depend on the size of the batch. Rows whose two largest logits nearly tie are therefore
-    voted on again, each alone, so that no vote depends on the batch it came in.
+    voted on again, each alone, so that votes do not depend on the batch they came in, as long as rounding changes a
+    logit by less than 2**-14 of its size.
     """
 
     dtype = np.float32
@@ -136,6 +177,13 @@ class TorchVoter(Voter):
     def __init__(self, module: Any, n_classes: int, device: Any = None) -> None:
         import torch
 
+        for part in module.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+                raise ValueError(
+                    f"The base model {_name(module)} has a {_name(part)} without running statistics: its answer to an "
+                    f"input depends on the rest of the batch, so nothing can be certified. Use "
+                    f"track_running_stats=True."
+                )
         tensors = [*module.parameters(), *module.buffers()]
         self.module = module
         self.n_classes = n_classes
@@ -148,7 +196,8 @@ class TorchVoter(Voter):
 
         with torch.inference_mode():
             rows = torch.from_numpy(batch).to(self.device, self.precision)
-            logits = self._logits(rows)
+            # A module may change its input in place, and near ties are asked about again.
+            logits = self._logits(rows.clone())
             votes = logits.argmax(dim=1)
             if self.n_classes > 1:
                 first, second = logits.topk(2, dim=1).values.unbind(dim=1)
@@ -159,26 +208,36 @@ class TorchVoter(Voter):
 
     def _logits(self, rows: Any) -> Any:
         """Return the module's logits, one row of finite-or-infinite numbers per input."""
-        logits = self.module(rows)
+        with explain_failure(self.module, tuple(rows.shape)):
+            logits = self.module(rows)
         if isinstance(logits, tuple):
             logits = logits[0]
-        if tuple(logits.shape) != (len(rows), self.n_classes):
+        shape = tuple(getattr(logits, "shape", ()))
+        if shape != (len(rows), self.n_classes):
+            returned = f"shape {shape}" if hasattr(logits, "shape") else f"a {_name(logits)}"
             raise ValueError(
                 f"The base model {_name(self.module)} must return one logit per class, shape ({len(rows)}, "
-                f"{self.n_classes}), but returned shape {tuple(logits.shape)}. Nothing was certified."
+                f"{self.n_classes}), but returned {returned}. Nothing was certified."
             )
         if logits.isnan().any():
             raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
         return logits
 
     def fingerprint(self) -> str:
-        """Hash the module's structure, parameters and buffers."""
+        """Hash the code, attributes, parameters and buffers of every part of the module."""
         import torch
 
-        content = hashlib.blake2b(repr(self.module).encode(), digest_size=16)
-        for name, value in self.module.state_dict().items():
-            content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        content = hashlib.blake2b(digest_size=16)
+        for name, part in self.module.named_modules():
+            tensors = {**part._parameters, **part._buffers}
+            plain = {key: value for key, value in vars(part).items() if key not in MODULE_STATE}
+            code = getattr(type(part).forward, "__code__", None)
+            content.update(f"{name} {type(part).__qualname__} {content_hash(plain)}".encode())
+            content.update(marshal.dumps(code) if code else b"")
+            for key, value in tensors.items():
+                if value is not None:
+                    content.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+                    content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return f"{_name(self.module)} {content.hexdigest()}"
 
     @contextmanager
@@ -192,6 +251,39 @@ class TorchVoter(Voter):
         finally:
             for module, training in modes.items():
                 module.training = training
+
+
+def content_hash(thing: Any) -> str:
+    """Hash a picklable object by its content, the same in every process.
+
+    The round trip brings arrays into the layout of loaded ones. cloudpickle takes the lambdas that joblib does not.
+    What cannot be pickled gets a new hash each time: it cannot be told from a changed one.
+    """
+    try:
+        loaded = cloudpickle.loads(cloudpickle.dumps(thing))
+    except (AttributeError, TypeError, RuntimeError, pickle.PicklingError):
+        return secrets.token_hex()
+    try:
+        return str(joblib.hash(loaded))
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return str(joblib.hash(cloudpickle.dumps(loaded)))
+
+
+@contextmanager
+def explain_failure(module: Any, shape: tuple[int, ...]) -> Iterator[None]:
+    """Turn a torch module's own error into one that says what it was given."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"The base model {_name(module)} failed on a batch of shape {shape}, the rows being noisy copies of inputs "
+            f"of shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, "
+            f"width) for images."
+        ) from error
 
 
 def _name(model: Any) -> str:

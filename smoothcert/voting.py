@@ -56,7 +56,7 @@ def sample_under_noise(
     counts : ndarray of int64, shape (n_inputs, n_classes)
     """
     if batch_size == "auto":
-        batch_size = max(stream.BLOCK, voter.batch_values // channel.n_features)
+        batch_size = max(64, voter.batch_values // channel.n_features)
     rows = check_count("batch_size", batch_size)
     tasks = list(gen_batches(len(X), _inputs_per_task(len(X), n, rows, effective_n_jobs(n_jobs))))
     counts = np.empty((len(X), voter.n_classes), dtype=np.int64)
@@ -100,18 +100,21 @@ def _batches(
     channel: NoisyChannel, X: NDArray[Any], seed: int, stage: int, n: int, rows: int, dtype: type[np.floating]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     """Yield batches of at most ``rows`` noisy rows with the input that each belongs to, in one reused buffer."""
-    buffer = np.empty((max(rows, stream.BLOCK), *channel.shape), dtype=dtype)
-    owners = np.empty(len(buffer), dtype=np.intp)
+    buffer = np.empty((rows, *channel.shape), dtype=dtype)
+    owners = np.empty(rows, dtype=np.intp)
     filled = 0
     for owner, point in enumerate(channel.points(X)):
         digest = stream.digest(point)
-        for block, samples in enumerate(gen_batches(n, stream.BLOCK)):
-            size = samples.stop - samples.start
-            if filled + size > len(buffer):
-                yield from ((owners[part], buffer[part]) for part in gen_batches(filled, rows))
-                filled = 0
-            drawn = slice(filled, filled + size)
-            channel.draw(point, stream.generator(seed, digest, stage, block), buffer[drawn])
-            owners[drawn] = owner
-            filled += size
-    yield from ((owners[part], buffer[part]) for part in gen_batches(filled, rows))
+        for block in range(-(-n // stream.BLOCK)):
+            rng = stream.generator(seed, digest, stage, block)
+            left = min(stream.BLOCK, n - block * stream.BLOCK)
+            while left:
+                drawn = slice(filled, min(filled + left, rows))
+                channel.draw(point, rng, buffer[drawn])
+                owners[drawn] = owner
+                left -= drawn.stop - drawn.start
+                filled = drawn.stop % rows
+                if not filled:
+                    yield owners, buffer
+    if filled:
+        yield owners[:filled], buffer[:filled]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from smoothcert.noise import LatticeNoise
@@ -82,3 +83,11 @@ class WorstCase(Rule):
         """Return h_0(point), exactly."""
         rows = outcomes(self.noise, point)
         return sum(row.tobytes() in self.chosen_ for row in rows) / len(rows)
+
+
+class MeanOfFirst(torch.nn.Module):
+    """A network whose answer depends on the shape of its inputs: it looks at what comes first in each."""
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        mean = X[:, 0].flatten(1).mean(dim=1)
+        return torch.stack([mean, 1 - mean], dim=1)

@@ -105,6 +105,7 @@ def test_too_few_samples_for_hoeffding():
     [
         ({"alpha": 0}, "alpha must lie strictly between 0 and 1, got 0"),
         ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1, got 1.0"),
+        ({"alpha": 5e-324}, "alpha must be at least 2e-100, got 5e-324"),
         ({"alpha": "x"}, "alpha must lie strictly between 0 and 1, got 'x'"),
         ({"scheme": "ternary"}, "scheme must be one of 'multiclass', 'binary', got 'ternary'"),
         ({"bound": "wald"}, "bound must be one of 'clopper-pearson', 'hoeffding', got 'wald'"),

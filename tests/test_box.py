@@ -17,8 +17,19 @@ def test_to_unit_clips_and_scales_and_keeps_constant_features_at_0():
     box = Box.from_bounds(([0, 5, 2], [10, 5, 4]))
     np.testing.assert_array_equal(box.to_unit([[5, 5, 9], [-3, 7, 2]]), [[0.5, 0, 1], [0, 0, 0]])
     unit = np.array([[0.5, 0.3, 1.5]])
-    box.to_raw(unit)
+    box.to_raw_inplace(unit)
     np.testing.assert_array_equal(unit, [[5, 5, 5]])
+
+
+def test_a_box_too_wide_for_floats():
+    with pytest.raises(ValueError, match="bounds must be less than 1e308 apart"):
+        Box.from_bounds("minmax", np.array([[-1.7e308], [1.7e308]]))
+
+
+def test_rounding_of_the_map_to_the_unit_box_counts():
+    near, far = (NoisyChannel(Box.from_bounds(b), UniformNoise(), (10,)) for b in ((0, 1), (1e8, 1e8 + 1)))
+    assert near.rounding() == pytest.approx(10 / near.noise.q, rel=1e-3)
+    assert far.rounding() > near.rounding() + 10 * 1e8 * np.finfo(float).eps
 
 
 def test_reach_is_the_distance_to_the_far_face():

@@ -36,6 +36,14 @@ def test_certificates_unpack_and_slice(certificates):
         certificates[4]
 
 
+def test_summaries(certificates):
+    assert repr(certificates) == "Certificates(4 inputs, 1 abstained, median l1 radius of the others 2, alpha=0.001)"
+    assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
+    counts = np.array([[3, 1]])
+    votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
+    assert repr(votes) == "VoteCounts(1 inputs, 2 classes, 4 selection and 8 estimation votes each, SplitNoise())"
+
+
 def test_certificates_are_frozen(certificates):
     with pytest.raises(dataclasses.FrozenInstanceError):
         certificates.alpha = 0.5
@@ -46,7 +54,7 @@ def test_certificates_are_frozen(certificates):
 
 def test_freezing_leaves_the_callers_arrays_alone():
     counts = np.array([[3, 1]])
-    votes = VoteCounts(counts, counts, np.zeros((1, 16), np.uint8), Origin("n", "b", 0, "m", "c"))
+    votes = VoteCounts(counts, counts, np.zeros((1, 16), np.uint8), Origin("n", "b", 0, "m", "c", (3,)))
     counts[0, 0] = 5
     with pytest.raises(ValueError, match="read-only"):
         votes.selection[0, 0] = 1
@@ -54,7 +62,7 @@ def test_freezing_leaves_the_callers_arrays_alone():
 
 def test_ties_of_the_selection_go_to_the_first_class():
     counts = np.array([[1, 5, 5], [2, 0, 2]])
-    votes = VoteCounts(counts, counts, np.zeros((2, 16), np.uint8), Origin("n", "b", 0, "m", "c"))
+    votes = VoteCounts(counts, counts, np.zeros((2, 16), np.uint8), Origin("n", "b", 0, "m", "c", (3,)))
     assert votes.selected.tolist() == [1, 0]
     assert votes.n_samples == 4
 
@@ -65,6 +73,17 @@ def test_certified_accuracy_counts_abstentions_as_wrong(certificates):
     assert certified_accuracy_score(y, certificates, 0.5) == 0.75
     np.testing.assert_array_equal(certified_accuracy_score(y, certificates, [0.6, 2, 1e9]), [0.5, 0.5, 0.25])
     assert certified_accuracy_score(np.array(["c"] * 4), certificates, 0) == 0.25
+
+
+def test_certified_accuracy_of_something_else(certificates):
+    y = ["a", "b", "a", "c"]
+    with pytest.raises(ValueError, match="certificates must be what certify returns, got a tuple"):
+        certified_accuracy_score(y, tuple(certificates), 0)
+    for radius in (-1, np.nan, [0, -0.1]):
+        with pytest.raises(ValueError, match="radius must be 0 or above"):
+            certified_accuracy_score(y, certificates, radius)
+    with pytest.raises(ValueError, match=r"y must hold labels like those of certificates, .*a.*, got .*0"):
+        certified_accuracy_score([0, 1, 0, 2], certificates, 0)
 
 
 def test_certified_accuracy_of_unequal_lengths(certificates):

@@ -1,21 +1,23 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -33,7 +35,7 @@ from smoothcert import (
 )
 from smoothcert.voters import SklearnVoter
 
-from .models import Rule, constant, steps
+from .models import MeanOfFirst, Rule, constant, steps
 
 SMALL = {"bounds": "minmax", "n_selection": 32, "n_samples": 50}
 NARROW = UniformNoise(lam=0.1)
@@ -182,6 +184,29 @@ def test_memory_is_bounded_by_the_batch():
     rule(watch, batch_size=64, n_samples=1000).certify(np.full((7, 3), 0.5))
     assert max(rows for rows, _ in sizes) <= 64
     assert sum(rows for rows, _ in sizes) == 7 * (1000 + 256)
+
+
+def test_memory_is_bounded_by_the_batch_even_for_large_inputs():
+    X = np.full((3, 50_000), 0.5, dtype=np.float32)
+    clf = rule(constant, n_selection=2, n_samples=200, batch_size=1)
+    tracemalloc.start()
+    clf.count_votes(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * X.astype(np.float64).nbytes
+
+
+def test_estimation_draws_fresh_votes():
+    """Class and margin come from separate noise: the proof rests on it."""
+    seen = []
+
+    def watch(X):
+        seen.append(X.copy())
+        return constant(X)
+
+    rule(watch, noise=UniformNoise(), n_selection=100, n_samples=100, batch_size=100).certify(np.full((1, 4), 0.5))
+    selection, estimation = seen
+    assert not set(map(bytes, selection)) & set(map(bytes, estimation))
 
 
 def test_rows_of_several_inputs_share_a_batch():
@@ -361,10 +386,96 @@ def test_votes_of_an_equal_classifier_are_taken(fitted, cancer):
     fresh.certify(X_test, votes=fresh.count_votes(X_test))
 
 
+SAVED = """
+import pickle, sys
+import numpy as np
+clf, X, votes, radii = pickle.load(open(sys.argv[1], "rb"))
+assert np.array_equal(clf.certify(X, votes=votes).radii, radii, equal_nan=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        GradientBoostingClassifier(n_estimators=5),
+        HistGradientBoostingClassifier(max_iter=5),
+        KNeighborsClassifier(),
+    ],
+)
+def test_saved_votes_are_taken_in_another_process(cancer, base, tmp_path):
+    X, X_test, y, _ = cancer
+    clf = SmoothedClassifier(base, n_samples=50, random_state=0).fit(X, y)
+    votes = clf.count_votes(X_test[:3])
+    path = tmp_path / "votes.pickle"
+    path.write_bytes(pickle.dumps((clf, X_test[:3], votes, clf.certify(X_test[:3], votes=votes).radii)))
+    subprocess.run([sys.executable, "-c", SAVED, path], check=True)
+
+
+def test_votes_for_inputs_of_another_shape_are_refused():
+    """Equal numbers in another shape are another input."""
+    module = MeanOfFirst()
+    clf = SmoothedClassifier.from_pretrained(module, range(2), n_samples=50, random_state=0)
+    X = np.linspace(0, 1, 6, dtype=np.float32)
+    votes = clf.count_votes(X.reshape(1, 3, 2))
+    with pytest.raises(ValueError, match="votes were drawn with a different shape"):
+        clf.certify(X.reshape(1, 1, 6), votes=votes)
+
+
+def test_a_fit_that_fails_leaves_the_classifier_as_it_was(cancer):
+    X, X_test, y, _ = cancer
+    clf = SmoothedClassifier(GaussianNB(), n_samples=50, random_state=0).fit(X, np.where(y, "b", "a"))
+    before = clf.certify(X_test)
+    with pytest.raises(TypeError):
+        clf.fit(X, np.where(y, "a", "b"), nonsense=1)
+    assert_same(clf.certify(X_test), before)
+    fresh = SmoothedClassifier(GaussianNB(), random_state=0)
+    with pytest.raises(TypeError):
+        fresh.fit(X, y, nonsense=1)
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+
+
+def test_the_base_models_classes_must_be_among_the_classes(cancer):
+    X, _, y, _ = cancer
+    tree = DecisionTreeClassifier(max_depth=2).fit(X, y)
+    with pytest.raises(
+        ValueError, match=r"DecisionTreeClassifier has the classes \[0, 1\]: classes must hold them all"
+    ):
+        SmoothedClassifier.from_pretrained(tree, [0])
+
+    class Speechless(ClassifierMixin, BaseEstimator):
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def predict(self, X):
+            return constant(X)
+
+    with pytest.raises(ValueError, match=r"Speechless has no classes_, .* classes must hold at least two labels"):
+        SmoothedClassifier.from_pretrained(Speechless(), [0])
+    assert SmoothedClassifier.from_pretrained(Speechless(), [0, 1]).predict([[0.5]]) == [0]
+
+
+def test_printing_options_do_not_matter(cancer):
+    X, X_test, y, _ = cancer
+    bounds = (np.zeros(30), np.full(30, 1.23456))
+    clf = SmoothedClassifier(GaussianNB(), bounds=bounds, random_state=0).fit(X, y)
+    with np.printoptions(precision=2, threshold=5):
+        clf.predict(X_test)
+    with pytest.raises(ValueError, match="bounds has changed"):
+        clf.set_params(bounds=(np.zeros(30), np.full(30, 1.23457))).predict(X_test)
+
+
+@pytest.mark.parametrize("votes", [1000, np.ones((3, 2))])
+def test_votes_must_be_vote_counts(fitted, cancer, votes):
+    with pytest.raises(ValueError, match=r"votes must be what count_votes returns, got a (int|ndarray)"):
+        fitted.certify(cancer[1][:3], votes=votes)
+
+
 @pytest.mark.parametrize("change", [{"noise": UniformNoise(2.0)}, {"noise__lam": 0.7}, {"bounds": (0, 2)}])
 def test_noise_and_box_cannot_change_after_fitting(fitted, cancer, change):
     clf = clone_fitted(fitted).set_params(**change)
-    with pytest.raises(ValueError, match=r"(noise|bounds) was .* in fit and is .* now. Call fit again"):
+    with pytest.raises(ValueError, match=r"(noise|bounds) has changed to .* after fit\. Call fit again"):
         clf.certify(cancer[1])
 
 
@@ -392,10 +503,9 @@ def test_constant_features_cannot_be_attacked():
     X = np.column_stack([np.linspace(0, 1, 50), np.full(50, 7.0)])
     y = (X[:, 0] > 0.5).astype(int)
     clf = SmoothedClassifier(GaussianNB(), UniformNoise(1.0), bounds="minmax", n_samples=500, random_state=0).fit(X, y)
-    one = SmoothedClassifier(GaussianNB(), UniformNoise(1.0), bounds="minmax", n_samples=500, random_state=0)
-    one.fit(X[:, :1], y)
     radii = clf.certify([[1.0, 7.0]]).radii
     assert 0 < radii[0] < np.inf
+    np.testing.assert_array_equal(clf.certify([[1.0, 9.0]]).radii, radii)
     frozen = SmoothedClassifier(DummyClassifier(), bounds=([0, 7], [0, 7]), n_samples=500, random_state=0)
     assert frozen.fit(X * [0, 1], np.arange(50) > 20).certify([[0.0, 7.0]]).radii[0] == np.inf
 
@@ -440,11 +550,11 @@ def test_import_is_light():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda X: np.where(X > 0.9, np.nan, X), "Input X contains NaN"),
-        (lambda X: np.where(X > 0.9, np.inf, X), "Input X contains infinity"),
+        (lambda X: np.where(X > 0.9, np.nan, X), "Input X contains NaN. .* impute"),
+        (lambda X: np.where(X > 0.9, np.inf, X), "Input X contains infinity.* impute"),
         (lambda X: X[:, :3], "X has 3 features, but SmoothedClassifier is expecting 30 features"),
         (lambda X: X[0], "Expected 2D array, got 1D array instead"),
-        (lambda X: X[:, :, None], "Found array with dim 3"),
+        (lambda X: X[:, :, None], r"Found array with dim 3: .* Use X.reshape\(len\(X\), -1\)"),
         (lambda X: np.full(X.shape, "red"), "X must hold numbers, but column 0 holds .*'red'.*. Encode it first"),
         (lambda X: np.full(X.shape, "red", dtype=object), "X must hold numbers, but column 0 holds 'red'. Encode it"),
         (lambda X: pd.DataFrame(X).assign(**{"4": "red"}).set_axis(range(31), axis=1), "column 30 holds 'red'"),
@@ -463,6 +573,17 @@ def test_bad_x_in_fit(cancer):
         clf.fit(X * 255, y)
     with pytest.raises(ValueError, match="column 'color' holds 'red'"):
         clf.fit(pd.DataFrame({"size": [0.1, 0.2], "color": ["red", "blue"]}), [0, 1])
+    frame = pd.DataFrame({"size": [0.1, 0.2], "color": pd.Categorical(["red", "blue"])})
+    with pytest.raises(ValueError, match="column 'color' holds 'red'"):
+        clf.fit(frame, [0, 1])
+    with pytest.raises(ValueError, match="column 'day' holds Timestamp"):
+        clf.fit(pd.DataFrame({"size": [0.1, 0.2], "day": pd.to_datetime(["2020-01-01"] * 2)}), [0, 1])
+    with pytest.raises(ValueError, match=r"contains NaN.* impute"):
+        clf.fit(pd.DataFrame({"size": [0.1, None]}, dtype=object), [0, 1])
+    with pytest.raises(ValueError, match="y must hold labels of one type"):
+        clf.fit(X[:2], np.array(["a", 1], dtype=object))
+    with pytest.raises(ValueError, match="X must lie on the lattice of levels=255"):
+        clone(clf).set_params(training=None, noise=SplitNoise(levels=255)).fit(X, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         clf.fit(X, y[:-1])
 
@@ -471,7 +592,7 @@ def test_bad_x_in_fit(cancer):
     ("params", "message"),
     [
         ({"noise": SplitNoise(lam=0)}, "lam must be a finite number above 0, got 0"),
-        ({"noise": SplitNoise(levels=0)}, 'levels must be "auto" or a whole number'),
+        ({"noise": SplitNoise(levels=0)}, 'levels must be "auto" .* whole number'),
         ({"noise": "laplacian"}, "noise must be one of 'split', 'uniform', or a Noise object, got 'laplacian'"),
         ({"noise": BoxRadius()}, "noise must be one of .* got BoxRadius()"),
         (
@@ -479,11 +600,17 @@ def test_bad_x_in_fit(cancer):
             "training must be one of 'augment', 'stability', None, or a Training object, got 'adversarial'",
         ),
         ({"training": NoiseAugmentation(n_copies=0)}, "n_copies must be a whole number of at least 1, got 0"),
-        ({"training": NoiseAugmentation(standardize="yes")}, "standardize must be one of False, True, got 'yes'"),
+        ({"training": NoiseAugmentation(standardize="yes")}, "standardize must be True or False, got 'yes'"),
         ({"bounds": (1, 0)}, "bounds must be a pair"),
-        ({"random_state": "dice"}, "'dice' cannot be used to seed"),
+        ({"random_state": "dice"}, "random_state must be None, an int .* got 'dice'"),
         ({"estimator": LinearRegression()}, "estimator must be a scikit-learn classifier, .* got LinearRegression()"),
-        ({"estimator": LogisticRegression}, "estimator must be .* Pass an instance, not a class"),
+        ({"estimator": LogisticRegression}, r"estimator must be .* Pass an instance: LogisticRegression\(\)"),
+        ({"estimator": None}, "estimator must be .* got None. Pass a model"),
+        ({"estimator": "model.pt"}, "estimator must be .* got 'model.pt'. Load the model first"),
+        ({"alpha": 5}, "alpha must lie strictly between 0 and 1, got 5"),
+        ({"n_samples": 3}, "n_samples=3 cannot certify"),
+        ({"radius": "gredy"}, "radius must be one of"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
     ],
 )
 def test_bad_parameters_of_fit(cancer, params, message):
@@ -508,7 +635,7 @@ def test_bad_parameters_of_fit(cancer, params, message):
         ({"bound": "normal"}, "bound must be one of 'clopper-pearson', 'hoeffding'"),
         ({"radius": "lip"}, "radius must be one of 'auto', 'lipschitz', 'box', 'greedy', or a RadiusStrategy object"),
         ({"radius": LipschitzRadius(norm=2)}, "LipschitzRadius with SplitNoise is valid for norm=1, got norm=2"),
-        ({"radius": BoxRadius(closed_form=1)}, "closed_form must be one of False, True, got 1"),
+        ({"radius": BoxRadius(closed_form=1)}, "closed_form must be True or False, got 1"),
     ],
 )
 def test_bad_parameters_of_certify(fitted, cancer, params, message):
@@ -518,9 +645,8 @@ def test_bad_parameters_of_certify(fitted, cancer, params, message):
 
 
 def test_closed_form_for_narrow_noise():
-    clf = rule(constant, noise=SplitNoise(0.4), radius=BoxRadius(closed_form=True))
     with pytest.raises(ValueError, match="needs lam > 1/2, got SplitNoise"):
-        clf.certify([[0.5]])
+        rule(constant, noise=SplitNoise(0.4), radius=BoxRadius(closed_form=True))
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_a_bare_module_gets_the_papers_recipe(digits):
     assert (net.lr, net.batch_size, net.optimizer) == (0.1, 64, torch.optim.SGD)
     optimizer = {name: value for name, value in net.get_params().items() if name.startswith("optimizer__")}
     assert optimizer == {"optimizer__momentum": 0.9, "optimizer__nesterov": True, "optimizer__weight_decay": 1e-4}
-    fitted = SmoothedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), UniformNoise(0.2), n_samples=50)
-    assert fitted.fit(X[:200], y[:200]).estimator_.history[-1]["epoch"] == 40
+    fitted = SmoothedClassifier(module, UniformNoise(0.2), n_samples=50).fit(X[:64], y[:64])
+    assert fitted.estimator_.history[-1]["epoch"] == 40
     assert pickle.dumps(module.state_dict()) == before
 
 
@@ -229,6 +229,59 @@ def test_votes_do_not_depend_on_the_batch_even_where_logits_nearly_tie():
     assert all((votes[0] == other).all() for other in votes[1:])
 
 
+def test_networks_that_change_their_input_vote_as_others_do():
+    """The first layer may work in place; near ties must be asked about the input as it was."""
+
+    class Halved(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.inplace = inplace
+
+        def forward(self, X):
+            X = X.mul_(4).sub_(2) if self.inplace else X * 4 - 2
+            mean = X.mean(dim=1)
+            return 1e-4 * torch.stack([mean, -mean], dim=1)
+
+    batch = np.random.default_rng(0).random((50, 3)).astype(np.float32)
+    votes = [TorchVoter(Halved(inplace), 2)(batch.copy()) for inplace in (False, True)]
+    np.testing.assert_array_equal(*votes)
+
+
+def test_batch_norm_without_statistics_is_refused():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    with pytest.raises(ValueError, match=r"BatchNorm1d without running statistics: .* Use track_running_stats=True"):
+        SmoothedClassifier.from_pretrained(module, range(2))
+
+
+class Signed(nn.Module):
+    """A network that keeps what decides its answers out of its state_dict."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.sign = sign
+        self.register_buffer("offset", torch.tensor([float(sign)]), persistent=False)
+
+    def forward(self, X):
+        return torch.stack([self.sign * X[:, 0], self.offset * X[:, 0] * 0], dim=1)
+
+
+def test_votes_of_a_network_with_another_attribute_are_refused():
+    X = np.full((2, 3), 0.7)
+    plus, minus = (SmoothedClassifier.from_pretrained(Signed(s), [0, 1], n_samples=50, random_state=0) for s in (1, -1))
+    with pytest.raises(ValueError, match="votes were drawn with a different model"):
+        minus.certify(X, votes=plus.count_votes(X))
+    hidden = Signed(1)
+    hidden.offset *= -1
+    with pytest.raises(ValueError, match="votes were drawn with a different model"):
+        SmoothedClassifier.from_pretrained(hidden, [0, 1], random_state=0).certify(X, votes=plus.count_votes(X))
+
+
+def test_votes_of_a_saved_network_are_taken(fitted, digits):
+    X_test = digits[1][:3]
+    loaded = pickle.loads(pickle.dumps(fitted))
+    assert_same(loaded.certify(X_test, votes=fitted.count_votes(X_test)), fitted.certify(X_test))
+
+
 def test_pretrained_network_is_used_as_it_is(fitted, digits):
     X_test = digits[1][:20]
     module = fitted.estimator_.module_
@@ -301,6 +354,7 @@ def test_votes_of_a_network_whose_weights_changed_are_refused(digits):
         (lambda X: torch.zeros(len(X) - 1, 10), r"but returned shape \(255, 10\)"),
         (lambda X: torch.zeros(len(X)), r"but returned shape \(256,\)"),
         (lambda X: torch.full((len(X), 10), torch.nan), "returned NaN logits"),
+        (lambda X: {"logits": torch.zeros(len(X), 10)}, "but returned a dict"),
     ],
 )
 def test_networks_that_answer_wrongly(digits, answer, message):
@@ -319,9 +373,36 @@ def test_width_that_does_not_fit_y_is_noticed_before_training(digits):
         train(X, y, module=Recorder(64, 12))
 
 
+def test_shape_that_the_network_does_not_take(fitted, digits):
+    X, X_test, y, _ = digits
+    message = r"base model Small|base model NoisyModule failed on a batch of shape .* inputs of shape \(8, 8\)"
+    clf = SmoothedClassifier.from_pretrained(fitted.estimator_.module_, range(10))
+    with pytest.raises(ValueError, match=message):
+        clf.certify(X_test[:1, 0])
+    with pytest.raises(ValueError, match=r"failed on a batch of shape .* Give X the shape that the network takes"):
+        train(X[:, 0], y, module=SmallNet())
+
+
+def test_another_optimizer_comes_without_the_settings_of_sgd(digits):
+    X, _, y, _ = digits
+    net = make_net(SmallNet, optimizer=torch.optim.Adam, max_epochs=1)
+    assert (
+        SmoothedClassifier(net, random_state=0).fit(X[:100], y[:100]).estimator_.optimizer_.__class__
+        is torch.optim.Adam
+    )
+
+
+def test_criterion_for_probabilities_on_logits_is_noticed(digits):
+    X, _, y, _ = digits
+    net = NeuralNetClassifier(SmallNet, max_epochs=1, verbose=0)
+    warned = pytest.warns(UserWarning, match=r"criterion is NLLLoss, .* use criterion=torch.nn.CrossEntropyLoss")
+    with warned, pytest.raises(ValueError, match="NaN"):
+        SmoothedClassifier(net, random_state=0).fit(X[:100], y[:100])
+
+
 def test_shape_of_inputs_must_stay(fitted, digits):
     X_test = digits[1]
-    with pytest.raises(ValueError, match=r"inputs of shape \(1, 8, 8\), as in fit, but they have shape \(1, 4, 16\)"):
+    with pytest.raises(ValueError, match=r"X must have shape \(n, 1, 8, 8\), as in fit, got shape \(100, 1, 4, 16\)"):
         fitted.certify(X_test.reshape(-1, 1, 4, 16))
 
 

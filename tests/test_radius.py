@@ -175,6 +175,13 @@ def test_closed_form_is_the_papers_and_never_above_the_exact_one():
     assert (closed <= BoxRadius().radii(noise, margin, np.zeros(50), reach) + 1e-12).all()
 
 
+def test_closed_form_is_rounded_down():
+    for lam, margin in itertools.product([0.6, 1.0, 3.5, 77.0], np.random.default_rng(0).random(50)):
+        noise = UniformNoise(lam=lam)
+        exact = (1 - Decimal(margin) / 2).ln() / (1 - 1 / (2 * Decimal(noise.effective_lam))).ln()
+        assert Decimal(radius(BoxRadius(closed_form=True), lam, margin, np.ones(5))) <= exact
+
+
 def test_invalid_norm_lists_the_valid_ones():
     with pytest.raises(ValueError, match="LipschitzRadius with UniformNoise is valid for norm=1, got norm=2"):
         LipschitzRadius(norm=2).check(UniformNoise())

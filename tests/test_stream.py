@@ -39,5 +39,6 @@ def test_seeds():
     assert stream.resolve_seed(3) == 3
     assert stream.resolve_seed(None) != stream.resolve_seed(None)
     assert stream.resolve_seed(np.random.RandomState(0)) == stream.resolve_seed(np.random.RandomState(0))
-    with pytest.raises(ValueError, match="cannot be used to seed"):
-        stream.resolve_seed("seed")
+    for wrong in ("seed", -1, 2**32, 1.5, np.random, np.random.default_rng(0)):
+        with pytest.raises(ValueError, match=r"random_state must be None, an int .* got "):
+            stream.resolve_seed(wrong)

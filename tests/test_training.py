@@ -360,7 +360,7 @@ def test_stability_training_needs_gradients(cancer):
         (NoiseAugmentation(max_epochs=0), "max_epochs must be a whole number of at least 1, got 0"),
         (NoiseAugmentation(lr=-1), "lr must be a finite number above 0, got -1"),
         (NoiseAugmentation(batch_size=0.5), "batch_size must be a whole number of at least 1, got 0.5"),
-        (NoiseAugmentation(stream=1), "stream must be one of False, True, got 1"),
+        (NoiseAugmentation(stream=1), "stream must be True or False, got 1"),
         (NoiseAugmentation(momentum=-0.1), "momentum must be 0 or a finite number above 0, got -0.1"),
         (NoiseAugmentation(weight_decay="x"), "weight_decay must be 0 or a finite number above 0, got 'x'"),
         (StabilityTraining(weight=-6), "weight must be 0 or a finite number above 0, got -6"),
