@@ -16,6 +16,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "Setting up .venv: this takes a minute or two."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples,test]"
 	touch $@

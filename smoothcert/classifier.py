@@ -73,7 +73,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
         choosing the input. An int makes all results reproducible.
     verbose : int, default=0
-        Above 0, show progress.
+        Above 0, show the progress of training torch models and of drawing votes.
 
     Attributes
     ----------
