@@ -92,3 +92,11 @@ def non_numeric(X: Any) -> ValueError | None:
                     f"sklearn.preprocessing.OneHotEncoder."
                 )
     return None
+
+
+def sorted_unique(name: str, labels: Any) -> Any:
+    """Return the distinct labels in order, or raise a ValueError if they cannot be ordered."""
+    try:
+        return np.unique(labels)
+    except TypeError as error:
+        raise ValueError(f"{name} must hold labels of one type, got {labels!r}.") from error

@@ -111,8 +111,12 @@ class Box:
         Projection onto a box is 1-Lipschitz in l1, so what is certified for the clipped input holds against
         every perturbation of the raw one.
         """
-        inside = np.clip(np.asarray(X, dtype=np.float64), self.lo, self.hi)
-        return (inside - self.lo) / np.where(self.width > 0, self.width, 1.0)
+        unit: FloatArray = np.clip(np.asarray(X, dtype=np.float64), self.lo, self.hi)
+        if np.any(self.lo != 0):
+            unit -= self.lo
+        if np.any(self.width != 1):
+            unit /= np.where(self.width > 0, self.width, 1.0)
+        return unit
 
     def to_raw_inplace(self, unit: NDArray[np.floating]) -> None:
         """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""

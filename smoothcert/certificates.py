@@ -78,6 +78,16 @@ class VoteCounts(_Rows):
             f"selection and {self.n_samples} estimation votes each, {self.origin.noise})"
         )
 
+    def check_same(self, origin: Origin, inputs: NDArray[np.uint8]) -> None:
+        """Raise a ValueError unless the votes are of this origin and of inputs with these fingerprints."""
+        differences = self.origin.differences(origin)
+        if not np.array_equal(self.inputs, inputs):
+            differences.append("X")
+        if differences:
+            raise ValueError(
+                f"votes were drawn with a different {', '.join(differences)}. Draw new ones: votes=clf.count_votes(X)."
+            )
+
     @property
     def selected(self) -> NDArray[np.intp]:
         """Index of the class that the selection votes chose; ties go to the first."""

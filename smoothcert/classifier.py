@@ -11,20 +11,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import check_count, check_shape, explain_invalid
+from ._checks import check_count, check_shape, explain_invalid, sorted_unique
 from .bounds import check_statistics, class_probabilities
 from .box import Box
 from .certificates import Certificates, Origin, VoteCounts
 from .channel import NoisyChannel
 from .noise import Noise
-from .radius import RadiusStrategy
+from .radius import RadiusStrategy, certified_radii
 from .resolve import describe, resolve
 from .stream import ESTIMATION, SELECTION, resolve_seed
 from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
 from .voting import fingerprints, sample_under_noise
-
-#: Values of the reach that are held at once while radii are computed.
-REACH_VALUES = 2**22
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
@@ -163,7 +160,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
         classifier = cls(frozen, noise, **params)
         labels = np.asarray(classes)
-        if labels.ndim != 1 or not len(labels) or len(_sorted_unique("classes", labels)) != len(labels):
+        if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
             raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
         classifier._settle(frozen, labels, Box.from_bounds(classifier.bounds), classifier._new_noise())
         classifier._check_parameters(classifier.n_samples)
@@ -195,7 +192,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         training = resolve("training", self.training)
         training.check()
         X, y = self._validate(X, y=y)
-        classes = _sorted_unique("y", y)
+        classes = sorted_unique("y", y)
         check_classification_targets(y)
         box, noise = Box.from_bounds(self.bounds, X), self._new_noise()
         box.check(X)
@@ -315,7 +312,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         p_a, p_b = class_probabilities(votes.estimation, top, scheme=self.scheme, bound=self.bound, alpha=self.alpha)
         certified = p_a > p_b
         radii = np.full(len(X), np.nan)
-        radii[certified] = self._radii(strategy, X[certified], p_a[certified], p_b[certified])
+        if len(self.classes_) == 1:
+            radii[:] = np.inf
+        else:
+            radii[certified] = certified_radii(strategy, self._channel(X), X[certified], p_a[certified], p_b[certified])
         return Certificates(
             labels=self.classes_[top],
             radii=radii,
@@ -446,32 +446,4 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(votes, VoteCounts):
             raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
         seed = votes.origin.seed if self.random_state is None else self._call_seed()
-        differences = votes.origin.differences(self._origin(self._voter(), seed, X.shape[1:]))
-        if not np.array_equal(votes.inputs, fingerprints(self._channel(X), X)):
-            differences.append("X")
-        if differences:
-            raise ValueError(
-                f"votes were drawn with a different {', '.join(differences)}. Draw new ones: votes=clf.count_votes(X)."
-            )
-
-    def _radii(
-        self, strategy: RadiusStrategy, X: NDArray[Any], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Certified radii of raw inputs: those of their points, less what rounding may add to a distance."""
-        if len(self.classes_) == 1:
-            return np.full(len(X), np.inf)
-        channel = self._channel(X)
-        radii = np.empty(len(X))
-        size = max(1, REACH_VALUES // channel.n_features)
-        for start in range(0, len(X), size):
-            rows = slice(start, start + size)
-            radii[rows] = strategy.radii(self.noise_, p_a[rows], p_b[rows], channel.reach(X[rows]))
-        return np.maximum(radii - channel.rounding(), 0.0)
-
-
-def _sorted_unique(name: str, labels: Any) -> NDArray[Any]:
-    """Return the distinct labels in order, or raise a ValueError if they cannot be ordered."""
-    try:
-        return np.unique(labels)
-    except TypeError as error:
-        raise ValueError(f"{name} must hold labels of one type, got {labels!r}.") from error
+        votes.check_same(self._origin(self._voter(), seed, X.shape[1:]), fingerprints(self._channel(X), X))

@@ -18,8 +18,8 @@ from .box import Box
 from .channel import NoisyChannel
 from .noise import Noise
 
-#: Inputs from which the statistics of noisy data are estimated at most.
-STATISTICS_INPUTS = 10_000
+#: Values of noisy data, but at least as many inputs as in the second number, that statistics are estimated from.
+STATISTICS_VALUES, STATISTICS_INPUTS = 2**20, 1000
 
 
 class NoisyModule(nn.Module):
@@ -86,7 +86,7 @@ class NoisyModule(nn.Module):
         """Return the network's answer to noisy and standardised inputs, shape (n, *shape)."""
         copies = self.n_copies if self.training else 1
         if self.training or self.noisy_evaluation:
-            X = torch.cat([self._noisy(X) for _ in range(copies)])
+            X = self._noisy(X) if copies == 1 else torch.cat([self._noisy(X) for _ in range(copies)])
         answer = self.module((X - self.center) / self.scale, *args, **kwargs)
         if copies == 1:
             return answer
@@ -115,7 +115,7 @@ def noisy_statistics(
     Parameters
     ----------
     X : ndarray of shape (n_inputs, n_features) or (n_inputs, n_channels, ...)
-        Clean inputs; 10,000 of them at most are drawn.
+        Clean inputs; of many, a random part is used.
     noise : Noise
     bounds : (lo, hi) or Box, default=(0.0, 1.0)
     seed : int, optional
@@ -126,7 +126,7 @@ def noisy_statistics(
         Of a shape that broadcasts against one input. The scale of a constant is 1.
     """
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(X))[:STATISTICS_INPUTS]
+    rows = rng.permutation(len(X))[: max(STATISTICS_INPUTS, STATISTICS_VALUES // max(X[0].size, 1))]
     box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
     noisy = NoisyChannel(box, noise, X.shape[1:]).noisy(X[rows], rng)
     axes = (0, *range(2, noisy.ndim))

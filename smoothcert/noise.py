@@ -144,10 +144,10 @@ class LatticeNoise(Noise):
         ValueError
             If ``levels`` is an int and an input lies off the lattice.
         """
-        scaled = unit * self.q
-        points = np.rint(scaled)
+        points = unit * self.q
+        np.rint(points, out=points)
         if not isinstance(self.levels, str):
-            off = np.abs(scaled - points) > self.q * ON_LATTICE
+            off = np.abs(unit - points / self.q) > ON_LATTICE
             if off.any():
                 raise ValueError(
                     f"X must lie on the lattice of levels={self.levels} steps per unit of the box, but holds "

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ._checks import check_bool
+from .channel import NoisyChannel
 from .noise import Noise
 
 FloatArray = NDArray[np.float64]
+
+#: Values of the reach that are held at once.
+REACH_VALUES = 2**22
 
 
 def walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
@@ -183,3 +188,30 @@ class GreedyRadius(RadiusStrategy):
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the far faces; see `RadiusStrategy.radii`."""
         return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED, np.ceil(reach), reach)
+
+
+def certified_radii(
+    strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any], p_a: FloatArray, p_b: FloatArray
+) -> FloatArray:
+    """Return the radii of raw inputs: those of their points, less what rounding may add to a distance.
+
+    Parameters
+    ----------
+    strategy : RadiusStrategy
+    channel : NoisyChannel
+    X : ndarray of shape (n_inputs, *shape)
+        Raw inputs; the reach of a few is computed at a time.
+    p_a, p_b : ndarray of shape (n_inputs,)
+        As in `RadiusStrategy.radii`.
+
+    Returns
+    -------
+    radii : ndarray of shape (n_inputs,)
+        At least 0.
+    """
+    radii = np.empty(len(X))
+    size = max(1, REACH_VALUES // channel.n_features)
+    for start in range(0, len(X), size):
+        rows = slice(start, start + size)
+        radii[rows] = strategy.radii(channel.noise, p_a[rows], p_b[rows], channel.reach(X[rows]))
+    return np.maximum(radii - channel.rounding(), 0.0)
