@@ -23,6 +23,19 @@ def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
     assert image[..., :3].std() > 0.05
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "shown"),
+    [
+        ("plain_loop.py", ["--epochs=3"], "certified accuracy at l1 radius 0.5"),
+        ("fine_tuning.py", ["--epochs=3", "--more-epochs=1"], "fine-tuned    SplitNoise(lam=1.5)"),
+        ("denoised_smoothing.py", ["--epochs=1"], "weights of the classifier unchanged: True"),
+    ],
+)
+def test_examples_of_training_run(script, arguments, shown):
+    command = [sys.executable, EXAMPLES / script, "--samples=50", *arguments]
+    assert shown in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_has_help(script):
     assert (
