@@ -3,7 +3,9 @@
 from .box import Box
 from .certificates import Certificates, VoteCounts
 from .classifier import SmoothedClassifier
+from .gaussian import GaussianNoise, LaplaceNoise
 from .metrics import certified_accuracy_score
+from .mixture import UniformMixtureNoise
 from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
@@ -15,7 +17,9 @@ __all__ = [
     "BoxRadius",
     "Certificates",
     "CleanTraining",
+    "GaussianNoise",
     "GreedyRadius",
+    "LaplaceNoise",
     "LatticeNoise",
     "LipschitzRadius",
     "Noise",
@@ -25,6 +29,7 @@ __all__ = [
     "SplitNoise",
     "StabilityTraining",
     "Training",
+    "UniformMixtureNoise",
     "UniformNoise",
     "VoteCounts",
     "certified_accuracy_score",

@@ -125,9 +125,10 @@ class Box:
         if np.any(self.lo != 0):
             unit += self.lo
 
-    def reach(self, unit: FloatArray) -> FloatArray:
-        """Distance from each feature to its far face in the unit box (Theorem 2.8); 0 where it is constant."""
-        return np.where(self.width > 0, np.maximum(unit, 1 - unit), 0.0)
+    def room(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return how far each feature can move down and up in the unit box; 0 where it is constant."""
+        movable = self.width > 0
+        return np.where(movable, unit, 0.0), np.where(movable, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
         """Bound on the floating-point error of `to_unit` for each feature of an input of this shape."""

@@ -51,14 +51,15 @@ class NoisyChannel:
         self.draw(self.points(X), rng, out)
         return out
 
-    def reach(self, X: Any) -> NDArray[np.float64]:
-        """Distance of each feature's point to its far face, shape (n, d); 0 where the box holds it fixed."""
+    def room(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return how far the points can move down and up, shape (n, d) each; 0 where the box holds a feature fixed."""
         unit = self.noise.to_unit(self.points(X)).reshape(len(X), *self.shape)
-        return self.box.reach(unit).reshape(len(X), -1)
+        down, up = self.box.room(unit)
+        return down.reshape(len(X), -1), up.reshape(len(X), -1)
 
-    def rounding(self) -> float:
-        """Bound on what rounding adds to the l1 distance of two raw inputs; radii shrink by it."""
+    def rounding(self, norm: float = 1) -> float:
+        """Bound on what rounding adds to the distance of two raw inputs; radii shrink by it."""
         if self.noise.resolution == 0:
             return 0.0
         per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)
-        return float(per_feature[self.box.movable(self.shape)].sum())
+        return float(np.linalg.norm(per_feature[self.box.movable(self.shape)], ord=norm))

@@ -18,7 +18,7 @@ from .certificates import Certificates, Origin, VoteCounts
 from .channel import NoisyChannel
 from .noise import Noise
 from .radius import RadiusStrategy, certified_radii
-from .resolve import describe, resolve
+from .resolve import describe, resolve, resolve_radius
 from .stream import ESTIMATION, SELECTION, resolve_seed
 from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
 from .voting import fingerprints, sample_under_noise
@@ -40,10 +40,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
         (trained with the paper's recipe, see `smoothcert.nets.make_net`), a skorch net with settings of its own, or a
         fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is.
-    noise : {"split", "uniform"} or Noise, default="split"
+    noise : {"split", "uniform", "gaussian", "laplace", "uniform-mixture"} or Noise, default="split"
         The noise family; strings stand for its default parameters.
     radius : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
-        How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy.
+        How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy, but for Laplace
+        noise.
     training : {"augment", "stability", None} or Training, default="augment"
         How the base model is fitted: on noisy data, with the stability loss as well (torch models only), or on clean
         data.
@@ -309,7 +310,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         strategy = self._check_parameters(votes.n_samples)
 
         top = votes.selected
-        p_a, p_b = class_probabilities(votes.estimation, top, scheme=self.scheme, bound=self.bound, alpha=self.alpha)
+        level = self._level(votes.n_samples, X)
+        p_a, p_b = class_probabilities(votes.estimation, top, scheme=self.scheme, bound=self.bound, alpha=level)
         certified = p_a > p_b
         radii = np.full(len(X), np.nan)
         if len(self.classes_) == 1:
@@ -343,8 +345,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_parameters(self, n_samples: Any) -> RadiusStrategy:
         """Raise a ValueError if a parameter of certification is invalid, and return the radius strategy."""
-        strategy: RadiusStrategy = resolve("radius", self.radius)
-        strategy.check(self.noise_)
+        strategy = resolve_radius(self.radius, self.noise_)
         check_count("n_selection", self.n_selection)
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
@@ -362,6 +363,16 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         noise: Noise = resolve("noise", self.noise)
         noise.check()
         return noise
+
+    def _level(self, n_samples: int, X: NDArray[Any]) -> float:
+        """Return what the noise's drawing leaves of alpha."""
+        drawing = self.noise_.draw_error * n_samples * X[0].size
+        if drawing >= self.alpha:
+            raise ValueError(
+                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of "
+                f"{self.noise_} for {X[0].size} features."
+            )
+        return float(self.alpha - drawing)
 
     def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ._checks import check_count, check_positive
+from .calculus import walk
 
 FloatArray = NDArray[np.float64]
 
@@ -32,8 +33,11 @@ DIGITAL_LEVELS = 2**16
 class Noise(BaseEstimator, ABC):
     """What the pipeline asks of a noise family; all arrays are in units of the unit box."""
 
-    #: Norms in which the family has certificates.
+    #: Norms in which `LipschitzRadius` has a certificate.
     norms: tuple[float, ...] = (1,)
+
+    #: Whether certificates can rely on the box: features are perturbed independently, and cost more the farther.
+    uses_box: bool = True
 
     @abstractmethod
     def check(self) -> None:
@@ -52,6 +56,11 @@ class Noise(BaseEstimator, ABC):
     def resolution(self) -> float:
         """How far two real inputs can drift apart, per feature, on the way to their points."""
 
+    @property
+    def draw_error(self) -> float:
+        """Bound on the total variation between one number drawn and the ideal one; it is taken from alpha."""
+        return 0.0
+
     @abstractmethod
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points``, shape (d,) or like ``out``, into ``out``, shape (n, d)."""
@@ -67,6 +76,10 @@ class Noise(BaseEstimator, ABC):
     @abstractmethod
     def inverse_cost(self, spent: Any) -> Any:
         """Return how far one feature moves at this cost."""
+
+    def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Return how far the adversary gets, moving each feature by its reach at most; see `calculus.walk`."""
+        return walk(self.cost, self.inverse_cost, budget, reach)
 
 
 class LatticeNoise(Noise):
@@ -86,6 +99,8 @@ class LatticeNoise(Noise):
         data, such as 8-bit images at q=255. Nothing is rounded and no radius shrinks, inputs off the lattice are
         refused, and a certificate speaks of perturbations on the lattice.
     """
+
+    norms: tuple[float, ...] = (1, math.inf)
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
         self.lam = lam
@@ -119,16 +134,7 @@ class LatticeNoise(Noise):
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
         lam = check_positive("lam", self.lam)
-        if not (isinstance(self.levels, str) and self.levels == "auto"):
-            try:
-                valid = check_count("levels", self.levels) <= DIGITAL_LEVELS
-            except ValueError:
-                valid = False
-            if not valid:
-                raise ValueError(
-                    f'levels must be "auto" for real-valued inputs, or a whole number from 1 to {DIGITAL_LEVELS} for '
-                    f"digital ones, got {self.levels!r}."
-                )
+        check_levels(self.levels)
         least, most = 0.5 / self.q, 2.0**61 / self.q
         if not least <= lam <= most:
             raise ValueError(
@@ -144,17 +150,10 @@ class LatticeNoise(Noise):
         ValueError
             If ``levels`` is an int and an input lies off the lattice.
         """
-        points = unit * self.q
-        np.rint(points, out=points)
         if not isinstance(self.levels, str):
-            off = np.abs(unit - points / self.q) > ON_LATTICE
-            if off.any():
-                raise ValueError(
-                    f"X must lie on the lattice of levels={self.levels} steps per unit of the box, but holds "
-                    f"{unit[off][0]:.9g} of the box's width. Round X to the lattice, or use levels='auto' for "
-                    f"real-valued inputs."
-                )
-        return points.astype(self._integer)
+            return digital_points(unit, self.q).astype(self._integer)
+        points = unit * self.q
+        return np.rint(points, out=points).astype(self._integer)
 
     def to_unit(self, points: NDArray[Any]) -> FloatArray:
         """Return lattice points as unit-box values."""
@@ -259,3 +258,36 @@ class SplitNoise(LatticeNoise):
         low = np.maximum(split + below * n_offsets, 0)
         high = np.minimum(split + (below + 1) * n_offsets, q)
         out[...] = (low + high) / (2 * q)
+
+
+def check_levels(levels: Any) -> None:
+    """Raise a ValueError unless ``levels`` is "auto" or a number of steps that digital data can have."""
+    if isinstance(levels, str) and levels == "auto":
+        return
+    try:
+        valid = check_count("levels", levels) <= DIGITAL_LEVELS
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(
+            f'levels must be "auto" for real-valued inputs, or a whole number from 1 to {DIGITAL_LEVELS} for digital '
+            f"ones, got {levels!r}."
+        )
+
+
+def digital_points(unit: FloatArray, levels: int) -> FloatArray:
+    """Return the lattice points of digital inputs, as floats.
+
+    Raises
+    ------
+    ValueError
+        If an input lies off the lattice.
+    """
+    points = np.rint(unit * levels)
+    off = np.abs(unit - points / levels) > ON_LATTICE
+    if off.any():
+        raise ValueError(
+            f"X must lie on the lattice of levels={levels} steps per unit of the box, but holds {unit[off][0]:.9g} of "
+            f"the box's width. Round X to the lattice, or use levels='auto' for real-valued inputs."
+        )
+    return points

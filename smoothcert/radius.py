@@ -9,70 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from ._checks import check_bool
+from ._checks import check_bool, check_count
+from .calculus import STEP_ERROR, largest
 from .channel import NoisyChannel
 from .noise import Noise
 
 FloatArray = NDArray[np.float64]
 
-#: Values of the reach that are held at once.
-REACH_VALUES = 2**22
-
-
-def walk(noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-    """Return the l1 distance that an adversary can cover before the budget is spent (Theorem 2.8).
-
-    A convex separable cost under a sum constraint is largest where the largest reaches are filled first. So the walk
-    pays for full reaches in decreasing order while the budget lasts, and spends the rest on part of the next.
-
-    Parameters
-    ----------
-    noise : Noise
-        Supplies ``cost`` and ``inverse_cost``.
-    budget : ndarray of shape (n_inputs,)
-        Positive.
-    reach : ndarray of shape (n_inputs, n_features) or (1, n_features)
-        How far each feature can move: 0, or 1/2 and more.
-
-    Returns
-    -------
-    radii : ndarray of shape (n_inputs,)
-        Rounded down; +inf where the budget pays for everything.
-    """
-    if not len(budget):
-        return np.empty(0)
-    affordable = budget / noise.cost(0.5)
-    reach = largest(reach, int(affordable.max()) + 2)
-    # Costs are taken a little too high and the budget a little too low: rounding errors only ever shrink a radius.
-    slack = 8 * np.finfo(np.float64).eps * (affordable + 4)
-    budget = budget * (1 - slack)
-    paid = np.cumsum(noise.cost(reach) * (1 + slack[:, None]), axis=1)
-    full = paid < budget[:, None]
-
-    spent = np.max(paid, axis=1, where=full, initial=0.0)
-    covered = np.max(np.cumsum(np.broadcast_to(reach, paid.shape), axis=1), axis=1, where=full, initial=0.0)
-    radii = (covered + noise.inverse_cost(budget - spent)) * (1 - slack)
-    return np.where(full.all(axis=1), np.inf, radii)
-
-
-def tightest(noise: Noise, budget: FloatArray, *reaches: FloatArray) -> FloatArray:
-    """Return the largest radius over several reaches, each of which bounds the adversary's.
-
-    In exact arithmetic the smallest reach gives it. Taking the maximum keeps the strategies in order to the last bit.
-    """
-    return np.max([walk(noise, budget, reach) for reach in reaches], axis=0)
-
-
-def largest(reach: FloatArray, k: int) -> FloatArray:
-    """Return the ``k`` largest entries of each row, in decreasing order; all of them if there are fewer."""
-    d = reach.shape[1]
-    if k < d:
-        reach = np.partition(reach, d - k, axis=1)[:, d - k :]
-    return -np.sort(-reach, axis=1)
-
-
-#: The reach of inputs in R^d: one feature takes any move.
-UNBOUNDED = np.full((1, 1), np.inf)
+#: Values of the room to move that are held at once.
+ROOM_VALUES = 2**22
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -81,15 +26,19 @@ class RadiusStrategy(BaseEstimator, ABC):
     #: Norm in which the radius is measured; strategies with a choice take it as a parameter.
     norm: float = 1
 
+    #: Whether the strategy relies on the box; not every noise has a certificate that does.
+    uses_box: bool = True
+
     def check(self, noise: Noise) -> None:
-        """Raise a ValueError if the strategy has no certificate for this noise."""
-        name = type(self).__name__
-        if not any(self.norm == norm for norm in noise.norms):
-            valid = ", ".join(f"norm={norm:g}" for norm in noise.norms)
-            raise ValueError(f"{name} with {type(noise).__name__} is valid for {valid}, got norm={self.norm!r}.")
+        """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
+        norms = [norm for norm in noise.norms if norm == 1 or not self.uses_box]
+        if (self.uses_box and not noise.uses_box) or not any(self.norm == norm for norm in norms):
+            valid = [f"LipschitzRadius(norm={norm:g})" for norm in noise.norms]
+            valid += ["BoxRadius()", "GreedyRadius()"] if noise.uses_box else []
+            raise ValueError(f"radius={self!r} has no certificate for {noise!r}. Valid are {', '.join(valid)}.")
 
     @abstractmethod
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
         """Compute certified radii in the unit box.
 
         Parameters
@@ -98,8 +47,8 @@ class RadiusStrategy(BaseEstimator, ABC):
             The noise that the votes were drawn with.
         p_a, p_b : ndarray of shape (n_inputs,)
             Lower bound on the probability of the predicted class, upper bound on that of every other; p_a > p_b.
-        reach : ndarray of shape (n_inputs, n_features)
-            How far each feature can move inside the box, 0 where it cannot.
+        down, up : ndarray of shape (n_inputs, n_features)
+            How far each feature can move down and up inside the box; both 0 where it cannot.
 
         Returns
         -------
@@ -109,28 +58,34 @@ class RadiusStrategy(BaseEstimator, ABC):
 
 
 class LipschitzRadius(RadiusStrategy):
-    """Radius from the Lipschitz constant alone, for inputs in R^d (Corollaries 2.4 and 2.13).
+    """Radius for inputs in R^d, from the noise alone (Corollaries 2.4 and 2.13; Cohen et al. 2019 for Gaussian noise).
 
     Parameters
     ----------
-    norm : {1}, default=1
-        Norm of the radius. Uniform and splitting noise certify l1.
+    norm : {1, 2, inf}, default=1
+        Norm of the radius. All noises certify l1, Gaussian noise l2 as well. In l-inf every feature moves, and shares
+        the budget: uniform and splitting noise certify 2 lam (1 - t^(1/d)) with t = 1 - (p_a - p_b)/2, Gaussian noise
+        the l2 radius over sqrt(d).
 
     Examples
     --------
     >>> import numpy as np
     >>> from smoothcert import UniformNoise
-    >>> p_a, p_b = np.array([0.88]), np.array([0.12])
-    >>> LipschitzRadius().radii(UniformNoise(lam=1.0), p_a, p_b, reach=np.ones((1, 2))).round(6)
+    >>> p_a, p_b, faces = np.array([0.88]), np.array([0.12]), np.full((1, 2), 0.5)
+    >>> LipschitzRadius().radii(UniformNoise(lam=1.0), p_a, p_b, faces, faces).round(6)
     array([0.76])
     """
+
+    uses_box = False
 
     def __init__(self, norm: float = 1) -> None:
         self.norm = norm
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk with one feature of infinite reach; see `RadiusStrategy.radii`."""
-        return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED)
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Spend the budget on one feature, or in l-inf in equal parts on all; see `RadiusStrategy.radii`."""
+        n_moved = (np.maximum(down, up) > 0).sum(axis=1) if self.norm == np.inf else np.ones(len(p_a))
+        share = noise.budget(p_a, p_b) * (1 - STEP_ERROR) / np.maximum(n_moved, 1)
+        return np.where(n_moved > 0, noise.inverse_cost(share) * (1 - STEP_ERROR), np.inf)
 
 
 class BoxRadius(RadiusStrategy):
@@ -146,8 +101,8 @@ class BoxRadius(RadiusStrategy):
     --------
     >>> import numpy as np
     >>> from smoothcert import UniformNoise
-    >>> p_a, p_b = np.array([0.75]), np.array([0.25])
-    >>> BoxRadius().radii(UniformNoise.from_sigma(3.5), p_a, p_b, reach=np.ones((1, 9))).round(6)
+    >>> p_a, p_b, faces = np.array([0.75]), np.array([0.25]), np.full((1, 9), 0.5)
+    >>> BoxRadius().radii(UniformNoise.from_sigma(3.5), p_a, p_b, faces, faces).round(6)
     array([3.351784])
     """
 
@@ -155,24 +110,34 @@ class BoxRadius(RadiusStrategy):
         self.closed_form = closed_form
 
     def check(self, noise: Noise) -> None:
-        """Raise a ValueError if the closed form is asked for where it does not exist."""
+        """Raise a ValueError also if the closed form is asked for where it does not exist."""
         super().check(noise)
-        check_bool("closed_form", self.closed_form)
-        if self.closed_form and not np.isfinite(noise.cost(1.0)):
+        if check_bool("closed_form", self.closed_form) and not np.isfinite(noise.cost(1.0)):
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the movable features with reach 1 each; see `RadiusStrategy.radii`."""
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Walk over the features that can move, with reach 1 each; see `RadiusStrategy.radii`."""
         budget = noise.budget(p_a, p_b)
         if self.closed_form:
-            return budget / noise.cost(1.0) * (1 - 2.0**-50)
-        return tightest(noise, budget, UNBOUNDED, np.ceil(reach))
+            return budget / noise.cost(1.0) * (1 - STEP_ERROR)
+        reach = np.ceil(np.maximum(down, up))
+        # Mathematically the walk is never shorter. The maximum keeps the strategies in order to the last bit.
+        return np.maximum(noise.walk(budget, reach), LipschitzRadius().radii(noise, p_a, p_b, down, up))
 
 
 class GreedyRadius(RadiusStrategy):
     """Radius for this input in the box, each feature moving at most to its far face (Theorem 2.8).
 
-    The tightest of the three: the worst perturbation of this very input decides.
+    The tightest of the three: the worst perturbation of this very input decides. Limits on what the adversary can
+    change make it larger: the radius then holds for perturbations that respect them.
+
+    Parameters
+    ----------
+    max_change : float, array-like of shape (n_features,), or tuple (down, up) of such, optional
+        How far a feature can move, in units of the box; 0 is a feature that cannot change. A tuple limits both
+        directions separately: ``(0.0, np.inf)`` is an adversary who can only increase features.
+    max_features : int, optional
+        How many features can change at most.
 
     Examples
     --------
@@ -180,14 +145,53 @@ class GreedyRadius(RadiusStrategy):
 
     >>> import numpy as np
     >>> from smoothcert import UniformNoise
-    >>> p_a, p_b = np.array([0.88]), np.array([0.12])
-    >>> GreedyRadius().radii(UniformNoise(lam=1.0), p_a, p_b, reach=np.array([[0.6, 0.6]])).round(6)
+    >>> p_a, p_b, x = np.array([0.88]), np.array([0.12]), np.array([[0.4, 0.6]])
+    >>> GreedyRadius().radii(UniformNoise(lam=1.0), p_a, p_b, x, 1 - x).round(6)
     array([0.828571])
+
+    An adversary who can change one feature only never gets far enough:
+
+    >>> GreedyRadius(max_features=1).radii(UniformNoise(lam=1.0), p_a, p_b, x, 1 - x)
+    array([inf])
     """
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the far faces; see `RadiusStrategy.radii`."""
-        return tightest(noise, noise.budget(p_a, p_b), UNBOUNDED, np.ceil(reach), reach)
+    def __init__(self, max_change: Any = None, max_features: int | None = None) -> None:
+        self.max_change = max_change
+        self.max_features = max_features
+
+    def check(self, noise: Noise) -> None:
+        """Raise a ValueError also if a limit is invalid."""
+        super().check(noise)
+        if self.max_features is not None:
+            check_count("max_features", self.max_features)
+        self._limits()
+
+    def _limits(self) -> list[FloatArray]:
+        """Return the limits downwards and upwards, as numbers or flat arrays."""
+        limits = self.max_change if isinstance(self.max_change, tuple) else (self.max_change, self.max_change)
+        expected = "max_change must be a number or array of numbers of at least 0, or a tuple (down, up) of two such"
+        try:
+            flat = [np.ravel(np.asarray(np.inf if limit is None else limit, dtype=np.float64)) for limit in limits]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{expected}, got {self.max_change!r}.") from error
+        if len(flat) != 2 or not all((limit >= 0).all() for limit in flat):
+            raise ValueError(f"{expected}, got {self.max_change!r}.")
+        return flat
+
+    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Walk over the far faces that can be reached; see `RadiusStrategy.radii`."""
+        sides = []
+        for room, limit in zip((down, up), self._limits(), strict=True):
+            if limit.size not in (1, room.shape[1]):
+                raise ValueError(
+                    f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
+                )
+            # What may move at all may move one rounding farther on the lattice.
+            sides.append(np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0)))
+        reach = np.maximum(*sides)
+        if self.max_features is not None:
+            reach = largest(reach, self.max_features)
+        return np.maximum(noise.walk(noise.budget(p_a, p_b), reach), BoxRadius().radii(noise, p_a, p_b, down, up))
 
 
 def certified_radii(
@@ -200,7 +204,7 @@ def certified_radii(
     strategy : RadiusStrategy
     channel : NoisyChannel
     X : ndarray of shape (n_inputs, *shape)
-        Raw inputs; the reach of a few is computed at a time.
+        Raw inputs; the room of a few is computed at a time.
     p_a, p_b : ndarray of shape (n_inputs,)
         As in `RadiusStrategy.radii`.
 
@@ -210,8 +214,8 @@ def certified_radii(
         At least 0.
     """
     radii = np.empty(len(X))
-    size = max(1, REACH_VALUES // channel.n_features)
+    size = max(1, ROOM_VALUES // channel.n_features)
     for start in range(0, len(X), size):
         rows = slice(start, start + size)
-        radii[rows] = strategy.radii(channel.noise, p_a[rows], p_b[rows], channel.reach(X[rows]))
-    return np.maximum(radii - channel.rounding(), 0.0)
+        radii[rows] = strategy.radii(channel.noise, p_a[rows], p_b[rows], *channel.room(X[rows]))
+    return np.maximum(radii - channel.rounding(strategy.norm), 0.0)

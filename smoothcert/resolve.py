@@ -6,12 +6,23 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from .gaussian import GaussianNoise, LaplaceNoise
+from .mixture import UniformMixtureNoise
 from .noise import Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstimator]]]] = {
-    "noise": (Noise, {"split": SplitNoise, "uniform": UniformNoise}),
+    "noise": (
+        Noise,
+        {
+            "split": SplitNoise,
+            "uniform": UniformNoise,
+            "gaussian": GaussianNoise,
+            "laplace": LaplaceNoise,
+            "uniform-mixture": UniformMixtureNoise,
+        },
+    ),
     "radius": (
         RadiusStrategy,
         {"auto": GreedyRadius, "lipschitz": LipschitzRadius, "box": BoxRadius, "greedy": GreedyRadius},
@@ -45,6 +56,20 @@ def resolve(argument: str, value: Any) -> Any:
         return table[value]()
     names = ", ".join(map(repr, table))
     raise ValueError(f"{argument} must be one of {names}, or a {base.__name__} object, got {value!r}.")
+
+
+def resolve_radius(value: Any, noise: Noise) -> RadiusStrategy:
+    """Return the strategy for an argument's value, checked against the noise; "auto" is the tightest that is valid.
+
+    Raises
+    ------
+    ValueError
+        If the value is no strategy, or has no certificate for the noise.
+    """
+    is_auto = isinstance(value, str) and value == "auto"
+    strategy: RadiusStrategy = resolve("radius", value if not is_auto or noise.uses_box else "lipschitz")
+    strategy.check(noise)
+    return strategy
 
 
 def describe(strategy: BaseEstimator) -> str:

@@ -39,8 +39,9 @@ def resolve_seed(random_state: Any) -> int:
 
 
 def digest(point: NDArray[Any]) -> bytes:
-    """Fingerprint of one lattice input, the same whatever integer type it comes in."""
-    return blake2b(np.ascontiguousarray(point, dtype="<i8").tobytes(), digest_size=16).digest()
+    """Fingerprint of one point, the same whatever integer type it comes in."""
+    plain = np.ascontiguousarray(point, dtype="<f8" if point.dtype.kind == "f" else "<i8")
+    return blake2b(plain.tobytes(), digest_size=16).digest()
 
 
 def generator(seed: int, point_digest: bytes, stage: int, block: int) -> np.random.Generator:

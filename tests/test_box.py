@@ -32,9 +32,11 @@ def test_rounding_of_the_map_to_the_unit_box_counts():
     assert far.rounding() > near.rounding() + 10 * 1e8 * np.finfo(float).eps
 
 
-def test_reach_is_the_distance_to_the_far_face():
+def test_room_is_the_distance_to_the_faces():
     box = Box.from_bounds(([0, 0, 2], [1, 1, 2]))
-    np.testing.assert_array_equal(box.reach(np.array([[0.25, 0.75, 0.0]])), [[0.75, 0.75, 0]])
+    down, up = box.room(np.array([[0.25, 0.75, 0.0]]))
+    np.testing.assert_array_equal(down, [[0.25, 0.75, 0]])
+    np.testing.assert_array_equal(up, [[0.75, 0.25, 0]])
 
 
 def test_bounds_per_channel():

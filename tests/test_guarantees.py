@@ -35,7 +35,7 @@ def test_no_input_within_the_radius_flips_the_worst_base_model(noise_type, lam, 
         for y in itertools.product(range(levels + 1), repeat=d):
             base = WorstCase(noise, x, np.array(y), mass)
             p_a = np.array([base.share(x)])
-            r = strategy.radii(noise, p_a, 1 - p_a, channel.reach(x[None] / levels))[0]
+            r = strategy.radii(noise, p_a, 1 - p_a, *channel.room(x[None] / levels))[0]
             distance = np.abs(np.array(y) - x).sum() / levels
             if base.share(np.array(y)) <= 0.5:
                 assert distance > r
@@ -49,11 +49,11 @@ def test_label_flips_just_outside_the_radius_and_not_inside(noise_type):
     """The same through the public API, with sampled votes."""
     levels, x = 8, np.array([3, 8])
     noise = noise_type(lam=0.75, levels=levels)
-    reach = NoisyChannel(Box.from_bounds((0, 1)), noise, (2,)).reach(x[None] / levels)
+    room = NoisyChannel(Box.from_bounds((0, 1)), noise, (2,)).room(x[None] / levels)
     for y, label in (([3, 6], 0), ([3, 5], 1)):
         base = WorstCase(noise, x, np.array(y), mass=int(0.7 * noise.n_offsets**2))
         p_a = np.array([base.share(x)])
-        true_radius = GreedyRadius().radii(noise, p_a, 1 - p_a, reach)[0]
+        true_radius = GreedyRadius().radii(noise, p_a, 1 - p_a, *room)[0]
         assert (np.abs(y - x).sum() / levels <= true_radius) == (label == 0)
 
         clf = smooth(base, noise=noise, n_selection=20_000, n_samples=20_000, random_state=0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SplitNoise, UniformNoise
-from smoothcert.radius import largest
+from smoothcert.calculus import largest
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -14,7 +14,13 @@ STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
 def radius(strategy, lam, margin, reach):
     """Radius at one margin; p_a and p_b are such that their difference is exact."""
     noise = UniformNoise(lam=lam)
-    return float(strategy.radii(noise, np.array([margin]), np.array([0.0]), np.atleast_2d(np.asarray(reach, float)))[0])
+    return float(strategy.radii(noise, np.array([margin]), np.array([0.0]), *faces(np.atleast_2d(reach)))[0])
+
+
+def faces(reach):
+    """Room down and up of inputs whose far faces are at these distances; 0 is a feature that cannot move."""
+    reach = np.asarray(reach, dtype=float)
+    return reach, np.where(reach > 0, 1 - reach, 0)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +115,12 @@ def test_lipschitz_box_greedy_in_this_order_and_growing_with_the_margin(lam):
     reach = np.maximum(x := rng.random((200, 30)), 1 - x)
     margin = np.sort(rng.random(200))
     noise = SplitNoise(lam=lam)
-    lipschitz, box, greedy = (s.radii(noise, margin, np.zeros(200), reach) for s in STRATEGIES)
+    lipschitz, box, greedy = (s.radii(noise, margin, np.zeros(200), *faces(reach)) for s in STRATEGIES)
     assert (lipschitz <= box).all()
     assert (box <= greedy).all()
     one = np.broadcast_to(reach[:1], reach.shape)
     for strategy in STRATEGIES:
-        radii = strategy.radii(noise, margin, np.zeros(200), one)
+        radii = strategy.radii(noise, margin, np.zeros(200), *faces(one))
         assert (np.diff(radii[np.isfinite(radii)]) >= 0).all()
         assert (np.diff(np.isinf(radii).astype(int)) >= 0).all()
 
@@ -124,7 +130,7 @@ def test_radii_of_many_inputs_are_the_radii_of_each():
     reach = np.maximum(x := rng.random((50, 40)), 1 - x)
     margin = rng.random(50)
     noise = UniformNoise(lam=2.0)
-    together = GreedyRadius().radii(noise, margin, np.zeros(50), reach)
+    together = GreedyRadius().radii(noise, margin, np.zeros(50), *faces(reach))
     alone = [radius(GreedyRadius(), 2.0, m, r) for m, r in zip(margin, reach, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
@@ -150,7 +156,7 @@ def test_features_that_cannot_move_do_not_count():
 
 def test_no_inputs():
     for strategy in STRATEGIES:
-        assert strategy.radii(UniformNoise(), np.empty(0), np.empty(0), np.empty((0, 3))).shape == (0,)
+        assert strategy.radii(UniformNoise(), np.empty(0), np.empty(0), *faces(np.empty((0, 3)))).shape == (0,)
 
 
 def test_largest_selects_without_losing_any():
@@ -170,9 +176,9 @@ def test_closed_form_is_the_papers_and_never_above_the_exact_one():
     noise = UniformNoise(lam=2.0)
     margin = np.linspace(0.01, 1, 50)
     reach = np.ones((50, 99))
-    closed = BoxRadius(closed_form=True).radii(noise, margin, np.zeros(50), reach)
+    closed = BoxRadius(closed_form=True).radii(noise, margin, np.zeros(50), *faces(reach))
     np.testing.assert_allclose(closed, np.log(1 - margin / 2) / np.log(1 - 1 / 4), rtol=1e-7)
-    assert (closed <= BoxRadius().radii(noise, margin, np.zeros(50), reach) + 1e-12).all()
+    assert (closed <= BoxRadius().radii(noise, margin, np.zeros(50), *faces(reach)) + 1e-12).all()
 
 
 def test_closed_form_is_rounded_down():
@@ -183,5 +189,8 @@ def test_closed_form_is_rounded_down():
 
 
 def test_invalid_norm_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="LipschitzRadius with UniformNoise is valid for norm=1, got norm=2"):
+    with pytest.raises(
+        ValueError,
+        match=r"LipschitzRadius\(norm=2\) has no certificate for UniformNoise\(\). Valid are Lipsch.*norm=inf.*Greedy",
+    ):
         LipschitzRadius(norm=2).check(UniformNoise())
