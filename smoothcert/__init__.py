@@ -3,6 +3,7 @@
 from .box import Box
 from .certificates import Certificates, VoteCounts
 from .classifier import SmoothedClassifier
+from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
 from .metrics import certified_accuracy_score
 from .mixture import UniformMixtureNoise
@@ -17,6 +18,7 @@ __all__ = [
     "BoxRadius",
     "Certificates",
     "CleanTraining",
+    "DeterministicSplitNoise",
     "GaussianNoise",
     "GreedyRadius",
     "LaplaceNoise",

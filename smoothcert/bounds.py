@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtrc
 
 from ._checks import check_choice, check_open_unit
 
@@ -37,6 +39,35 @@ def clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
     return np.asarray(lower, dtype=np.float64)
 
 
+def randomized_clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float, uniforms: ArrayLike) -> FloatArray:
+    """Lower bound on a binomial probability, exceeding it with probability exactly ``alpha`` (Stevens 1950).
+
+    Counts are discrete, so the bound of Clopper and Pearson is wrong less often than it may be. An auxiliary uniform
+    number, independent of the count, makes up for it: the bound solves P(X > k) + u P(X = k) = alpha.
+
+    Parameters
+    ----------
+    k, n : array-like of int
+        Successes and trials.
+    alpha : float
+        One-sided level.
+    uniforms : array-like of float
+        The u of each count; 1 gives Clopper and Pearson's bound.
+
+    Examples
+    --------
+    >>> randomized_clopper_pearson([90, 90], 100, 0.05, [1.0, 0.5]).round(4)
+    array([0.8363, 0.8415])
+    """
+    k, n, uniforms = np.broadcast_arrays(np.asarray(k), np.asarray(n), np.asarray(uniforms, dtype=np.float64))
+    low, high = np.zeros(k.shape), np.ones(k.shape)
+    for _ in range(60):
+        middle = (low + high) / 2
+        exceeds = (1 - uniforms) * bdtrc(k, n, middle) + uniforms * bdtrc(k - 1, n, middle) > alpha
+        low, high = np.where(exceeds, low, middle), np.where(exceeds, middle, high)
+    return np.maximum(low, clopper_pearson(k, n, alpha))
+
+
 def hoeffding(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
     """Lower bound k/n - sqrt(ln(1/alpha) / (2n)) on a binomial probability (Theorem B.1); at least 0.
 
@@ -56,8 +87,13 @@ def hoeffding(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
     return np.maximum(np.asarray(k) / n - np.sqrt(-np.log(alpha) / (2 * n)), 0.0)
 
 
-#: Lower bounds by name; every upper bound is the lower bound of the complement.
-BOUNDS: dict[str, LowerBound] = {"clopper-pearson": clopper_pearson, "hoeffding": hoeffding}
+#: Lower bounds by name; every upper bound is the lower bound of the complement. The randomised one is never below the
+#: bound it is listed with, to which its auxiliary numbers are added.
+BOUNDS: dict[str, LowerBound] = {
+    "clopper-pearson": clopper_pearson,
+    "randomized-clopper-pearson": clopper_pearson,
+    "hoeffding": hoeffding,
+}
 
 #: Confidence levels below this are beyond what the bounds are accurate for.
 SMALLEST_LEVEL = 1e-100
@@ -72,7 +108,13 @@ def upper_bound(lower: LowerBound, k: ArrayLike, n: ArrayLike, alpha: float) -> 
 
 
 def class_probabilities(
-    counts: NDArray[np.int64], top: NDArray[np.intp], *, scheme: str, bound: str, alpha: float
+    counts: NDArray[np.int64],
+    top: NDArray[np.intp],
+    *,
+    scheme: str,
+    bound: str,
+    alpha: float,
+    uniforms: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Bound the probability of class A from below and of every other class from above (Algorithm 1).
 
@@ -85,9 +127,11 @@ def class_probabilities(
     scheme : {"multiclass", "binary"}
         "multiclass" spends alpha/2 on each of the two probabilities; "binary" spends alpha on p_a and takes
         p_b = 1 - p_a. With two classes they are one; a single class has no rival.
-    bound : {"clopper-pearson", "hoeffding"}
+    bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}
     alpha : float
         Probability, for each input, that the bounds fail.
+    uniforms : ndarray of shape (n_inputs, 2), optional
+        Auxiliary numbers of the randomised bound, independent of the counts.
 
     Returns
     -------
@@ -95,18 +139,34 @@ def class_probabilities(
     """
     if counts.shape[1] == 1:
         return np.ones(len(counts)), np.zeros(len(counts))
-    lower = BOUNDS[bound]
+    lower_a = lower_b = BOUNDS[bound]
+    if bound == "randomized-clopper-pearson":
+        if uniforms is None:
+            raise ValueError("bound='randomized-clopper-pearson' needs uniforms: two numbers for each input.")
+        lower_a, lower_b = (partial(randomized_clopper_pearson, uniforms=column) for column in uniforms.T)
     rows = np.arange(len(counts))
     n = counts.sum(axis=1)
     count_a = counts[rows, top]
-    p_a = lower(count_a, n, _level(counts.shape[1], scheme, alpha))
+    p_a = lower_a(count_a, n, _level(counts.shape[1], scheme, alpha))
     if _one_versus_all(counts.shape[1], scheme):
         return p_a, 1 - p_a
     rivals = counts.copy()
     rivals[rows, top] = -1
     count_b = rivals.max(axis=1)
-    p_b = upper_bound(lower, count_b, n, alpha / 2)
+    p_b = upper_bound(lower_b, count_b, n, alpha / 2)
     return p_a, np.minimum(p_b, 1 - p_a)
+
+
+def exact_probabilities(counts: NDArray[np.int64], top: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    """Return the share of class A and of its strongest rival, where all outcomes were counted.
+
+    A rival of a lower index wins ties, and counts as one vote stronger.
+    """
+    n = counts.sum(axis=1)
+    rows, classes = np.arange(len(counts)), np.arange(counts.shape[1])
+    rivals = counts + (classes < top[:, None])
+    rivals[rows, top] = 0
+    return counts[rows, top] / n, rivals.max(axis=1) / n
 
 
 def check_statistics(n_samples: int, n_classes: int, *, scheme: str, bound: str, alpha: float) -> None:

@@ -12,14 +12,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._checks import check_count, check_shape, explain_invalid, sorted_unique
-from .bounds import check_statistics, class_probabilities
+from .bounds import check_statistics, class_probabilities, exact_probabilities
 from .box import Box
 from .certificates import Certificates, Origin, VoteCounts
 from .channel import NoisyChannel
 from .noise import Noise
 from .radius import RadiusStrategy, certified_radii
 from .resolve import describe, resolve, resolve_radius
-from .stream import ESTIMATION, SELECTION, resolve_seed
+from .stream import ESTIMATION, SELECTION, auxiliary, resolve_seed
 from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
 from .voting import fingerprints, sample_under_noise
 
@@ -40,7 +40,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
         (trained with the paper's recipe, see `smoothcert.nets.make_net`), a skorch net with settings of its own, or a
         fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is.
-    noise : {"split", "uniform", "gaussian", "laplace", "uniform-mixture"} or Noise, default="split"
+    noise : str or Noise, default="split"
+        "split", "deterministic-split", "uniform", "uniform-mixture", "gaussian" or "laplace".
         The noise family; strings stand for its default parameters.
     radius : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
         How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy, but for Laplace
@@ -53,8 +54,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         range in the training data.
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
-    bound : {"clopper-pearson", "hoeffding"}, default="clopper-pearson"
-        Confidence bound on probabilities.
+    bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
+        Confidence bound on probabilities. The randomised one is wrong with probability exactly alpha, where the other
+        two are wrong less often.
     alpha : float, default=0.001
         Probability, for each input, that its certificate is wrong.
     n_selection : int, default=256
@@ -310,9 +312,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         strategy = self._check_parameters(votes.n_samples)
 
         top = votes.selected
-        level = self._level(votes.n_samples, X)
-        p_a, p_b = class_probabilities(votes.estimation, top, scheme=self.scheme, bound=self.bound, alpha=level)
-        certified = p_a > p_b
+        p_a, p_b = self._probabilities(votes, top, X)
+        # Where nothing was sampled there is nothing to be unsure of: even a tie has its winner.
+        exact = self.noise_.n_outcomes is not None
+        certified = (p_a > p_b) | exact
         radii = np.full(len(X), np.nan)
         if len(self.classes_) == 1:
             radii[:] = np.inf
@@ -324,7 +327,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             abstained=~certified,
             p_a=p_a,
             p_b=p_b,
-            alpha=self.alpha,
+            alpha=0.0 if exact else self.alpha,
             norm=strategy.norm,
         )
 
@@ -349,13 +352,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_count("n_selection", self.n_selection)
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
-        check_statistics(
-            check_count("n_samples", n_samples),
-            len(self.classes_),
-            scheme=self.scheme,
-            bound=self.bound,
-            alpha=self.alpha,
-        )
+        rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
+        n_classes = 1 if self.noise_.n_outcomes is not None else len(self.classes_)
+        check_statistics(check_count("n_samples", n_samples), n_classes, **rule)
         return strategy
 
     def _new_noise(self) -> Noise:
@@ -363,6 +362,21 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         noise: Noise = resolve("noise", self.noise)
         noise.check()
         return noise
+
+    def _probabilities(
+        self, votes: VoteCounts, top: NDArray[np.intp], X: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bound the probabilities of the selected class and of its strongest rival."""
+        if self.noise_.n_outcomes is not None:
+            return exact_probabilities(votes.estimation, top)
+        return class_probabilities(
+            votes.estimation,
+            top,
+            scheme=self.scheme,
+            bound=self.bound,
+            alpha=self._level(votes.n_samples, X),
+            uniforms=auxiliary(votes.origin.seed, votes.inputs) if self.bound.startswith("randomized") else None,
+        )
 
     def _level(self, n_samples: int, X: NDArray[Any]) -> float:
         """Return what the noise's drawing leaves of alpha."""
@@ -401,6 +415,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""
+        if self.noise_.n_outcomes is not None:
+            return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
 
     def _channel(self, X: NDArray[Any]) -> NoisyChannel:
@@ -420,7 +436,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             X,
             seed=seed,
             stage=stage,
-            n=check_count(name, getattr(self, name)),
+            n=self.noise_.n_outcomes or check_count(name, getattr(self, name)),
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
@@ -435,9 +451,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """Draw the votes of both stages for validated inputs."""
         self._check_parameters(self.n_samples)
         channel, voter, seed = self._channel(X), self._voter(), self._call_seed()
+        selection = self._sample(voter, channel, X, seed, SELECTION)
+        exact = self.noise_.n_outcomes is not None
         return VoteCounts(
-            selection=self._sample(voter, channel, X, seed, SELECTION),
-            estimation=self._sample(voter, channel, X, seed, ESTIMATION),
+            selection=selection,
+            estimation=selection if exact else self._sample(voter, channel, X, seed, ESTIMATION),
             inputs=fingerprints(channel, X),
             origin=self._origin(voter, seed, X.shape[1:]),
         )

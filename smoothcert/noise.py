@@ -57,6 +57,15 @@ class Noise(BaseEstimator, ABC):
         """How far two real inputs can drift apart, per feature, on the way to their points."""
 
     @property
+    def n_outcomes(self) -> int | None:
+        """Number of outcomes that are all evaluated, or None for noise that is sampled."""
+        return None
+
+    def enumerate(self, point: NDArray[Any], first: int, out: NDArray[np.floating]) -> None:
+        """Write the outcomes ``first`` and following of one point, for noise that is not sampled."""
+        raise NotImplementedError(f"{type(self).__name__} is sampled.")
+
+    @property
     def draw_error(self) -> float:
         """Bound on the total variation between one number drawn and the ideal one; it is taken from alpha."""
         return 0.0

@@ -84,8 +84,9 @@ class LipschitzRadius(RadiusStrategy):
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
         """Spend the budget on one feature, or in l-inf in equal parts on all; see `RadiusStrategy.radii`."""
         n_moved = (np.maximum(down, up) > 0).sum(axis=1) if self.norm == np.inf else np.ones(len(p_a))
-        share = noise.budget(p_a, p_b) * (1 - STEP_ERROR) / np.maximum(n_moved, 1)
-        return np.where(n_moved > 0, noise.inverse_cost(share) * (1 - STEP_ERROR), np.inf)
+        error = STEP_ERROR if noise.n_outcomes is None else 0.0
+        share = noise.budget(p_a, p_b) * (1 - error) / np.maximum(n_moved, 1)
+        return np.where(n_moved > 0, noise.inverse_cost(share) * (1 - error), np.inf)
 
 
 class BoxRadius(RadiusStrategy):

@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
 from .mixture import UniformMixtureNoise
 from .noise import Noise, SplitNoise, UniformNoise
@@ -17,6 +18,7 @@ STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstim
         Noise,
         {
             "split": SplitNoise,
+            "deterministic-split": DeterministicSplitNoise,
             "uniform": UniformNoise,
             "gaussian": GaussianNoise,
             "laplace": LaplaceNoise,

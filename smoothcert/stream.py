@@ -16,6 +16,9 @@ BLOCK = 128
 #: The stages of Algorithm 1: votes that choose the class, and fresh votes that bound its probability.
 SELECTION, ESTIMATION = 0, 1
 
+#: Neither: numbers that a randomised bound draws.
+AUXILIARY = 2
+
 
 def resolve_seed(random_state: Any) -> int:
     """Turn scikit-learn's ``random_state`` into a seed: None is fresh entropy, an int is itself.
@@ -53,3 +56,8 @@ def generator(seed: int, point_digest: bytes, stage: int, block: int) -> np.rand
     word = seed.to_bytes(16, "little") + point_digest + stage.to_bytes(2, "little")
     key = np.frombuffer(blake2b(word, digest_size=16).digest(), dtype="<u8")
     return np.random.Generator(np.random.Philox(key=key, counter=[0, block, 0, 0]))
+
+
+def auxiliary(seed: int, inputs: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return two uniform numbers for each input's fingerprint, independent of its votes; shape (n_inputs, 2)."""
+    return np.array([generator(seed, row.tobytes(), AUXILIARY, 0).random(2) for row in inputs])

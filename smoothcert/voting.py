@@ -107,12 +107,15 @@ def _batches(
         digest = stream.digest(point)
         for block in range(-(-n // stream.BLOCK)):
             rng = stream.generator(seed, digest, stage, block)
-            left = min(stream.BLOCK, n - block * stream.BLOCK)
-            while left:
-                drawn = slice(filled, min(filled + left, rows))
-                channel.draw(point, rng, buffer[drawn])
+            position, end = block * stream.BLOCK, min(n, (block + 1) * stream.BLOCK)
+            while position < end:
+                drawn = slice(filled, min(filled + end - position, rows))
+                if channel.noise.n_outcomes is None:
+                    channel.draw(point, rng, buffer[drawn])
+                else:
+                    channel.enumerate(point, position, buffer[drawn])
                 owners[drawn] = owner
-                left -= drawn.stop - drawn.start
+                position += drawn.stop - drawn.start
                 filled = drawn.stop % rows
                 if not filled:
                     yield owners, buffer

@@ -2,9 +2,18 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, kstest
 
-from smoothcert.bounds import BOUNDS, check_statistics, class_probabilities, clopper_pearson, hoeffding, upper_bound
+from smoothcert.bounds import (
+    BOUNDS,
+    check_statistics,
+    class_probabilities,
+    clopper_pearson,
+    hoeffding,
+    randomized_clopper_pearson,
+    upper_bound,
+)
+from smoothcert.stream import auxiliary
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.4, 0.7])
@@ -108,9 +117,40 @@ def test_too_few_samples_for_hoeffding():
         ({"alpha": 5e-324}, "alpha must be at least 2e-100, got 5e-324"),
         ({"alpha": "x"}, "alpha must lie strictly between 0 and 1, got 'x'"),
         ({"scheme": "ternary"}, "scheme must be one of 'multiclass', 'binary', got 'ternary'"),
-        ({"bound": "wald"}, "bound must be one of 'clopper-pearson', 'hoeffding', got 'wald'"),
+        ({"bound": "wald"}, "bound must be one of 'clopper-pearson', .* got 'wald'"),
     ],
 )
 def test_bad_parameters(rule, message):
     with pytest.raises(ValueError, match=message):
         check_statistics(1000, 3, **({"scheme": "binary", "bound": "hoeffding", "alpha": 0.05} | rule))
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_randomised_bound_is_wrong_with_probability_exactly_alpha(n, alpha):
+    """For every p: average over counts by their probabilities, and over u by a fine grid."""
+    k, u = np.meshgrid(np.arange(n + 1), (np.arange(2000) + 0.5) / 2000, indexing="ij")
+    lower = randomized_clopper_pearson(k, n, alpha, u)
+    for p in (0.03, 0.2, 0.5, 0.77, 0.95):
+        wrong = ((lower > p).mean(axis=1) * binom.pmf(np.arange(n + 1), n, p)).sum()
+        assert wrong == pytest.approx(alpha, abs=1.5e-3)
+
+
+def test_randomised_bound_is_never_below_the_plain_one():
+    k = np.arange(101)
+    plain = clopper_pearson(k, 100, 0.01)
+    np.testing.assert_allclose(randomized_clopper_pearson(k, 100, 0.01, 1.0), plain, atol=1e-12)
+    assert (randomized_clopper_pearson(k, 100, 0.01, 0.5)[1:] > plain[1:]).all()
+    assert randomized_clopper_pearson([100, 0], 100, 0.01, [1e-9, 1e-9]).max() == pytest.approx(1)
+
+
+def test_randomised_bound_draws_its_numbers_from_the_keyed_stream():
+    inputs = np.random.default_rng(0).integers(256, size=(500, 16), dtype=np.uint8)
+    numbers = auxiliary(3, inputs)
+    np.testing.assert_array_equal(auxiliary(3, inputs[::-1]), numbers[::-1])
+    assert (auxiliary(4, inputs) != numbers).all()
+    assert kstest(numbers.ravel(), "uniform").pvalue > 1e-4
+    with pytest.raises(ValueError, match="needs uniforms"):
+        class_probabilities(
+            np.array([[5, 1]]), np.array([0]), scheme="binary", bound="randomized-clopper-pearson", alpha=0.1
+        )

@@ -91,7 +91,7 @@ def violations(scheme, bound, thresholds, x, seed, *, alpha, n_samples, repetiti
     return (radii[labels == 0] > true_radius).sum(), (labels == 0).sum()
 
 
-@pytest.mark.parametrize("bound", ["clopper-pearson", "hoeffding"])
+@pytest.mark.parametrize("bound", ["clopper-pearson", "randomized-clopper-pearson", "hoeffding"])
 @pytest.mark.parametrize(
     ("scheme", "thresholds"),
     [
