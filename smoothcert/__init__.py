@@ -5,7 +5,7 @@ from .certificates import Certificates, VoteCounts
 from .classifier import SmoothedClassifier
 from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
-from .metrics import certified_accuracy_score
+from .metrics import certified_accuracy_envelope, certified_accuracy_score
 from .mixture import UniformMixtureNoise
 from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
@@ -34,5 +34,6 @@ __all__ = [
     "UniformMixtureNoise",
     "UniformNoise",
     "VoteCounts",
+    "certified_accuracy_envelope",
     "certified_accuracy_score",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,31 @@ def certified_accuracy_score(y: ArrayLike, certificates: Certificates, radius: A
         raise ValueError(f"y must hold labels like those of certificates, {labels[0]!r}, got {truth[0]!r}.")
     score = ((labels == truth) & (radii >= least[..., None])).mean(axis=-1)
     return float(score) if score.ndim == 0 else score
+
+
+def certified_accuracy_envelope(y: ArrayLike, certificates: Sequence[Certificates], radius: Any) -> Any:
+    """Best certified accuracy of several classifiers at each radius (Figure 1 of the paper).
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : sequence of Certificates
+        Of the same inputs, in the same norm.
+    radius : float or array-like of float
+        Radius or radii, in the unit box.
+
+    Returns
+    -------
+    score : float, or ndarray of the shape of ``radius``
+
+    Raises
+    ------
+    ValueError
+        If the certificates are in several norms, or there are none.
+    """
+    norms = sorted({one.norm for one in certificates})
+    if len(norms) != 1:
+        raise ValueError(f"certificates must share one norm, got {norms}: their radii cannot be compared.")
+    best = np.max([certified_accuracy_score(y, one, radius) for one in certificates], axis=0)
+    return float(best) if best.ndim == 0 else best

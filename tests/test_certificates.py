@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from smoothcert import Certificates, VoteCounts, certified_accuracy_score
+from smoothcert import Certificates, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
 from smoothcert.certificates import Origin
 
 
@@ -73,6 +73,18 @@ def test_certified_accuracy_counts_abstentions_as_wrong(certificates):
     assert certified_accuracy_score(y, certificates, 0.5) == 0.75
     np.testing.assert_array_equal(certified_accuracy_score(y, certificates, [0.6, 2, 1e9]), [0.5, 0.5, 0.25])
     assert certified_accuracy_score(np.array(["c"] * 4), certificates, 0) == 0.25
+
+
+def test_envelope_is_the_best_at_each_radius_and_refuses_mixed_norms(certificates):
+    y = np.array(["a", "b", "a", "c"])
+    other = dataclasses.replace(certificates, radii=np.array([0.1, 0.9, 0.9, 0.9]))
+    best = certified_accuracy_envelope(y, [certificates, other], [0.3, 0.8, 1.0])
+    np.testing.assert_array_equal(best, [0.75, 0.75, 0.5])
+    assert certified_accuracy_envelope(y, [certificates], 0) == 0.75
+    with pytest.raises(ValueError, match=r"certificates must share one norm, got \[1, 2\]"):
+        certified_accuracy_envelope(y, [certificates, dataclasses.replace(certificates, norm=2)], 0)
+    with pytest.raises(ValueError, match="certificates must share one norm"):
+        certified_accuracy_envelope(y, [], 0)
 
 
 def test_certified_accuracy_of_something_else(certificates):

@@ -29,9 +29,11 @@ def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
         ("plain_loop.py", ["--epochs=3"], "certified accuracy at l1 radius 0.5"),
         ("fine_tuning.py", ["--epochs=3", "--more-epochs=1"], "fine-tuned    SplitNoise(lam=1.5)"),
         ("denoised_smoothing.py", ["--epochs=1"], "weights of the classifier unchanged: True"),
+        ("paper_figures.py", ["2", "3", "6", "--images=5", "--epochs=1", "--output={output}"], "figure_6.png"),
     ],
 )
-def test_examples_of_training_run(script, arguments, shown):
+def test_smaller_runs_of_the_other_examples(script, arguments, shown, tmp_path):
+    arguments = [argument.format(output=tmp_path) for argument in arguments]
     command = [sys.executable, EXAMPLES / script, "--samples=50", *arguments]
     assert shown in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

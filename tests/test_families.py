@@ -21,7 +21,7 @@ from smoothcert import (
 from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
 
-from .models import Rule, steps
+from .models import Rule, all_offsets, steps
 
 ALL = [
     UniformNoise(0.7),
@@ -84,6 +84,51 @@ def test_the_mixtures_overlap_is_that_of_its_parts():
             for w, p in zip((0.25, 0.75), parts, strict=True)
         )
         assert noise.overlap(np.array(dx) / 4) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("lams", [(0.5, 1.0), (0.375, 1.0)])
+def test_two_inputs_share_at_least_the_mixtures_overlap(lams):
+    """All outcomes on a small lattice; parts on the same half-lattice share even more."""
+    weights, levels = (0.25, 0.75), 4
+    noise = UniformMixtureNoise(lams, weights, levels=levels)
+    points = list(itertools.product(range(levels + 1), repeat=2))
+    mass = {}
+    for x in points:
+        table = mass[x] = {}
+        for part, weight in zip(noise.parts, weights, strict=True):
+            offsets = all_offsets(part, 2)
+            out = np.empty(offsets.shape)
+            part.displace(np.array(x), offsets, out)
+            for row in np.rint(out * 4 * levels).astype(int):
+                key = row.tobytes()
+                table[key] = table.get(key, 0) + weight / len(offsets)
+    gaps = []
+    for x, y in itertools.combinations(points, 2):
+        shared = sum(min(p, mass[y].get(key, 0)) for key, p in mass[x].items())
+        gaps.append(shared - noise.overlap(np.abs(np.array(x) - y) / levels))
+    assert min(gaps) >= -1e-12
+    if noise.parts[0].n_offsets % 2 != noise.parts[1].n_offsets % 2:
+        assert max(gaps) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("noise", "law"), [(GaussianNoise(0.3), stats.norm(0.5, 0.3)), (LaplaceNoise(0.3), stats.laplace(0.5, 0.3))]
+)
+def test_samplers_follow_their_law(noise, law):
+    out = np.empty((20_000, 2))
+    noise.perturb(np.full(2, 0.5), np.random.default_rng(0), out)
+    assert stats.kstest(out.ravel(), law.cdf).pvalue > 1e-4
+    assert abs(np.corrcoef(out.T)[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("strategy", [LipschitzRadius(), BoxRadius(), GreedyRadius()])
+@pytest.mark.parametrize(
+    "family", [UniformNoise, SplitNoise, GaussianNoise, lambda lam: UniformMixtureNoise([lam, 2 * lam], [0.5, 0.5])]
+)
+def test_wider_noise_certifies_more(strategy, family):
+    x = np.random.default_rng(0).random(60)
+    radii = [radius(strategy, family(width), 0.9, 0.1, x) for width in (0.2, 0.5, 0.8, 1.0, 2.0, 5.0)]
+    assert radii == sorted(radii)
 
 
 def test_the_mixture_draws_one_width_for_all_features():
@@ -206,11 +251,6 @@ def test_strategies_in_order_and_monotone(noise):
         assert (np.diff(finite) >= -1e-12).all()
     limited = GreedyRadius(max_change=0.3, max_features=5).radii(noise, p_a, 1 - p_a, x, 1 - x)
     assert (limited >= greedy).all()
-
-
-def test_wider_gaussian_noise_certifies_more():
-    radii = [radius(BoxRadius(), GaussianNoise(s), 0.9, 0.1, np.full(50, 0.5)) for s in (0.1, 0.5, 1, 2)]
-    assert radii == sorted(radii)
 
 
 def test_mixture_of_one_is_uniform_noise():
