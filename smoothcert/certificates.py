@@ -121,6 +121,8 @@ class Certificates(_Rows):
         Probability, for each input, that its certificate is wrong.
     norm : float
         Norm of the radii.
+    threat : str, default="every perturbation"
+        The perturbations that the radii speak of, where a strategy limits them.
 
     Examples
     --------
@@ -140,12 +142,13 @@ class Certificates(_Rows):
     p_b: FloatArray
     alpha: float
     norm: float
+    threat: str = "every perturbation"
 
     def __repr__(self) -> str:
         median = np.median(self.radii[~self.abstained]) if not self.abstained.all() else np.nan
         return (
             f"Certificates({len(self)} inputs, {int(self.abstained.sum())} abstained, median l{self.norm:g} radius of "
-            f"the others {median:.4g}, alpha={self.alpha:g})"
+            f"the others {median:.4g} against {self.threat}, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

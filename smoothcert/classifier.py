@@ -329,6 +329,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             p_b=p_b,
             alpha=0.0 if exact else self.alpha,
             norm=strategy.norm,
+            threat=strategy.threat,
         )
 
     def _validate(self, X: Any, **targets: Any) -> Any:

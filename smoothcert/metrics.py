@@ -77,10 +77,10 @@ def certified_accuracy_envelope(y: ArrayLike, certificates: Sequence[Certificate
     Raises
     ------
     ValueError
-        If the certificates are in several norms, or there are none.
+        If the certificates are in several norms or against different perturbations, or there are none.
     """
-    norms = sorted({one.norm for one in certificates})
-    if len(norms) != 1:
-        raise ValueError(f"certificates must share one norm, got {norms}: their radii cannot be compared.")
+    kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates})
+    if len(kinds) != 1:
+        raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
     best = np.max([certified_accuracy_score(y, one, radius) for one in certificates], axis=0)
     return float(best) if best.ndim == 0 else best

@@ -29,6 +29,11 @@ class RadiusStrategy(BaseEstimator, ABC):
     #: Whether the strategy relies on the box; not every noise has a certificate that does.
     uses_box: bool = True
 
+    @property
+    def threat(self) -> str:
+        """The perturbations that a radius speaks of."""
+        return "every perturbation"
+
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
         norms = [norm for norm in noise.norms if norm == 1 or not self.uses_box]
@@ -166,6 +171,13 @@ class GreedyRadius(RadiusStrategy):
         if self.max_features is not None:
             check_count("max_features", self.max_features)
         self._limits()
+
+    @property
+    def threat(self) -> str:
+        """The perturbations that a radius speaks of: those that respect the limits."""
+        limits = {"max_change": self.max_change, "max_features": self.max_features}
+        given = ", ".join(f"{name}={limit!r}" for name, limit in limits.items() if limit is not None)
+        return f"perturbations with {given}" if given else super().threat
 
     def _limits(self) -> list[FloatArray]:
         """Return the limits downwards and upwards, as numbers or flat arrays."""

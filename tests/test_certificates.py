@@ -37,7 +37,8 @@ def test_certificates_unpack_and_slice(certificates):
 
 
 def test_summaries(certificates):
-    assert repr(certificates) == "Certificates(4 inputs, 1 abstained, median l1 radius of the others 2, alpha=0.001)"
+    shown = "4 inputs, 1 abstained, median l1 radius of the others 2 against every perturbation, alpha=0.001"
+    assert repr(certificates) == f"Certificates({shown})"
     assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
     counts = np.array([[3, 1]])
     votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
@@ -81,10 +82,13 @@ def test_envelope_is_the_best_at_each_radius_and_refuses_mixed_norms(certificate
     best = certified_accuracy_envelope(y, [certificates, other], [0.3, 0.8, 1.0])
     np.testing.assert_array_equal(best, [0.75, 0.75, 0.5])
     assert certified_accuracy_envelope(y, [certificates], 0) == 0.75
-    with pytest.raises(ValueError, match=r"certificates must share one norm, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"certificates must be of one kind, got \['l1 against every .*', 'l2 against"):
         certified_accuracy_envelope(y, [certificates, dataclasses.replace(certificates, norm=2)], 0)
-    with pytest.raises(ValueError, match="certificates must share one norm"):
+    with pytest.raises(ValueError, match="certificates must be of one kind"):
         certified_accuracy_envelope(y, [], 0)
+    limited = dataclasses.replace(certificates, threat="perturbations with max_features=2")
+    with pytest.raises(ValueError, match=r"must be of one kind, got .*max_features=2"):
+        certified_accuracy_envelope(y, [certificates, limited], 0)
 
 
 def test_certified_accuracy_of_something_else(certificates):

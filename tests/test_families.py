@@ -360,6 +360,14 @@ def test_norms_travel_with_the_certificates():
     assert found[np.inf] == pytest.approx(found[2] / 2)
 
 
+def test_limits_travel_with_the_certificates():
+    clf = SmoothedClassifier.from_pretrained(Rule(steps([0.9])).fit(None, None), [0, 1], UniformNoise(), random_state=0)
+    assert clf.certify([[0.2, 0.5]]).threat == "every perturbation"
+    limited = clf.set_params(radius=GreedyRadius(max_change=0.1, max_features=1)).certify([[0.2, 0.5]])
+    assert limited.threat == "perturbations with max_change=0.1, max_features=1"
+    assert limited.threat in repr(limited)
+
+
 def test_immovable_features_do_not_share_the_budget_of_linf():
     channel = NoisyChannel(Box.from_bounds(([0, 0, 5], [1, 1, 5])), UniformNoise(2.0), (3,))
     down, up = channel.room(np.array([[0.5, 0.5, 5.0]]))
