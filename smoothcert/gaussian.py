@@ -75,6 +75,11 @@ class GaussianNoise(FloatNoise):
         self.sigma = sigma
         self.levels = levels
 
+    @classmethod
+    def from_sigma(cls, sigma: float, levels: int | str = "auto") -> Self:
+        """Build the noise of this standard deviation, as for the other families."""
+        return cls(sigma=check_positive("sigma", sigma), levels=levels)
+
     def check(self) -> None:
         """Raise a ValueError if ``sigma`` or ``levels`` is out of range."""
         sigma = check_positive("sigma", self.sigma)

@@ -63,6 +63,7 @@ def test_laplace_is_the_historical_formula():
         found = radius(LipschitzRadius(), LaplaceNoise(b=0.7), p_a, 1 - p_a, [0.5])
         assert found == pytest.approx(-0.7 * np.log(2 * (1 - p_a)))
     assert LaplaceNoise.from_sigma(2.0).sigma == pytest.approx(2)
+    assert GaussianNoise.from_sigma(2.0).sigma == 2
 
 
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
