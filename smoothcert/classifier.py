@@ -55,8 +55,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
-        Confidence bound on probabilities. The randomised one is wrong with probability exactly alpha, where the other
-        two are wrong less often.
+        Confidence bound on probabilities. The randomised one spends its level in full, where the other two are wrong
+        less often; for a share of unanimous votes as small as that level it claims certainty, an infinite radius for
+        Gaussian and Laplace noise.
     alpha : float, default=0.001
         Probability, for each input, that its certificate is wrong.
     n_selection : int, default=256
@@ -437,7 +438,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             X,
             seed=seed,
             stage=stage,
-            n=self.noise_.n_outcomes or check_count(name, getattr(self, name)),
+            n=check_count(name, getattr(self, name)) if self.noise_.n_outcomes is None else self.noise_.n_outcomes,
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             verbose=self.verbose,

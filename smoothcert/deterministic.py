@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,11 @@ class DeterministicSplitNoise(SplitNoise):
         self.lam = lam
         self.levels = levels
         self.seed = seed
+
+    @classmethod
+    def from_sigma(cls, sigma: float, levels: int | str = 255) -> Self:
+        """Build the noise whose split points have this standard deviation: lam = sqrt(3) sigma."""
+        return super().from_sigma(sigma, levels)
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is out of range."""

@@ -117,7 +117,10 @@ class GaussianNoise(FloatNoise):
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return (sigma/2 (Phi^-1(p_a) - Phi^-1(p_b)))^2, the square of the l2 radius."""
-        return (self.sigma / 2 * (ndtri(p_a) - ndtri(p_b))) ** 2
+        upper, lower = ndtri(p_a), ndtri(p_b)
+        finite = np.isfinite(upper) & np.isfinite(lower)
+        lead = np.where(finite, _lead(upper, lower), np.inf)
+        return (self.sigma / 2 * lead) ** 2
 
     def cost(self, z: Any) -> Any:
         """Return z^2: the cost of a perturbation is its squared l2 norm."""
@@ -187,7 +190,9 @@ class LaplaceNoise(FloatNoise):
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return the larger of the two bounds on r/b."""
         with np.errstate(divide="ignore"):
-            return np.maximum(-np.log1p(-(p_a - p_b)), (np.log(p_a) - np.log(p_b)) / 2)
+            upper, lower = np.log(p_a), np.log(p_b)
+            half = np.where(np.isfinite(lower), _lead(upper, lower) / 2, np.inf)
+            return np.maximum(-np.log1p(-(p_a - p_b)), half)
 
     def cost(self, z: Any) -> Any:
         """Return z/b."""
@@ -196,3 +201,10 @@ class LaplaceNoise(FloatNoise):
     def inverse_cost(self, spent: Any) -> Any:
         """Return b times the cost."""
         return self.b * np.asarray(spent)
+
+
+def _lead(upper: Any, lower: Any) -> Any:
+    """Return the difference of two quantiles or logarithms, less what cancellation may have left in it."""
+    with np.errstate(invalid="ignore"):
+        error = 8 * np.finfo(np.float64).eps * (np.abs(upper) + np.abs(lower))
+        return np.maximum(upper - lower - error, 0.0)

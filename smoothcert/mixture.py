@@ -54,6 +54,16 @@ class UniformMixtureNoise(LatticeNoise):
         return [UniformNoise(lam, self.levels) for lam in self.lams]
 
     @property
+    def allows_closed_form(self) -> bool:
+        """Whether lam > 1/2 for every part: the overlap with a narrower one ends before a full move does."""
+        return all(part.allows_closed_form for part in self.parts)
+
+    def _edges(self) -> FloatArray:
+        """Cumulative probabilities of the parts; the last part gets what rounding leaves."""
+        inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
+        return np.concatenate([[0.0], inner, [1.0]])
+
+    @property
     def lam(self) -> float:  # type: ignore[override]
         """The largest half-width."""
         return float(max(self.lams))
@@ -82,7 +92,7 @@ class UniformMixtureNoise(LatticeNoise):
 
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Draw the width of each row, then its offsets."""
-        parts, edges = self.parts, np.cumsum(self.weights)[:-1]
+        parts, edges = self.parts, self._edges()[1:-1]
         points = np.broadcast_to(points, out.shape)
         for i in range(len(out)):
             part = parts[np.searchsorted(edges, rng.random(), side="right")]
@@ -96,7 +106,7 @@ class UniformMixtureNoise(LatticeNoise):
         """Return the overlap after moving features by ``moves``, shape (..., n_features)."""
         lams = np.array([part.effective_lam for part in self.parts])
         each = np.prod(np.maximum(1 - moves[..., None] / (2 * lams), 0.0), axis=-2)
-        return each @ np.asarray(self.weights, dtype=np.float64)
+        return np.sum(each * np.diff(self._edges()), axis=-1)
 
     def cost(self, z: Any) -> Any:
         """Return -ln of the overlap after moving one feature by ``z``."""
@@ -116,9 +126,9 @@ class UniformMixtureNoise(LatticeNoise):
         least = np.exp(-budget) * (1 + slack) + slack
         reach = largest(reach, reach.shape[1])
         lams = np.array([part.effective_lam for part in self.parts])
-        weights = np.asarray(self.weights, dtype=np.float64)
+        weights = np.diff(self._edges())
         kept = np.cumprod(np.maximum(1 - reach[..., None] / (2 * lams), 0.0), axis=1)
-        full = kept @ weights > least[:, None]
+        full = np.sum(kept * weights, axis=-1) > least[:, None]
 
         covered = np.sum(reach, axis=1, where=full)
         n_full = full.sum(axis=1)
@@ -128,7 +138,7 @@ class UniformMixtureNoise(LatticeNoise):
         end = np.where(full.all(axis=1), 0.0, reach[np.arange(len(reach)), np.minimum(n_full, reach.shape[1] - 1)])
 
         def affordable(z: FloatArray) -> NDArray[np.bool_]:
-            return (start * np.maximum(1 - z[:, None] / (2 * lams), 0.0)) @ weights > least
+            return np.sum(start * np.maximum(1 - z[:, None] / (2 * lams), 0.0) * weights, axis=-1) > least
 
         rest = _bisect(affordable, np.zeros(len(budget)), end)
         return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))

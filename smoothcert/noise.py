@@ -57,6 +57,11 @@ class Noise(BaseEstimator, ABC):
         """How far two real inputs can drift apart, per feature, on the way to their points."""
 
     @property
+    def allows_closed_form(self) -> bool:
+        """Whether part of a full move costs no more than that part of its price: cost is convex and finite up to 1."""
+        return True
+
+    @property
     def n_outcomes(self) -> int | None:
         """Number of outcomes that are all evaluated, or None for noise that is sampled."""
         return None
@@ -136,6 +141,11 @@ class LatticeNoise(Noise):
         return math.floor(2 * float(self.lam) * self.q)
 
     @property
+    def allows_closed_form(self) -> bool:
+        """Whether lam > 1/2 (Proposition 2.5)."""
+        return self.effective_lam > 0.5
+
+    @property
     def effective_lam(self) -> float:
         """The half-width after rounding to the lattice, L / (2q): the one that certificates use."""
         return self.n_offsets / (2 * self.q)
@@ -145,7 +155,7 @@ class LatticeNoise(Noise):
         lam = check_positive("lam", self.lam)
         check_levels(self.levels)
         least, most = 0.5 / self.q, 2.0**61 / self.q
-        if not least <= lam <= most:
+        if not least <= lam <= most or self.n_offsets < 1:
             raise ValueError(
                 f"lam must lie between {least:g} (half a lattice step) and {most:g} at levels={self.levels!r}, got "
                 f"{self.lam!r}."

@@ -118,7 +118,7 @@ class BoxRadius(RadiusStrategy):
     def check(self, noise: Noise) -> None:
         """Raise a ValueError also if the closed form is asked for where it does not exist."""
         super().check(noise)
-        if check_bool("closed_form", self.closed_form) and not np.isfinite(noise.cost(1.0)):
+        if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import mpmath
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,6 +10,7 @@ from scipy.optimize import brentq
 
 from smoothcert import (
     BoxRadius,
+    DeterministicSplitNoise,
     GaussianNoise,
     GreedyRadius,
     LaplaceNoise,
@@ -427,3 +429,61 @@ def test_max_change_must_fit_the_features():
 def test_bad_parameters(noise, message):
     with pytest.raises(ValueError, match=message):
         noise.check()
+
+
+# What a review found
+
+
+def test_closed_form_needs_every_part_of_a_mixture_to_be_wide():
+    noise = UniformMixtureNoise([0.25, 2.0], [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"closed_form=True\) needs lam > 1/2"):
+        BoxRadius(closed_form=True).check(noise)
+    rng = np.random.default_rng(0)
+    x, p_a = rng.random((200, 9)), rng.uniform(0.51, 0.99, 200)
+    wide = UniformMixtureNoise([0.6, 2.0], [0.5, 0.5])
+    closed, exact = (BoxRadius(closed_form=c).radii(wide, p_a, 1 - p_a, x, 1 - x) for c in (True, False))
+    assert (closed <= exact + 1e-12).all()
+
+
+def test_mass_that_is_never_drawn_is_no_overlap():
+    noise = UniformMixtureNoise([1.0, 1.0], [1.0, 9e-10])
+    noise.check()
+    assert radius(GreedyRadius(max_features=9), noise, 0.9, 0.1, np.zeros(9)) <= 0.8
+    assert radius(LipschitzRadius(), noise, 0.9, 0.1, np.zeros(9)) <= 0.8
+
+
+def test_radii_of_a_mixture_do_not_depend_on_the_other_inputs():
+    rng = np.random.default_rng(0)
+    x, p_a = rng.random((57, 41)), rng.uniform(0.51, 0.99, 57)
+    noise = UniformMixtureNoise([0.3, 1.0, 4.0], [0.2, 0.5, 0.3])
+    for strategy in (LipschitzRadius(), BoxRadius(), GreedyRadius()):
+        together = strategy.radii(noise, p_a, 1 - p_a, x, 1 - x)
+        alone = [radius(strategy, noise, p, 1 - p, row) for p, row in zip(p_a, x, strict=True)]
+        np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-9, 1e-12])
+def test_gaussian_radius_is_rounded_down_where_probabilities_are_close(gap):
+    mpmath.mp.dps = 40
+    rng = np.random.default_rng(0)
+    for p_b in rng.uniform(0.01, 0.49, 20):
+        p_a = p_b + gap
+        quantiles = [mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(float(p)) - 1) for p in (p_a, p_b)]
+        exact = (quantiles[0] - quantiles[1]) / 2
+        assert radius(LipschitzRadius(norm=2), GaussianNoise(1.0), p_a, p_b, [0.5]) <= exact
+
+
+@pytest.mark.parametrize("levels", [49, 98, 103])
+def test_noise_without_outcomes_is_refused(levels):
+    noise = SplitNoise(0.5 / levels, levels=levels)
+    if noise.n_offsets < 1:
+        with pytest.raises(ValueError, match="lam must lie between"):
+            noise.check()
+    else:
+        noise.check()
+
+
+def test_deterministic_noise_from_sigma_is_valid():
+    noise = DeterministicSplitNoise.from_sigma(0.5)
+    noise.check()
+    assert noise.lam == pytest.approx(0.5 * 3**0.5)
