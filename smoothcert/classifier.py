@@ -166,8 +166,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         labels = np.asarray(classes)
         if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
             raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
-        classifier._settle(frozen, labels, Box.from_bounds(classifier.bounds), classifier._new_noise())
-        classifier._check_parameters(classifier.n_samples)
+        noise = classifier._new_noise()
+        classifier._check_parameters(classifier.n_samples, noise, labels)
+        classifier._settle(frozen, labels, Box.from_bounds(classifier.bounds), noise)
         return classifier
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
@@ -200,6 +201,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         box, noise = Box.from_bounds(self.bounds, X), self._new_noise()
         box.check(X)
+        self._check_parameters(self.n_samples, noise, classes)
         channel = NoisyChannel(box, noise, X.shape[1:])
         channel.points(X)
         if isinstance(self.estimator, FrozenEstimator):
@@ -218,7 +220,6 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             )
         self._settle(fitted, classes, box, noise)
         self.feature_shape_ = X.shape[1:]
-        self._check_parameters(self.n_samples)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -310,7 +311,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             votes = self._draw(X)
         else:
             self._check_votes(votes, X)
-        strategy = self._check_parameters(votes.n_samples)
+        strategy = self._check_parameters(votes.n_samples, self.noise_, self.classes_)
 
         top = votes.selected
         p_a, p_b = self._probabilities(votes, top, X)
@@ -348,14 +349,14 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             self.box_.warn_clipped(checked)
         return checked
 
-    def _check_parameters(self, n_samples: Any) -> RadiusStrategy:
+    def _check_parameters(self, n_samples: Any, noise: Noise, classes: NDArray[Any]) -> RadiusStrategy:
         """Raise a ValueError if a parameter of certification is invalid, and return the radius strategy."""
-        strategy = resolve_radius(self.radius, self.noise_)
+        strategy = resolve_radius(self.radius, noise)
         check_count("n_selection", self.n_selection)
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
         rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
-        n_classes = 1 if self.noise_.n_outcomes is not None else len(self.classes_)
+        n_classes = 1 if noise.n_outcomes is not None else len(classes)
         check_statistics(check_count("n_samples", n_samples), n_classes, **rule)
         return strategy
 
@@ -451,7 +452,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _draw(self, X: NDArray[Any]) -> VoteCounts:
         """Draw the votes of both stages for validated inputs."""
-        self._check_parameters(self.n_samples)
+        self._check_parameters(self.n_samples, self.noise_, self.classes_)
         channel, voter, seed = self._channel(X), self._voter(), self._call_seed()
         selection = self._sample(voter, channel, X, seed, SELECTION)
         exact = self.noise_.n_outcomes is not None
