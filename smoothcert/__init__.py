@@ -1,10 +1,11 @@
 """Certified l1 robustness by randomized smoothing, as a scikit-learn estimator."""
 
 from .box import Box
-from .certificates import Certificates, VoteCounts
+from .certificates import Certificates, Decisions, VoteCounts
 from .classifier import SmoothedClassifier
 from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
+from .inference import TorchInference
 from .metrics import certified_accuracy_envelope, certified_accuracy_score
 from .mixture import UniformMixtureNoise
 from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
@@ -18,6 +19,7 @@ __all__ = [
     "BoxRadius",
     "Certificates",
     "CleanTraining",
+    "Decisions",
     "DeterministicSplitNoise",
     "GaussianNoise",
     "GreedyRadius",
@@ -30,6 +32,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplitNoise",
     "StabilityTraining",
+    "TorchInference",
     "Training",
     "UniformMixtureNoise",
     "UniformNoise",

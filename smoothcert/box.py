@@ -118,17 +118,24 @@ class Box:
             unit /= np.where(self.width > 0, self.width, 1.0)
         return unit
 
+    @property
+    def to_raw(self) -> tuple[FloatArray | None, FloatArray | None]:
+        """What unit-box values are multiplied with and then added to, for raw units; None for what changes nothing."""
+        return (self.width if np.any(self.width != 1) else None, self.lo if np.any(self.lo != 0) else None)
+
     def to_raw_inplace(self, unit: NDArray[np.floating]) -> None:
         """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""
-        if np.any(self.width != 1):
-            unit *= self.width
-        if np.any(self.lo != 0):
-            unit += self.lo
+        width, lo = self.to_raw
+        if width is not None:
+            unit *= width.astype(unit.dtype)
+        if lo is not None:
+            unit += lo.astype(unit.dtype)
 
     def room(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up in the unit box; 0 where it is constant."""
-        movable = self.width > 0
-        return np.where(movable, unit, 0.0), np.where(movable, 1 - unit, 0.0)
+        if np.all(self.width > 0):
+            return unit, 1 - unit
+        return np.where(self.width > 0, unit, 0.0), np.where(self.width > 0, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
         """Bound on the floating-point error of `to_unit` for each feature of an input of this shape."""

@@ -116,13 +116,16 @@ class Certificates(_Rows):
     abstained : ndarray of bool, shape (n_inputs,)
         Where no class could be told ahead of the others.
     p_a, p_b : ndarray of float64, shape (n_inputs,)
-        Lower bound on the probability of the predicted class, upper bound on that of every other.
+        Lower bound on the probability of the predicted class, upper bound on that of every other. Where drawing
+        stopped early (``rtol``), their difference is what is bounded.
     alpha : float
         Probability, for each input, that its certificate is wrong.
     norm : float
         Norm of the radii.
     threat : str, default="every perturbation"
         The perturbations that the radii speak of, where a strategy limits them.
+    n_samples : ndarray of int64, shape (n_inputs,), optional
+        Estimation votes that were drawn for each input.
 
     Examples
     --------
@@ -143,6 +146,7 @@ class Certificates(_Rows):
     alpha: float
     norm: float
     threat: str = "every perturbation"
+    n_samples: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         median = np.median(self.radii[~self.abstained]) if not self.abstained.all() else np.nan
@@ -158,3 +162,56 @@ class Certificates(_Rows):
     def margin(self) -> FloatArray:
         """Lower bound on the lead of the predicted class, p_a - p_b."""
         return self.p_a - self.p_b
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decisions(_Rows):
+    """Decisions at a given radius: ``labels, robust = decisions``.
+
+    For each robust input: with probability at least 1 - alpha over the sampling, the smoothed classifier returns
+    ``labels[i]`` for every input within distance ``radius[i]``.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_inputs,)
+        Predicted labels.
+    robust : ndarray of bool, shape (n_inputs,)
+        Whether the radius is certified. False says that it was not shown, not that it is wrong.
+    n_samples : ndarray of int64, shape (n_inputs,)
+        Estimation votes that were drawn for each input.
+    radius : ndarray of float64, shape (n_inputs,)
+        In the unit box.
+    alpha : float
+        Probability, for each input, that its certificate is wrong.
+    norm : float
+        Norm of the radius.
+    threat : str, default="every perturbation"
+        The perturbations that the radius speaks of, where a strategy limits them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decisions = Decisions(
+    ...     labels=np.array(["cat", "dog"]), robust=np.array([True, False]), n_samples=np.array([48, 10_000]),
+    ...     radius=np.array([0.5, 0.5]), alpha=0.001, norm=1)
+    >>> labels, robust = decisions
+    >>> print((labels == np.array(["cat", "cat"])) & robust)
+    [ True False]
+    """
+
+    labels: NDArray[Any]
+    robust: NDArray[np.bool_]
+    n_samples: NDArray[np.int64]
+    radius: FloatArray
+    alpha: float
+    norm: float
+    threat: str = "every perturbation"
+
+    def __repr__(self) -> str:
+        return (
+            f"Decisions({len(self)} inputs, {int(self.robust.sum())} robust in l{self.norm:g} against {self.threat}, "
+            f"{self.n_samples.mean():.0f} votes each on average, alpha={self.alpha:g})"
+        )
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.labels, self.robust))

@@ -45,9 +45,11 @@ class NoisyChannel:
         self.noise.perturb(points, rng, out.reshape(len(out), -1))
         self.box.to_raw_inplace(out)
 
-    def enumerate(self, point: NDArray[Any], first: int, out: NDArray[np.floating]) -> None:
-        """Write the outcomes ``first`` and following of one point, in raw units, into ``out`` of shape (n, *shape)."""
-        self.noise.enumerate(point, first, out.reshape(len(out), -1))
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
+        self.noise.fill(points, keys, runs, out.reshape(len(out), -1))
         self.box.to_raw_inplace(out)
 
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:

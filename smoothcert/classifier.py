@@ -11,17 +11,20 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import check_count, check_shape, explain_invalid, sorted_unique
+from ._checks import check_count, check_not_negative, check_shape, explain_invalid, sorted_unique
+from .betting import looks
 from .bounds import check_statistics, class_probabilities, exact_probabilities
 from .box import Box
-from .certificates import Certificates, Origin, VoteCounts
+from .certificates import Certificates, Decisions, Origin, VoteCounts
 from .channel import NoisyChannel
+from .inference import TorchInference
 from .noise import Noise
-from .radius import RadiusStrategy, certified_radii
+from .radius import RadiusStrategy, certified_radii, required_probability
 from .resolve import describe, resolve, resolve_radius
+from .sequential import RadiusPrecision, RadiusTest
 from .stream import ESTIMATION, SELECTION, auxiliary, resolve_seed
 from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
-from .voting import fingerprints, sample_under_noise
+from .voting import Sampler, fingerprints
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
@@ -63,13 +66,19 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     n_selection : int, default=256
         Votes that choose the class.
     n_samples : int, default=10_000
-        Fresh votes that bound its probability.
+        Fresh votes that bound its probability; at most, where drawing may stop early.
+    rtol : float or None, default=None
+        None draws ``n_samples`` votes for every input. A number lets `certify` stop for an input once its radius is
+        within this share of the largest that it could still reach, as far as its votes tell. The bound is then an
+        anytime-valid one, by betting, on p_a - p_b, whatever ``bound`` says; p_b is 1 - p_a.
     batch_size : "auto" or int, default="auto"
         Rows of one call of the base model. It bounds the memory and does not change the noise.
     n_jobs : int or None, default=None
         Workers of `certify` and `predict`, through joblib.
     device : str, torch.device or None, default=None
         Where torch models run; they are moved there. None leaves them where they are.
+    inference : TorchInference or None, default=None
+        Reduced precision, memory layout and compilation of torch models when they vote.
     random_state : int, RandomState or None, default=None
         None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
         choosing the input. An int makes all results reproducible.
@@ -114,9 +123,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         alpha: float = 0.001,
         n_selection: int = 256,
         n_samples: int = 10_000,
+        rtol: float | None = None,
         batch_size: int | str = "auto",
         n_jobs: int | None = None,
         device: Any = None,
+        inference: TorchInference | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -130,9 +141,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         self.alpha = alpha
         self.n_selection = n_selection
         self.n_samples = n_samples
+        self.rtol = rtol
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device
+        self.inference = inference
         self.random_state = random_state
         self.verbose = verbose
 
@@ -285,8 +298,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             Raw inputs; clipped into the box.
         votes : VoteCounts, optional
             Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
-            ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes;
-            ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+            ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes, and
+            ``rtol`` has nothing to stop; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
 
         Returns
         -------
@@ -307,17 +320,20 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "estimator_")
         X = self._validate(X)
-        if votes is None:
-            votes = self._draw(X)
+        if votes is None and self.rtol is not None and self._sequential:
+            top, p_a, p_b, used = self._draw_until_precise(X)
         else:
-            self._check_votes(votes, X)
-        strategy = self._check_parameters(votes.n_samples, self.noise_, self.classes_)
+            if votes is None:
+                votes = self._draw(X)
+            else:
+                self._check_votes(votes, X)
+            self._check_parameters(votes.n_samples, self.noise_, self.classes_)
+            top, used = votes.selected, votes.estimation.sum(axis=1)
+            p_a, p_b = self._probabilities(votes, top, X)
 
-        top = votes.selected
-        p_a, p_b = self._probabilities(votes, top, X)
+        strategy = resolve_radius(self.radius, self.noise_)
         # Where nothing was sampled there is nothing to be unsure of: even a tie has its winner.
-        exact = self.noise_.n_outcomes is not None
-        certified = (p_a > p_b) | exact
+        certified = (p_a > p_b) | self._exact
         radii = np.full(len(X), np.nan)
         if len(self.classes_) == 1:
             radii[:] = np.inf
@@ -329,7 +345,65 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             abstained=~certified,
             p_a=p_a,
             p_b=p_b,
-            alpha=0.0 if exact else self.alpha,
+            alpha=0.0 if self._exact else self.alpha,
+            norm=strategy.norm,
+            threat=strategy.threat,
+            n_samples=used,
+        )
+
+    def certify_at(self, X: Any, radius: Any) -> Decisions:
+        """Decide whether inputs are certified at a given radius, with as few votes as that takes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+        radius : float or array-like of shape (n_inputs,)
+            At least 0, in units of the unit box and in the norm of the radius strategy.
+
+        Returns
+        -------
+        decisions : Decisions
+            For each input that is robust, with probability at least 1 - alpha over the sampling, the smoothed
+            classifier returns the label on the whole l1 ball of this radius around the input.
+
+        Raises
+        ------
+        ValueError
+            If X, ``radius`` or a parameter is invalid, or the base model answers with anything but one known class per
+            row.
+
+        Notes
+        -----
+        A sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024): votes are drawn until the evidence for
+        the radius suffices, until that is hopeless, or until ``n_samples`` are drawn. What the votes of an input decide
+        depends neither on other inputs nor on batches. ``bound`` is not used.
+        """
+        check_is_fitted(self, "estimator_")
+        X = self._validate(X)
+        target = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
+        if not (target >= 0).all():
+            raise ValueError(f"radius must be a number of at least 0, or one for each input, got {radius!r}.")
+        strategy = self._check_parameters(self.n_samples, self.noise_, self.classes_)
+        if self._sequential:
+            sampler = self._sampler(X)
+            selection = self._select(sampler)
+            rule = RadiusTest(
+                **self._rule(selection, X),
+                looks=looks(self.n_samples),
+                required=required_probability(strategy, sampler.channel, X, target),
+            )
+            counts = sampler.draw(ESTIMATION, self.n_samples, rule)
+            labels, robust, used, alpha = self.classes_[rule.top], rule.robust(counts), counts.sum(axis=1), self.alpha
+        else:
+            known = self.certify(X)
+            labels, robust, used, alpha = known.labels, known.radii >= target, known.n_samples, known.alpha
+        return Decisions(
+            labels=labels,
+            robust=robust,
+            n_samples=used,
+            radius=target,
+            alpha=alpha,
             norm=strategy.norm,
             threat=strategy.threat,
         )
@@ -355,6 +429,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_count("n_selection", self.n_selection)
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
+        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
+            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
+        if self.inference is not None:
+            self.inference.check()
         rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
         n_classes = 1 if noise.n_outcomes is not None else len(classes)
         check_statistics(check_count("n_samples", n_samples), n_classes, **rule)
@@ -381,6 +459,42 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             uniforms=auxiliary(votes.origin.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
 
+    def _draw_until_precise(
+        self, X: NDArray[Any]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Draw votes until radii are precise to ``rtol``; return classes, bounds and the votes used."""
+        strategy = self._check_parameters(self.n_samples, self.noise_, self.classes_)
+        sampler = self._sampler(X)
+        rule = RadiusPrecision(
+            **self._rule(self._select(sampler), X),
+            looks=looks(self.n_samples, growth=1.2),
+            rtol=float(self.rtol or 0.0),
+            strategy=strategy,
+            channel=sampler.channel,
+            X=X,
+        )
+        counts = sampler.draw(ESTIMATION, self.n_samples, rule)
+        return rule.top, *rule.probabilities(counts), counts.sum(axis=1)
+
+    def _rule(self, selection: NDArray[np.int64], X: NDArray[Any]) -> dict[str, Any]:
+        """Return what stopping rules share."""
+        return {
+            "selection": selection,
+            "top": selection.argmax(axis=1),
+            "rivals_apart": self.scheme == "multiclass" and len(self.classes_) > 2 and self.noise_.by_margin,
+            "alpha": self._level(self.n_samples, X),
+        }
+
+    @property
+    def _exact(self) -> bool:
+        """Whether all outcomes of the noise are evaluated."""
+        return self.noise_.n_outcomes is not None
+
+    @property
+    def _sequential(self) -> bool:
+        """Whether there is anything to stop early: votes that are sampled, for one of several classes."""
+        return not self._exact and len(self.classes_) > 1
+
     def _level(self, n_samples: int, X: NDArray[Any]) -> float:
         """Return what the noise's drawing leaves of alpha."""
         drawing = self.noise_.draw_error * n_samples * X[0].size
@@ -393,7 +507,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
-        make_voter(fitted, classes, self.device)
+        make_voter(fitted, classes, self.device, self.inference)
         self.estimator_ = fitted
         self.classes_ = classes
         self.box_ = box
@@ -428,39 +542,38 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         return NoisyChannel(self.box_, self.noise_, X.shape[1:])
 
     def _voter(self) -> Voter:
-        return make_voter(self.estimator_, self.classes_, self.device)
+        return make_voter(self.estimator_, self.classes_, self.device, self.inference)
 
-    def _sample(self, voter: Voter, channel: NoisyChannel, X: NDArray[Any], seed: int, stage: int) -> NDArray[np.int64]:
-        """Draw the votes of one stage."""
-        name = {SELECTION: "n_selection", ESTIMATION: "n_samples"}[stage]
-        return sample_under_noise(
-            voter,
-            channel,
-            X,
-            seed=seed,
-            stage=stage,
-            n=check_count(name, getattr(self, name)) if self.noise_.n_outcomes is None else self.noise_.n_outcomes,
+    def _sampler(self, X: NDArray[Any]) -> Sampler:
+        """Bind what votes for validated inputs depend on; None as ``random_state`` draws fresh entropy here."""
+        return Sampler(
+            voter=self._voter(),
+            channel=self._channel(X),
+            X=X,
+            seed=self._call_seed(),
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
 
+    def _select(self, sampler: Sampler) -> NDArray[np.int64]:
+        """Draw the votes that choose the class."""
+        return sampler.draw(SELECTION, self.noise_.n_outcomes or check_count("n_selection", self.n_selection))
+
     def _selection_votes(self, X: Any) -> NDArray[np.int64]:
         check_is_fitted(self, "estimator_")
-        X = self._validate(X)
-        return self._sample(self._voter(), self._channel(X), X, self._call_seed(), SELECTION)
+        return self._select(self._sampler(self._validate(X)))
 
     def _draw(self, X: NDArray[Any]) -> VoteCounts:
         """Draw the votes of both stages for validated inputs."""
         self._check_parameters(self.n_samples, self.noise_, self.classes_)
-        channel, voter, seed = self._channel(X), self._voter(), self._call_seed()
-        selection = self._sample(voter, channel, X, seed, SELECTION)
-        exact = self.noise_.n_outcomes is not None
+        sampler = self._sampler(X)
+        selection = self._select(sampler)
         return VoteCounts(
             selection=selection,
-            estimation=selection if exact else self._sample(voter, channel, X, seed, ESTIMATION),
-            inputs=fingerprints(channel, X),
-            origin=self._origin(voter, seed, X.shape[1:]),
+            estimation=selection if self._exact else sampler.draw(ESTIMATION, self.n_samples),
+            inputs=sampler.inputs,
+            origin=self._origin(sampler.voter, sampler.seed, X.shape[1:]),
         )
 
     def _origin(self, voter: Voter, seed: int, shape: tuple[int, ...]) -> Origin:

@@ -73,6 +73,15 @@ class DeterministicSplitNoise(SplitNoise):
         """Write the outcomes ``first`` and following of one point, shape (d,), into ``out``, shape (n, d)."""
         self._write(point, np.arange(first, first + len(out))[:, None], out)
 
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write the outcomes whose numbers are the samples'; keys do not matter."""
+        row = 0
+        for owner, first, count in runs.tolist():
+            self.enumerate(points[owner], first, out[row : row + count])
+            row += count
+
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write a random outcome of each row, for training."""
         self._write(points, rng.integers(self.n_offsets, size=(len(out), 1)), out)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ._checks import check_positive
 from .calculus import STEP_ERROR, largest
-from .noise import FloatArray, LatticeNoise, UniformNoise
+from .noise import FloatArray, LatticeNoise, Noise, UniformNoise
 
 #: Bisections that find a zero to the last bit of a float.
 BISECTIONS = 64
@@ -91,12 +91,17 @@ class UniformMixtureNoise(LatticeNoise):
             part.check()
 
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Draw the width of each row, then its offsets."""
-        parts, edges = self.parts, self._edges()[1:-1]
+        """Draw the width of each row, then the rows of each width together."""
+        chosen = np.searchsorted(self._edges()[1:-1], rng.random(len(out)), side="right")
         points = np.broadcast_to(points, out.shape)
-        for i in range(len(out)):
-            part = parts[np.searchsorted(edges, rng.random(), side="right")]
-            part.perturb(points[i], rng, out[i : i + 1])
+        for k, part in enumerate(self.parts):
+            rows = chosen == k
+            drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
+            part.perturb(points[rows], rng, drawn)
+            out[rows] = drawn
+
+    #: Samples are drawn in blocks by `perturb`.
+    fill = Noise.fill
 
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
         """Write the noisy copies of the widest part."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from . import philox, stream
 from ._checks import check_count, check_positive
 from .calculus import walk
 
@@ -35,6 +36,9 @@ class Noise(BaseEstimator, ABC):
 
     #: Norms in which `LipschitzRadius` has a certificate.
     norms: tuple[float, ...] = (1,)
+
+    #: Whether the budget depends on the margin p_a - p_b alone.
+    by_margin: bool = False
 
     #: Whether certificates can rely on the box: features are perturbed independently, and cost more the farther.
     uses_box: bool = True
@@ -79,6 +83,36 @@ class Noise(BaseEstimator, ABC):
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points``, shape (d,) or like ``out``, into ``out``, shape (n, d)."""
 
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples: what a row holds is a function of its input's key and the sample's number.
+
+        Parameters
+        ----------
+        points : ndarray of shape (n_inputs, d)
+        keys : ndarray of uint32, shape (n_inputs, 4)
+            From `stream.keys`.
+        runs : ndarray of int64, shape (n_runs, 3)
+            Input, first sample and number of samples of consecutive rows.
+        out : ndarray of shape (n_rows, d)
+
+        Notes
+        -----
+        Samples are drawn in blocks, each with a generator of its own, by `perturb`.
+        """
+        d, row = points.shape[1], 0
+        size = stream.block_size(d)
+        for owner, first, count in runs.tolist():
+            for block in range(first // size, -(-(first + count) // size)):
+                wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
+                target = out[row : row + wanted.stop - wanted.start]
+                drawn = target if len(target) == size else np.empty((size, d), dtype=out.dtype)
+                self.perturb(points[owner], stream.generator(keys[owner], block), drawn)
+                if drawn is not target:
+                    target[...] = drawn[wanted]
+                row += len(target)
+
     @abstractmethod
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return the total cost up to which class A at p_a stays ahead of every class at p_b."""
@@ -115,6 +149,7 @@ class LatticeNoise(Noise):
     """
 
     norms: tuple[float, ...] = (1, math.inf)
+    by_margin = True
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
         self.lam = lam
@@ -154,11 +189,11 @@ class LatticeNoise(Noise):
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
         lam = check_positive("lam", self.lam)
         check_levels(self.levels)
-        least, most = 0.5 / self.q, 2.0**61 / self.q
+        least, most = 0.5 / self.q, 2.0**31 / self.q - 1
         if not least <= lam <= most or self.n_offsets < 1:
             raise ValueError(
                 f"lam must lie between {least:g} (half a lattice step) and {most:g} at levels={self.levels!r}, got "
-                f"{self.lam!r}."
+                f"{self.lam!r}. A coarser lattice, such as levels=255 for 8-bit data, has room for wider noise."
             )
 
     def to_points(self, unit: FloatArray) -> NDArray[Any]:
@@ -170,9 +205,9 @@ class LatticeNoise(Noise):
             If ``levels`` is an int and an input lies off the lattice.
         """
         if not isinstance(self.levels, str):
-            return digital_points(unit, self.q).astype(self._integer)
+            return digital_points(unit, self.q).astype(np.uint32)
         points = unit * self.q
-        return np.rint(points, out=points).astype(self._integer)
+        return np.rint(points, out=points).astype(np.uint32)
 
     def to_unit(self, points: NDArray[Any]) -> FloatArray:
         """Return lattice points as unit-box values."""
@@ -184,13 +219,43 @@ class LatticeNoise(Noise):
         return 1 / self.q if isinstance(self.levels, str) else 0.0
 
     @property
-    def _integer(self) -> type[np.integer]:
-        return np.uint32 if self.n_offsets + self.q < 2**32 else np.int64
+    def fused(self) -> int | None:
+        """The fused kernels' number for this formula, or None for one that they do not know."""
+        return FUSED.get(type(self).displace) if type(self).fill is LatticeNoise.fill else None
 
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Draw unbiased offsets j in {0 .. L-1} and write the noisy copies into ``out``, shape (n, d)."""
-        offsets = rng.integers(self.n_offsets, size=out.shape, dtype=self._integer)
-        self.displace(points, offsets, out)
+        """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
+        points = np.atleast_2d(points)
+        keys = rng.integers(2**32, size=(len(points), 4), dtype=np.uint32)
+        copies = len(out) // len(points)
+        runs = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
+        self.fill(points, keys, runs, out)
+
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples, with unbiased offsets j in {0 .. L-1}; see `Noise.fill`.
+
+        The fused kernel does what `fill_plainly` does, where it knows the formula.
+        """
+        fused = self.fused
+        if fused is None or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
+            self.fill_plainly(points, keys, runs, out)
+            return
+        # Imported when needed: numba takes as long to import as scikit-learn.
+        from . import kernel
+
+        kernel.fill(fused, points, keys, runs, self.n_offsets, self.q, out)
+
+    def fill_plainly(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Do in NumPy what `fill` does: the reference, and the path of families with a ``displace`` of their own."""
+        row = 0
+        for owner, first, count in runs.tolist():
+            offsets = philox.offsets(keys[owner], first, count, points.shape[1], self.n_offsets)
+            self.displace(points[owner], offsets, out[row : row + count])
+            row += count
 
     @abstractmethod
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
@@ -232,10 +297,11 @@ class UniformNoise(LatticeNoise):
     """
 
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write (x_int + j + 1/2)/q - lam."""
-        out[...] = points + offsets
-        out += (1 - self.n_offsets) / 2
-        out /= self.q
+        """Write (x_int + j + 1/2)/q - lam, the half-integers in two steps that float32 rounds the same everywhere."""
+        real = out.dtype.type
+        out[...] = points + offsets.astype(np.int64) - self.n_offsets // 2
+        out += real(0.5 if self.n_offsets % 2 == 0 else 0.0)
+        out *= real(1 / self.q)
 
 
 class SplitNoise(LatticeNoise):
@@ -265,18 +331,19 @@ class SplitNoise(LatticeNoise):
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
         """Write the midpoint of the input's cell; for lam >= 1/2 that is (min(s, 1) + [x > s])/2, Theorem 2.10."""
         q, n_offsets = self.q, self.n_offsets
+        split = 2 * offsets.astype(np.int64) + 1
         if n_offsets >= q:
-            out[...] = offsets
-            out += 0.5
-            out *= 0.5 / q
-            np.minimum(out, 0.5, out=out)
-            out += (points > offsets) * out.dtype.type(0.5)
-            return
-        split = offsets + 0.5
-        below = (points.astype(np.int64) - offsets - 1) // n_offsets
-        low = np.maximum(split + below * n_offsets, 0)
-        high = np.minimum(split + (below + 1) * n_offsets, q)
-        out[...] = (low + high) / (2 * q)
+            out[...] = np.minimum(split, 2 * q) + np.where(points > offsets, 2 * q, 0)
+        else:
+            below = (points.astype(np.int64) - offsets - 1) // n_offsets
+            low = np.maximum(split + 2 * below * n_offsets, 0)
+            high = np.minimum(split + 2 * (below + 1) * n_offsets, 2 * q)
+            out[...] = low + high
+        out *= out.dtype.type(0.25 / q)
+
+
+#: Formulas that the fused kernel knows, with its numbers for them.
+FUSED = {UniformNoise.displace: 0, SplitNoise.displace: 1}
 
 
 def check_levels(levels: Any) -> None:

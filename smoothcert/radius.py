@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ._checks import check_bool, check_count
-from .calculus import STEP_ERROR, largest
+from .calculus import STEP_ERROR, bisect, covering, largest, walk_largest
 from .channel import NoisyChannel
 from .noise import Noise
 
 FloatArray = NDArray[np.float64]
 
 #: Values of the room to move that are held at once.
-ROOM_VALUES = 2**22
+ROOM_VALUES = 2**18
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -42,7 +43,6 @@ class RadiusStrategy(BaseEstimator, ABC):
             valid += ["BoxRadius()", "GreedyRadius()"] if noise.uses_box else []
             raise ValueError(f"radius={self!r} has no certificate for {noise!r}. Valid are {', '.join(valid)}.")
 
-    @abstractmethod
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
         """Compute certified radii in the unit box.
 
@@ -60,6 +60,15 @@ class RadiusStrategy(BaseEstimator, ABC):
         radii : ndarray of shape (n_inputs,)
             Rounded down; +inf where the whole box is certified.
         """
+        return self.within(noise, noise.budget(p_a, p_b), self.reach(noise, down, up))
+
+    def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
+        return np.maximum(down, up)
+
+    @abstractmethod
+    def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Compute radii from what the adversary may spend, shape (n_inputs,), and how far each feature can move."""
 
 
 class LipschitzRadius(RadiusStrategy):
@@ -86,11 +95,11 @@ class LipschitzRadius(RadiusStrategy):
     def __init__(self, norm: float = 1) -> None:
         self.norm = norm
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Spend the budget on one feature, or in l-inf in equal parts on all; see `RadiusStrategy.radii`."""
-        n_moved = (np.maximum(down, up) > 0).sum(axis=1) if self.norm == np.inf else np.ones(len(p_a))
+    def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Spend the budget on one feature, or in l-inf in equal parts on all that can move."""
+        n_moved = np.count_nonzero(reach, axis=1) if self.norm == np.inf else np.ones(len(reach))
         error = STEP_ERROR if noise.n_outcomes is None else 0.0
-        share = noise.budget(p_a, p_b) * (1 - error) / np.maximum(n_moved, 1)
+        share = budget * (1 - error) / np.maximum(n_moved, 1)
         return np.where(n_moved > 0, noise.inverse_cost(share) * (1 - error), np.inf)
 
 
@@ -121,14 +130,13 @@ class BoxRadius(RadiusStrategy):
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Walk over the features that can move, with reach 1 each; see `RadiusStrategy.radii`."""
-        budget = noise.budget(p_a, p_b)
+    def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Walk over the features that can move, with reach 1 each."""
         if self.closed_form:
             return budget / noise.cost(1.0) * (1 - STEP_ERROR)
-        reach = np.ceil(np.maximum(down, up))
         # Mathematically the walk is never shorter. The maximum keeps the strategies in order to the last bit.
-        return np.maximum(noise.walk(budget, reach), LipschitzRadius().radii(noise, p_a, p_b, down, up))
+        lipschitz = LipschitzRadius().within(noise, budget, reach)
+        return np.maximum(walk_largest(noise.walk, budget, np.ceil(reach)), lipschitz)
 
 
 class GreedyRadius(RadiusStrategy):
@@ -191,20 +199,30 @@ class GreedyRadius(RadiusStrategy):
             raise ValueError(f"{expected}, got {self.max_change!r}.")
         return flat
 
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Walk over the far faces that can be reached; see `RadiusStrategy.radii`."""
-        sides = []
-        for room, limit in zip((down, up), self._limits(), strict=True):
-            if limit.size not in (1, room.shape[1]):
-                raise ValueError(
-                    f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
-                )
-            # What may move at all may move one rounding farther on the lattice.
-            sides.append(np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0)))
-        reach = np.maximum(*sides)
-        if self.max_features is not None:
-            reach = largest(reach, self.max_features)
-        return np.maximum(noise.walk(noise.budget(p_a, p_b), reach), BoxRadius().radii(noise, p_a, p_b, down, up))
+    def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Return how far each feature can move within the limits: to its far face at most."""
+        if self.max_change is not None:
+            sides = zip((down, up), self._limits(), strict=True)
+            down, up = (self._limited(noise, room, limit) for room, limit in sides)
+        reach = super().reach(noise, down, up)
+        return reach if self.max_features is None else largest(reach, self.max_features)
+
+    def _limited(self, noise: Noise, room: FloatArray, limit: FloatArray) -> FloatArray:
+        """Return the room in one direction within its limit."""
+        if limit.size not in (1, room.shape[1]):
+            raise ValueError(
+                f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
+            )
+        # What may move at all may move one rounding farther on the lattice.
+        return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
+
+    def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Walk over the reaches, or as in the box, should rounding make that longer."""
+
+        def walk(budget: FloatArray, reach: FloatArray) -> FloatArray:
+            return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))
+
+        return walk_largest(walk, budget, reach)
 
 
 def certified_radii(
@@ -217,7 +235,7 @@ def certified_radii(
     strategy : RadiusStrategy
     channel : NoisyChannel
     X : ndarray of shape (n_inputs, *shape)
-        Raw inputs; the room of a few is computed at a time.
+        Raw inputs.
     p_a, p_b : ndarray of shape (n_inputs,)
         As in `RadiusStrategy.radii`.
 
@@ -227,8 +245,60 @@ def certified_radii(
         At least 0.
     """
     radii = np.empty(len(X))
+    budget = channel.noise.budget(p_a, p_b)
+    for rows, reach in _reaches(strategy, channel, X):
+        radii[rows] = strategy.within(channel.noise, budget[rows], reach)
+    return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
+
+
+def required_probability(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any], radius: Any) -> FloatArray:
+    """Return how likely the predicted class must be for a radius: the inverse of `certified_radii`.
+
+    Parameters
+    ----------
+    strategy : RadiusStrategy
+    channel : NoisyChannel
+        With noise that is sampled.
+    X : ndarray of shape (n_inputs, *shape)
+        Raw inputs.
+    radius : float or ndarray of shape (n_inputs,)
+        Radius asked for.
+
+    Returns
+    -------
+    p_a : ndarray of shape (n_inputs,)
+        The smallest probability, to within 1e-12 above it, at which ``certified_radii`` with ``p_b = 1 - p_a`` is at
+        least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
+    """
+    radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
+    found = np.empty(len(X))
+    rounding = channel.rounding(strategy.norm)
+    for rows, reach in _reaches(strategy, channel, X):
+        found[rows] = _required(strategy, channel.noise, reach, radius[rows], rounding)
+    return found
+
+
+def _required(
+    strategy: RadiusStrategy, noise: Noise, reach: FloatArray, radius: FloatArray, rounding: float
+) -> FloatArray:
+    """Return the required probabilities of a few inputs."""
+    if strategy.uses_box:
+        # Reaches beyond the radius, and some to spare, decide nothing.
+        reach = covering(reach, 2 * (radius + rounding) + 1)
+
+    def certifies(p_b: FloatArray) -> NDArray[np.bool_]:
+        return strategy.within(noise, noise.budget(1 - p_b, p_b), reach) - rounding >= radius
+
+    p_b = bisect(certifies, np.zeros(len(radius)), np.full(len(radius), 0.5), steps=40)
+    return np.where(radius <= 0, 0.5, np.where(certifies(p_b), 1 - p_b, np.inf))
+
+
+def _reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield a few raw inputs at a time, and how far their features can move."""
+    # Freed at once, this makes glibc keep as much for reuse. It would hand the memory of each chunk back to the system,
+    # and getting it again takes longer than all that is computed in it.
+    np.empty(4 * ROOM_VALUES)
     size = max(1, ROOM_VALUES // channel.n_features)
     for start in range(0, len(X), size):
         rows = slice(start, start + size)
-        radii[rows] = strategy.radii(channel.noise, p_a[rows], p_b[rows], *channel.room(X[rows]))
-    return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
+        yield rows, strategy.reach(channel.noise, *channel.room(X[rows]))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-#: Samples that share one counter block; the unit in which votes are drawn.
-BLOCK = 128
+#: Samples that share one generator, at most, and values.
+BLOCK, BLOCK_VALUES = 128, 2**16
 
 #: The stages of Algorithm 1: votes that choose the class, and fresh votes that bound its probability.
 SELECTION, ESTIMATION = 0, 1
@@ -41,23 +41,30 @@ def resolve_seed(random_state: Any) -> int:
         ) from error
 
 
-def digest(point: NDArray[Any]) -> bytes:
-    """Fingerprint of one point, the same whatever integer type it comes in."""
-    plain = np.ascontiguousarray(point, dtype="<f8" if point.dtype.kind == "f" else "<i8")
-    return blake2b(plain.tobytes(), digest_size=16).digest()
+def digests(points: NDArray[Any]) -> NDArray[np.uint8]:
+    """Fingerprints of points, the same whatever integer type they come in; shape (n_inputs, 16)."""
+    plain = np.ascontiguousarray(points, dtype="<f8" if points.dtype.kind == "f" else "<i8")
+    hashes = b"".join(blake2b(row, digest_size=16).digest() for row in plain)
+    return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 16)
 
 
-def generator(seed: int, point_digest: bytes, stage: int, block: int) -> np.random.Generator:
-    """Return the generator of the noise of samples ``block * BLOCK`` and on, for one input and stage.
-
-    Philox is counter-based: the key hashes (seed, input, stage), the counter holds the block. The block sits in the
-    counter's second word, so that 2**64 draws fit between two blocks.
-    """
-    word = seed.to_bytes(16, "little") + point_digest + stage.to_bytes(2, "little")
-    key = np.frombuffer(blake2b(word, digest_size=16).digest(), dtype="<u8")
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, block, 0, 0]))
+def keys(seed: int, digests: NDArray[np.uint8], stage: int) -> NDArray[np.uint32]:
+    """Return the key of each input's stream: a hash of (seed, input, stage), shape (n_inputs, 4)."""
+    start, end = seed.to_bytes(16, "little"), stage.to_bytes(2, "little")
+    hashes = b"".join(blake2b(start + row.tobytes() + end, digest_size=16).digest() for row in digests)
+    return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
 
 
-def auxiliary(seed: int, inputs: NDArray[np.uint8]) -> NDArray[np.float64]:
+def block_size(n_features: int) -> int:
+    """Return how many samples of noise that is not on a lattice are drawn together: a power of two."""
+    return int(min(BLOCK, 2 ** max(0, (BLOCK_VALUES // n_features).bit_length() - 1)))
+
+
+def generator(key: NDArray[np.uint32], block: int) -> np.random.Generator:
+    """Return NumPy's Philox for one block of samples: the block sits in the counter's second word, of 64 bits."""
+    return np.random.Generator(np.random.Philox(key=key.view(np.uint64), counter=[0, block, 0, 0]))
+
+
+def auxiliary(seed: int, digests: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return two uniform numbers for each input's fingerprint, independent of its votes; shape (n_inputs, 2)."""
-    return np.array([generator(seed, row.tobytes(), AUXILIARY, 0).random(2) for row in inputs])
+    return np.array([generator(key, 0).random(2) for key in keys(seed, digests, AUXILIARY)])

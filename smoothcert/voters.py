@@ -20,6 +20,8 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from .inference import TorchInference
+
 
 def unwrap(estimator: Any) -> Any:
     """Return the model inside a FrozenEstimator, or the estimator itself."""
@@ -61,7 +63,9 @@ def check_base_model(estimator: Any) -> None:
     )
 
 
-def make_voter(estimator: Any, classes: NDArray[Any], device: Any = None) -> Voter:
+def make_voter(
+    estimator: Any, classes: NDArray[Any], device: Any = None, inference: TorchInference | None = None
+) -> Voter:
     """Build the voter for a fitted base model whose labels are ``classes``.
 
     Raises
@@ -73,10 +77,12 @@ def make_voter(estimator: Any, classes: NDArray[Any], device: Any = None) -> Vot
     """
     model = unwrap(estimator)
     if is_module(model):
-        return TorchVoter(model, len(classes), device)
+        return TorchVoter(model, len(classes), device, inference)
     if is_net(model):
         check_is_fitted(model, "module_")
-        return TorchVoter(model.module_, len(classes), device)
+        return TorchVoter(model.module_, len(classes), device, inference)
+    if inference is not None:
+        raise ValueError(f"inference={inference!r} is for torch models, got a {_name(model)}. Use inference=None.")
     if hasattr(model, "fit"):
         check_is_fitted(model)
     return SklearnVoter(model, classes)
@@ -134,6 +140,7 @@ class SklearnVoter(Voter):
         self.classes = classes
         self.n_classes = len(classes)
         self.order = np.argsort(classes, kind="stable")
+        self.sorted = classes[self.order]
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -143,13 +150,17 @@ class SklearnVoter(Voter):
                 f"The base model {_name(self.estimator)} must return one label per row, shape ({len(batch)},), but "
                 f"returned shape {labels.shape}. Nothing was certified."
             )
-        unseen = ~np.isin(labels, self.classes)
+        try:
+            place = np.minimum(np.searchsorted(self.sorted, labels), self.n_classes - 1)
+            unseen = self.sorted[place] != labels
+        except TypeError:
+            unseen = ~np.isin(labels, self.classes)
         if unseen.any():
             raise ValueError(
                 f"The base model {_name(self.estimator)} returned the label {labels[unseen][0]!r}, which is not among "
                 f"the classes {self.classes.tolist()!r}. Nothing was certified."
             )
-        return self.order[np.searchsorted(self.classes, labels, sorter=self.order)]
+        return self.order[place]
 
     def fingerprint(self) -> str:
         """Hash the fitted estimator."""
@@ -171,10 +182,7 @@ class TorchVoter(Voter):
     logit by less than 2**-14 of its size.
     """
 
-    dtype = np.float32
-    batch_values = 2**19
-
-    def __init__(self, module: Any, n_classes: int, device: Any = None) -> None:
+    def __init__(self, module: Any, n_classes: int, device: Any = None, inference: Any = None) -> None:
         import torch
 
         for part in module.modules():
@@ -187,29 +195,61 @@ class TorchVoter(Voter):
         tensors = [*module.parameters(), *module.buffers()]
         self.module = module
         self.n_classes = n_classes
-        self.device = torch.device(device) if device is not None else (tensors[0].device if tensors else "cpu")
+        self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+        self.dtype = np.float64 if self.precision == torch.float64 else np.float32
+        self.batch_values = 2**19 if self.device.type == "cpu" else 2**24
+        self.inference = inference or TorchInference()
+        self.forward: Any = None
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
         import torch
 
+        rows = torch.from_numpy(batch)
         with torch.inference_mode():
-            rows = torch.from_numpy(batch).to(self.device, self.precision)
-            # A module may change its input in place, and near ties are asked about again.
-            logits = self._logits(rows.clone())
-            votes = logits.argmax(dim=1)
-            if self.n_classes > 1:
-                first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-                near = first - second <= NEAR_TIE * (1 + first.abs())
-                for row in near.nonzero().flatten().tolist():
-                    votes[row] = self._logits(rows[row : row + 1]).argmax()
+            votes, doubtful = self.vote(rows.clone().to(self.device))
+            for row in doubtful.nonzero().flatten().tolist():
+                votes[row] = self.vote_alone(rows[row : row + 1].clone().to(self.device))
             return votes.cpu().numpy()
 
+    def vote(self, rows: Any) -> tuple[Any, Any]:
+        """Return the class index of each row, and which of them must be asked for again, alone.
+
+        Nothing here waits for an accelerator. The module may change ``rows`` in place.
+        """
+        import torch
+
+        with torch.inference_mode():
+            logits = self._logits(rows)
+            if self.n_classes == 1:
+                return torch.zeros(len(logits), dtype=torch.int64, device=self.device), logits[:, 0].isnan()
+            (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
+            # Written such that NaN is doubtful.
+            return votes[0], ~(first - second > NEAR_TIE * (1 + first.abs()))
+
+    def vote_alone(self, row: Any) -> int:
+        """Return the class index of one row.
+
+        Raises
+        ------
+        ValueError
+            If a logit is NaN.
+        """
+        import torch
+
+        with torch.inference_mode():
+            logits = self._logits(row)
+            if logits.isnan().any():
+                raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
+            return int(logits.argmax())
+
     def _logits(self, rows: Any) -> Any:
-        """Return the module's logits, one row of finite-or-infinite numbers per input."""
-        with explain_failure(self.module, tuple(rows.shape)):
-            logits = self.module(rows)
+        """Return the module's logits, one row per input."""
+        if self.forward is None:
+            self.forward = self.inference.prepare(self.module)
+        with explain_failure(self.module, tuple(rows.shape)), self.inference.context(self.device):
+            logits = self.forward(rows.to(self.precision))
         if isinstance(logits, tuple):
             logits = logits[0]
         shape = tuple(getattr(logits, "shape", ()))
@@ -219,8 +259,6 @@ class TorchVoter(Voter):
                 f"The base model {_name(self.module)} must return one logit per class, shape ({len(rows)}, "
                 f"{self.n_classes}), but returned {returned}. Nothing was certified."
             )
-        if logits.isnan().any():
-            raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
         return logits
 
     def fingerprint(self) -> str:
@@ -238,7 +276,11 @@ class TorchVoter(Voter):
                 if value is not None:
                     content.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
                     content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return f"{_name(self.module)} {content.hexdigest()}"
+        way = "" if repr(self.inference) == repr(TorchInference()) else f" {self.inference}"
+        return f"{_name(self.module)} {content.hexdigest()}{way}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"forward": None}
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -276,9 +318,11 @@ def explain_failure(module: Any, shape: tuple[int, ...]) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
         raise ValueError(
             f"The base model {_name(module)} failed on a batch of shape {shape}, the rows being noisy copies of inputs "
             f"of shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, "

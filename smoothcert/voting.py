@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -14,25 +15,33 @@ from tqdm.auto import tqdm
 from . import stream
 from ._checks import check_count
 from .channel import NoisyChannel
+from .polls import open_poll
 from .voters import Voter
 
 #: Batches that one task should fill at least, so that few of them are cut short by its end.
 BATCHES_PER_TASK = 16
 
+#: Values whose points are computed at once.
+POINT_VALUES = 2**20
 
-def sample_under_noise(
-    voter: Voter,
-    channel: NoisyChannel,
-    X: NDArray[Any],
-    *,
-    seed: int,
-    stage: int,
-    n: int,
-    batch_size: int | str = "auto",
-    n_jobs: int | None = None,
-    verbose: int = 0,
-) -> NDArray[np.int64]:
-    """Count the base model's votes on noisy copies of each input (Algorithm 1, SampleUnderNoise).
+
+class StoppingRule(Protocol):
+    """Decides after how many votes an input has enough of them."""
+
+    @property
+    def looks(self) -> NDArray[np.int64]:
+        """Numbers of votes, increasing, after which the rule is asked: whatever the batches and the other inputs."""
+
+    def __getitem__(self, rows: Any) -> StoppingRule:
+        """Return the rule for some of the inputs."""
+
+    def enough(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each input whether it needs no more votes; all of them have had equally many."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampler:
+    """Draws votes for some inputs (Algorithm 1, SampleUnderNoise).
 
     Parameters
     ----------
@@ -40,84 +49,116 @@ def sample_under_noise(
     channel : NoisyChannel
     X : ndarray of shape (n_inputs, *shape)
         In raw units.
-    seed, stage : int
-        Key the noise, together with the input: neither the batch size, nor the other inputs, nor the worker matters.
-    n : int
-        Votes per input.
+    seed : int
+        Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
+        worker matters.
     batch_size : "auto" or int
-        Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it.
+        Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
+        not suffice, batches are halved.
     n_jobs : int or None
         Workers, through joblib.
     verbose : int
         Above 0, show a progress bar.
-
-    Returns
-    -------
-    counts : ndarray of int64, shape (n_inputs, n_classes)
     """
-    if batch_size == "auto":
-        batch_size = max(64, voter.batch_values // channel.n_features)
-    rows = check_count("batch_size", batch_size)
-    tasks = list(gen_batches(len(X), _inputs_per_task(len(X), n, rows, effective_n_jobs(n_jobs))))
-    counts = np.empty((len(X), voter.n_classes), dtype=np.int64)
-    with (
-        voter.ready(),
-        tqdm(total=len(X), disable=not verbose, desc=f"{n} votes each", unit="input") as progress,
-    ):
-        parts = Parallel(n_jobs=n_jobs, return_as="generator")(
-            delayed(_count)(voter, channel, X[task], seed, stage, n, rows) for task in tasks
-        )
-        for task, part in zip(tasks, parts, strict=True):
-            counts[task] = part
-            progress.update(len(part))
-    return counts
+
+    voter: Voter
+    channel: NoisyChannel
+    X: NDArray[Any]
+    seed: int
+    batch_size: int | str = "auto"
+    n_jobs: int | None = None
+    verbose: int = 0
+
+    @cached_property
+    def inputs(self) -> NDArray[np.uint8]:
+        """Fingerprint of each input, shape (n_inputs, 16)."""
+        return fingerprints(self.channel, self.X)
+
+    def draw(self, stage: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
+        """Count the base model's votes on noisy copies of each input.
+
+        Parameters
+        ----------
+        stage : int
+            Of Algorithm 1.
+        n : int
+            Votes per input, at most.
+        rule : StoppingRule, optional
+            Inputs that have enough votes leave, and the batches are filled with the others.
+
+        Returns
+        -------
+        counts : ndarray of int64, shape (n_inputs, n_classes)
+        """
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = max(64, self.voter.batch_values // self.channel.n_features)
+        rows = check_count("batch_size", batch_size)
+        # A rule leaves few votes to some inputs: many of them then share a task.
+        filling = rows if rule is not None else -(-BATCHES_PER_TASK * rows // n)
+        fair = -(-len(self.X) // effective_n_jobs(self.n_jobs))
+        tasks = list(gen_batches(len(self.X), max(1, min(filling, fair))))
+        keys = stream.keys(self.seed, self.inputs, stage)
+        counts = np.empty((len(self.X), self.voter.n_classes), dtype=np.int64)
+        with (
+            self.voter.ready(),
+            tqdm(total=len(self.X), disable=not self.verbose, desc=f"{n} votes each", unit="input") as progress,
+        ):
+            parts = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+                delayed(_count)(
+                    self.voter, self.channel, self.X[task], keys[task], n, None if rule is None else rule[task], rows
+                )
+                for task in tasks
+            )
+            for task, part in zip(tasks, parts, strict=True):
+                counts[task] = part
+                progress.update(len(part))
+        return counts
 
 
 def fingerprints(channel: NoisyChannel, X: NDArray[Any]) -> NDArray[np.uint8]:
     """Fingerprint of each input as the noise sees it, shape (n_inputs, 16)."""
-    digests = b"".join(stream.digest(channel.points(X[i : i + 1])) for i in range(len(X)))
-    return np.frombuffer(digests, dtype=np.uint8).reshape(len(X), -1)
-
-
-def _inputs_per_task(n_inputs: int, n: int, rows: int, n_workers: int) -> int:
-    """Split the inputs so that every worker gets several tasks, each of which fills its batches."""
-    filling = -(-BATCHES_PER_TASK * rows // n)
-    fair = -(-n_inputs // n_workers)
-    return max(1, min(filling, fair))
+    size = max(1, POINT_VALUES // channel.n_features)
+    return np.concatenate([stream.digests(channel.points(X[part])) for part in gen_batches(len(X), size)])
 
 
 def _count(
-    voter: Voter, channel: NoisyChannel, X: NDArray[Any], seed: int, stage: int, n: int, rows: int
+    voter: Voter,
+    channel: NoisyChannel,
+    X: NDArray[Any],
+    keys: NDArray[np.uint32],
+    n: int,
+    rule: StoppingRule | None,
+    rows: int,
 ) -> NDArray[np.int64]:
     """Count the votes of one task's inputs."""
-    counts = np.zeros((len(X), voter.n_classes), dtype=np.int64)
-    for owners, batch in _batches(channel, X, seed, stage, n, rows, voter.dtype):
-        np.add.at(counts, (owners, voter(batch)), 1)
-    return counts
+    poll = open_poll(voter, channel, channel.points(X), keys, rows)
+    undecided, drawn = np.arange(len(X)), 0
+    for look in [n] if rule is None else rule.looks:
+        rows = _cast(poll, undecided, drawn, int(look), rows)
+        drawn = look
+        if rule is not None and look < n:
+            undecided = undecided[~rule[undecided].enough(poll.counts()[undecided])]
+            if not len(undecided):
+                break
+    return poll.counts()
 
 
-def _batches(
-    channel: NoisyChannel, X: NDArray[Any], seed: int, stage: int, n: int, rows: int, dtype: type[np.floating]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    """Yield batches of at most ``rows`` noisy rows with the input that each belongs to, in one reused buffer."""
-    buffer = np.empty((rows, *channel.shape), dtype=dtype)
-    owners = np.empty(rows, dtype=np.intp)
-    filled = 0
-    for owner, point in enumerate(channel.points(X)):
-        digest = stream.digest(point)
-        for block in range(-(-n // stream.BLOCK)):
-            rng = stream.generator(seed, digest, stage, block)
-            position, end = block * stream.BLOCK, min(n, (block + 1) * stream.BLOCK)
-            while position < end:
-                drawn = slice(filled, min(filled + end - position, rows))
-                if channel.noise.n_outcomes is None:
-                    channel.draw(point, rng, buffer[drawn])
-                else:
-                    channel.enumerate(point, position, buffer[drawn])
-                owners[drawn] = owner
-                position += drawn.stop - drawn.start
-                filled = drawn.stop % rows
-                if not filled:
-                    yield owners, buffer
-    if filled:
-        yield owners[:filled], buffer[:filled]
+def _cast(poll: Any, inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
+    votes_each = end - first
+    done, total = 0, votes_each * len(inputs)
+    while done < total:
+        size = min(rows, total - done)
+        share = np.arange(done // votes_each, -(-(done + size) // votes_each))
+        start = np.maximum(done - share * votes_each, 0)
+        stop = np.minimum(done + size - share * votes_each, votes_each)
+        try:
+            poll.cast(np.column_stack([inputs[share], first + start, stop - start]))
+        except MemoryError:
+            if rows == 1:
+                raise
+            rows = -(-rows // 2)
+        else:
+            done += size
+    return rows

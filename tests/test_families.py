@@ -144,15 +144,31 @@ def test_the_mixture_draws_one_width_for_all_features():
     assert stats.kstest(wide[:, 0], "uniform", args=(-1.5, 4)).statistic < 0.05
 
 
-def test_chunks_of_a_mixture_are_parts_of_one_stream():
-    noise = UniformMixtureNoise([0.25, 2.0], [0.3, 0.7])
-    whole, parts = np.empty((9, 3)), np.empty((9, 3))
-    point = noise.to_points(np.array([0.1, 0.5, 0.9]))
-    noise.perturb(point, np.random.default_rng(0), whole)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        UniformNoise(),
+        SplitNoise(0.3),
+        UniformMixtureNoise([0.25, 2.0], [0.3, 0.7]),
+        GaussianNoise(),
+        GaussianNoise(levels=4),
+        LaplaceNoise(),
+    ],
+)
+@pytest.mark.parametrize("d", [3, 1000])
+def test_a_sample_is_the_same_in_whatever_run_it_is_drawn(noise, d):
+    """Runs that start and end anywhere, in any order, of several inputs: each row is a function of key and number."""
     rng = np.random.default_rng(0)
-    noise.perturb(point, rng, parts[:4])
-    noise.perturb(point, rng, parts[4:])
-    np.testing.assert_array_equal(whole, parts)
+    points = noise.to_points(rng.integers(0, 5, size=(2, d)) / 4)
+    keys = rng.integers(2**32, size=(2, 4), dtype=np.uint32)
+    whole = np.empty((600, d))
+    noise.fill(points, keys, np.array([[0, 0, 300], [1, 0, 300]]), whole)
+    runs = np.array([[1, 130, 7], [0, 120, 150], [1, 299, 1], [0, 0, 1]])
+    parts = np.empty((runs[:, 2].sum(), d))
+    noise.fill(points, keys, runs, parts)
+    expected = [whole[300 * owner + first : 300 * owner + first + count] for owner, first, count in runs]
+    np.testing.assert_array_equal(parts, np.concatenate(expected))
+    assert len(np.unique(whole[:, 0])) > 3
 
 
 @pytest.mark.parametrize(("sigma", "levels"), [(0.5, 4), (1.0, 255), (0.1, 2), (0.02, 10)])

@@ -109,10 +109,11 @@ def test_offsets_are_uniform(lam, levels):
 
 
 @pytest.mark.parametrize("noise_type", NOISES)
-@pytest.mark.parametrize("lam", [300.0, 1e7])
-def test_wide_noise_leaves_32_bits(noise_type, lam):
-    noise = noise_type(lam=lam)
+@pytest.mark.parametrize(("lam", "levels"), [(127.0, "auto"), (32_767.0, 2**16), (8e6, 4)])
+def test_the_widest_noise_fits_32_bits(noise_type, lam, levels):
+    noise = noise_type(lam=lam, levels=levels)
     noise.check()
+    assert noise.n_offsets + 2 * noise.q <= 2**32
     out = np.empty((2000, 3))
     noise.perturb(noise.to_points(np.array([0.0, 0.5, 1.0])), np.random.default_rng(0), out)
     if noise_type is UniformNoise:
@@ -159,6 +160,7 @@ def test_sigma_is_the_standard_deviation_of_uniform_noise():
         ({"levels": 0}, 'levels must be "auto" .* or a whole number from 1 to 65536 .*, got 0'),
         ({"levels": 2**21}, 'levels must be "auto" .*, got 2097152'),
         ({"lam": 1e305}, r"lam must lie between .* got 1e\+305"),
+        ({"lam": 128.0}, r"lam must lie between .* and 127.002 .* got 128.0. A coarser lattice, such as levels=255"),
         ({"levels": "fine"}, "levels must be .auto. .* got 'fine'"),
         ({"lam": 1e-9}, "lam must lie between 2.98028e-08"),
         ({"lam": 0.1, "levels": 4}, "lam must lie between 0.125"),

