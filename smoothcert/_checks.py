@@ -37,6 +37,20 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_radii(radius: Any, n_inputs: int) -> Any:
+    """Return one radius for each input, or raise a ValueError unless they are numbers of at least 0."""
+    try:
+        radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), n_inputs)
+        valid = bool((radii >= 0).all())
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"radius must be a number of at least 0, or one for each of {n_inputs} inputs, got {radius!r}."
+        )
+    return radii
+
+
 def check_bool(name: str, value: Any) -> bool:
     """Return ``value`` as a bool, or raise a ValueError unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):

@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import check_count, check_not_negative, check_shape, explain_invalid, sorted_unique
+from ._checks import check_count, check_not_negative, check_radii, check_shape, explain_invalid, sorted_unique
 from .betting import looks
 from .bounds import check_statistics, class_probabilities, exact_probabilities
 from .box import Box
@@ -381,9 +381,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "estimator_")
         X = self._validate(X)
-        target = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
-        if not (target >= 0).all():
-            raise ValueError(f"radius must be a number of at least 0, or one for each input, got {radius!r}.")
+        target = check_radii(radius, len(X))
         strategy = self._check_parameters(self.n_samples, self.noise_, self.classes_)
         if self._sequential:
             sampler = self._sampler(X)
@@ -432,6 +430,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
             raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         if self.inference is not None:
+            if not isinstance(self.inference, TorchInference):
+                raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
         rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
         n_classes = 1 if noise.n_outcomes is not None else len(classes)
@@ -467,7 +467,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         sampler = self._sampler(X)
         rule = RadiusPrecision(
             **self._rule(self._select(sampler), X),
-            looks=looks(self.n_samples, growth=1.2),
+            looks=looks(self.n_samples, growth=1.15, step=64),
             rtol=float(self.rtol or 0.0),
             strategy=strategy,
             channel=sampler.channel,
