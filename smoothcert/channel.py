@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .box import Box
-from .noise import Noise
+from .noise import LatticeNoise, Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,19 @@ class NoisyChannel:
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
-        self.noise.fill(points, keys, runs, out.reshape(len(out), -1))
-        self.box.to_raw_inplace(out)
+        flat = out.reshape(len(out), -1)
+        if isinstance(self.noise, LatticeNoise) and self.noise.fused is not None:
+            self.noise.fill_raw(points, keys, runs, flat, *self.to_raw(out.dtype))
+        else:
+            self.noise.fill(points, keys, runs, flat)
+            self.box.to_raw_inplace(out)
+
+    def to_raw(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return what the features of unit-box values are multiplied with, and what is then added; None for nothing."""
+        if self.box.is_unit:
+            return None, None
+        scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
+        return scale, shift
 
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
         """Return one noisy copy of each raw input."""

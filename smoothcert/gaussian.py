@@ -109,7 +109,12 @@ class GaussianNoise(FloatNoise):
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Add normal numbers, or discretised ones to lattice points."""
         if isinstance(self.levels, str):
-            np.add(points, self.sigma * rng.standard_normal(out.shape), out=out, casting="same_kind")
+            if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+                rng.standard_normal(out.shape, dtype=out.dtype.type, out=out)
+            else:
+                out[...] = rng.standard_normal(out.shape)
+            out *= out.dtype.type(self.sigma)
+            out += points.astype(out.dtype)
             return
         thresholds, first = _thresholds(self.sigma * self.levels)
         bits = rng.integers(2**64, size=out.shape, dtype=np.uint64, endpoint=False)

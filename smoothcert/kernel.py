@@ -7,11 +7,14 @@ vector units multiply without moving anything.
 
 from __future__ import annotations
 
-from threading import Lock
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, njit
 from numba import int32 as i32
 from numba import uint32 as u32
 from numba import uint64 as u64
@@ -34,8 +37,15 @@ MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
 REJECT = np.uint32(REJECTED)
 
-#: Numba's simplest thread pool must not be entered by two threads at once.
-_lock = Lock()
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Return the threads that share the work. Numba's own spin where they wait, in the way of the model's."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def fill(
@@ -46,6 +56,9 @@ def fill(
     n_offsets: int,
     q: int,
     out: NDArray[np.floating],
+    scale: NDArray[np.floating] | None = None,
+    shift: NDArray[np.floating] | None = None,
+    n_parts: int | None = None,
 ) -> None:
     """Write noisy copies of lattice points.
 
@@ -61,29 +74,23 @@ def fill(
         Of the noise.
     out : ndarray of float32 or float64, shape (n_rows, n_features)
         C-contiguous.
+    scale, shift : ndarray of the dtype of ``out``, shape (n_features,), optional
+        What noisy values are multiplied with, and what is added to them then.
+    n_parts : int, optional
+        Parts that threads work on at the same time; they change nothing but the speed.
     """
-    n_parts = max(1, min(get_num_threads(), out.size // VALUES_PER_THREAD))
-    with _lock:
-        _fill(kind, points, keys, runs, np.uint64(n_offsets), q, out.reshape(-1), n_parts)
-
-
-@njit(parallel=True, nogil=True, cache=True)
-def _fill(kind: Any, points: Any, keys: Any, runs: Any, n_offsets: Any, q: Any, out: Any, n_parts: Any) -> None:
-    """Cut the batch into one part for each thread."""
+    if n_parts is None:
+        n_parts = max(1, min(get_num_threads(), out.size // VALUES_PER_THREAD))
+    scale, shift = (np.zeros(0, dtype=out.dtype) if values is None else values for values in (scale, shift))
     ends = np.cumsum(runs[:, 2]) * points.shape[1]
-    for part in prange(n_parts):
-        _fill_part(
-            kind,
-            points,
-            keys,
-            runs,
-            ends,
-            n_offsets,
-            q,
-            out,
-            part * out.size // n_parts,
-            (part + 1) * out.size // n_parts,
-        )
+    edges = [part * out.size // n_parts for part in range(n_parts + 1)]
+    arguments = (kind, points, keys, runs, ends, np.uint64(n_offsets), q, scale, shift, out.reshape(-1))
+    if n_parts == 1:
+        _fill_part(*arguments, *edges)
+    else:
+        parts = [_pool(n_parts).submit(_fill_part, *arguments, *edge) for edge in pairwise(edges)]
+        for part in parts:
+            part.result()
 
 
 @njit(nogil=True, cache=True)
@@ -95,6 +102,8 @@ def _fill_part(
     ends: Any,
     n_offsets: Any,
     q: Any,
+    scale: Any,
+    shift: Any,
     out: Any,
     start: Any,
     stop: Any,
@@ -105,6 +114,7 @@ def _fill_part(
     redrawn = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
     rejected = np.empty(TILE + 2 * GROUP + 1, dtype=np.int64)
     point = np.empty(d + TILE, dtype=np.uint32)
+    scales, shifts = _repeat(scale), _repeat(shift)
     run = np.searchsorted(ends, start, side="right")
     while start < stop:
         owner = runs[run, 0]
@@ -125,9 +135,29 @@ def _fill_part(
             _displace(
                 kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
             )
+            if scales.size:
+                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n])
             start += n
             value += n
         run += 1
+
+
+@njit(nogil=True, cache=True)
+def _repeat(values: Any) -> Any:
+    """Return one value per feature often enough for a tile that starts anywhere."""
+    if not values.size:
+        return values
+    repeated = np.empty(values.size + TILE, dtype=values.dtype)
+    for i in range(repeated.size):
+        repeated[i] = values[i] if i < values.size else repeated[i - values.size]
+    return repeated
+
+
+@njit(nogil=True, cache=True)
+def _to_raw(out: Any, scale: Any, shift: Any) -> None:
+    """Multiply, then add."""
+    for i in range(out.size):
+        out[i] = out[i] * scale[i] + shift[i]
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -234,18 +234,32 @@ class LatticeNoise(Noise):
     def fill(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
-        """Write keyed samples, with unbiased offsets j in {0 .. L-1}; see `Noise.fill`.
+        """Write keyed samples, with unbiased offsets j in {0 .. L-1}; see `Noise.fill`."""
+        self.fill_raw(points, keys, runs, out)
+
+    def fill_raw(
+        self,
+        points: NDArray[Any],
+        keys: NDArray[np.uint32],
+        runs: NDArray[np.int64],
+        out: NDArray[np.floating],
+        scale: NDArray[np.floating] | None = None,
+        shift: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Write keyed samples, multiply each feature by ``scale`` and add ``shift``.
 
         The fused kernel does what `fill_plainly` does, where it knows the formula.
         """
-        fused = self.fused
-        if fused is None or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
-            self.fill_plainly(points, keys, runs, out)
-            return
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from . import kernel
+        if self.fused is not None and out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+            # Imported when needed: numba takes as long to import as scikit-learn.
+            from . import kernel
 
-        kernel.fill(fused, points, keys, runs, self.n_offsets, self.q, out)
+            kernel.fill(self.fused, points, keys, runs, self.n_offsets, self.q, out, scale, shift)
+            return
+        self.fill_plainly(points, keys, runs, out)
+        if scale is not None and shift is not None:
+            out *= scale
+            out += shift
 
     def fill_plainly(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]

@@ -159,9 +159,7 @@ class CudaFeed:
         self.keys = upload(keys.view(np.int32), voter.device)
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((batch_size, *channel.shape), dtype=dtype, device=voter.device)
-        self.to_raw = [
-            None if ends is None else upload(ends.astype(voter.dtype), voter.device) for ends in channel.box.to_raw
-        ]
+        self.to_raw = [None if end is None else upload(end, voter.device) for end in channel.to_raw(voter.dtype)]
 
     def draw(self, runs: NDArray[np.int64]) -> Any:
         """Draw noisy rows into the reused batch."""
@@ -169,11 +167,9 @@ class CudaFeed:
 
         batch = self.buffer[: int(runs[:, 2].sum())]
         cuda.fill(self.noise.fused, self.points, self.keys, runs, self.noise.n_offsets, self.noise.q, batch)
-        width, low = self.to_raw
-        if width is not None:
-            batch.mul_(width)
-        if low is not None:
-            batch.add_(low)
+        scale, shift = self.to_raw
+        if scale is not None and shift is not None:
+            batch.view(len(batch), -1).mul_(scale).add_(shift)
         return batch
 
 

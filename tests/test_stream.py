@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from smoothcert import SplitNoise, UniformNoise, philox, stream
+from smoothcert import Box, SplitNoise, UniformNoise, philox, stream
+from smoothcert.channel import NoisyChannel
 
 
 def draw(seed=7, point=(1, 2, 3), stage=1, block=5):
@@ -162,8 +163,42 @@ def test_fused_kernel_does_not_depend_on_its_threads(n_parts):
     noise = SplitNoise(3.5)
     points, keys, expected = case(noise, 100, np.float32)
     out = np.full_like(expected, np.nan)
-    kernel._fill(kernel.SPLIT, points, keys, RUNS, np.uint64(noise.n_offsets), noise.q, out.reshape(-1), n_parts)
+    kernel.fill(kernel.SPLIT, points, keys, RUNS, noise.n_offsets, noise.q, out, n_parts=n_parts)
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("noise", [SplitNoise(1.0), UniformNoise(1.0)])
+@pytest.mark.parametrize("bounds", [(-1, 2), ([0.0, 5.0, -3.0], [0.1, 5.0, 1e6])])
+def test_raw_units_are_fused_bit_for_bit(noise, dtype, bounds):
+    channel = NoisyChannel(Box.from_bounds(bounds), noise, (3,))
+    points, keys, expected = case(noise, 3, dtype)
+    channel.box.to_raw_inplace(expected)
+    out = np.full_like(expected, np.nan)
+    channel.fill(points, keys, RUNS, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_forked_processes_draw_noise():
+    """A child has none of its parent's threads."""
+    code = """
+import os
+import numpy as np
+from smoothcert import kernel
+
+def draw():
+    out = np.empty((100, 10))
+    runs = np.array([[0, 0, 100]])
+    kernel.fill(0, np.zeros((1, 10), np.uint32), np.zeros((1, 4), np.uint32), runs, 100, 10, out, n_parts=2)
+    return out
+
+parent = draw()
+child = os.fork()
+if not child:
+    os._exit(0 if (draw() == parent).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    run_python(code)
 
 
 def test_noise_of_ones_own_takes_the_plain_path():
