@@ -41,7 +41,7 @@ def check_radii(radius: Any, n_inputs: int) -> Any:
     """Return one radius for each input, or raise a ValueError unless they are numbers of at least 0."""
     try:
         radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), n_inputs)
-        valid = bool((radii >= 0).all())
+        valid = np.asarray(radius).dtype != bool and bool((radii >= 0).all())
     except (TypeError, ValueError):
         valid = False
     if not valid:

@@ -38,12 +38,13 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
     table = torch.from_numpy(np.column_stack([runs, np.cumsum(n_values) - n_values]))
     if out.is_cuda:
         table = table.pin_memory().to(out.device, non_blocking=True)
-    grid = (triton.cdiv(int((before + n_values).max()), 4 * COUNTERS), len(runs))
-    _fill[grid](
+    stretches = triton.cdiv(int((before + n_values).max()), 4 * COUNTERS)
+    _fill[(len(runs) * stretches,)](
         out,
         points,
         keys,
         table,
+        stretches,
         d,
         n_offsets,
         2**32 % n_offsets,
@@ -80,12 +81,13 @@ def _displace(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real):  # type: ig
     return twice.to(real) * tl.full((1,), SCALE, real)
 
 
-@triton.jit(do_not_specialize=["d", "n_offsets", "rejected_below"])
+@triton.jit(do_not_specialize=["stretches", "d", "n_offsets", "rejected_below"])
 def _fill(  # type: ignore[no-untyped-def]
     out,
     points,
     keys,
     table,
+    stretches,
     d,
     n_offsets,
     rejected_below,
@@ -98,12 +100,13 @@ def _fill(  # type: ignore[no-untyped-def]
     COUNTERS: tl.constexpr,
 ):
     """Draw one stretch of one run: four words for each counter, and an offset for each word."""
-    row = table + 4 * tl.program_id(1)
+    row = table + 4 * (tl.program_id(0) // stretches)
+    stretch = tl.program_id(0) % stretches
     owner, first, count, start = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
     n_offsets, rejected_below = n_offsets.to(tl.uint64), rejected_below.to(tl.uint64)
     lane = tl.arange(0, COUNTERS).to(tl.int64)
     first_value = first * d
-    counter = first_value // (4 * LANES) * LANES + tl.program_id(0).to(tl.int64) * COUNTERS + lane
+    counter = first_value // (4 * LANES) * LANES + stretch.to(tl.int64) * COUNTERS + lane
     value = counter // LANES * (4 * LANES) + counter % LANES - first_value
 
     k0 = tl.load(keys + 4 * owner).to(tl.uint32, bitcast=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ._checks import check_positive
 from .calculus import STEP_ERROR, largest
-from .noise import FloatArray, LatticeNoise, Noise, UniformNoise
+from .noise import FloatArray, LatticeNoise, UniformNoise
 
 #: Bisections that find a zero to the last bit of a float.
 BISECTIONS = 64
@@ -96,12 +96,11 @@ class UniformMixtureNoise(LatticeNoise):
         points = np.broadcast_to(points, out.shape)
         for k, part in enumerate(self.parts):
             rows = chosen == k
+            if not rows.any():
+                continue
             drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
             part.perturb(points[rows], rng, drawn)
             out[rows] = drawn
-
-    #: Samples are drawn in blocks by `perturb`.
-    fill = Noise.fill
 
     def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
         """Write the noisy copies of the widest part."""

@@ -149,7 +149,6 @@ class LatticeNoise(Noise):
     """
 
     norms: tuple[float, ...] = (1, math.inf)
-    by_margin = True
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
         self.lam = lam
@@ -219,9 +218,15 @@ class LatticeNoise(Noise):
         return 1 / self.q if isinstance(self.levels, str) else 0.0
 
     @property
+    def by_margin(self) -> bool:  # type: ignore[override]
+        """Whether the budget depends on the margin p_a - p_b alone: it does unless a subclass has its own."""
+        return type(self).budget is LatticeNoise.budget
+
+    @property
     def fused(self) -> int | None:
-        """The fused kernels' number for this formula, or None for one that they do not know."""
-        return FUSED.get(type(self).displace) if type(self).fill is LatticeNoise.fill else None
+        """The fused kernels' number for this formula, or None where a subclass has its own."""
+        own = type(self).fill is not LatticeNoise.fill or type(self).perturb is not LatticeNoise.perturb
+        return None if own else FUSED.get(type(self).displace)
 
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
@@ -235,7 +240,10 @@ class LatticeNoise(Noise):
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, with unbiased offsets j in {0 .. L-1}; see `Noise.fill`."""
-        self.fill_raw(points, keys, runs, out)
+        if type(self).perturb is not LatticeNoise.perturb:
+            super().fill(points, keys, runs, out)
+        else:
+            self.fill_raw(points, keys, runs, out)
 
     def fill_raw(
         self,

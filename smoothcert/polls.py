@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,13 +18,11 @@ from .voters import TorchVoter, Voter
 PENDING = 2
 
 
-def open_poll(
-    voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
-) -> Poll | TorchPoll:
+def open_poll(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> Poll | TorchPoll:
     """Return the poll of some inputs for this kind of voter."""
     if isinstance(voter, TorchVoter):
-        return TorchPoll(voter, channel, points, keys, batch_size)
-    return Poll(voter, channel, points, keys, batch_size)
+        return TorchPoll(voter, channel, points, keys)
+    return Poll(voter, channel, points, keys)
 
 
 class Poll:
@@ -36,18 +36,14 @@ class Poll:
         The noise's points.
     keys : ndarray of uint32, shape (n_inputs, 4)
         Of the inputs' streams.
-    batch_size : int
-        Rows at most.
     """
 
-    def __init__(
-        self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
-    ) -> None:
+    def __init__(self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         self.voter = voter
         self.channel = channel
         self.points = points
         self.keys = keys
-        self.buffer = np.empty((batch_size, *channel.shape), dtype=voter.dtype)
+        self.buffer = np.empty((0, *channel.shape), dtype=voter.dtype)
         self.tally = np.zeros((len(points), voter.n_classes), dtype=np.int64)
 
     def cast(self, runs: NDArray[np.int64]) -> None:
@@ -71,7 +67,10 @@ class Poll:
 
     def draw(self, runs: NDArray[np.int64]) -> NDArray[np.floating]:
         """Draw noisy rows into the reused batch."""
-        batch = self.buffer[: runs[:, 2].sum()]
+        n_rows = int(runs[:, 2].sum())
+        if n_rows > len(self.buffer):
+            self.buffer = np.empty((n_rows, *self.channel.shape), dtype=self.voter.dtype)
+        batch = self.buffer[:n_rows]
         self.channel.fill(self.points, self.keys, runs, batch)
         return batch
 
@@ -88,14 +87,14 @@ class TorchPoll:
     """
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
         import torch
 
         self.voter = voter
         fused = channel.noise.fused if voter.device.type == "cuda" else None
         feed = Feed if fused is None or find_spec("triton") is None else CudaFeed
-        self.feed = feed(voter, channel, points, keys, batch_size)
+        self.feed = feed(voter, channel, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
         self.pending: deque[Any] = deque()
 
@@ -103,30 +102,39 @@ class TorchPoll:
         """Take the votes of one batch; see `Poll.cast`."""
         import torch
 
-        votes, doubtful = self.voter.vote(self.feed.draw(runs))
-        cells = upload(np.repeat(runs[:, 0] * self.tally.shape[1], runs[:, 2]), self.voter.device) + votes
-        self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
-        self.pending.append((runs, votes, *download(doubtful)))
-        if len(self.pending) > PENDING:
-            self.settle(*self.pending.popleft())
+        with on_device(self.voter.device), memory_errors():
+            while len(self.pending) > PENDING:
+                self.settle()
+            votes, doubtful = self.voter.vote(self.feed.draw(runs))
+            cells = upload(np.repeat(runs[:, 0] * self.tally.shape[1], runs[:, 2]), self.voter.device) + votes
+            batch = (runs, votes, *download(doubtful))
+            self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
+            self.pending.append(batch)
 
-    def settle(self, runs: NDArray[np.int64], votes: Any, doubtful: Any, arrived: Any) -> None:
-        """Take the doubtful votes of a batch again, each row alone."""
+    def settle(self) -> None:
+        """Take the doubtful votes of the oldest batch again, each row alone."""
+        runs, votes, doubtful, arrived = self.pending[0]
         if arrived is not None:
             arrived.synchronize()
         ends = np.cumsum(runs[:, 2])
+        corrections = []
         for row in doubtful.numpy().nonzero()[0]:
             run = np.searchsorted(ends, row, side="right")
             owner = runs[run, 0]
             sample = runs[run, 1] + row - (ends[run] - runs[run, 2])
             alone = self.voter.vote_alone(self.feed.draw(np.array([[owner, sample, 1]])))
-            self.tally[owner, int(votes[row])] -= 1
+            corrections.append((owner, int(votes[row]), alone))
+        # Should memory run out above, nothing has changed.
+        for owner, before, alone in corrections:
+            self.tally[owner, before] -= 1
             self.tally[owner, alone] += 1
+        self.pending.popleft()
 
     def counts(self) -> NDArray[np.int64]:
         """Return the votes of each input so far, shape (n_inputs, n_classes)."""
-        while self.pending:
-            self.settle(*self.pending.popleft())
+        with on_device(self.voter.device), memory_errors():
+            while self.pending:
+                self.settle()
         return self.tally.cpu().numpy().copy()
 
 
@@ -134,9 +142,9 @@ class Feed:
     """Noisy rows that the host draws, as tensors on the voter's device."""
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
-        self.poll = Poll(voter, channel, points, keys, batch_size)
+        self.poll = Poll(voter, channel, points, keys)
         self.device = voter.device
 
     def draw(self, runs: NDArray[np.int64]) -> Any:
@@ -150,7 +158,7 @@ class CudaFeed:
     """Noisy rows that are drawn on a CUDA device, for noise that its kernel knows."""
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32], batch_size: int
+        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
         import torch
 
@@ -158,19 +166,40 @@ class CudaFeed:
         self.points = upload(points.view(np.int32), voter.device)
         self.keys = upload(keys.view(np.int32), voter.device)
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
-        self.buffer = torch.empty((batch_size, *channel.shape), dtype=dtype, device=voter.device)
+        self.buffer = torch.empty((0, *channel.shape), dtype=dtype, device=voter.device)
         self.to_raw = [None if end is None else upload(end, voter.device) for end in channel.to_raw(voter.dtype)]
 
     def draw(self, runs: NDArray[np.int64]) -> Any:
         """Draw noisy rows into the reused batch."""
         from . import cuda
 
-        batch = self.buffer[: int(runs[:, 2].sum())]
+        n_rows = int(runs[:, 2].sum())
+        if n_rows > len(self.buffer):
+            self.buffer = self.buffer.new_empty((n_rows, *self.buffer.shape[1:]))
+        batch = self.buffer[:n_rows]
         cuda.fill(self.noise.fused, self.points, self.keys, runs, self.noise.n_offsets, self.noise.q, batch)
         scale, shift = self.to_raw
         if scale is not None and shift is not None:
             batch.view(len(batch), -1).mul_(scale).add_(shift)
         return batch
+
+
+def on_device(device: Any) -> AbstractContextManager[Any]:
+    """Make a CUDA device the current one: that is where kernels start and events are recorded."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's error for exhausted memory into Python's."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
 
 
 def upload(array: NDArray[Any], device: Any) -> Any:

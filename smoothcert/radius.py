@@ -66,6 +66,15 @@ class RadiusStrategy(BaseEstimator, ABC):
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
 
+    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return a part of each row of ``reach`` that decides alone about radii up to ``distance``."""
+        return reach
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "radii" in vars(cls):
+            raise TypeError(f"{cls.__name__} must not define radii, which certification does not ask for, but within.")
+
     @abstractmethod
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Compute radii from what the adversary may spend, shape (n_inputs,), and how far each feature can move."""
@@ -129,6 +138,10 @@ class BoxRadius(RadiusStrategy):
         super().check(noise)
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
+
+    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return the largest reaches; see `RadiusStrategy.decisive`."""
+        return covering(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the features that can move, with reach 1 each."""
@@ -216,6 +229,10 @@ class GreedyRadius(RadiusStrategy):
         # What may move at all may move one rounding farther on the lattice.
         return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
 
+    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return the largest reaches; see `RadiusStrategy.decisive`."""
+        return covering(reach, distance)
+
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the reaches, or as in the box, should rounding make that longer."""
 
@@ -282,9 +299,8 @@ def _required(
     strategy: RadiusStrategy, noise: Noise, reach: FloatArray, radius: FloatArray, rounding: float
 ) -> FloatArray:
     """Return the required probabilities of a few inputs."""
-    if strategy.uses_box:
-        # Reaches beyond the radius, and some to spare, decide nothing.
-        reach = covering(reach, 2 * (radius + rounding) + 1)
+    # Reaches beyond the radius, and some to spare, decide nothing.
+    reach = strategy.decisive(reach, 2 * (radius + rounding) + 1)
 
     def certifies(p_b: FloatArray) -> NDArray[np.bool_]:
         return strategy.within(noise, noise.budget(1 - p_b, p_b), reach) - rounding >= radius

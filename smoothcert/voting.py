@@ -21,6 +21,9 @@ from .voters import Voter
 #: Batches that one task should fill at least, so that few of them are cut short by its end.
 BATCHES_PER_TASK = 16
 
+#: Values of a batch at most: kernels count them in 32 bits.
+LARGEST_BATCH = 2**31 - 1
+
 #: Values whose points are computed at once.
 POINT_VALUES = 2**20
 
@@ -93,7 +96,7 @@ class Sampler:
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = max(64, self.voter.batch_values // self.channel.n_features)
-        rows = check_count("batch_size", batch_size)
+        rows = min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
         # A rule leaves few votes to some inputs: many of them then share a task.
         filling = rows if rule is not None else -(-BATCHES_PER_TASK * rows // n)
         fair = -(-len(self.X) // effective_n_jobs(self.n_jobs))
@@ -132,7 +135,7 @@ def _count(
     rows: int,
 ) -> NDArray[np.int64]:
     """Count the votes of one task's inputs."""
-    poll = open_poll(voter, channel, channel.points(X), keys, rows)
+    poll = open_poll(voter, channel, channel.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for look in [n] if rule is None else rule.looks:
         rows = _cast(poll, undecided, drawn, int(look), rows)

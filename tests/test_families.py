@@ -150,6 +150,7 @@ def test_the_mixture_draws_one_width_for_all_features():
         UniformNoise(),
         SplitNoise(0.3),
         UniformMixtureNoise([0.25, 2.0], [0.3, 0.7]),
+        UniformMixtureNoise([0.25, 2.0], [0.001, 0.999]),
         GaussianNoise(),
         GaussianNoise(levels=4),
         LaplaceNoise(),

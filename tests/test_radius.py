@@ -18,7 +18,7 @@ from smoothcert import (
 from smoothcert.box import Box
 from smoothcert.calculus import covering, largest, walk, walk_largest
 from smoothcert.channel import NoisyChannel
-from smoothcert.radius import certified_radii, required_probability
+from smoothcert.radius import RadiusStrategy, certified_radii, required_probability
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -447,3 +447,24 @@ def test_invalid_norm_lists_the_valid_ones():
         match=r"LipschitzRadius\(norm=2\) has no certificate for UniformNoise\(\). Valid are Lipsch.*norm=inf.*Greedy",
     ):
         LipschitzRadius(norm=2).check(UniformNoise())
+
+
+def test_strategies_define_within():
+    with pytest.raises(TypeError, match="Half must not define radii, which certification does not ask for, but within"):
+
+        class Half(LipschitzRadius):
+            def radii(self, noise, p_a, p_b, down, up):
+                return super().radii(noise, p_a, p_b, down, up) / 2
+
+
+def test_required_probability_of_a_strategy_of_ones_own():
+    """It may depend on reaches that never matter to the strategies of the library."""
+
+    class Shared(RadiusStrategy):
+        def within(self, noise, budget, reach):
+            return noise.inverse_cost(budget / np.count_nonzero(reach, axis=1))
+
+    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(1.0), (300,))
+    X, p = np.full((1, 300), 0.5), np.array([0.9])
+    radius = certified_radii(Shared(), channel, X, p, 1 - p)
+    assert required_probability(Shared(), channel, X, radius) == pytest.approx(p)

@@ -314,6 +314,38 @@ def test_networks_that_run_out_of_memory_get_smaller_batches(error):
     np.testing.assert_array_equal(*counts)
 
 
+class Tied(nn.Module):
+    """A network of logits that always nearly tie, and that runs out of memory when a row is asked about alone."""
+
+    def __init__(self, failures):
+        super().__init__()
+        self.failures = failures
+        self.rng = {"left": failures}
+
+    def forward(self, X):
+        if len(X) == 1 and self.rng["left"]:
+            self.rng["left"] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        z = X.sum(dim=1)
+        return torch.stack([z, z + 1e-6 * torch.sign(z - z.round())], dim=1)
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_no_vote_is_lost_where_memory_runs_out_over_a_near_tie(failures):
+    counts = []
+    for module in (Tied(0), Tied(failures)):
+        clf = SmoothedClassifier.from_pretrained(module, range(2), n_samples=600, batch_size=64, random_state=0)
+        counts.append(clf.count_votes(inputs(2)).estimation)
+    assert (counts[0].sum(axis=1) == 600).all()
+    assert (counts[0] > 0).all()
+    np.testing.assert_array_equal(*counts)
+
+
+def test_a_batch_is_no_larger_than_its_votes():
+    clf, _ = smooth([0.9, 0.1], batch_size=10**12)
+    np.testing.assert_array_equal(clf.predict(inputs(2)), [0, 0])
+
+
 def test_decisions_can_be_sliced_and_stored():
     clf, _ = smooth([0.9, 0.1])
     decisions = clf.certify_at(inputs(5), 0.2)
@@ -326,7 +358,7 @@ def test_decisions_can_be_sliced_and_stored():
         decisions.robust[0] = False
 
 
-@pytest.mark.parametrize("radius", [-0.1, np.nan, [0.1, 0.2], "far", None])
+@pytest.mark.parametrize("radius", [-0.1, np.nan, [0.1, 0.2], "far", None, True])
 def test_bad_radii(radius):
     clf, _ = smooth([0.9, 0.1])
     with pytest.raises(ValueError, match=r"radius must be a number of at least 0, or one for each of 3 inputs, got"):

@@ -213,6 +213,14 @@ def test_noise_of_ones_own_takes_the_plain_path():
     out = np.empty_like(expected)
     Mirrored(1.0).fill(points, keys, RUNS, out)
     np.testing.assert_array_equal(out, 1 - expected)
+
+    class Silent(SplitNoise):
+        def perturb(self, points, rng, out):
+            out[...] = 0
+
+    assert Silent(1.0).fused is None
+    Silent(1.0).fill(points, keys, RUNS, out)
+    assert (out == 0).all()
     wide = np.zeros((len(expected), 10))
     SplitNoise(1.0).fill(points, keys, RUNS, wide[:, ::2])
     np.testing.assert_array_equal(wide[:, ::2], expected)
@@ -246,7 +254,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from smoothcert import cuda
 
-types = dict(points="*i32", keys="*i32", table="*i64", d="i32", rejected_below="i32")
+types = dict(points="*i32", keys="*i32", table="*i64", stretches="i32", d="i32", rejected_below="i32")
 formulas = [(True, True), (False, True), (False, False)]
 for (uniform, wide), real, n_offsets in product(formulas, ["fp32"], ["i32", "i64"]):
     constants = dict(
