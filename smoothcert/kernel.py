@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ from .philox import GROUP, LANES, MULTIPLIERS, REJECTED, ROUNDS, WEYL
 #: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
 TILE = 2048
 
-#: Values below which a second thread is not worth waking.
-VALUES_PER_THREAD = 2**14
+#: Values that are worth waking a thread for.
+PART = 2**15
 
 #: The formulas that `fill` knows, by number.
 UNIFORM, SPLIT = 0, 1
@@ -58,7 +57,7 @@ def fill(
     out: NDArray[np.floating],
     scale: NDArray[np.floating] | None = None,
     shift: NDArray[np.floating] | None = None,
-    n_parts: int | None = None,
+    part: int = PART,
 ) -> None:
     """Write noisy copies of lattice points.
 
@@ -76,21 +75,25 @@ def fill(
         C-contiguous.
     scale, shift : ndarray of the dtype of ``out``, shape (n_features,), optional
         What noisy values are multiplied with, and what is added to them then.
-    n_parts : int, optional
-        Parts that threads work on at the same time; they change nothing but the speed.
+    part : int
+        Values that a thread draws at a time; they change nothing but the speed.
     """
-    if n_parts is None:
-        n_parts = max(1, min(get_num_threads(), out.size // VALUES_PER_THREAD))
     scale, shift = (np.zeros(0, dtype=out.dtype) if values is None else values for values in (scale, shift))
     ends = np.cumsum(runs[:, 2]) * points.shape[1]
-    edges = [part * out.size // n_parts for part in range(n_parts + 1)]
     arguments = (kind, points, keys, runs, ends, np.uint64(n_offsets), q, scale, shift, out.reshape(-1))
-    if n_parts == 1:
-        _fill_part(*arguments, *edges)
-    else:
-        parts = [_pool(n_parts).submit(_fill_part, *arguments, *edge) for edge in pairwise(edges)]
-        for part in parts:
-            part.result()
+    starts = iter(range(0, out.size, part))
+
+    def work() -> None:
+        # Whoever is free takes the next part: a thread may have to share its core, with those of the model for one.
+        for start in starts:
+            _fill_part(*arguments, start, min(start + part, out.size))
+
+    n_helpers = min(get_num_threads(), -(-out.size // part)) - 1
+    helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
 
 
 @njit(nogil=True, cache=True)
