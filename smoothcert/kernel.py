@@ -25,7 +25,7 @@ from .philox import GROUP, LANES, MULTIPLIERS, REJECTED, ROUNDS, WEYL
 TILE = 2048
 
 #: Values that are worth waking a thread for.
-PART = 2**15
+PART = 2**16
 
 #: The formulas that `fill` knows, by number.
 UNIFORM, SPLIT = 0, 1

@@ -198,7 +198,7 @@ class TorchVoter(Voter):
         self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
-        self.batch_values = 2**18 if self.device.type == "cpu" else 2**24
+        self.batch_values = 3 * 2**17 if self.device.type == "cpu" else 2**24
         self.inference = inference or TorchInference()
         self.forward: Any = None
 
