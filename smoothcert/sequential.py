@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 #: Quantile of a class's share, given the votes so far, that is taken for the best that it may turn out to be.
-HOPE = 0.75
+HOPE = 0.7
 
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
 CAUTION = 16
@@ -114,7 +114,7 @@ class RadiusTest(_Rule):
 class RadiusPrecision(_Rule):
     """Draw until the certified radius is within a share ``rtol`` of the largest that it could still reach.
 
-    That is the radius that the last look would certify if the class had the upper quartile of what its votes so far
+    That is the radius that the last look would certify if the class had the 70 % quantile of what its votes so far
     suggest. To compare the two, a quick bound takes the place of the anytime-valid one, which `probabilities` gives.
 
     Parameters
