@@ -13,16 +13,25 @@ from numpy.typing import NDArray
 
 from .channel import NoisyChannel
 from .voters import TorchVoter, Voter
+from .workers import side_by_side
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
 
-def open_poll(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> Poll | TorchPoll:
-    """Return the poll of some inputs for this kind of voter."""
+def open_polls(
+    voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
+) -> list[Poll] | list[TorchPoll]:
+    """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
     if isinstance(voter, TorchVoter):
-        return TorchPoll(voter, channel, points, keys)
-    return Poll(voter, channel, points, keys)
+        return [TorchPoll(member, channel, points, keys) for member in voter.team()]
+    return [Poll(voter, channel, points, keys)]
+
+
+def counts(polls: list[Any]) -> NDArray[np.int64]:
+    """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+    total: NDArray[np.int64] = np.sum(side_by_side(lambda poll: poll.counts(), polls), axis=0)
+    return total
 
 
 class Poll:
@@ -75,7 +84,7 @@ class Poll:
         return batch
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
         return self.tally.copy()
 
 
@@ -131,7 +140,7 @@ class TorchPoll:
         self.pending.popleft()
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
         with on_device(self.voter.device), memory_errors():
             while self.pending:
                 self.settle()
