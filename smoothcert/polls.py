@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channel import NoisyChannel
+from .noise import LatticeNoise
 from .voters import TorchVoter, Voter
 from .workers import side_by_side
 
@@ -101,9 +102,9 @@ class TorchPoll:
         import torch
 
         self.voter = voter
-        fused = channel.noise.fused if voter.device.type == "cuda" else None
-        feed = Feed if fused is None or find_spec("triton") is None else CudaFeed
-        self.feed = feed(voter, channel, points, keys)
+        noise = channel.noise
+        fused = voter.device.type == "cuda" and isinstance(noise, LatticeNoise) and noise.fused is not None
+        self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, channel, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
         self.pending: deque[Any] = deque()
 
