@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,8 +16,9 @@ from tqdm.auto import tqdm
 from . import stream
 from ._checks import check_count
 from .channel import NoisyChannel
-from .polls import open_poll
+from .polls import counts, open_polls
 from .voters import Voter
+from .workers import side_by_side
 
 #: Batches that one task should fill at least, so that few of them are cut short by its end.
 BATCHES_PER_TASK = 16
@@ -135,33 +137,50 @@ def _count(
     rows: int,
 ) -> NDArray[np.int64]:
     """Count the votes of one task's inputs."""
-    poll = open_poll(voter, channel, channel.points(X), keys)
+    polls = open_polls(voter, channel, channel.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for look in [n] if rule is None else rule.looks:
-        rows = _cast(poll, undecided, drawn, int(look), rows)
+        rows = _cast(polls, undecided, drawn, int(look), rows)
         drawn = look
         if rule is not None and look < n:
-            undecided = undecided[~rule[undecided].enough(poll.counts()[undecided])]
+            undecided = undecided[~rule[undecided].enough(counts(polls)[undecided])]
             if not len(undecided):
                 break
-    return poll.counts()
+    return counts(polls)
 
 
-def _cast(poll: Any, inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
-    done, total = 0, votes_each * len(inputs)
-    while done < total:
-        size = min(rows, total - done)
-        share = np.arange(done // votes_each, -(-(done + size) // votes_each))
-        start = np.maximum(done - share * votes_each, 0)
-        stop = np.minimum(done + size - share * votes_each, votes_each)
+    total = votes_each * len(inputs)
+    step = rows
+    starts = iter(range(0, total, step))
+
+    def cast(poll: Any, start: int, stop: int) -> None:
+        nonlocal rows
+        half = -(-(stop - start) // 2)
+        if stop - start <= rows:
+            share = np.arange(start // votes_each, -(-stop // votes_each))
+            begin = np.maximum(start - share * votes_each, 0)
+            count = np.minimum(stop - share * votes_each, votes_each) - begin
+            try:
+                poll.cast(np.column_stack([inputs[share], first + begin, count]))
+            except MemoryError:
+                if stop - start == 1:
+                    raise
+                rows = min(rows, half)
+            else:
+                return
+        cast(poll, start, start + half)
+        cast(poll, start + half, stop)
+
+    def work(poll: Any) -> None:
+        # Whoever is free takes the next batch. Should one fail, nobody takes another.
         try:
-            poll.cast(np.column_stack([inputs[share], first + start, stop - start]))
-        except MemoryError:
-            if rows == 1:
-                raise
-            rows = -(-rows // 2)
-        else:
-            done += size
+            for start in starts:
+                cast(poll, start, min(start + step, total))
+        finally:
+            deque(starts, maxlen=0)
+
+    side_by_side(work, polls)
     return rows
