@@ -153,8 +153,8 @@ class Store:
             ) from error
 
     def finished(self) -> NDArray[np.intp]:
-        """Return the positions of finished inputs, in order."""
-        rows = self._connection.execute("SELECT input FROM results ORDER BY input")
+        """Return the positions of finished inputs, in order, after a look whether all of the file is sound."""
+        rows = sound_rows(self._connection, self.path, self.run)
         return np.fromiter((row[0] for row in rows), dtype=np.intp)
 
     def read(self, index: NDArray[np.intp]) -> Votes:
@@ -320,22 +320,26 @@ def read_results(
     connection: sqlite3.Connection, path: Path, run: RunRecord, index: NDArray[np.intp] | None = None
 ) -> StoredRun:
     """Read the results at some increasing positions, or all, or raise a StoreError if one is damaged."""
-    query = f"SELECT {RESULT_COLUMNS}, checksum FROM results"
-    limits: tuple[int, ...] = ()
-    if index is not None:
-        query, limits = f"{query} WHERE input BETWEEN ? AND ?", (int(index[0]), int(index[-1]))
-        wanted = set(index.tolist())
-    rows = []
+    if index is None:
+        return StoredRun(run, list(sound_rows(connection, path, run)))
+    wanted = set(index.tolist())
+    rows = sound_rows(connection, path, run, int(index[0]), int(index[-1]))
+    return StoredRun(run, [row for row in rows if row[0] in wanted])
+
+
+def sound_rows(
+    connection: sqlite3.Connection, path: Path, run: RunRecord, first: int = 0, last: int | None = None
+) -> Iterator[Any]:
+    """Yield results in the order of the inputs, or raise a StoreError where one is damaged."""
+    limits = () if last is None else (first, last)
+    where = "" if last is None else "WHERE input BETWEEN ? AND ?"
     try:
-        for row in connection.execute(f"{query} ORDER BY input", limits):
-            if index is not None and row[0] not in wanted:
-                continue
+        for row in connection.execute(f"SELECT {RESULT_COLUMNS}, checksum FROM results {where} ORDER BY input", limits):
             if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
                 raise damaged(path, f"the checksum of input {row[0]} does not match")
-            rows.append(row[:-1])
+            yield row[:-1]
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
-    return StoredRun(run, rows)
 
 
 def checksum(row: Any) -> bytes:
