@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from uuid import uuid4
 
 import cloudpickle
 import joblib
-from joblib.parallel import get_active_backend
 
 from .voters import TorchVoter
 from .voting import Sampler
@@ -28,6 +26,9 @@ _opened: dict[str, Sampler] = {}
 _delivered: dict[str, bytes] = {}
 
 _lock = threading.Lock()
+
+#: In a worker process: what holds models in the state in which they vote.
+_ready = contextlib.ExitStack()
 
 #: In a worker process: a lock and the number that it stands for; the system frees it when the process ends.
 _slot: list[Any] = []
@@ -97,10 +98,6 @@ class Parcel:
 
     def _send(self) -> None:
         """Put the sampler where workers find it."""
-        ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized() and "ray" in type(get_active_backend()[0]).__module__:
-            self.object = ray.put(self.pickled())
-            return
         self.folder = tempfile.mkdtemp(prefix="smoothcert-")
         target = Path(self.folder) / "sampler"
         try:
@@ -112,6 +109,19 @@ class Parcel:
     def pickled(self) -> bytes:
         """Return the sampler as bytes."""
         return cloudpickle.dumps(self.sampler)
+
+
+@contextlib.contextmanager
+def on_ray(parcel: Parcel) -> Iterator[None]:
+    """Deliver a parcel through ray's object store, as long as the context lasts."""
+    import ray
+
+    parcel.object = ray.put(parcel.pickled())
+    parcel.sent = True
+    try:
+        yield
+    finally:
+        parcel.object = None
 
 
 @contextlib.contextmanager
@@ -158,7 +168,7 @@ def settle(sampler: Any) -> None:
         voter.device = own_device(voter.device)
     if voter is not None:
         # Never left: the process does nothing else.
-        voter.ready().__enter__()
+        _ready.enter_context(voter.ready())
 
 
 def own_device(device: Any) -> Any:

@@ -388,9 +388,7 @@ def test_read_only_directory(table, base):
                 os.setuid(65534)
             assert_equal(Certificates.from_store(path), expected)
             for place in (path, folder / "new.sqlite"):
-                with pytest.raises(
-                    StoreError, match="Is the disk full, or the directory read-only"
-                ):
+                with pytest.raises(StoreError, match="Is the disk full, or the directory read-only"):
                     smoothed(base).certify(table[0], store=place)
             code = 0
         except BaseException:
