@@ -65,15 +65,28 @@ def certificates_from_store(
     partial: bool = False,
 ) -> Certificates:
     """Make certificates from a store; see `Certificates.from_store`."""
-    stored = read_store(path)
+    return recertified(read_store(path), radius=radius, scheme=scheme, bound=bound, alpha=alpha, X=X, partial=partial)
+
+
+def recertified(
+    stored: StoredRun,
+    *,
+    radius: Any = None,
+    scheme: str | None = None,
+    bound: str | None = None,
+    alpha: float | None = None,
+    X: Any = None,
+    partial: bool = False,
+) -> Certificates:
+    """Make certificates from what was read of a store; see `Certificates.from_store`."""
     run = stored.run
     if not partial and len(stored) < run.n_inputs:
         raise ValueError(
-            f"{path} holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it, or take what "
+            f"The store holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it, or take what "
             f"there is with partial=True."
         )
     if len(stored) == 0:
-        raise ValueError(f"{path} holds no finished input yet.")
+        raise ValueError("The store holds no finished input yet.")
     noise = from_spec("noise", run.noise)
     channel = NoisyChannel(run.box, noise, run.shape)
     given = {"scheme": scheme, "bound": bound, "alpha": alpha}
