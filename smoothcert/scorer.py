@@ -63,7 +63,8 @@ class CertifiedScorer(BaseEstimator):
         if decisions.norm != self.norm:
             raise ValueError(
                 f"norm={self.norm:g} is what the scorer compares, but the classifier's radii are in "
-                f"l{decisions.norm:g}. Use make_certified_scorer(norm={decisions.norm:g}), and one norm for all candidates."
+                f"l{decisions.norm:g}. Use make_certified_scorer({self.radius!r}, norm={decisions.norm:g}), and one "
+                f"norm for all candidates."
             )
         labels, robust = decisions
         right = (check_truth(y, labels) == labels) & robust
