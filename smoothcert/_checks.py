@@ -80,11 +80,12 @@ def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> N
 
 def check_no_dates(X: Any) -> None:
     """Raise a ValueError if a column of a polars DataFrame holds dates or times, which turn into numbers silently."""
-    for name, kind in getattr(X, "schema", {}).items() if hasattr(X, "columns") else ():
+    schema: Any = getattr(X, "schema", None)
+    for name, kind in schema.items() if hasattr(schema, "items") else ():
         if getattr(kind, "is_temporal", bool)():
             raise ValueError(
-                f"X must hold numbers, but column {name!r} holds {X[name][0]!r}. Turn it into numbers with a meaning first, "
-                f"such as the days since a date."
+                f"X must hold numbers, but column {name!r} holds {kind!r}. Turn it into numbers with a meaning "
+                f"first, such as the days since a date."
             )
 
 
