@@ -30,6 +30,7 @@ from .channel import NoisyChannel
 from .frames import Columns, NamedColumns
 from .inference import TorchInference
 from .noise import Noise
+from .persistence import portable, restored
 from .radius import RadiusStrategy, certified_radii, required_probability
 from .resolve import describe, resolve, resolve_radius
 from .sequential import RadiusPrecision, RadiusTest
@@ -441,6 +442,12 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             norm=strategy.norm,
             threat=strategy.threat,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return portable(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
