@@ -42,28 +42,25 @@ NORMS = {
 
 
 class Curve(NamedTuple):
-    """A step function of the radius, continuous from the left.
+    """A step function of the radius, continuous from the left: what `certified_accuracy_curve` returns.
 
     Parameters
     ----------
     radii : ndarray of shape (n_steps,)
-        Where it jumps, increasing, from 0; the last one is finite.
+        Where it jumps, increasing, from 0; the last may be +inf.
     accuracy : ndarray of shape (n_steps,)
-        Certified accuracy at each of ``radii``, which is also that between the one before and this one.
-    forever : float
-        Certified accuracy beyond all of them.
+        Certified accuracy at each of ``radii``, and between the one before and this one. It is 0 beyond the last.
     """
 
     radii: FloatArray
     accuracy: FloatArray
-    forever: float
 
 
 def _curve(y: ArrayLike, certificates: Certificates) -> Curve:
-    right = (certificates.labels == np.asarray(y)) & np.isfinite(certificates.radii)
+    certified_accuracy_score(y, certificates, 0.0)
+    right = (certificates.labels == np.asarray(y)) & ~certificates.abstained
     radii = np.unique(np.append(certificates.radii[right], 0.0))
-    accuracy = certified_accuracy_score(y, certificates, np.append(radii, np.inf))
-    return Curve(radii, accuracy[:-1], float(accuracy[-1]))
+    return Curve(radii, certified_accuracy_score(y, certificates, radii))
 
 
 class CertifiedAccuracyDisplay:
@@ -200,14 +197,16 @@ class CertifiedAccuracyDisplay:
         for label, curve in self.curves.items():
             style = {"color": colors[number % len(colors)], "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
             style |= {"label": name or label or None, "linewidth": 1.8} | kwargs
-            radii = np.concatenate([[0.0], curve.radii, [max(FAR, 2 * curve.radii[-1])]])
-            values = np.concatenate([curve.accuracy[:1], curve.accuracy, [curve.forever]])
-            (line,) = ax.step(radii, values, where="pre", gid="certified", **style)
-            if curve.forever > 0:
+            finite = np.isfinite(curve.radii)
+            last = curve.radii[finite][-1]
+            forever = 0.0 if finite.all() else float(curve.accuracy[-1])
+            radii = np.append(curve.radii[finite], max(FAR, 2 * last))
+            (line,) = ax.step(radii, np.append(curve.accuracy[finite], forever), where="pre", gid="certified", **style)
+            if forever > 0:
                 edge = {"transform": ax.get_yaxis_transform(), "clip_on": False, "color": line.get_color()}
-                ax.plot([1.0], [curve.forever], marker=">", linestyle="none", label="_forever", **edge)
+                ax.plot([1.0], [forever], marker=">", linestyle="none", label="_forever", **edge)
             self.lines_.append(line)
-            right, number = max(right, 1.05 * curve.radii[-1]), number + 1
+            right, number = max(right, 1.05 * last), number + 1
         ax.set(xlim=(0, right or 1.0), ylim=(0, 1.02), ylabel="certified accuracy")
         ax.set_xlabel(_radius_label(self.norm, self.threat))
         if first == 0:
