@@ -208,7 +208,7 @@ class CertifiedAccuracyDisplay:
             self.lines_.append(line)
             right, number = max(right, 1.05 * last), number + 1
         ax.set(xlim=(0, right or 1.0), ylim=(0, 1.02), ylabel="certified accuracy")
-        ax.set_xlabel(_radius_label(self.norm, self.threat))
+        ax.set_xlabel(_radius_label(self.norm, self.threat, ax.figure.get_figwidth() * ax.get_position().width / 0.8))
         if first == 0:
             ax.grid(alpha=0.3)
         if any(line.get_gid() == "certified" and not line.get_label().startswith("_") for line in ax.lines):
@@ -499,12 +499,12 @@ def _as_image(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     return image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
 
 
-def _radius_label(norm: float, threat: str) -> str:
-    """Name the radius with its norm and units, and what it speaks of where that is limited."""
-    label = NORMS[float(norm)]
-    if threat == "every perturbation":
-        return label
-    return label + "\n" + "\n".join(textwrap.wrap(textwrap.shorten(f"against {threat}", 110, placeholder=" ..."), 56))
+def _radius_label(norm: float, threat: str, width: float) -> str:
+    """Name the radius with its norm and units, and what it speaks of where that is limited; ``width`` is in inches."""
+    lines = [NORMS[float(norm)]]
+    if threat != "every perturbation":
+        lines.append(textwrap.shorten(f"against {threat}", 110, placeholder=" ..."))
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, max(16, int(8.5 * width))))
 
 
 def _background(ax: Any) -> str:

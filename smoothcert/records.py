@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ._optional import optional
 from .files import Record, load_record, save_record
-from .tables import html_table, rounded_down
+from .tables import html_table, rounded_down, rounded_up
 
 #: Rows that notebooks show.
 SHOWN = 10
@@ -123,12 +123,14 @@ class Table(Rows):
 
     def _repr_html_(self) -> str:
         columns = self._columns()
-        rows = [[_cell(column[i]) for column in columns.values()] for i in range(min(len(self), SHOWN))]
+        rows = [[_cell(name, column[i]) for name, column in columns.items()] for i in range(min(len(self), SHOWN))]
         if len(self) > SHOWN:
             rows.append(["..."] * len(columns))
         return html_table([name.replace("_", " ") for name in columns], rows, repr(self))
 
 
-def _cell(value: Any) -> str:
-    """Show one value of a table; numbers are rounded down."""
-    return rounded_down(float(value)) if isinstance(value, np.floating) else str(value)
+def _cell(name: str, value: Any) -> str:
+    """Show one value of a table: bounds are rounded to their safe side."""
+    if not isinstance(value, np.floating):
+        return str(value)
+    return rounded_up(float(value)) if name == "p_b" else rounded_down(float(value))

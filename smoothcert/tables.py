@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from html import escape
 from typing import Any
 
@@ -122,7 +122,16 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) 
 
 def rounded_down(value: float, digits: int = 4) -> str:
     """Show a number with so many significant digits, never as more than it is."""
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """Show a number with so many significant digits, never as less than it is."""
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def _rounded(value: float, digits: int, direction: str) -> str:
     if not np.isfinite(value):
         return f"{value:g}"
-    shown = Context(prec=digits, rounding=ROUND_FLOOR).create_decimal(Decimal(float(value)))
+    shown = Context(prec=digits, rounding=direction).create_decimal(Decimal(float(value)))
     return f"{shown.normalize():f}"

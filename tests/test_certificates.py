@@ -167,8 +167,9 @@ def test_notebooks_show_escaped_rows_with_numbers_rounded_down(certificates):
     evil = dataclasses.replace(
         certificates, labels=np.array(["<b>", "x", "y", "&"]), radii=np.array([0.29999, np.nan, np.inf, 2 / 3])
     )
+    evil = dataclasses.replace(evil, p_b=np.array([0.12341, 0.6, 1 / 3, 0.05]))
     shown = evil._repr_html_()
-    for cell in ("&lt;b&gt;", "&amp;", "0.2999", "0.6666", "nan", "inf"):
+    for cell in ("&lt;b&gt;", "&amp;", "0.2999", "0.6666", "0.1235", "0.3334", "0.05001", "nan", "inf"):
         assert f"<td>{cell}</td>" in shown
     assert "<b>" not in shown
     assert "4 inputs, 1 abstained" in shown

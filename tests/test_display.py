@@ -1,5 +1,6 @@
 """What the displays draw, against the numbers that they are about."""
 
+import subprocess
 import sys
 
 import matplotlib
@@ -268,3 +269,8 @@ def test_matplotlib_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "smoothcert\[plots\]"'):
         CertifiedAccuracyDisplay.from_certificates(certificates([1]), [0])
+
+
+def test_importing_the_displays_does_not_import_matplotlib():
+    code = "import sys, smoothcert.display; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
