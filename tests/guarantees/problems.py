@@ -201,65 +201,69 @@ def lattice_problem(kind, lam, levels, strategy, rng, n_classes, *, n_active=2, 
     """
     noise = (UniformNoise if kind == "uniform" else SplitNoise)(lam, levels)
     q = FINE if levels == "auto" else levels
-    n_offsets = int(2 * Fraction(lam) * q)
+    n_offsets = noise.n_offsets
     corner = type(strategy).__name__ == "BoxRadius"
-    while True:
+    for _ in range(1000):
         x = np.zeros(n_active, dtype=int) if corner else np.sort(rng.integers(int(0.38 * q), size=n_active))
         far = np.minimum(q - x, int((1.0 if reach is None else reach) * q))
         far = np.minimum(far, n_offsets - 1)
-        total = int(rng.uniform(0.15, 1) * far.sum())
-        if getattr(strategy, "closed_form", False):
-            total = q
-        moves, rest = np.zeros(n_active, dtype=int), 0 if tie else total
-        for i in range(n_active):
-            moves[i] = min(far[i], rest)
-            rest -= moves[i]
+        if not strategy.uses_box and strategy.norm == 1:
+            far[1:] = 0
+        total = q if getattr(strategy, "closed_form", False) else int(rng.uniform(0.15, 1) * far.sum())
+        moves = _filled(far, 0 if tie else total)
         kept = Fraction(1)
         for move in moves.tolist():
             kept *= 1 - Fraction(move, n_offsets)
-        if kept > Fraction(11, 20):
+        lost = 1 - kept
+        # Of what is kept, the last feature's rank decides: C gets up to a third, A as much as ends in a tie.
+        start, n_kept = int(moves[-1]), n_offsets - int(moves[-1])
+        fine_end = n_offsets if kind == "uniform" or n_offsets < q else q
+        atom = n_offsets - fine_end
+        for_c = int(rng.uniform(0.1, 0.4) * (fine_end - start)) if n_classes == 3 else 0
+        most = int((n_kept - for_c + lost / kept * n_kept) / 2)
+        options = [(min(most - extra, fine_end - start - for_c), extra) for extra in (0, atom) if extra <= most]
+        take, extra = max(options, key=sum)
+        a, c = Fraction(take + extra, n_kept), Fraction(for_c, n_kept)
+        p_a, p_b, p_c = lost + kept * a, kept * (1 - a - c), kept * c
+        assert kept * a <= lost + kept * (1 - a - c), "A is still ahead where it should not be"
+        if kept > Fraction(101, 200) and p_a >= max(p_b, p_c):
             break
-    # Of what is kept, weights of the last feature's ranks decide: C gets up to a third, A as much as ends in a tie.
-    start, n_kept = int(moves[-1]), n_offsets - int(moves[-1])
-    fine_end = n_offsets if kind == "uniform" or n_offsets < q else q
-    atom = n_offsets - fine_end
-    lost = 1 - kept
-    for_c = int(rng.uniform(0.1, 0.4) * (fine_end - start)) if n_classes == 3 else 0
-    most = (n_kept - for_c + lost / kept * n_kept) / 2
-    options = [(take, extra) for extra in ({0, atom}) if 0 <= (take := min(int(most) - extra, fine_end - start - for_c))]
-    take, extra = max(options, key=sum)
-    a, c = Fraction(take + extra, n_kept), Fraction(for_c, n_kept)
-    b = 1 - a - c
-    p_a, p_b, p_c = lost + kept * a, kept * b, kept * c
-    parts_a = [(start, start + take)] + ([(fine_end, n_offsets)] if extra else [])
-    assert kept * a <= lost + kept * b, "A is still ahead where it should not be"
-    if not p_a >= max(p_b, p_c):
-        return lattice_problem(kind, lam, levels, strategy, rng, n_classes, n_active=n_active, reach=reach, tie=tie)
-    model = FirstLost(
-        kind, q, n_offsets, x, moves, parts_a, [(start + take, start + take + for_c)], _labels(rng, n_classes)
-    )
+    else:
+        raise RuntimeError(f"no worst case found for {noise} and {strategy}")
+    for_a = [(start, start + take)] + ([(fine_end, n_offsets)] if extra else [])
+    for_c = [(start + take, start + take + for_c)]
+    model = FirstLost(kind, q, n_offsets, x, moves, for_a, for_c, _labels(rng, n_classes))
     rival = max(p_b, p_c)
-    lead = Fraction(p_a - rival) / 2
-    tight = rival == p_b and abs(lead - lost) * n_offsets <= 4 and (n_active == 1 or strategy.uses_box)
-    return _placed(noise, strategy, model, p_a, rival, moves, q, tight, rng)
+    one_moves = np.count_nonzero(moves) <= 1
+    tight = rival == p_b and abs((p_a - p_b) / 2 - lost) * n_offsets <= 4 and (one_moves or strategy.uses_box)
+    return _placed(noise, strategy, model, p_a, rival, moves, q, tight and strategy.norm == 1, rng)
+
+
+def _filled(far, total):
+    """Return moves that fill the features in turn, as far as each can move."""
+    moves = np.zeros(len(far), dtype=int)
+    for i, most in enumerate(far):
+        moves[i] = min(most, total - moves.sum())
+    return moves
 
 
 def mixture_problem(lams, weights, levels, strategy, rng, n_classes, n_active=2):
     """Return a worst case of a mixture of uniforms: A has what is likelier at x, B what is likelier at y."""
     noise = UniformMixtureNoise(lams, [float(weight) for weight in weights], levels)
-    q, sizes = levels, [int(2 * Fraction(lam) * levels) for lam in lams]
+    q, sizes = levels, [part.n_offsets for part in noise.parts]
     assert all(size % 2 == 0 for size in sizes), "outcomes are then half-integers for all parts"
     corner = type(strategy).__name__ == "BoxRadius"
     x = np.zeros(n_active, dtype=int) if corner else np.sort(rng.integers(int(0.38 * q), size=n_active))
-    total = int(rng.uniform(0.1, 0.6) * (q - x).sum())
-    moves, rest = np.zeros(n_active, dtype=int), total
-    for i in range(n_active):
-        moves[i] = min(q - x[i], rest)
-        rest -= moves[i]
+    far = q - x
+    if not strategy.uses_box:
+        far[1:] = 0
+    moves = _filled(far, int(rng.uniform(0.1, 0.6) * far.sum()))
     first, width = -max(sizes) // 2, q + max(sizes)
     cells = np.arange(first, first + width)
     # Weights of outcomes are integers over a common denominator.
-    scale = int(np.lcm.reduce([Fraction(w).denominator for w in weights])) * int(np.prod(sizes, dtype=object)) ** n_active
+    scale = (
+        int(np.lcm.reduce([Fraction(w).denominator for w in weights])) * int(np.prod(sizes, dtype=object)) ** n_active
+    )
     at_x, at_y = (
         sum(
             _product([(cells >= p - size // 2) & (cells < p + size // 2) for p in point.tolist()])
@@ -283,7 +287,8 @@ def mixture_problem(lams, weights, levels, strategy, rng, n_classes, n_active=2)
     if not p_a > max(p_b, p_c):
         return mixture_problem(lams, weights, levels, strategy, rng, n_classes, n_active)
     model = Table(q, x, first, table, _labels(rng, n_classes))
-    tight = p_b >= p_c and (n_active == 1 or strategy.uses_box)
+    variation = Fraction(int(np.maximum(at_x - at_y, 0).sum()), scale)
+    tight = p_b >= p_c and abs((p_a - p_b) / 2 - variation) < Fraction(1, 1000)
     return _placed(noise, strategy, model, p_a, max(p_b, p_c), moves, q, tight, rng)
 
 
@@ -303,11 +308,7 @@ def slab_problem(family, scale, levels, strategy, rng, n_classes):
     q = 2**20 if levels == "auto" else levels
     while True:
         x = np.zeros(n_active, dtype=int) if corner else np.sort(rng.integers(int(0.38 * q), size=n_active))
-        rest = int(rng.uniform(0.2, 1) * (q - x).sum())
-        moves = np.zeros(n_active, dtype=int)
-        for i in range(n_active):
-            moves[i] = min(q - x[i], rest)
-            rest -= moves[i]
+        moves = _filled(q - x, int(rng.uniform(0.2, 1) * (q - x).sum()))
         if strategy.norm != 1:
             moves[:] = rng.integers(int(0.3 * q), q // 2, size=n_active)
         if not strategy.uses_box and strategy.norm == 1:
@@ -326,7 +327,10 @@ def slab_problem(family, scale, levels, strategy, rng, n_classes):
         ends = (place - gap, place - gap)
         p_b, tight = 1 - p_a, False
     else:
-        ends, tight = (place - gap, place + gap), strategy.norm in (1, 2) and p_b >= p_c
+        ends, tight = (
+            (place - gap, place + gap),
+            strategy.norm in (1, 2) and p_b >= p_c and (family == "gaussian" or not gap),
+        )
     model = Slab(x / q, direction, ends, _labels(rng, n_classes))
     return _placed(noise, strategy, model, p_a, max(p_b, p_c) if n_classes == 3 else 1 - p_a, moves, q, tight, rng)
 
@@ -360,7 +364,23 @@ class Coloring(Known):
         return np.where(share < self.bias, 0, 1 + (share * 1e6).astype(int) % (self.n_classes - 1))
 
 
-def deterministic_problem(lam, levels, d, rng):
-    """Return noise whose outcomes are all evaluated, and a model; the label of every input is then known."""
+def deterministic_problem(lam, levels, rng):
+    """Return noise whose outcomes are all evaluated, a model, and the number of features: all labels can be computed.
+
+    Half of the models are as random as can be, in two features; half are worst cases in one, near or at a tie.
+    """
     noise = DeterministicSplitNoise(lam, levels, seed=int(rng.integers(1, 1000)))
-    return noise, Coloring(levels, int(rng.integers(2**31)), rng.uniform(0.5, 0.9), int(rng.integers(2, 5)))
+    if rng.random() < 0.5:
+        return noise, Coloring(levels, int(rng.integers(2**31)), rng.uniform(0.5, 0.9), int(rng.integers(2, 5))), 2
+    n = noise.n_offsets
+    x = int(rng.integers(levels // 2))
+    moved = int(rng.integers(1, min(levels - x, n // 2)))
+    n_classes = int(rng.integers(2, 4))
+    for_c = int(rng.integers(n // 8 + 1)) if n_classes == 3 else 0
+    fine_end = min(n, levels)
+    wanted = max(0, n // 2 - for_c // 2 + int(rng.integers(-2, 3)) - (n - fine_end) * (n > fine_end))
+    take = min(wanted, fine_end - moved - for_c)
+    for_a = [(moved, moved + take)] + ([(fine_end, n)] if n > fine_end else [])
+    for_c = [(moved + take, moved + take + for_c)]
+    model = FirstLost("split", levels, n, np.array([x]), np.array([moved]), for_a, for_c, rng.permutation(n_classes))
+    return noise, model, 1
