@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 FloatArray = NDArray[np.float64]
 
@@ -162,6 +165,27 @@ class Certificates(_Rows):
     def margin(self) -> FloatArray:
         """Lower bound on the lead of the predicted class, p_a - p_b."""
         return self.p_a - self.p_b
+
+    def verify(self, clf: Any, X: Any, **params: Any) -> Audit:
+        """Draw fresh votes for a random part of the inputs, and test whether the claims agree with them.
+
+        Parameters
+        ----------
+        clf : SmoothedClassifier
+            Fitted, with the parameters that the certificates were made with.
+        X : array-like of shape (n_inputs, ...)
+            The inputs that were certified, in the same order.
+        **params
+            ``fraction``, ``n_samples``, ``level`` and ``random_state``; see `smoothcert.audit.verify`.
+
+        Returns
+        -------
+        audit : Audit
+            ``audit.consistent`` is the verdict.
+        """
+        from .audit import verify
+
+        return verify(self, clf, X, **params)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

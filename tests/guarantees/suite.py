@@ -19,9 +19,6 @@ from .problems import Problem, deterministic_problem, lattice_problem, mixture_p
 
 ALPHA = 0.1
 
-#: For tests that stop early: the larger alpha, the less of it do they leave unspent.
-SEQUENTIAL_ALPHA = 0.5
-
 #: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy.
 MODES = ("exact", "fixed", "stored", "parallel", "rtol", "certify_at", "deterministic")
 
@@ -59,16 +56,11 @@ class Row:
     loose: int = 0
 
     @property
-    def alpha(self) -> float:
-        """Level of the certificates."""
-        return SEQUENTIAL_ALPHA if self.mode == "certify_at" else ALPHA
-
-    @property
     def allowed(self) -> int:
         """False certificates that alpha allows for; none where nothing is sampled."""
         if self.mode in ("exact", "deterministic"):
             return 0
-        return int(binom.isf(SIGNIFICANCE, self.tried, self.alpha))
+        return int(binom.isf(SIGNIFICANCE, self.tried, ALPHA))
 
     @property
     def fails(self) -> bool:
@@ -228,7 +220,7 @@ def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:
     clf = problem.classifier(
         scheme=row.scheme,
         bound=bound,
-        alpha=row.alpha,
+        alpha=ALPHA,
         n_selection=24,
         n_samples=160,
         rtol=0.2 if row.mode == "rtol" else None,
