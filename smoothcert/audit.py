@@ -139,7 +139,7 @@ def verify(
     unknown = ~np.isin(certificates.labels, clf.classes_)
     if unknown.any():
         raise ValueError(
-            f"certificates hold the label {certificates.labels[unknown][0]!r}, which is not among the classes "
+            f"certificates hold the label {certificates.labels[unknown].tolist()[0]!r}, which is not among the classes "
             f"{clf.classes_.tolist()!r}."
         )
 
