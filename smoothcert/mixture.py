@@ -59,7 +59,7 @@ class UniformMixtureNoise(LatticeNoise):
         return all(part.allows_closed_form for part in self.parts)
 
     def _edges(self) -> FloatArray:
-        """Cumulative probabilities of the parts, as the 53 bits that choose one realise them; the last gets the rest."""
+        """Cumulative probabilities of the parts, in the 53 bits that choose one of them; the last gets the rest."""
         inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
         return np.concatenate([[0.0], np.rint(inner * 2.0**53) / 2.0**53, [1.0]])
 
@@ -116,7 +116,8 @@ class UniformMixtureNoise(LatticeNoise):
         """Return -ln of the overlap after moving one feature by ``z``."""
         # What is lost, not what is left: next to 1 the overlap has no digits for a small move.
         lams = np.array([part.effective_lam for part in self.parts])
-        lost = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0) @ np.diff(self._edges())
+        each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0)
+        lost = np.sum(each * np.diff(self._edges()), axis=-1)
         with np.errstate(divide="ignore"):
             return -np.log1p(-np.minimum(lost, 1.0))
 

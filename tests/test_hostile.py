@@ -26,8 +26,9 @@ def raises(rows):
     raise KeyError("a bug in the model")
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
-@pytest.mark.parametrize("call", ["certify", "predict", "count_votes"])
+@pytest.mark.parametrize(
+    ("call", "n_jobs"), [("certify", None), ("predict", None), ("count_votes", None), ("certify", 2)]
+)
 def test_a_model_that_raises_is_heard(call, n_jobs):
     with pytest.raises(KeyError, match="a bug in the model"):
         getattr(smooth(raises, n_jobs=n_jobs), call)(X)
@@ -75,7 +76,7 @@ def test_nan_logits_in_some_rows_certify_nothing(n_bad):
             return logits
 
     clf = SmoothedClassifier.from_pretrained(Broken(), [0, 1], n_samples=200, random_state=0)
-    with pytest.raises(ValueError, match="returned NaN logits. Nothing was certified"):
+    with pytest.raises(ValueError, match="returned NaN logits"):
         clf.certify(X)
 
 
@@ -184,9 +185,7 @@ def test_certificates_do_not_depend_on_how_an_array_lies_in_memory(kind, noise):
 @pytest.mark.parametrize("dtype", [np.float16, ">f2", np.float32, ">f4", np.longdouble, np.int8, bool, np.uint16])
 def test_types_of_numbers(dtype):
     """The certificate is that of the numbers as they are."""
-    rounded = (X * (1 if np.dtype(dtype).kind in "ib" else 1)).astype(dtype)
-    if np.dtype(dtype).kind in "iub":
-        rounded = (X > 0.5).astype(dtype)
+    rounded = (X if np.dtype(dtype).kind == "f" else X > 0.5).astype(dtype)
     clf = smooth(steps([0.4]))
     np.testing.assert_array_equal(clf.certify(rounded).radii, clf.certify(rounded.astype(np.float64)).radii)
 
