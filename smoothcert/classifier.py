@@ -455,7 +455,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             top,
             scheme=self.scheme,
             bound=self.bound,
-            alpha=self._level(votes.n_samples, X),
+            alpha=self._level(int(votes.estimation.sum(axis=1).max()), X),
             uniforms=auxiliary(votes.origin.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
 

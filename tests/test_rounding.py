@@ -268,3 +268,40 @@ def test_published_radii_are_below_the_walk_by_the_rounding_of_the_lattice():
     p = np.array([0.8])
     exact = exact_radius(noise, 0.8, 1 - 0.8, [0.9, 0.5, 0.7])
     assert certified_radii(LipschitzRadius(), channel, X, p, 1 - p)[0] <= exact - mp.mpf(3) / noise.q
+
+
+@pytest.mark.parametrize(("bounds", "refused"), [((1e5, 1e5 + 1), False), ((1e9, 1e9 + 1), True), ((0, 1e300), False)])
+def test_limits_hold_on_the_lattice_or_are_refused(bounds, refused):
+    """A move within the limit in raw units is one within the granted reach after rounding."""
+    channel = NoisyChannel(Box.from_bounds(bounds), SplitNoise(1.0), (3,))
+    strategy = GreedyRadius(max_change=0.01)
+    X, p = np.full((1, 3), bounds[0]), np.array([0.9])
+    if refused:
+        with pytest.raises(ValueError, match="max_change needs bounds whose ends are less than 3e7 times"):
+            certified_radii(strategy, channel, X, p, 1 - p)
+        return
+    granted = strategy.reach(channel.noise, *channel.room(X))[0, 0]
+    rng, width = np.random.default_rng(0), bounds[1] - bounds[0]
+    a = bounds[0] + width * rng.random(2000)
+    b = np.clip(a + 0.01 * width, *bounds)
+    exact = [abs(Fraction(u) - Fraction(v)) <= Fraction(0.01) * Fraction(width) for u, v in zip(a, b, strict=True)]
+    moved = np.abs(np.diff(channel.box.to_unit(np.array([a, b])) * channel.noise.q, axis=0)[0])
+    assert (np.ceil(moved[exact]) / channel.noise.q <= granted).all()
+
+
+def test_votes_of_unequal_number_take_the_drawing_error_of_the_most():
+    from dataclasses import replace
+
+    from smoothcert import SmoothedClassifier
+
+    from .models import Rule, constant
+
+    base = Rule(constant).fit(None, None)
+    clf = SmoothedClassifier.from_pretrained(base, [0, 1], GaussianNoise(0.5, levels=255), random_state=0)
+    X = np.full((2, 3), 1 / 255)
+    votes = clf.count_votes(X)
+    more = votes.estimation.copy()
+    more[1] *= 10**9
+    unequal = replace(votes, estimation=more)
+    with pytest.raises(ValueError, match="must exceed .* the error of drawing 10000000000000 votes"):
+        clf.certify(X, votes=unequal)
