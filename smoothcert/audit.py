@@ -23,6 +23,9 @@ FloatArray = NDArray[np.float64]
 #: Relative difference between radii that other machines' logarithms may cause.
 MACHINES = 1e-9
 
+#: Inputs whose votes are drawn twice, with the same noise.
+REPEATED = 8
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
@@ -40,6 +43,9 @@ class Audit:
         Where the radius exceeds what its own p_a and p_b certify for this input.
     p_value : float
         How likely so many contradicted inputs are, if each claim is false with probability alpha.
+    repeatable : bool
+        Whether the base model gave the same votes twice on the same noise. Where it did not, it is no function: near
+        ties on a GPU, or a random generator of its own.
     alpha, level : float
         Of the certificates, and of the tests.
     """
@@ -49,6 +55,7 @@ class Audit:
     contradicted: NDArray[np.bool_]
     too_large: NDArray[np.bool_]
     p_value: float
+    repeatable: bool
     alpha: float
     level: float
 
@@ -61,7 +68,8 @@ class Audit:
         verdict = "consistent" if self.consistent else "NOT consistent"
         return (
             f"Audit({verdict}: of {len(self.rows)} claims, {int(self.contradicted.sum())} contradicted by fresh votes "
-            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {int(self.too_large.sum())} radii too large)"
+            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {int(self.too_large.sum())} radii too large"
+            f"{'' if self.repeatable else '; the base model answers the same batch in two ways'})"
         )
 
     def table(self) -> str:
@@ -150,12 +158,13 @@ def verify(
     claimed, inputs = certificates[rows], X[rows]
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
-        return Audit(rows, np.ones(len(rows)), none, none, 1.0, certificates.alpha, level)
+        return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
     fresh = copy.copy(clf).set_params(
         random_state=int(rng.integers(2**32)), n_samples=check_count("n_samples", n_samples or clf.n_samples)
     )
     counts = fresh.count_votes(inputs).estimation
+    repeatable = np.array_equal(fresh.count_votes(inputs[:REPEATED]).estimation, counts[:REPEATED])
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
     if clf._exact:
         known = fresh.certify(inputs)
@@ -173,7 +182,7 @@ def verify(
     contradicted = p_values <= level
     wrong = certificates.alpha if clf._exact else certificates.alpha + level
     p_value = float(binom.sf(contradicted.sum() - 1, len(rows), min(wrong, 1.0)))
-    return Audit(rows, p_values, contradicted, too_large, p_value, certificates.alpha, level)
+    return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 
 def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:

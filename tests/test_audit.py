@@ -141,3 +141,15 @@ def test_certificates_of_something_else():
     clf.set_params(radius="auto")
     with pytest.raises(ValueError, match="certificates hold the label 7, which is not among the classes"):
         verify(replace(certificates, labels=certificates.labels + 7), clf, X)
+
+
+def test_a_model_with_a_random_generator_of_its_own_is_told():
+    rng = np.random.default_rng(0)
+    model = Rule(lambda rows: (rng.random(len(rows)) < 0.1).astype(int)).fit(None, None)
+    clf, X, certificates = make(model=model, n=10)
+    audit = certificates.verify(clf, X, fraction=1.0)
+    assert not audit.repeatable
+    assert audit.consistent
+    assert repr(audit).endswith("; the base model answers the same batch in two ways)")
+    clf, X, certificates = make(n=10)
+    assert certificates.verify(clf, X, fraction=1.0).repeatable

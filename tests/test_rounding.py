@@ -303,5 +303,5 @@ def test_votes_of_unequal_number_take_the_drawing_error_of_the_most():
     more = votes.estimation.copy()
     more[1] *= 10**9
     unequal = replace(votes, estimation=more)
-    with pytest.raises(ValueError, match="must exceed .* the error of drawing 10000000000000 votes"):
+    with pytest.raises(ValueError, match=r"must exceed .* the error of drawing 10000000000000 votes"):
         clf.certify(X, votes=unequal)
