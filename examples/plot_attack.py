@@ -1,3 +1,4 @@
+# ruff: noqa: D205, D400, D415
 """
 Certified from below, attacked from above
 =========================================

@@ -89,7 +89,7 @@ class AttackDisplay:
         last = np.max(ends, where=np.isfinite(ends), initial=0.0) * 1.05 if max_radius is None else max_radius
         # Curves jump at the radii themselves; both are drawn as steps with their values in between.
         inner = ends[np.isfinite(ends) & (ends <= last)]
-        radius = np.unique(np.concatenate([[0.0, last], inner, np.nextafter(inner, np.inf)]))
+        radius = np.unique(np.concatenate([[0.0, last], np.nextafter(inner, 0.0), inner, np.nextafter(inner, np.inf)]))
         display = cls(
             radius=radius,
             certified=np.asarray(certified_accuracy_score(truth, certificates, radius)),
