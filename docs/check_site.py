@@ -65,8 +65,9 @@ class Page(HTMLParser):
 
 def problems(site: Path) -> list[str]:
     """Return what is wrong with the files of a site."""
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
-    found = []
+    paths = [path for path in sorted(site.rglob("*.html")) if path.relative_to(site).parts[0] != "_static"]
+    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in paths}
+    site, found = site.resolve(), []
     for path, page in pages.items():
         name = path.relative_to(site)
         found += [f"{name}: {problem}" for link in page.links if (problem := _broken(link, path, pages))]
@@ -86,8 +87,8 @@ def _broken(link: str, path: Path, pages: dict[Path, Page]) -> str | None:
         target = target / "index.html"
     if not target.exists():
         return f"{parts.path} does not exist"
-    page = {known.resolve(): known for known in pages}.get(target) if parts.fragment else None
-    if page is not None and unquote(parts.fragment) not in pages[page].anchors:
+    page = pages.get(target) if parts.fragment else None
+    if page is not None and unquote(parts.fragment) not in page.anchors:
         return f"{target.name} has no #{parts.fragment}"
     return None
 
@@ -107,7 +108,10 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 def console(site: Path, browser: str, pages: tuple[str, ...] = OPENED) -> list[str]:
-    """Return what the browser's console says when pages are opened; only loopback addresses resolve."""
+    """Return what the browser's console says when pages are opened; only loopback addresses resolve.
+
+    It gives all messages the same level, so every one counts but the theme's notes on light and dark mode.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = []
@@ -122,7 +126,8 @@ def console(site: Path, browser: str, pages: tuple[str, ...] = OPENED) -> list[s
                 run = subprocess.run([*command, url], capture_output=True, text=True, timeout=120, check=False)
             if "</html>" not in run.stdout:
                 found.append(f"{page}: the browser showed nothing: {run.stderr[-300:]}")
-            found += [f"{page}: console: {line}" for line in run.stderr.splitlines() if "CONSOLE" in line]
+            said = [line for line in run.stderr.splitlines() if "CONSOLE" in line and '"[PST]: Changed to' not in line]
+            found += [f"{page}: console: {line}" for line in said]
     finally:
         server.shutdown()
     return found

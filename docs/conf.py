@@ -9,6 +9,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from docutils import nodes
+from sphinx import addnodes
+
 import smoothcert
 
 project = "smoothcert"
@@ -67,6 +70,8 @@ sphinx_gallery_conf: dict[str, Any] = {
     "min_reported_time": 1000,
     "plot_gallery": True,
     "reset_modules_order": "both",
+    "write_computation_times": False,
+    "show_signature": False,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -78,6 +83,7 @@ html_static_path = ["_static"]
 html_css_files = ["smoothcert.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left",
     "navigation_with_keys": False,
@@ -102,6 +108,19 @@ def escape_shapes(app: Any, what: str, name: str, obj: Any, options: Any, lines:
     lines[:] = [re.sub(r"(?<=, )\*(?=\w+\))", r"\*", line) for line in lines]
 
 
+def add_anchors(app: Any, doctree: nodes.document) -> None:
+    """Give names the anchors of both their homes, the package and the module: viewcode links to either."""
+    for signature in doctree.findall(addnodes.desc_signature):
+        module, name = signature.get("module"), signature.get("fullname")
+        if not module or not name.strip("."):
+            continue
+        found = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        homes = {module, "smoothcert", getattr(found, "__module__", None) or module}
+        signature["ids"] += sorted({f"{home}.{name}" for home in homes} - set(signature["ids"]))
+
+
 def drop_missing_pages(app: Any, docname: str, source: list[str]) -> None:
     """Leave out of the guide's contents what is marked optional, ``page?``, and not there."""
     if docname == "user_guide":
@@ -114,4 +133,5 @@ def setup(app: Any) -> None:
     """Register hooks."""
     app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-docstring", escape_shapes, priority=900)
+    app.connect("doctree-read", add_anchors)
     app.connect("source-read", drop_missing_pages)
