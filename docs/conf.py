@@ -51,6 +51,8 @@ myst_heading_anchors = 3
 
 # Docstrings
 default_role = "autolink"
+smartquotes = False  # "auto" is Python
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_class_signature = "mixed"
@@ -65,6 +67,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"/_",
     "abort_on_example_error": True,
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "mnist.png"),
     "within_subsection_order": "FileNameSortKey",
     "show_memory": False,
     "min_reported_time": 1000,
@@ -89,13 +92,15 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars: dict[str, list[str]] = {"index": [], "comparison": [], "changelog": []}
+html_sidebars: dict[str, list[str]] = {
+    page: [] for page in ("index", "getting_started", "theory", "comparison", "citing", "changelog", "contributing")
+}
 
 
 def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
