@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 #: Attributes by which a page fetches something.
-FETCHES = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("object", "data")}
+FETCHES = {(tag, "src") for tag in ("img", "script", "iframe", "source", "video")} | {("object", "data")}
 
 #: Kinds of <link> that a browser fetches.
 FETCHED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}

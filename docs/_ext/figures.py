@@ -31,9 +31,7 @@ def draw_curve(app: Any) -> None:
     grid = np.linspace(0, 1.02 * np.nanmax(page["radii"]), 1000)
     curves = {
         "through the box (Theorem 2.8)": certified_accuracy_score(y, page["certificates"], grid),
-        "without it (Corollary 2.13)": certified_accuracy_score(
-            y, clf.set_params(radius="lipschitz").certify(X), grid
-        ),
+        "without it (Corollary 2.13)": certified_accuracy_score(y, clf.set_params(radius="lipschitz").certify(X), grid),
     }
     for theme, (text, *colors) in THEMES.items():
         settings = {"text.color": text, "axes.labelcolor": text, "xtick.color": text, "ytick.color": text}

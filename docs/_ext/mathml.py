@@ -1,4 +1,4 @@
-"""Formulas as MathML, converted by docutils when the site is built: browsers need neither scripts nor fonts for them."""
+"""Formulas as MathML, converted by docutils when the site is built: browsers need no scripts for them."""
 
 from __future__ import annotations
 
