@@ -2,10 +2,10 @@
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import io
 import os
-import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -142,18 +142,25 @@ def test_the_theory_page_names_every_statement_of_the_paper_that_the_code_names(
 # Docstrings
 
 
-def public_modules():
-    """The package, and its public modules: those that say with ``__all__`` what they offer."""
-    names = [name for _, name, _ in pkgutil.iter_modules(smoothcert.__path__) if not name.startswith("_")]
-    modules = [importlib.import_module(f"smoothcert.{name}") for name in names if name != "cuda"]
-    return [smoothcert, *(module for module in modules if hasattr(module, "__all__"))]
+#: Modules for users, beside the package itself.
+PUBLIC_MODULES = ("attacks", "display", "nets", "persistence", "pipeline")
+
+
+def public_names(module):
+    """Return what a module offers: its ``__all__``, or what it defines under names without an underscore."""
+    defined = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
+    return getattr(module, "__all__", [name for name in defined if not name.startswith("_")])
 
 
 def public_objects():
-    """Public names and what they stand for, once each."""
+    """Return public names and what they stand for, once each."""
+    modules = [smoothcert]
+    for name in PUBLIC_MODULES:
+        if importlib.util.find_spec(f"smoothcert.{name}"):
+            modules.append(importlib.import_module(f"smoothcert.{name}"))
     found = {}
-    for module in public_modules():
-        for name in module.__all__:
+    for module in modules:
+        for name in public_names(module):
             found.setdefault(id(getattr(module, name)), (f"{module.__name__}.{name}", getattr(module, name)))
     return dict(found.values())
 
