@@ -378,7 +378,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             # The fewest votes must suffice to certify anything; drawing errs the most often where there are most.
             procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
             procedure = replace(procedure, n_samples=int(votes.estimation.sum(axis=1).max()))
-            make = certificates(procedure, self._channel(inputs))
+            make = certificates(procedure, self._channel(inputs.shape))
             return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
         rule = procedure.precision if procedure.stops else None
@@ -559,10 +559,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
 
-    def _channel(self, inputs: Inputs) -> NoisyChannel:
+    def _channel(self, shape: tuple[int, ...]) -> NoisyChannel:
         """Box and noise for inputs of this shape."""
         self._check_unchanged()
-        return NoisyChannel(self.box_, self.noise_, inputs.shape)
+        return NoisyChannel(self.box_, self.noise_, shape)
 
     def _voter(self) -> Voter:
         return make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
@@ -573,7 +573,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """Bind what votes for the inputs depend on; without a procedure they only choose classes."""
         sampler = Sampler(
             voter=self._voter(),
-            channel=self._channel(inputs),
+            channel=self._channel(inputs.shape),
             seed=self._call_seed() if procedure is None else procedure.seed,
             n_selection=self.noise_.n_outcomes or check_count("n_selection", self.n_selection),
             n_samples=0 if procedure is None or procedure.exact else procedure.n_samples,

@@ -436,7 +436,7 @@ class GreedyBudgetDisplay:
             raise ValueError(
                 f"certificate must be one of a single input that is not abstained on, got {certificate!r}."
             )
-        channel = estimator._channel(X)
+        channel = estimator._channel(X.shape[1:])
         down, up = strategy.room(channel.noise, *channel.room(X))
         reach = np.maximum(down, up)
         spent = np.where(up >= down, 1.0, -1.0) * moves(reach, certificate.radii, strategy.max_features)

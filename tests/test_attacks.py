@@ -114,8 +114,8 @@ class HalfSpace(nn.Module):
 class Corner(nn.Module):
     """The worst case for uniform noise in several features, as a network.
 
-    All features move up from x to y. Votes 1 where y's noise lands and x's does not, and in a share of what both reach, which the last feature decides
-    without a gradient; 0 everywhere else.
+    All features move up from x to y. Votes 1 where y's noise lands and x's does not, and in a share of what both reach,
+    which the last feature decides without a gradient; 0 everywhere else.
     """
 
     def __init__(self, x, y, lam, threshold):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..certificates import FloatArray, _Rows
+from ..certificates import FloatArray
+from ..records import Rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adversarials(_Rows):
+class Adversarials(Rows):
     """Adversarial inputs: an upper bound on how robust the smoothed classifier is at each input.
 
     Where ``success`` is True: with probability at least 1 - alpha over fresh votes, the smoothed classifier does not

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._checks import check_count, check_open_unit, check_radii
 from ..classifier import SmoothedClassifier
 from ..resolve import resolve_radius
-from ..stream import ESTIMATION, SELECTION, resolve_seed
+from ..stream import resolve_seed
 from ..voting import Sampler
 from .results import Adversarials
 from .target import Path, QueriesSpentError, Target, shown_different
@@ -245,7 +245,7 @@ class Jury:
     """
 
     def __init__(self, clf: Any, X: Any, n_samples: int | None, alpha: float | None, attempts: int, seeds: Any) -> None:
-        self.voter, self.channel, self.batch_size = clf._voter(), clf._channel(X), clf.batch_size
+        self.voter, self.channel, self.batch_size = clf._voter(), clf._channel(X.shape[1:]), clf.batch_size
         self.exact = self.channel.noise.n_outcomes is not None
         self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
         self.attempts = 1 if self.exact else attempts
@@ -263,10 +263,16 @@ class Jury:
         """Return the index of the smoothed label at a raw input, and whether it is shown not to be the target's."""
         words = self.seeds.spawn(1)[0].generate_state(4)
         seed = int.from_bytes(words.tobytes(), "little")
-        sampler = Sampler(voter=self.voter, channel=self.channel, X=raw[None], seed=seed, batch_size=self.batch_size)
+        sampler = Sampler(
+            voter=self.voter,
+            channel=self.channel,
+            seed=seed,
+            n_selection=self.queries if self.exact else self.n_selection,
+            n_samples=0 if self.exact else self.n_samples,
+            batch_size=self.batch_size,
+        )
+        votes = sampler.draw(raw[None])
+        label = int(votes.selection[0].argmax())
         if self.exact:
-            counts = sampler.draw(SELECTION, self.queries)[0]
-            return int(counts.argmax()), int(counts.argmax()) != target.label
-        selection = sampler.draw(SELECTION, self.n_selection)[0]
-        estimation = sampler.draw(ESTIMATION, self.n_samples)[0]
-        return int(selection.argmax()), shown_different(selection, estimation, target.label, self.level)
+            return label, label != target.label
+        return label, shown_different(votes.selection[0], votes.estimation[0], target.label, self.level)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ..bounds import clopper_pearson
 from ..certificates import FloatArray
 from ..channel import NoisyChannel
-from ..polls import open_poll
 from ..radius import GreedyRadius, RadiusStrategy
 from ..voters import Voter
+from ..voting import count
 from .projection import EPS
 
 
@@ -189,15 +189,8 @@ class Target:
         raw = self.raw(points)
         key = self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
         keys = np.repeat(key, len(raw), axis=0)
-        poll = open_poll(self.voter, self.channel, self.channel.points(raw), keys)
         rows = max(64, self.voter.batch_values // self.channel.n_features)
-        group = max(1, rows // n)
-        for first in range(0, len(raw), group):
-            inputs = np.arange(first, min(first + group, len(raw)))
-            for sample in range(0, n, rows):
-                size = min(rows, n - sample)
-                poll.cast(np.column_stack([inputs, np.full_like(inputs, sample), np.full_like(inputs, size)]))
-        return poll.counts()
+        return count(self.voter, self.channel, raw, keys, n, rows)
 
     def leads(self, points: FloatArray, n: int) -> FloatArray:
         """Return by which share of votes the strongest rival leads the label at each point.
