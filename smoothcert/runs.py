@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from .certificates import Certificates, VoteCounts, _Rows
+from . import records
+from .certificates import Certificates, VoteCounts
 from .procedure import Procedure
 from .progress import Progress
 from .radius import certified_radii
@@ -20,7 +21,7 @@ from .store import Store, StoreError
 from .streams import Inputs
 from .voting import Sampler, Votes, fingerprints
 
-Rows = TypeVar("Rows", bound=_Rows)
+Rows = TypeVar("Rows", bound=records.Rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,4 +151,4 @@ def in_order(found: list[tuple[NDArray[np.intp], Rows]]) -> Rows:
     order = np.argsort(np.concatenate([index for index, _ in found]))
     first = found[0][1]
     arrays = {name: np.concatenate([getattr(rows, name) for _, rows in found])[order] for name in first._arrays()}
-    return replace(first, **arrays)  # type: ignore[type-var]
+    return replace(first, **arrays)
