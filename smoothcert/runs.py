@@ -151,4 +151,4 @@ def in_order(found: list[tuple[NDArray[np.intp], Rows]]) -> Rows:
     order = np.argsort(np.concatenate([index for index, _ in found]))
     first = found[0][1]
     arrays = {name: np.concatenate([getattr(rows, name) for _, rows in found])[order] for name in first._arrays()}
-    return replace(first, **arrays)
+    return replace(first, **arrays)  # type: ignore[type-var]
