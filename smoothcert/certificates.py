@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from .records import Rows, Table
 from .tables import Summary
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 FloatArray = NDArray[np.float64]
 
@@ -327,6 +330,27 @@ class Certificates(Table):
         found, y, idx = read_tsv(path, classes=classes)
         unknown = np.full(len(y), np.nan)
         return TsvResults(cls(**found, p_a=unknown, p_b=unknown, alpha=alpha, norm=norm, threat=threat), y, idx)
+
+    def verify(self, clf: Any, X: Any, **params: Any) -> Audit:
+        """Draw fresh votes for a random part of the inputs, and test whether the claims agree with them.
+
+        Parameters
+        ----------
+        clf : SmoothedClassifier
+            Fitted, with the parameters that the certificates were made with.
+        X : array-like of shape (n_inputs, ...)
+            The inputs that were certified, in the same order.
+        **params
+            ``fraction``, ``n_samples``, ``level`` and ``random_state``; see `smoothcert.audit.verify`.
+
+        Returns
+        -------
+        audit : Audit
+            ``audit.consistent`` is the verdict.
+        """
+        from .audit import verify
+
+        return verify(self, clf, X, **params)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -375,7 +375,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
         if votes is not None:
             self._check_votes(votes, inputs)
+            # The fewest votes must suffice to certify anything; drawing errs the most often where there are most.
             procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
+            procedure = replace(procedure, n_samples=int(votes.estimation.sum(axis=1).max()))
             make = certificates(procedure, self._channel(inputs))
             return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)

@@ -262,7 +262,9 @@ class LaplaceNoise(FloatNoise):
         with np.errstate(divide="ignore"):
             upper, lower = np.log(p_a), np.log(p_b)
             half = np.where(np.isfinite(lower), _lead(upper, lower) / 2, np.inf)
-            return np.maximum(-np.log1p(-(p_a - p_b)), half)
+            # Next to 1, the margin has lost what 1 - p_a + p_b still has; next to 0, it is the other way round.
+            whole = np.where(p_a - p_b < 0.5, -np.log1p(-(p_a - p_b)), -np.log((1 - p_a) + p_b))
+            return np.maximum(whole, half)
 
     def cost(self, z: Any) -> Any:
         """Return z/b."""

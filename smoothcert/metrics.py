@@ -180,6 +180,16 @@ def certified_accuracy_envelope(
     ------
     ValueError
         If the certificates are in several norms or against different perturbations, or there are none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> narrow, wide = (
+    ...     Certificates(labels=np.array([0, label]), radii=np.array(radii), abstained=np.zeros(2, dtype=bool),
+    ...                  p_a=np.array([0.9, 0.9]), p_b=np.array([0.1, 0.1]), alpha=0.001, norm=1)
+    ...     for label, radii in [(1, [0.8, 0.8]), (0, [1.6, 1.6])])
+    >>> print(certified_accuracy_envelope([0, 1], [narrow, wide], [0.5, 1.5]))
+    [1.  0.5]
     """
     kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates})
     if len(kinds) != 1:

@@ -59,9 +59,9 @@ class UniformMixtureNoise(LatticeNoise):
         return all(part.allows_closed_form for part in self.parts)
 
     def _edges(self) -> FloatArray:
-        """Cumulative probabilities of the parts; the last part gets what rounding leaves."""
+        """Cumulative probabilities of the parts, in the 53 bits that choose one of them; the last gets the rest."""
         inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
-        return np.concatenate([[0.0], inner, [1.0]])
+        return np.concatenate([[0.0], np.rint(inner * 2.0**53) / 2.0**53, [1.0]])
 
     @property
     def lam(self) -> float:  # type: ignore[override]
@@ -114,8 +114,12 @@ class UniformMixtureNoise(LatticeNoise):
 
     def cost(self, z: Any) -> Any:
         """Return -ln of the overlap after moving one feature by ``z``."""
+        # What is lost, not what is left: next to 1 the overlap has no digits for a small move.
+        lams = np.array([part.effective_lam for part in self.parts])
+        each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0)
+        lost = np.sum(each * np.diff(self._edges()), axis=-1)
         with np.errstate(divide="ignore"):
-            return -np.log(self.overlap(np.asarray(z, dtype=np.float64)[..., None]))
+            return -np.log1p(-np.minimum(lost, 1.0))
 
     def inverse_cost(self, spent: Any) -> Any:
         """Return how far one feature moves at this cost, by bisection."""

@@ -66,6 +66,9 @@ class RadiusStrategy(BaseEstimator, ABC):
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
 
+    def check_box(self, channel: NoisyChannel) -> None:
+        """Raise a ValueError if inputs cannot be told apart well enough in this box."""
+
     def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return a part of each row of ``reach`` that decides alone about radii up to ``distance``."""
         return reach
@@ -224,13 +227,23 @@ class GreedyRadius(RadiusStrategy):
         below, above = self._limits()
         return self._limited(noise, down, below), self._limited(noise, up, above)
 
+    def check_box(self, channel: NoisyChannel) -> None:
+        """Raise a ValueError if the map to the unit box is too coarse for limits; see `RadiusStrategy.check_box`."""
+        coarse = channel.box.rounding(channel.shape).max() > channel.noise.resolution / 2 > 0
+        if self.max_change is not None and coarse:
+            raise ValueError(
+                "max_change needs bounds whose ends are less than 3e7 times as large as their distance: else moving a "
+                "feature by the limit may round to more. Subtract an offset from X."
+            )
+
     def _limited(self, noise: Noise, room: FloatArray, limit: FloatArray) -> FloatArray:
         """Return the room in one direction within its limit."""
         if limit.size not in (1, room.shape[1]):
             raise ValueError(
                 f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
             )
-        # What may move at all may move one rounding farther on the lattice.
+        # What may move at all may move one step farther on the lattice, by rounding, and less than another by the map
+        # to the unit box: see check_box.
         return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
 
     def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
@@ -318,6 +331,7 @@ def reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) ->
     # Freed at once, this makes glibc keep as much for reuse. It would hand the memory of each chunk back to the system,
     # and getting it again takes longer than all that is computed in it.
     np.empty(4 * ROOM_VALUES)
+    strategy.check_box(channel)
     size = max(1, ROOM_VALUES // channel.n_features)
     for start in range(0, len(X), size):
         rows = slice(start, start + size)

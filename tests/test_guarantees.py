@@ -10,6 +10,7 @@ from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SmoothedClassif
 from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
 
+from .guarantees.suite import failures, run, summary
 from .models import Rule, WorstCase, all_offsets, constant, steps
 
 NOISES = [UniformNoise, SplitNoise]
@@ -193,3 +194,17 @@ def test_radius_never_falls_below_zero():
     labels, radii = clf.certify(np.full((1, 30), 0.5))
     assert labels[0] == 0
     assert radii[0] == 0
+
+
+def test_no_kind_of_certificate_is_false_more_often_than_alpha():
+    """The short version of ``python -m tests.guarantees``; test_mutations.py tells what it can see."""
+    rows = run(1, n_inputs=40)
+    assert not failures(rows)
+    assert sum(row.tried for row in rows) > 35_000
+    assert {row.mode for row in rows} == {"exact", "fixed", "stored", "parallel", "rtol", "certify_at", "deterministic"}
+    assert "failing" not in summary(rows, "noise")
+
+
+def test_nothing_is_counted_as_false_where_nothing_is_claimed_and_all_counts_add_up():
+    for row in run(2, n_inputs=30, noise="uniform, 8-bit", mode=("fixed", "certify_at")):
+        assert 0 <= row.false <= row.claimed <= row.tried == 30

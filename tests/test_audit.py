@@ -1,0 +1,155 @@
+"""The re-check finds what is wrong with certificates, and nothing where nothing is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from smoothcert import (
+    DeterministicSplitNoise,
+    GaussianNoise,
+    LipschitzRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformNoise,
+)
+from smoothcert.audit import verify
+
+from .models import Rule, steps
+
+NOISE = UniformNoise(1.0, levels=100)
+
+
+def make(thresholds=(0.5,), n=80, model=None, **params):
+    """Return a classifier, inputs over the whole range, and certificates."""
+    classes = range(len(thresholds) + 1)
+    base = model or Rule(steps(list(thresholds)), classes).fit(None, None)
+    params = {"noise": NOISE, "n_samples": 1000, "n_selection": 100, "alpha": 0.01, "random_state": 0} | params
+    clf = SmoothedClassifier.from_pretrained(base, classes, **params)
+    X = np.column_stack([np.arange(n) % 101, np.arange(n) // 101, np.arange(n) % 7]) / 100
+    return clf, X, clf.certify(X)
+
+
+SETTINGS = [
+    {},
+    {"thresholds": (0.3, 0.7)},
+    {"thresholds": (0.3, 0.7), "rtol": 0.1},
+    {"scheme": "binary", "bound": "hoeffding"},
+    {"noise": GaussianNoise(0.5), "radius": "lipschitz"},
+    {"noise": SplitNoise(0.6)},
+    {"noise": DeterministicSplitNoise(1.0, levels=100)},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_true_certificates_are_consistent(settings):
+    clf, X, certificates = make(**settings)
+    audit = certificates.verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.consistent, audit
+    assert set(audit.rows) == set(np.flatnonzero(~certificates.abstained))
+    assert not audit.too_large.any()
+    assert repr(audit).startswith("Audit(consistent: of")
+    assert clf.random_state == 0
+
+
+def test_false_alarms_are_as_rare_as_the_level():
+    """Certificates at a large alpha, many of which are false, and a level at which alarms could be seen."""
+    clf, X, _ = make(n=60, n_samples=100, alpha=0.2)
+    alarms = sum(
+        not clf.set_params(random_state=2 * seed)
+        .certify(X)
+        .verify(clf, X, fraction=1.0, level=0.1, random_state=2 * seed + 1)
+        .consistent
+        for seed in range(60)
+    )
+    assert alarms <= binom.isf(1e-4, 60, 0.1)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_inflated_radii_are_found(settings):
+    clf, X, certificates = make(**settings)
+    inflated = replace(certificates, radii=certificates.radii + 1e-6)
+    audit = inflated.verify(clf, X, fraction=0.5, random_state=1)
+    assert not audit.consistent
+    assert audit.too_large.all()
+    assert audit.table().count("too large") == len(audit.rows)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_permuted_labels_are_found(settings):
+    clf, X, certificates = make(**settings)
+    for labels in (certificates.labels[::-1], np.roll(certificates.labels, 20)):
+        audit = replace(certificates, labels=labels).verify(clf, X, fraction=1.0, random_state=1)
+        assert not audit.consistent
+        assert audit.contradicted.any()
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_certificates_of_another_model_are_found(settings):
+    clf, X, _ = make(**settings)
+    far = tuple(threshold - 0.25 for threshold in settings.get("thresholds", (0.5,)))
+    _, _, other = make(**{**settings, "thresholds": far})
+    assert not other.verify(clf, X, fraction=1.0, random_state=1).consistent
+
+
+def test_raised_probabilities_are_found():
+    clf, X, certificates = make()
+    p_a = np.minimum(certificates.p_a + 0.1, 1.0)
+    raised = replace(certificates, p_a=p_a, p_b=1 - p_a)
+    audit = raised.verify(clf, X, fraction=1.0, random_state=1)
+    assert not audit.consistent
+    assert not audit.too_large.any()
+
+
+def test_inputs_in_another_order_are_found():
+    clf, X, certificates = make()
+    assert not certificates.verify(clf, X[::-1], fraction=1.0, random_state=1).consistent
+
+
+def test_votes_are_fresh_and_the_part_is_random():
+    clf, X, certificates = make()
+    audits = [certificates.verify(clf, X, fraction=0.3) for _ in range(3)]
+    assert len({tuple(audit.rows) for audit in audits}) == 3
+    same = [certificates.verify(clf, X, fraction=0.3, random_state=5) for _ in range(2)]
+    np.testing.assert_array_equal(same[0].p_values, same[1].p_values)
+    assert len(same[0].rows) == np.ceil(0.3 * (~certificates.abstained).sum())
+
+
+def test_nothing_claimed_is_nothing_to_contradict():
+    clf, X, certificates = make()
+    nothing = certificates[certificates.abstained]
+    assert len(nothing)
+    audit = nothing.verify(clf, X[certificates.abstained])
+    assert audit.consistent
+    assert not len(audit.rows)
+
+
+@pytest.mark.parametrize("fraction", [0, 1.5, True, "all", np.nan])
+def test_bad_fraction(fraction):
+    clf, X, certificates = make(n=5)
+    with pytest.raises(ValueError, match="fraction must lie above 0 and be at most 1"):
+        certificates.verify(clf, X, fraction=fraction)
+
+
+def test_certificates_of_something_else():
+    clf, X, certificates = make(n=20)
+    with pytest.raises(ValueError, match="X must hold the 20 inputs that were certified, got 19"):
+        certificates.verify(clf, X[1:])
+    with pytest.raises(ValueError, match=r"certificates are in l1 .* but clf has radius=LipschitzRadius\(norm=inf\)"):
+        certificates.verify(clf.set_params(radius=LipschitzRadius(norm=np.inf)), X)
+    clf.set_params(radius="auto")
+    with pytest.raises(ValueError, match="certificates hold the label 7, which is not among the classes"):
+        verify(replace(certificates, labels=certificates.labels + 7), clf, X)
+
+
+def test_a_model_with_a_random_generator_of_its_own_is_told():
+    rng = np.random.default_rng(0)
+    model = Rule(lambda rows: (rng.random(len(rows)) < 0.1).astype(int)).fit(None, None)
+    clf, X, certificates = make(model=model, n=10)
+    audit = certificates.verify(clf, X, fraction=1.0)
+    assert not audit.repeatable
+    assert audit.consistent
+    assert repr(audit).endswith("; the base model answers the same batch in two ways)")
+    clf, X, certificates = make(n=10)
+    assert certificates.verify(clf, X, fraction=1.0).repeatable
