@@ -3,7 +3,7 @@
 Any function from a batch of arrays to labels or scores can be certified: here one that hands the batch to ONNX Runtime.
 A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported file alone.
 
-Needs onnxruntime and skl2onnx.
+Needs the extra onnx: onnxruntime and skl2onnx.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError("Weights without pickle need safetensors: pip install 'smoothcert[persistence]'.") from error
+        raise ImportError("Weights without pickle need safetensors: pip install 'smoothcert[files]'.") from error
     return safetensors.torch
 
 
