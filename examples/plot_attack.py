@@ -1,4 +1,4 @@
-# ruff: noqa: D205, D400, D415
+# ruff: noqa: D205, D400
 """
 Certified from below, attacked from above
 =========================================
