@@ -130,7 +130,8 @@ class GradientAttack(Attack):
                 waited += 1
             if waited >= patience:
                 step, waited, point = step / 2, 0, best
-                k = max(1, int(min(k, int(np.count_nonzero(best != target.start))) / 1.5))
+                moved = int(np.count_nonzero(best != target.start))
+                k = max(1, int(min(k, moved) / 1.5))
                 _, slope = self._gradient(target, point, feed_seed, rival)
                 if step < radius * 1e-3:
                     break
