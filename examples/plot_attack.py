@@ -1,4 +1,3 @@
-# ruff: noqa: D205, D400
 """
 Certified from below, attacked from above
 =========================================

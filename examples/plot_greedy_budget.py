@@ -3,8 +3,8 @@ Where the greedy adversary's budget goes
 ========================================
 
 In the box no pixel can move farther than to black or white. The cost of a move is convex: moving one pixel far costs
-the classifier more certainty than moving many pixels a little. So the worst perturbation fills the largest reaches first
-(Theorem 2.8): pixels that are black or white already, and only then those in between.
+the classifier more certainty than moving many pixels a little. So the worst perturbation fills the largest reaches
+first (Theorem 2.8): pixels that are black or white already, and only then those in between.
 """
 
 # %%
