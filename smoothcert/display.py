@@ -19,6 +19,8 @@ from .tables import rounded_down
 
 FloatArray = NDArray[np.float64]
 
+__all__ = ["CertifiedAccuracyDisplay", "Curve", "GreedyBudgetDisplay", "VotesDisplay"]
+
 #: Colours that the colour-blind tell apart (Okabe and Ito 2008), for light backgrounds and for dark ones.
 COLORS = {
     "light": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000"],
@@ -50,6 +52,13 @@ class Curve(NamedTuple):
         Where it jumps, increasing, from 0; the last may be +inf.
     accuracy : ndarray of shape (n_steps,)
         Certified accuracy at each of ``radii``, and between the one before and this one. It is 0 beyond the last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> radii, accuracy = Curve(np.array([0.0, 0.5, 2.0]), np.array([0.9, 0.6, 0.3]))
+    >>> float(accuracy[np.searchsorted(radii, 1.0)])
+    0.3
     """
 
     radii: FloatArray
@@ -236,6 +245,18 @@ class VotesDisplay:
     ----------
     axes_ : ndarray of matplotlib Axes, shape (n_inputs,)
     figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from smoothcert import SmoothedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=1000, random_state=0).fit(X, y)
+    >>> votes = clf.count_votes(X[:3])
+    >>> display = VotesDisplay(votes, clf.certify(X[:3], votes=votes), classes=clf.classes_, y=y[:3])
+    >>> display.votes
+    VoteCounts(3 inputs, 3 classes, 256 selection and 1000 estimation votes each, SplitNoise(lam=1.0, levels='auto'))
     """
 
     def __init__(self, votes: VoteCounts, certificates: Certificates, *, classes: ArrayLike, y: Any = None) -> None:
@@ -369,6 +390,14 @@ class GreedyBudgetDisplay:
     ----------
     axes_ : ndarray of matplotlib Axes, shape (4,)
     figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image, moves = np.zeros((2, 2)), np.array([[1.0, 0.5], [0.0, 0.0]])
+    >>> display = GreedyBudgetDisplay(image, image + moves, reach=np.ones((2, 2)), moves=moves, radius=1.5)
+    >>> float(np.abs(display.moves).sum())
+    1.5
     """
 
     def __init__(

@@ -19,6 +19,8 @@ from .voters import is_module, is_net, is_torch, unwrap
 if TYPE_CHECKING:
     from .classifier import SmoothedClassifier
 
+__all__ = ["load_weights", "save_weights", "trusted_types"]
+
 #: Key of the record in a safetensors file.
 RECORD = "smoothcert"
 
@@ -65,6 +67,10 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         If the base model is none of torch, or the noise is none of this library's.
     ImportError
         If safetensors is not installed.
+
+    Examples
+    --------
+    See `load_weights`.
     """
     safetensors = _safetensors()
     from .nets import NoisyModule
@@ -110,6 +116,19 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
         If the file was not made by `save_weights`, or holds the weights of another architecture.
     ImportError
         If safetensors is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from smoothcert import SmoothedClassifier
+    >>> clf = SmoothedClassifier.from_pretrained(torch.nn.Linear(4, 2), classes=["cat", "dog"], random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(clf, f"{folder}/weights.safetensors")
+    ...     loaded = load_weights(f"{folder}/weights.safetensors", torch.nn.Linear(4, 2), random_state=0)
+    >>> X = torch.rand(5, 4).numpy()
+    >>> print((loaded.predict(X) == clf.predict(X)).all())
+    True
     """
     safetensors = _safetensors()
     from safetensors import SafetensorError, safe_open

@@ -8,10 +8,11 @@ it prints.
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-FENCE = re.compile(r"^(?P<mark>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=mark)\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *(?P<mark>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^ *(?P=mark) *$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -29,10 +30,11 @@ def python_blocks(path: Path) -> list[Block]:
     text, blocks, end = path.read_text(encoding="utf-8"), [], 0
     for fence in FENCE.finditer(text):
         before, end = text[end : fence.start()], fence.end()
+        body = textwrap.dedent(fence["body"])
         language = fence["info"].strip().removeprefix("{code-block}").strip()
         if language in ("python", "py"):
             line = text.count("\n", 0, fence.start("body")) + 1
-            blocks.append(Block(fence["body"], line, runs="<!-- not run:" not in before))
+            blocks.append(Block(body, line, runs="<!-- not run:" not in before))
         elif before.rstrip().endswith("<!-- prints -->") and blocks:
-            blocks[-1].prints = fence["body"]
+            blocks[-1].prints = body
     return blocks

@@ -129,6 +129,19 @@ class CoordinateAttack(Attack):
         Noisy rows at most that the base model is asked about for each input.
     random_state : int, RandomState or None, default=None
         Of the search and the verification.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from smoothcert import SmoothedClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), n_samples=1000, random_state=0).fit(minmax_scale(X), y)
+    >>> rows = minmax_scale(X)[:1]
+    >>> found = CoordinateAttack(n_candidates=8, n_votes=100, random_state=0).minimal(clf, rows)
+    >>> print((clf.certify(rows).radii < found.upper_bounds).all())
+    True
     """
 
     def __init__(

@@ -33,6 +33,14 @@ class AttackDisplay:
         After `plot`.
     lines_ : list of matplotlib.lines.Line2D
         After `plot`: the lower and the upper curve.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> display = AttackDisplay(
+    ...     radius=np.array([0.0, 1.0]), certified=np.array([0.9, 0.4]), attacked=np.array([0.9, 0.6]))
+    >>> print((display.attacked - display.certified).round(2))
+    [0.  0.2]
     """
 
     def __init__(self, *, radius: FloatArray, certified: FloatArray, attacked: FloatArray) -> None:

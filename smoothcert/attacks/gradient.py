@@ -58,6 +58,19 @@ class GradientAttack(Attack):
         Noisy rows at most that the base model is asked about for each input; a gradient counts like a vote.
     random_state : int, RandomState or None, default=None
         Of the search and the verification.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from smoothcert import SmoothedClassifier, UniformNoise
+    >>> network = torch.nn.Linear(2, 2).requires_grad_(False)
+    >>> network.weight[:], network.bias[:] = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.tensor([-1.0, 1.0])
+    >>> clf = SmoothedClassifier.from_pretrained(network, [0, 1], UniformNoise(lam=0.5), n_samples=1000, random_state=0)
+    >>> x = np.array([[0.8, 0.6]], dtype=np.float32)  # 0.4 from the line where the logits are equal
+    >>> found = GradientAttack(n_steps=5, n_restarts=1, random_state=0).minimal(clf, x)
+    >>> print((clf.certify(x).radii < 0.4) & (found.upper_bounds > 0.4))
+    [ True]
     """
 
     def __init__(
