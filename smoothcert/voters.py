@@ -176,7 +176,7 @@ class SklearnVoter(Voter):
     """Votes of anything with ``predict`` that returns labels."""
 
     dtype = np.float64
-    batch_values = 2**20
+    batch_values = 2**18
 
     def __init__(self, estimator: Any, classes: NDArray[Any], columns: Any = None) -> None:
         known = np.asarray(getattr(estimator, "classes_", classes))

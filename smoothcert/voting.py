@@ -191,7 +191,9 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
     total = votes_each * len(inputs)
-    step = rows
+    # Several polls get equally many batches of equal size: none waits long for the last.
+    rounds = -(-total // (len(polls) * rows))
+    step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
     starts = iter(range(0, total, step))
 
     def cast(poll: Any, start: int, stop: int) -> None:
