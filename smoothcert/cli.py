@@ -15,7 +15,7 @@ from .classifier import SmoothedClassifier
 from .loading import load_data, load_labels, load_model
 from .recertification import recertified
 from .record import from_spec
-from .reports import certified_accuracy, labels_of, plot, status_of, write_table
+from .reports import certified_accuracy, check_output, labels_of, plot, status_of, write_table
 from .resolve import STRATEGIES
 from .store import read_store
 
@@ -135,6 +135,7 @@ def certify(store: str | None, output: str | None, **given: Any) -> None:
     The box, --bounds, is what radii are measured in: 1.0 is one feature moved across its whole range.
     """  # noqa: D301
     X, y = read_data(given)
+    check_output(output, y)
     clf = smoothed(given)
     report(clf.certify(X, store=store, y=y), y, clf.classes_, store, output)
 
@@ -153,6 +154,7 @@ def resume(store: str, output: str | None, **given: Any) -> None:
     something else.
     """  # noqa: D301
     X, y = read_data(given)
+    check_output(output, y)
     run = read_store(store).run
     parameters = run.parameters | {"radius": from_spec("radius", run.parameters["radius"])}
     model = load(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,21 @@ def being_written(path: str) -> bool:
         return False
 
 
+def check_output(output: str | None, y: Any) -> None:
+    """Raise a ValueError unless a table can be written to this file, before there is anything to lose."""
+    if output is None:
+        return
+    kind = Path(output).suffix.lower()
+    if kind not in (".tsv", ".csv", ".parquet"):
+        raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
+    if kind == ".tsv" and y is None:
+        raise ValueError("A .tsv table needs true labels; .csv and .parquet do without.")
+    if kind == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
+        raise ImportError("Parquet needs pandas and pyarrow: pip install 'smoothcert[tables]'.")
+    if not Path(output).absolute().parent.is_dir():
+        raise ValueError(f"{output} must be in a directory that exists.")
+
+
 def write_table(
     output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
 ) -> None:
@@ -87,10 +103,9 @@ def write_table(
     seconds = np.full(len(index), np.nan) if stored is None else stored.seconds
     if stored is not None:
         y, classes = labels_of(stored, y, required=False), stored.run.classes
+    check_output(output, y)
     kind = Path(output).suffix.lower()
     if kind == ".tsv":
-        if y is None:
-            raise ValueError("A .tsv table needs true labels; .csv and .parquet do without.")
         place = {label: i for i, label in enumerate(np.asarray(classes).tolist())}
         correct = (certificates.labels == y) & ~certificates.abstained
         columns = {
@@ -101,7 +116,7 @@ def write_table(
             "correct": correct.astype(int),
             "time": seconds,
         }
-    elif kind in (".csv", ".parquet"):
+    else:
         columns = {
             "input": index,
             **({} if y is None else {"label": np.asarray(y)}),
@@ -113,13 +128,9 @@ def write_table(
             "n_samples": certificates.n_samples,
             **({} if stored is None else {"seconds": seconds}),
         }
-    else:
-        raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
     if kind == ".parquet":
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("Parquet needs pandas and pyarrow: pip install 'smoothcert[tables]'.") from error
+        import pandas as pd
+
         pd.DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:

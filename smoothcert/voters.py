@@ -16,6 +16,7 @@ from typing import Any
 import cloudpickle
 import joblib
 import numpy as np
+from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
@@ -387,9 +388,19 @@ def content_hash(thing: Any) -> str:
     except (AttributeError, TypeError, RuntimeError, pickle.PicklingError):
         return secrets.token_hex()
     try:
-        return str(joblib.hash(loaded))
+        return str(FieldHasher("md5").hash(loaded))
     except (AttributeError, TypeError, pickle.PicklingError):
         return str(joblib.hash(cloudpickle.dumps(loaded)))
+
+
+class FieldHasher(NumpyHasher):
+    """Hashes structured arrays by their fields: the bytes between these, as in the nodes of trees, mean nothing."""
+
+    def save(self, obj: Any) -> None:
+        """Hash one object."""
+        if isinstance(obj, np.ndarray) and obj.dtype.names is not None:
+            obj = [(name, np.ascontiguousarray(obj[name])) for name in obj.dtype.names]
+        super().save(obj)
 
 
 @contextmanager

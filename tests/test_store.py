@@ -12,8 +12,10 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import (
@@ -33,6 +35,7 @@ from smoothcert import (
 )
 from smoothcert.recertification import largest_reaches
 from smoothcert.store import StoreError, read_store
+from smoothcert.voters import content_hash
 
 from .models import Rule, constant
 
@@ -192,6 +195,23 @@ def test_a_store_of_another_model_or_data_is_refused(tmp_path, table, base):
     other[7, 3] = 1 - other[7, 3]
     with pytest.raises(StoreError, match=r"X\[7\] is not the input"):
         smoothed(base).certify(other, store=path)
+
+
+def test_a_model_is_known_again_in_another_process(tmp_path, table):
+    """The nodes of trees have bytes between their fields that mean nothing and change from file to file."""
+    forest = RandomForestClassifier(5, random_state=0).fit(*table)
+    joblib.dump(forest, tmp_path / "forest")
+    script = f"""
+import joblib
+from smoothcert.voters import content_hash
+print(content_hash(joblib.load({str(tmp_path / "forest")!r})))
+"""
+    found = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(2)}
+    assert found == {content_hash(forest) + "\n"}
+    other = RandomForestClassifier(5, random_state=1).fit(*table)
+    assert content_hash(other) != content_hash(forest)
+    forest.estimators_[0].tree_.threshold[0] += 1e-9
+    assert content_hash(forest) + "\n" not in found
 
 
 def test_nothing_is_drawn_twice(tmp_path, table):
