@@ -51,6 +51,16 @@ def check_radii(radius: Any, n_inputs: int) -> Any:
     return radii
 
 
+def check_labels(y: Any, n_inputs: int) -> Any:
+    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one label for each input."""
+    if y is None:
+        return None
+    labels = np.asarray(y)
+    if labels.shape != (n_inputs,):
+        raise ValueError(f"y must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
+    return labels
+
+
 def check_bool(name: str, value: Any) -> bool:
     """Return ``value`` as a bool, or raise a ValueError unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_count, check_open_unit
 from .certificates import Certificates
+from .channel import NoisyChannel
 from .radius import certified_radii
 from .resolve import resolve_radius
 from .stream import resolve_seed
@@ -136,6 +137,7 @@ def verify(
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie above 0 and be at most 1, got {fraction!r}.")
     X = clf._validate(X)
+    channel, exact = NoisyChannel(clf.box_, clf.noise_, X.shape[1:]), clf.noise_.n_outcomes is not None
     if len(X) != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {len(X)}.")
     strategy = resolve_radius(clf.radius, clf.noise_)
@@ -166,7 +168,7 @@ def verify(
     counts = fresh.count_votes(inputs).estimation
     repeatable = np.array_equal(fresh.count_votes(inputs[:REPEATED]).estimation, counts[:REPEATED])
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
-    if clf._exact:
+    if exact:
         known = fresh.certify(inputs)
         p_values = (known.labels == claimed.labels).astype(float)
         possible = known.radii
@@ -175,12 +177,10 @@ def verify(
         # A claim that is no claim, p_a <= p_b or NaN, certifies nothing.
         possible = np.full(len(rows), -1.0)
         able = claimed.p_a > claimed.p_b
-        possible[able] = certified_radii(
-            strategy, clf._channel(inputs), inputs[able], claimed.p_a[able], claimed.p_b[able]
-        )
+        possible[able] = certified_radii(strategy, channel, inputs[able], claimed.p_a[able], claimed.p_b[able])
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    wrong = certificates.alpha if clf._exact else certificates.alpha + level
+    wrong = certificates.alpha if exact else certificates.alpha + level
     p_value = float(binom.sf(contradicted.sum() - 1, len(rows), min(wrong, 1.0)))
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 

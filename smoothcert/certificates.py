@@ -81,6 +81,25 @@ class VoteCounts(_Rows):
             f"selection and {self.n_samples} estimation votes each, {self.origin.noise})"
         )
 
+    @classmethod
+    def from_store(cls, path: Any) -> VoteCounts:
+        """Read the votes of a finished run, for ``clf.certify(X, votes=...)``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            What ``clf.certify(X, store=path)`` has written.
+
+        Raises
+        ------
+        ValueError
+            If the file is no sound store, the run has not ended, or its drawing stopped early (``rtol``): bounds for a
+            fixed number of votes would then be wrong.
+        """
+        from .recertification import votes_from_store
+
+        return votes_from_store(path)
+
     def check_same(self, origin: Origin, inputs: NDArray[np.uint8]) -> None:
         """Raise a ValueError unless the votes are of this origin and of inputs with these fingerprints."""
         differences = self.origin.differences(origin)
@@ -160,6 +179,50 @@ class Certificates(_Rows):
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.labels, self.radii))
+
+    @classmethod
+    def from_store(
+        cls,
+        path: Any,
+        *,
+        radius: Any = None,
+        scheme: str | None = None,
+        bound: str | None = None,
+        alpha: float | None = None,
+        X: Any = None,
+        partial: bool = False,
+    ) -> Certificates:
+        """Make certificates from the votes of a run: nothing is drawn, and no model is needed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            What ``clf.certify(X, store=path)`` has written.
+        radius : str or RadiusStrategy, optional
+            As in `SmoothedClassifier`, like the following; None is what the run was made with.
+        scheme, bound : str, optional
+        alpha : float, optional
+        X : array-like or sequence, optional
+            The inputs of the run. They are needed only for limits on single features (``max_change``), and for limits
+            so tight that more features matter than the store keeps.
+        partial : bool, default=False
+            Take the finished inputs of a run that has not ended, in the order of their positions.
+
+        Returns
+        -------
+        certificates : Certificates
+            With the parameters of the run, those of `certify` to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If the file is no sound store, the run has not ended, a parameter is invalid, or X is needed.
+        """
+        from .recertification import certificates_from_store
+
+        return certificates_from_store(
+            path, radius=radius, scheme=scheme, bound=bound, alpha=alpha, X=X, partial=partial
+        )
 
     @property
     def margin(self) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .box import Box
-from .noise import LatticeNoise, Noise
+from .noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,9 @@ class NoisyChannel:
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
         flat = out.reshape(len(out), -1)
-        if isinstance(self.noise, LatticeNoise) and self.noise.fused is not None:
-            self.noise.fill_raw(points, keys, runs, flat, *self.to_raw(out.dtype))
+        noise: Any = self.noise
+        if noise.fused is not None:
+            noise.fill_raw(points, keys, runs, flat, *self.to_raw(out.dtype))
         else:
             self.noise.fill(points, keys, runs, flat)
             self.box.to_raw_inplace(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,20 +12,31 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import check_count, check_not_negative, check_radii, check_shape, explain_invalid, sorted_unique
-from .betting import looks
-from .bounds import check_statistics, class_probabilities, exact_probabilities
+from ._checks import (
+    check_count,
+    check_labels,
+    check_not_negative,
+    check_radii,
+    check_shape,
+    explain_invalid,
+    sorted_unique,
+)
+from .bounds import check_statistics
 from .box import Box
 from .certificates import Certificates, Decisions, Origin, VoteCounts
 from .channel import NoisyChannel
 from .inference import TorchInference
 from .noise import Noise
-from .radius import RadiusStrategy, certified_radii, required_probability
+from .procedure import Procedure
+from .radius import RadiusStrategy
+from .record import RunRecord, to_spec
 from .resolve import describe, resolve, resolve_radius
-from .sequential import RadiusPrecision, RadiusTest
-from .stream import ESTIMATION, SELECTION, auxiliary, resolve_seed
+from .runs import Part, Run, certificates, from_votes, in_order
+from .store import Store
+from .stream import resolve_seed
+from .streams import Inputs
 from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
-from .voting import Sampler, fingerprints
+from .voting import RuleMaker, Sampler, fingerprints
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
@@ -287,9 +299,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             If X or a parameter is invalid, or the base model answers with anything but one known class per row.
         """
         check_is_fitted(self, "estimator_")
-        return self._draw(self._validate(X))
+        inputs = self._open(X)
+        procedure = self._procedure(inputs, self.n_samples, rtol=None)
+        return self._count(self._run("counting votes", inputs, procedure))
 
-    def certify(self, X: Any, *, votes: VoteCounts | None = None) -> Certificates:
+    def certify(self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None) -> Certificates:
         """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
 
         Parameters
@@ -300,6 +314,13 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
             ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes, and
             ``rtol`` has nothing to stop; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+        store : str or path-like, optional
+            File in which the run is recorded, input by input. Inputs that are finished in it are not drawn again: a
+            run that was stopped, however, goes on and ends with the same certificates. Where ``random_state`` is
+            None, the store's seed is used. See `Certificates.from_store`.
+        y : array-like of shape (n_inputs,), optional
+            True labels: certified accuracy so far is shown and logged, and the store keeps them. They change nothing
+            else.
 
         Returns
         -------
@@ -319,37 +340,24 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         both off one draw would break the proof.
         """
         check_is_fitted(self, "estimator_")
-        X = self._validate(X)
-        if votes is None and self.rtol is not None and self._sequential:
-            top, p_a, p_b, used = self._draw_until_precise(X)
-        else:
-            if votes is None:
-                votes = self._draw(X)
-            else:
-                self._check_votes(votes, X)
-            self._check_parameters(votes.n_samples, self.noise_, self.classes_)
-            top, used = votes.selected, votes.estimation.sum(axis=1)
-            p_a, p_b = self._probabilities(votes, top, X)
-
-        strategy = resolve_radius(self.radius, self.noise_)
-        # Where nothing was sampled there is nothing to be unsure of: even a tie has its winner.
-        certified = (p_a > p_b) | self._exact
-        radii = np.full(len(X), np.nan)
-        if len(self.classes_) == 1:
-            radii[:] = np.inf
-        else:
-            radii[certified] = certified_radii(strategy, self._channel(X), X[certified], p_a[certified], p_b[certified])
-        return Certificates(
-            labels=self.classes_[top],
-            radii=radii,
-            abstained=~certified,
-            p_a=p_a,
-            p_b=p_b,
-            alpha=0.0 if self._exact else self.alpha,
-            norm=strategy.norm,
-            threat=strategy.threat,
-            n_samples=used,
-        )
+        inputs = self._open(X)
+        if votes is not None and store is not None:
+            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
+        if votes is not None:
+            self._check_votes(votes, inputs)
+            procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
+            make = certificates(procedure, self._channel(inputs))
+            return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
+        procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
+        rule = procedure.precision if procedure.stops else None
+        run = self._run("certifying", inputs, procedure, rule, y=check_labels(y, len(inputs)))
+        if store is None:
+            return run.collect(certificates(procedure, run.sampler.channel))
+        with Store(store, self._record(run, procedure)) as opened:
+            seed = int(opened.run.seed or 0)
+            procedure = replace(procedure, seed=seed)
+            run = replace(run, store=opened, sampler=replace(run.sampler, seed=seed))
+            return run.collect(certificates(procedure, run.sampler.channel))
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -380,31 +388,30 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         depends neither on other inputs nor on batches. ``bound`` is not used.
         """
         check_is_fitted(self, "estimator_")
-        X = self._validate(X)
-        target = check_radii(radius, len(X))
-        strategy = self._check_parameters(self.n_samples, self.noise_, self.classes_)
-        if self._sequential:
-            sampler = self._sampler(X)
-            selection = self._select(sampler)
-            rule = RadiusTest(
-                **self._rule(selection, X),
-                looks=looks(self.n_samples),
-                required=required_probability(strategy, sampler.channel, X, target),
+        inputs = self._open(X)
+        target = check_radii(radius, len(inputs))
+        procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
+        run = self._run("deciding", inputs, procedure, procedure.test if procedure.can_stop else None)
+        run = replace(run, target=target)
+        by_radius = certificates(procedure, run.sampler.channel)
+
+        def decisions(part: Part) -> Decisions:
+            verdict = part.votes.verdict
+            return Decisions(
+                labels=self.classes_[part.votes.selection.argmax(axis=1)],
+                robust=by_radius(part).radii >= target[part.index] if verdict is None else verdict,
+                n_samples=part.votes.estimation.sum(axis=1),
+                radius=target[part.index],
+                alpha=0.0 if procedure.exact else self.alpha,
+                norm=procedure.strategy.norm,
+                threat=procedure.strategy.threat,
             )
-            counts = sampler.draw(ESTIMATION, self.n_samples, rule)
-            labels, robust, used, alpha = self.classes_[rule.top], rule.robust(counts), counts.sum(axis=1), self.alpha
-        else:
-            known = self.certify(X)
-            labels, robust, used, alpha = known.labels, known.radii >= target, known.n_samples, known.alpha
-        return Decisions(
-            labels=labels,
-            robust=robust,
-            n_samples=used,
-            radius=target,
-            alpha=alpha,
-            norm=strategy.norm,
-            threat=strategy.threat,
-        )
+
+        return run.collect(decisions)
+
+    def _open(self, X: Any) -> Inputs:
+        """Return inputs that are validated: at once, or where they are not in memory as they are read."""
+        return Inputs(X, self._validate)
 
     def _validate(self, X: Any, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
@@ -444,66 +451,20 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         noise.check()
         return noise
 
-    def _probabilities(
-        self, votes: VoteCounts, top: NDArray[np.intp], X: NDArray[Any]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Bound the probabilities of the selected class and of its strongest rival."""
-        if self.noise_.n_outcomes is not None:
-            return exact_probabilities(votes.estimation, top)
-        return class_probabilities(
-            votes.estimation,
-            top,
+    def _procedure(self, inputs: Inputs, n_samples: int, *, rtol: float | None, seed: int | None = None) -> Procedure:
+        """Check the parameters of certification, and return what they say."""
+        return Procedure(
+            noise=self.noise_,
+            strategy=self._check_parameters(n_samples, self.noise_, self.classes_),
+            classes=self.classes_,
+            n_features=int(np.prod(inputs.shape)),
             scheme=self.scheme,
             bound=self.bound,
-            alpha=self._level(int(votes.estimation.sum(axis=1).max()), X),
-            uniforms=auxiliary(votes.origin.seed, votes.inputs) if self.bound.startswith("randomized") else None,
+            alpha=self.alpha,
+            n_samples=n_samples,
+            rtol=rtol,
+            seed=self._call_seed() if seed is None else seed,
         )
-
-    def _draw_until_precise(
-        self, X: NDArray[Any]
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Draw votes until radii are precise to ``rtol``; return classes, bounds and the votes used."""
-        strategy = self._check_parameters(self.n_samples, self.noise_, self.classes_)
-        sampler = self._sampler(X)
-        rule = RadiusPrecision(
-            **self._rule(self._select(sampler), X),
-            looks=looks(self.n_samples, growth=1.15, step=64),
-            rtol=float(self.rtol or 0.0),
-            strategy=strategy,
-            channel=sampler.channel,
-            X=X,
-        )
-        counts = sampler.draw(ESTIMATION, self.n_samples, rule)
-        return rule.top, *rule.probabilities(counts), counts.sum(axis=1)
-
-    def _rule(self, selection: NDArray[np.int64], X: NDArray[Any]) -> dict[str, Any]:
-        """Return what stopping rules share."""
-        return {
-            "selection": selection,
-            "top": selection.argmax(axis=1),
-            "rivals_apart": self.scheme == "multiclass" and len(self.classes_) > 2 and self.noise_.by_margin,
-            "alpha": self._level(self.n_samples, X),
-        }
-
-    @property
-    def _exact(self) -> bool:
-        """Whether all outcomes of the noise are evaluated."""
-        return self.noise_.n_outcomes is not None
-
-    @property
-    def _sequential(self) -> bool:
-        """Whether there is anything to stop early: votes that are sampled, for one of several classes."""
-        return not self._exact and len(self.classes_) > 1
-
-    def _level(self, n_samples: int, X: NDArray[Any]) -> float:
-        """Return what the noise's drawing leaves of alpha."""
-        drawing = self.noise_.draw_error * n_samples * X[0].size
-        if drawing >= self.alpha:
-            raise ValueError(
-                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of "
-                f"{self.noise_} for {X[0].size} features."
-            )
-        return float(self.alpha - drawing)
 
     def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
@@ -536,59 +497,84 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
 
-    def _channel(self, X: NDArray[Any]) -> NoisyChannel:
-        """Box and noise for inputs of the shape of these."""
+    def _channel(self, inputs: Inputs) -> NoisyChannel:
+        """Box and noise for inputs of this shape."""
         self._check_unchanged()
-        return NoisyChannel(self.box_, self.noise_, X.shape[1:])
+        return NoisyChannel(self.box_, self.noise_, inputs.shape)
 
     def _voter(self) -> Voter:
         return make_voter(self.estimator_, self.classes_, self.device, self.inference)
 
-    def _sampler(self, X: NDArray[Any]) -> Sampler:
-        """Bind what votes for validated inputs depend on; None as ``random_state`` draws fresh entropy here."""
-        return Sampler(
+    def _run(
+        self, task: str, inputs: Inputs, procedure: Procedure | None, rule: RuleMaker | None = None, y: Any = None
+    ) -> Run:
+        """Bind what votes for the inputs depend on; without a procedure they only choose classes."""
+        sampler = Sampler(
             voter=self._voter(),
-            channel=self._channel(X),
-            X=X,
-            seed=self._call_seed(),
+            channel=self._channel(inputs),
+            seed=self._call_seed() if procedure is None else procedure.seed,
+            n_selection=self.noise_.n_outcomes or check_count("n_selection", self.n_selection),
+            n_samples=0 if procedure is None or procedure.exact else procedure.n_samples,
+            rule=rule,
             batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
         )
-
-    def _select(self, sampler: Sampler) -> NDArray[np.int64]:
-        """Draw the votes that choose the class."""
-        return sampler.draw(SELECTION, self.noise_.n_outcomes or check_count("n_selection", self.n_selection))
+        return Run(sampler=sampler, inputs=inputs, n_jobs=self.n_jobs, verbose=self.verbose, task=task, y=y)
 
     def _selection_votes(self, X: Any) -> NDArray[np.int64]:
+        """Draw the votes that choose the class."""
         check_is_fitted(self, "estimator_")
-        return self._select(self._sampler(self._validate(X)))
+        return self._count(self._run("predicting", self._open(X), None)).selection
 
-    def _draw(self, X: NDArray[Any]) -> VoteCounts:
-        """Draw the votes of both stages for validated inputs."""
-        self._check_parameters(self.n_samples, self.noise_, self.classes_)
-        sampler = self._sampler(X)
-        selection = self._select(sampler)
-        return VoteCounts(
-            selection=selection,
-            estimation=selection if self._exact else sampler.draw(ESTIMATION, self.n_samples),
-            inputs=sampler.inputs,
-            origin=self._origin(sampler.voter, sampler.seed, X.shape[1:]),
-        )
+    def _count(self, run: Run) -> VoteCounts:
+        """Draw all votes of a run."""
+        origin = self._origin(run.sampler)
 
-    def _origin(self, voter: Voter, seed: int, shape: tuple[int, ...]) -> Origin:
+        def counts(part: Part) -> VoteCounts:
+            votes = part.votes
+            return VoteCounts(
+                selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=origin
+            )
+
+        return run.collect(counts)
+
+    def _origin(self, sampler: Sampler) -> Origin:
         return Origin(
             noise=describe(self.noise_),
             box=self.box_.fingerprint(),
-            seed=seed,
-            model=voter.fingerprint(),
+            seed=sampler.seed,
+            model=sampler.voter.fingerprint(),
             classes=repr(self.classes_.tolist()),
-            shape=shape,
+            shape=sampler.channel.shape,
         )
 
-    def _check_votes(self, votes: VoteCounts, X: NDArray[Any]) -> None:
-        """Raise a ValueError unless the votes were drawn for X by a classifier like this one."""
+    def _check_votes(self, votes: VoteCounts, inputs: Inputs) -> None:
+        """Raise a ValueError unless the votes were drawn for these inputs by a classifier like this one."""
         if not isinstance(votes, VoteCounts):
             raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
-        seed = votes.origin.seed if self.random_state is None else self._call_seed()
-        votes.check_same(self._origin(self._voter(), seed, X.shape[1:]), fingerprints(self._channel(X), X))
+        sampler = self._run("", inputs, None).sampler
+        if self.random_state is None:
+            sampler = replace(sampler, seed=votes.origin.seed)
+        found = [fingerprints(sampler.channel, X) for _, X in inputs.chunks()]
+        votes.check_same(self._origin(sampler), np.concatenate(found))
+
+    def _record(self, run: Run, procedure: Procedure) -> RunRecord:
+        """Return what a store keeps about a run."""
+        known_seed = self.random_state is not None or procedure.exact
+        return RunRecord.new(
+            n_inputs=len(run.inputs),
+            seed=procedure.seed if known_seed else None,
+            model=run.sampler.voter.fingerprint(),
+            noise=to_spec(self.noise_),
+            box=self.box_,
+            classes=self.classes_,
+            shape=run.inputs.shape,
+            parameters={
+                "n_selection": run.sampler.n_selection,
+                "n_samples": int(procedure.n_samples),
+                "rtol": procedure.rtol if procedure.stops else None,
+                "scheme": self.scheme,
+                "bound": self.bound,
+                "alpha": float(self.alpha),
+                "radius": to_spec(procedure.strategy),
+            },
+        )

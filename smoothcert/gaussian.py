@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from . import philox
 from ._checks import check_positive
 from .noise import FloatArray, Noise, check_levels, digital_points
 
 #: Standard deviations beyond which the discretised normal is cut off; the mass there is below 1e-18.
 TAIL = 9.0
+
+
+#: Of noise that has no thresholds.
+NO_THRESHOLDS = np.zeros(0, dtype=np.uint64)
 
 
 class FloatNoise(Noise):
@@ -36,6 +41,72 @@ class FloatNoise(Noise):
     def resolution(self) -> float:
         """0: nothing is rounded."""
         return 0.0
+
+    @property
+    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
+        """What noisy copies are: (point + size times a random number) times step.
+
+        The kind of number, in `philox`; size, in units of points; step; and thresholds of `philox.steps`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a perturb of its own.")
+
+    @property
+    def fused(self) -> int | None:
+        """The fused kernel's number, or None where a subclass has its own noise."""
+        own = type(self).fill is not FloatNoise.fill or type(self).perturb is not FloatNoise.perturb
+        return None if own else self.recipe[0]
+
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
+        self.perturb_keyed(points, rng, out)
+
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples; see `Noise.fill`."""
+        if type(self).perturb is not FloatNoise.perturb:
+            super().fill(points, keys, runs, out)
+        else:
+            self.fill_raw(points, keys, runs, out)
+
+    def fill_raw(
+        self,
+        points: NDArray[Any],
+        keys: NDArray[np.uint32],
+        runs: NDArray[np.int64],
+        out: NDArray[np.floating],
+        scale: NDArray[np.floating] | None = None,
+        shift: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Write keyed samples, multiply each feature by ``scale`` and add ``shift``; see `LatticeNoise.fill_raw`."""
+        if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+            # Imported when needed: numba takes as long to import as scikit-learn.
+            from . import kernel
+
+            kind, size, step, thresholds = self.recipe
+            reals = points.astype(np.float64, copy=False)
+            kernel.add(kind, reals, keys, runs, size, step, thresholds, out, scale, shift)
+            return
+        self.fill_plainly(points, keys, runs, out)
+        if scale is not None and shift is not None:
+            out *= scale
+            out += shift
+
+    def fill_plainly(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Do in NumPy what `fill` does: the reference."""
+        kind, size, step, thresholds = self.recipe
+        draw: Any = {
+            philox.NORMAL: philox.normals,
+            philox.LAPLACE: philox.laplacians,
+            philox.STEPS: partial(philox.steps, thresholds=thresholds),
+        }[kind]
+        row = 0
+        for owner, first, count in runs.tolist():
+            numbers = draw(keys[owner], first, count, points.shape[1])
+            out[row : row + count] = (points[owner] + size * numbers) * step
+            row += count
 
 
 class GaussianNoise(FloatNoise):
@@ -106,19 +177,12 @@ class GaussianNoise(FloatNoise):
         thresholds, _ = _thresholds(self.sigma * self.levels)
         return len(thresholds) * 2.0**-51 + 1e-18
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Add normal numbers, or discretised ones to lattice points."""
+    @property
+    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
+        """Normal numbers, or discretised ones in lattice steps; see `FloatNoise.recipe`."""
         if isinstance(self.levels, str):
-            if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-                rng.standard_normal(out.shape, dtype=out.dtype.type, out=out)
-            else:
-                out[...] = rng.standard_normal(out.shape)
-            out *= out.dtype.type(self.sigma)
-            out += points.astype(out.dtype)
-            return
-        thresholds, first = _thresholds(self.sigma * self.levels)
-        bits = rng.integers(2**64, size=out.shape, dtype=np.uint64, endpoint=False)
-        out[...] = (points + first + np.searchsorted(thresholds, bits, side="right")) / self.levels
+            return philox.NORMAL, float(self.sigma), 1.0, NO_THRESHOLDS
+        return philox.STEPS, 1.0, 1 / self.levels, _thresholds(self.sigma * self.levels)[0]
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return (sigma/2 (Phi^-1(p_a) - Phi^-1(p_b)))^2, the square of the l2 radius."""
@@ -188,9 +252,10 @@ class LaplaceNoise(FloatNoise):
         """Raise a ValueError if ``b`` is out of range."""
         check_positive("b", self.b)
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Add Laplace numbers."""
-        np.add(points, rng.laplace(scale=self.b, size=out.shape), out=out, casting="same_kind")
+    @property
+    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
+        """Laplace numbers; see `FloatNoise.recipe`."""
+        return philox.LAPLACE, float(self.b), 1.0, NO_THRESHOLDS
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return the larger of the two bounds on r/b."""

@@ -1,25 +1,39 @@
 """The fused noise kernel for CPUs: generator, lattice draw and perturbation in one pass over the batch.
 
-It computes what `philox.offsets` and the noise's ``displace`` compute, to the last bit. Random words are kept in the
-lower halves of 64-bit integers, whose upper halves are whatever the last multiplication left there: that is what
+It computes what the functions of `philox` and the noise's ``displace`` compute, to the last bit. Random words are kept
+in the lower halves of 64-bit integers, whose upper halves are whatever the last multiplication left there: that is what
 vector units multiply without moving anything.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import float64 as f64
 from numba import get_num_threads, njit
 from numba import int32 as i32
 from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
-from .philox import GROUP, LANES, MULTIPLIERS, REJECTED, ROUNDS, WEYL
+from .philox import (
+    GROUP,
+    LANES,
+    LAPLACE,
+    MULTIPLIERS,
+    NORMAL,
+    REJECTED,
+    ROOT_HALF,
+    ROUNDS,
+    WEYL,
+    logarithm,
+    sine_cosine,
+)
 
 #: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
 TILE = 2048
@@ -35,6 +49,14 @@ HALF = np.uint64(32)
 MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
 REJECT = np.uint32(REJECTED)
+ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
+
+#: First bits of a word that tell between which thresholds to search.
+GUIDE_BITS = 12
+
+_logarithm, _sine_cosine = (
+    njit(inline="always", error_model="numpy")(function) for function in (logarithm, sine_cosine)
+)
 
 
 @cache
@@ -78,15 +100,59 @@ def fill(
     part : int
         Values that a thread draws at a time; they change nothing but the speed.
     """
+    _share(_fill_part, kind, points, keys, runs, (np.uint64(n_offsets), q), out, scale, shift, part)
+
+
+def add(
+    kind: int,
+    points: NDArray[np.float64],
+    keys: NDArray[np.uint32],
+    runs: NDArray[np.int64],
+    size: float,
+    step: float,
+    thresholds: NDArray[np.uint64],
+    out: NDArray[np.floating],
+    scale: NDArray[np.floating] | None = None,
+    shift: NDArray[np.floating] | None = None,
+    part: int = PART,
+) -> None:
+    """Write (point + size times a random number) times step; see `fill`.
+
+    Parameters
+    ----------
+    kind : int
+        `philox.NORMAL`, `philox.LAPLACE` or `philox.STEPS`.
+    size, step : float
+    thresholds : ndarray
+        Of `philox.steps`; else empty.
+    """
+    buckets = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
+    guide = np.append(np.searchsorted(thresholds, buckets, side="right"), len(thresholds))
+    _share(_add_part, kind, points, keys, runs, (size, step, thresholds, guide), out, scale, shift, part)
+
+
+def _share(
+    fill_part: Any,
+    kind: int,
+    points: Any,
+    keys: Any,
+    runs: Any,
+    noise: tuple[Any, ...],
+    out: Any,
+    scale: Any,
+    shift: Any,
+    part: int,
+) -> None:
+    """Share the parts of a batch among threads."""
     scale, shift = (np.zeros(0, dtype=out.dtype) if values is None else values for values in (scale, shift))
     ends = np.cumsum(runs[:, 2]) * points.shape[1]
-    arguments = (kind, points, keys, runs, ends, np.uint64(n_offsets), q, scale, shift, out.reshape(-1))
+    arguments = (kind, points, keys, runs, ends, *noise, scale, shift, out.reshape(-1))
     starts = iter(range(0, out.size, part))
 
     def work() -> None:
         # Whoever is free takes the next part: a thread may have to share its core, with those of the model for one.
         for start in starts:
-            _fill_part(*arguments, start, min(start + part, out.size))
+            fill_part(*arguments, start, min(start + part, out.size))
 
     n_helpers = min(get_num_threads(), -(-out.size // part)) - 1
     helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
@@ -146,6 +212,136 @@ def _fill_part(
 
 
 @njit(nogil=True, cache=True)
+def _add_part(
+    kind: Any,
+    points: Any,
+    keys: Any,
+    runs: Any,
+    ends: Any,
+    size: Any,
+    step: Any,
+    thresholds: Any,
+    guide: Any,
+    scale: Any,
+    shift: Any,
+    out: Any,
+    start: Any,
+    stop: Any,
+) -> None:
+    """Write the values ``start`` to ``stop`` of the batch."""
+    d = points.shape[1]
+    words = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
+    numbers = np.empty(TILE + 2 * GROUP, dtype=np.float64)
+    scales, shifts = _repeat(scale), _repeat(shift)
+    run = np.searchsorted(ends, start, side="right")
+    owner, point = -1, points[0]
+    while start < stop:
+        if runs[run, 0] != owner:
+            owner = runs[run, 0]
+            point = _repeat(points[owner])
+        end = min(stop, ends[run])
+        value = (runs[run, 1] + runs[run, 2]) * d - (ends[run] - start)
+        while start < end:
+            n = min(end - start, TILE)
+            group = value // GROUP
+            skipped = value - group * GROUP
+            n_groups = (skipped + n + GROUP - 1) // GROUP
+            _fill_words(keys[owner], u64(group), n_groups, words)
+            if kind == NORMAL:
+                _normals(words, numbers, n_groups)
+            elif kind == LAPLACE:
+                _laplacians(words, numbers, n_groups)
+            else:
+                _steps(keys[owner], u64(group), words, numbers, skipped, skipped + n, thresholds, guide)
+            phase = value % d
+            _add(point[phase : phase + n], numbers[skipped : skipped + n], size, step, out[start : start + n])
+            if scales.size:
+                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n])
+            start += n
+            value += n
+        run += 1
+
+
+@njit(nogil=True, cache=True)
+def _add(point: Any, numbers: Any, size: Any, step: Any, out: Any) -> None:
+    """Add numbers to a point."""
+    for i in range(out.size):
+        out[i] = (point[i] + size * numbers[i]) * step
+
+
+@njit(nogil=True, cache=True)
+def _fill_words(key: Any, group: Any, n_groups: Any, words: Any) -> None:
+    """Draw the words of some groups of values."""
+    k0, k1, tag = u64(key[0]), u64(key[1]), u64(key[2])
+    for g in range(n_groups):
+        first = (group + u64(g)) * u64(LANES)
+        high = first >> HALF
+        at = g * GROUP
+        for lane in range(LANES):
+            w0, w1, w2, w3 = _philox(first + u64(lane), high, u64(0), tag, k0, k1)
+            words[at + lane] = u32(w0)
+            words[at + LANES + lane] = u32(w1)
+            words[at + 2 * LANES + lane] = u32(w2)
+            words[at + 3 * LANES + lane] = u32(w3)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normals(words: Any, numbers: Any, n_groups: Any) -> None:
+    """Turn pairs of words into pairs of normal numbers; see `philox.normals`."""
+    bits = numbers.view(np.int64)
+    for pair in range(2 * n_groups):
+        at = pair * 2 * LANES
+        for i in range(at, at + LANES):
+            numbers[i] = (f64(words[i]) + 0.5) * 2.0**-32
+        for i in range(at, at + LANES):
+            exponent = (bits[i] - ROOT_HALF_BITS) >> 52
+            bits[i] -= exponent << 52
+            numbers[i + LANES] = f64(exponent)
+        for i in range(at, at + LANES):
+            angle = words[i + LANES]
+            radius = math.sqrt(-2.0 * _logarithm(numbers[i], numbers[i + LANES]))
+            sine, cosine = _sine_cosine((f64(angle & u32(2**30 - 1)) + 0.5) * 2.0**-30 - 0.5)
+            quarter = angle >> u32(30)
+            first = sine if quarter & u32(1) else cosine
+            second = cosine if quarter & u32(1) else sine
+            numbers[i] = radius * (-first if quarter & u32(2) else first)
+            numbers[i + LANES] = radius * (-second if (quarter + u32(2)) & u32(2) else second)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
+    """Turn words into Laplace numbers; see `philox.laplacians`."""
+    bits = numbers.view(np.int64)
+    for i in range(n_groups * GROUP):
+        numbers[i] = (f64(words[i] & u32(2**31 - 1)) + 0.5) * 2.0**-31
+    for i in range(n_groups * GROUP):
+        exponent = (bits[i] - ROOT_HALF_BITS) >> 52
+        bits[i] -= exponent << 52
+        log = _logarithm(numbers[i], f64(exponent))
+        numbers[i] = log if words[i] >> u32(31) else -log
+
+
+@njit(nogil=True, cache=True)
+def _steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any, thresholds: Any, guide: Any) -> None:
+    """Count the thresholds that words reach; see `philox.steps`. Few words need the lower half to tell."""
+    for i in range(start, stop):
+        bits = u64(words[i]) << HALF
+        bucket = words[i] >> u32(32 - GUIDE_BITS)
+        low, high = guide[bucket], guide[bucket + 1]
+        while low < high:
+            middle = (low + high) // 2
+            if thresholds[middle] <= bits:
+                low = middle + 1
+            else:
+                high = middle
+        if low < thresholds.size and thresholds[low] >> HALF == u64(words[i]):
+            bits |= _word(key, group, u64(i), u64(1)) & MASK
+            while low < thresholds.size and thresholds[low] <= bits:
+                low += 1
+        numbers[i] = low - thresholds.size // 2
+
+
+@njit(nogil=True, cache=True)
 def _repeat(values: Any) -> Any:
     """Return one value per feature often enough for a tile that starts anywhere."""
     if not values.size:
@@ -185,6 +381,15 @@ def _offset(word: Any, n_offsets: Any, rejected_below: Any) -> Any:
     return u32(product >> HALF) if (product & MASK) >= rejected_below else REJECT
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _word(key: Any, group: Any, i: Any, attempt: Any) -> Any:
+    """Return the word of value ``i`` after the start of a group."""
+    counter = (group + i // u64(GROUP)) * u64(LANES) + i % u64(LANES)
+    w0, w1, w2, w3 = _philox(counter, counter >> HALF, attempt, u64(key[2]), u64(key[0]), u64(key[1]))
+    word = i // u64(LANES) % u64(4)
+    return w0 if word == 0 else (w1 if word == 1 else (w2 if word == 2 else w3))
+
+
 @njit(nogil=True, cache=True)
 def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, drawn: Any, rejected: Any, redrawn: Any) -> None:
     """Draw the offsets of some groups of values; see `philox.offsets`."""
@@ -221,11 +426,7 @@ def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, drawn: Any, rejec
         attempt += u64(1)
         for r in range(n_rejected):
             i = u64(rejected[r])
-            counter = (group + i // u64(GROUP)) * u64(LANES) + i % u64(LANES)
-            w0, w1, w2, w3 = _philox(counter, counter >> HALF, attempt, tag, k0, k1)
-            word = i // u64(LANES) % u64(4)
-            chosen = w0 if word == 0 else (w1 if word == 1 else (w2 if word == 2 else w3))
-            redrawn[r] = _offset(chosen, n_offsets, rejected_below)
+            redrawn[r] = _offset(_word(key, group, i, attempt), n_offsets, rejected_below)
         left = u64(0)
         for r in range(n_rejected):
             i = rejected[r]

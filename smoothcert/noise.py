@@ -79,9 +79,22 @@ class Noise(BaseEstimator, ABC):
         """Bound on the total variation between one number drawn and the ideal one; it is taken from alpha."""
         return 0.0
 
+    @property
+    def fused(self) -> int | None:
+        """The fused kernel's number for this noise, which then has a ``fill_raw``; None for noise it does not know."""
+        return None
+
     @abstractmethod
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points``, shape (d,) or like ``out``, into ``out``, shape (n, d)."""
+
+    def perturb_keyed(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Do what `perturb` does by `fill`, each point with a key of its own."""
+        points = np.atleast_2d(points)
+        keys = rng.integers(2**32, size=(len(points), 4), dtype=np.uint32)
+        copies = len(out) // len(points)
+        runs = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
+        self.fill(points, keys, runs, out)
 
     def fill(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
@@ -230,11 +243,7 @@ class LatticeNoise(Noise):
 
     def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
-        points = np.atleast_2d(points)
-        keys = rng.integers(2**32, size=(len(points), 4), dtype=np.uint32)
-        copies = len(out) // len(points)
-        runs = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
-        self.fill(points, keys, runs, out)
+        self.perturb_keyed(points, rng, out)
 
     def fill(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]

@@ -1,4 +1,4 @@
-"""Philox 4x32-10 and unbiased lattice offsets in plain NumPy: the reference that the fused kernels are tested against.
+"""Philox 4x32-10 and what is made of it in plain NumPy: the reference that the fused kernels are tested against.
 
 Philox (Salmon et al. 2011) is a counter-based generator: four random words are a pure function of a counter of four
 words and a key of two. The noise of one input and stage is one long sequence of values, feature after feature, sample
@@ -8,6 +8,7 @@ after sample. Value v belongs to group v // 64; within a group, the 16 counters 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ GROUP = 4 * LANES
 
 #: Offsets lie below this, so that it can mark a rejected draw.
 REJECTED = 2**32 - 1
+
+#: Kinds of numbers that are not lattice offsets.
+NORMAL, LAPLACE, STEPS = 2, 3, 4
+
+ROOT_HALF, LN_2, QUARTER_TURN = math.sqrt(0.5), math.log(2), math.pi / 2
 
 Words = NDArray[np.uint64]
 
@@ -78,19 +84,89 @@ def offsets(key: NDArray[np.uint32], first: int, count: int, n_features: int, n_
     -------
     offsets : ndarray of shape (count, n_features)
     """
-    value = np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64)
-    group, within = value // np.uint64(GROUP), value % np.uint64(GROUP)
-    counter = group * np.uint64(LANES) + within % np.uint64(LANES)
-    word = (within // np.uint64(LANES)).astype(np.intp)
+    place = _place(first, count, n_features)
     rejected_below = np.uint64(2**32 % n_offsets)
-    drawn = np.empty(value.shape, dtype=np.uint32)
-    pending = np.arange(len(value))
+    drawn = np.empty(count * n_features, dtype=np.uint32)
+    pending = np.arange(len(drawn))
     attempt = 0
     while len(pending):
-        low, high = counter[pending] & np.uint64(0xFFFFFFFF), counter[pending] >> np.uint64(32)
-        words = np.stack(philox((low, high, attempt, key[2]), (key[0], key[1])))
-        product = words[word[pending], np.arange(len(pending))] * np.uint64(n_offsets)
+        product = _words(key, place[:, pending], attempt) * np.uint64(n_offsets)
         drawn[pending] = product >> np.uint64(32)
         pending = pending[(product & np.uint64(0xFFFFFFFF)) < rejected_below]
         attempt += 1
     return drawn.reshape(count, n_features)
+
+
+def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
+    """Return standard normal numbers by Box and Muller's formula, from a pair of words each two; see `offsets`.
+
+    Only operations that every machine rounds alike are used, so that every machine gives the same bits.
+    """
+    counter, word = _place(first, count, n_features)
+    radius = _words(key, (counter, word & np.uint64(2)), 0)
+    angle = _words(key, (counter, word | np.uint64(1)), 0)
+    mantissa, exponent = np.frexp((radius + 0.5) * 2.0**-32)
+    low = mantissa < ROOT_HALF
+    log = logarithm(np.where(low, 2 * mantissa, mantissa), exponent - low)
+    sine, cosine = sine_cosine(((angle & np.uint64(2**30 - 1)) + 0.5) * 2.0**-30 - 0.5)
+    quarter = (angle >> np.uint64(30)) + (word & np.uint64(1))
+    side = np.where(quarter & np.uint64(1), sine, cosine)
+    drawn = np.sqrt(-2.0 * log) * np.where((quarter + (word & np.uint64(1))) & np.uint64(2), -side, side)
+    return drawn.reshape(count, n_features)
+
+
+def laplacians(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
+    """Return Laplace numbers of scale 1, from one word each: its first bit is the sign; see `normals`."""
+    words = _words(key, _place(first, count, n_features), 0)
+    mantissa, exponent = np.frexp(((words & np.uint64(2**31 - 1)) + 0.5) * 2.0**-31)
+    low = mantissa < ROOT_HALF
+    log = logarithm(np.where(low, 2 * mantissa, mantissa), exponent - low)
+    return np.where(words >> np.uint64(31), log, -log).reshape(count, n_features)
+
+
+def steps(
+    key: NDArray[np.uint32], first: int, count: int, n_features: int, thresholds: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Return how many thresholds 64 random bits reach, less half their number.
+
+    The bits are a word and, as the lower half, that of the second attempt.
+    """
+    place = _place(first, count, n_features)
+    bits = (_words(key, place, 0) << np.uint64(32)) | _words(key, place, 1)
+    reached = np.searchsorted(thresholds, bits, side="right") - len(thresholds) // 2
+    return reached.reshape(count, n_features)
+
+
+def _place(first: int, count: int, n_features: int) -> Words:
+    """Return the counter of each value, and which of its four words is the value's; shape (2, n_values)."""
+    value = np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64)
+    group, within = value // np.uint64(GROUP), value % np.uint64(GROUP)
+    return np.stack([group * np.uint64(LANES) + within % np.uint64(LANES), within // np.uint64(LANES)])
+
+
+def _words(key: NDArray[np.uint32], place: Any, attempt: int) -> Words:
+    """Return the words at some places."""
+    counter, word = place
+    low, high = counter & np.uint64(0xFFFFFFFF), counter >> np.uint64(32)
+    return np.choose(word.astype(np.intp), philox((low, high, attempt, key[2]), (key[0], key[1])))
+
+
+def logarithm(mantissa: Any, exponent: Any) -> Any:
+    """Return the natural logarithm of mantissa 2^exponent, where sqrt(1/2) <= mantissa <= sqrt(2), to about 1e-13."""
+    f = (mantissa - 1.0) / (mantissa + 1.0)
+    s = f * f
+    odd = 1 / 9 + s * (1 / 11 + s * (1 / 13 + s * (1 / 15)))
+    return exponent * LN_2 + 2.0 * f * (1.0 + s * (1 / 3 + s * (1 / 5 + s * (1 / 7 + s * odd))))
+
+
+def sine_cosine(quarters: Any) -> Any:
+    """Return sine and cosine of at most half a quarter turn, in quarter turns, to about 1e-13: Taylor's series."""
+    x = quarters * QUARTER_TURN
+    s = x * x
+    sine = 1.0 - s * (1 / 6) * (
+        1.0 - s * (1 / 20) * (1.0 - s * (1 / 42) * (1.0 - s * (1 / 72) * (1.0 - s * (1 / 110) * (1.0 - s * (1 / 156)))))
+    )
+    cosine = 1.0 - s * (1 / 30) * (
+        1.0 - s * (1 / 56) * (1.0 - s * (1 / 90) * (1.0 - s * (1 / 132) * (1.0 - s * (1 / 182))))
+    )
+    return x * sine, 1.0 - s * (1 / 2) * (1.0 - s * (1 / 12) * cosine)

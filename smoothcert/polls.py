@@ -12,17 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channel import NoisyChannel
+from .noise import LatticeNoise
 from .voters import TorchVoter, Voter
+from .workers import side_by_side
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
 
-def open_poll(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> Poll | TorchPoll:
-    """Return the poll of some inputs for this kind of voter."""
+def open_polls(
+    voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
+) -> list[Poll] | list[TorchPoll]:
+    """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
     if isinstance(voter, TorchVoter):
-        return TorchPoll(voter, channel, points, keys)
-    return Poll(voter, channel, points, keys)
+        return [TorchPoll(member, channel, points, keys) for member in voter.team()]
+    return [Poll(voter, channel, points, keys)]
+
+
+def counts(polls: list[Any]) -> NDArray[np.int64]:
+    """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+    total: NDArray[np.int64] = np.sum(side_by_side(lambda poll: poll.counts(), polls), axis=0)
+    return total
 
 
 class Poll:
@@ -75,7 +85,7 @@ class Poll:
         return batch
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
         return self.tally.copy()
 
 
@@ -92,9 +102,9 @@ class TorchPoll:
         import torch
 
         self.voter = voter
-        fused = channel.noise.fused if voter.device.type == "cuda" else None
-        feed = Feed if fused is None or find_spec("triton") is None else CudaFeed
-        self.feed = feed(voter, channel, points, keys)
+        noise = channel.noise
+        fused = voter.device.type == "cuda" and isinstance(noise, LatticeNoise) and noise.fused is not None
+        self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, channel, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
         self.pending: deque[Any] = deque()
 
@@ -131,7 +141,7 @@ class TorchPoll:
         self.pending.popleft()
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input so far, shape (n_inputs, n_classes)."""
+        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
         with on_device(self.voter.device), memory_errors():
             while self.pending:
                 self.settle()

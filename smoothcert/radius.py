@@ -276,7 +276,7 @@ def certified_radii(
     """
     radii = np.empty(len(X))
     budget = channel.noise.budget(p_a, p_b)
-    for rows, reach in _reaches(strategy, channel, X):
+    for rows, reach in reaches(strategy, channel, X):
         radii[rows] = strategy.within(channel.noise, budget[rows], reach)
     return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
 
@@ -303,7 +303,7 @@ def required_probability(strategy: RadiusStrategy, channel: NoisyChannel, X: NDA
     radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
     found = np.empty(len(X))
     rounding = channel.rounding(strategy.norm)
-    for rows, reach in _reaches(strategy, channel, X):
+    for rows, reach in reaches(strategy, channel, X):
         found[rows] = _required(strategy, channel.noise, reach, radius[rows], rounding)
     return found
 
@@ -322,7 +322,7 @@ def _required(
     return np.where(radius <= 0, 0.5, np.where(certifies(p_b), 1 - p_b, np.inf))
 
 
-def _reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
+def reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
     """Yield a few raw inputs at a time, and how far their features can move."""
     # Freed at once, this makes glibc keep as much for reuse. It would hand the memory of each chunk back to the system,
     # and getting it again takes longer than all that is computed in it.

@@ -28,7 +28,7 @@ CAUTION = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rule:
+class Rule:
     """What stopping rules share.
 
     Parameters
@@ -72,9 +72,22 @@ class _Rule:
         s_a, s_b, s_n = self.split(self.selection)
         return (s_n + s_a - s_b) / 2 + 0.5, (s_n - s_a + s_b) / 2 + 0.5
 
+    def probabilities(self, counts: Counts) -> tuple[FloatArray, FloatArray]:
+        """Return p_a and p_b = 1 - p_a, whose difference is a lower bound of the margin at all looks at once.
+
+        It bounds the mean of (1 + [A] - [B])/2; a vote for neither counts half, as in `RadiusTest`.
+        """
+        k_a, k_b, n = self.split(counts)
+        p_a = anytime_lower_bound((n + k_a - k_b) / 2, n, self.alpha, *self.prior())
+        return p_a, 1 - p_a
+
+    def verdict(self, counts: Counts) -> NDArray[np.bool_] | None:
+        """Return what all votes decide: nothing."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
-class RadiusTest(_Rule):
+class RadiusTest(Rule):
     """Test whether each input is certified at a given radius.
 
     Parameters
@@ -94,7 +107,7 @@ class RadiusTest(_Rule):
             found = log_e_value(k_a, n, required, *self.prior())
         return np.where(self.required <= 1, found, -np.inf)
 
-    def robust(self, counts: Counts) -> NDArray[np.bool_]:
+    def verdict(self, counts: Counts) -> NDArray[np.bool_]:
         """Tell for each input whether it is certified: evidence of 1/alpha is as rare as alpha where it is not."""
         return self.evidence(*self.split(counts)) >= -np.log(self.alpha)
 
@@ -107,11 +120,11 @@ class RadiusTest(_Rule):
         # grows no faster than with votes for one or the other.
         a, b = self.prior()
         against = log_e_value((n - k_a + k_b) / 2, n, 1 - np.minimum(self.required, 1.0), b, a)
-        return self.robust(counts) | out_of_reach | (against >= -np.log(self.alpha))
+        return self.verdict(counts) | out_of_reach | (against >= -np.log(self.alpha))
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadiusPrecision(_Rule):
+class RadiusPrecision(Rule):
     """Draw until the certified radius is within a share ``rtol`` of the largest that it could still reach.
 
     That is the radius that the last look would certify if the class had the 70 % quantile of what its votes so far
@@ -130,15 +143,6 @@ class RadiusPrecision(_Rule):
     strategy: RadiusStrategy
     channel: NoisyChannel
     X: NDArray[Any]
-
-    def probabilities(self, counts: Counts) -> tuple[FloatArray, FloatArray]:
-        """Return p_a and p_b = 1 - p_a, whose difference is a lower bound of the margin at all looks at once.
-
-        It bounds the mean of (1 + [A] - [B])/2; a vote for neither counts half, as in `RadiusTest`.
-        """
-        k_a, k_b, n = self.split(counts)
-        p_a = anytime_lower_bound((n + k_a - k_b) / 2, n, self.alpha, *self.prior())
-        return p_a, 1 - p_a
 
     def expected_radii(self, score: FloatArray, n: Any) -> FloatArray:
         """Return about the radii that so many votes certify, 0 for abstentions."""

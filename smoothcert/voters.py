@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import marshal
 import pickle
@@ -21,6 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .inference import TorchInference
+from .workers import n_workers
 
 
 def unwrap(estimator: Any) -> Any:
@@ -198,9 +200,40 @@ class TorchVoter(Voter):
         self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
-        self.batch_values = 3 * 2**17 if self.device.type == "cpu" else 2**24
+        self.batch_values = 2**17 if self.device.type == "cpu" else 2**24
         self.inference = inference or TorchInference()
         self.forward: Any = None
+        self.members: list[TorchVoter] = []
+
+    def team(self) -> list[TorchVoter]:
+        """Return voters that can vote at the same time, each in a thread: on CPUs this one, and copies of it.
+
+        Copies share parameters and buffers, and nothing else: a module may keep notes in its attributes. Where a copy
+        might answer differently, or cannot be made, this voter stays alone.
+        """
+        import torch
+
+        parts = list(self.module.modules())
+        alone = (
+            self.device.type != "cpu"
+            or self.inference.compile
+            or torch.is_autocast_enabled("cpu")
+            # A hook may share what it knows with the hooks of other copies.
+            or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        )
+        if not self.members:
+            shared = {
+                id(tensor): tensor for part in parts for tensor in (*part.parameters(False), *part.buffers(False))
+            }
+            try:
+                copies = [copy.deepcopy(self.module, dict(shared)) for _ in range(0 if alone else n_workers() - 1)]
+            except Exception:
+                copies = []
+            self.members = [
+                self,
+                *(TorchVoter(module, self.n_classes, self.device, self.inference) for module in copies),
+            ]
+        return self.members
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -280,7 +313,7 @@ class TorchVoter(Voter):
         return f"{_name(self.module)} {content.hexdigest()}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"forward": None}
+        return self.__dict__ | {"forward": None, "members": []}
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -288,9 +321,11 @@ class TorchVoter(Voter):
         modes = {module: module.training for module in self.module.modules()}
         self.module.to(self.device)
         self.module.eval()
+        self.members = []
         try:
             yield
         finally:
+            self.members = []
             for module, training in modes.items():
                 module.training = training
 

@@ -1,25 +1,32 @@
-"""Votes: the noise of many inputs goes through the base model in batches, and is counted."""
+"""Votes: the noise of a few inputs goes through the base model in batches, and is counted."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
-from tqdm.auto import tqdm
 
 from . import stream
 from ._checks import check_count
 from .channel import NoisyChannel
-from .polls import open_poll
+from .polls import counts, open_polls
 from .voters import Voter
+from .workers import side_by_side
 
-#: Batches that one task should fill at least, so that few of them are cut short by its end.
+#: Batches that one task fills at most: what a crash costs.
 BATCHES_PER_TASK = 16
+
+#: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
+TASKS = 64
+
+#: Votes that an input takes at least where a rule stops it.
+FEW_VOTES = 64
 
 #: Values of a batch at most: kernels count them in 32 bits.
 LARGEST_BATCH = 2**31 - 1
@@ -41,6 +48,41 @@ class StoppingRule(Protocol):
     def enough(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell for each input whether it needs no more votes; all of them have had equally many."""
 
+    def verdict(self, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Return what all votes decide, if there is anything to decide."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Votes:
+    """Votes of some inputs.
+
+    Parameters
+    ----------
+    selection, estimation : ndarray of int64, shape (n_inputs, n_classes)
+        Votes of the two stages of Algorithm 1.
+    inputs : ndarray of uint8, shape (n_inputs, 16)
+        Fingerprint of each input.
+    seconds : float
+        Time that all of them took together.
+    verdict : ndarray of bool, shape (n_inputs,), optional
+        What the stopping rule has decided, if it was asked to decide anything.
+    """
+
+    selection: NDArray[np.int64]
+    estimation: NDArray[np.int64]
+    inputs: NDArray[np.uint8]
+    seconds: float
+    verdict: NDArray[np.bool_] | None = None
+
+    @property
+    def n_votes(self) -> int:
+        """All votes of both stages."""
+        return int(self.selection.sum() + self.estimation.sum())
+
+
+#: Makes the stopping rule of some inputs from their selection votes, themselves and what is asked about each.
+RuleMaker = Callable[[NDArray[np.int64], NoisyChannel, NDArray[Any], Any], StoppingRule]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampler:
@@ -50,73 +92,71 @@ class Sampler:
     ----------
     voter : Voter
     channel : NoisyChannel
-    X : ndarray of shape (n_inputs, *shape)
-        In raw units.
     seed : int
         Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
         worker matters.
+    n_selection : int
+        Votes that choose the class.
+    n_samples : int
+        Fresh votes that bound its probability, at most; 0 draws none. Noise that is not sampled needs none either: all
+        of its outcomes are in the selection votes, and what they choose they also prove.
+    rule : callable, optional
+        Makes the rule by which inputs that have enough votes leave; batches are filled with the others.
     batch_size : "auto" or int
         Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
         not suffice, batches are halved.
-    n_jobs : int or None
-        Workers, through joblib.
-    verbose : int
-        Above 0, show a progress bar.
     """
 
     voter: Voter
     channel: NoisyChannel
-    X: NDArray[Any]
     seed: int
+    n_selection: int
+    n_samples: int
+    rule: RuleMaker | None = None
     batch_size: int | str = "auto"
-    n_jobs: int | None = None
-    verbose: int = 0
 
-    @cached_property
-    def inputs(self) -> NDArray[np.uint8]:
-        """Fingerprint of each input, shape (n_inputs, 16)."""
-        return fingerprints(self.channel, self.X)
-
-    def draw(self, stage: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
-        """Count the base model's votes on noisy copies of each input.
-
-        Parameters
-        ----------
-        stage : int
-            Of Algorithm 1.
-        n : int
-            Votes per input, at most.
-        rule : StoppingRule, optional
-            Inputs that have enough votes leave, and the batches are filled with the others.
-
-        Returns
-        -------
-        counts : ndarray of int64, shape (n_inputs, n_classes)
-        """
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = max(64, self.voter.batch_values // self.channel.n_features)
-        rows = min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
-        # A rule leaves few votes to some inputs: many of them then share a task.
-        filling = rows if rule is not None else -(-BATCHES_PER_TASK * rows // n)
-        fair = -(-len(self.X) // effective_n_jobs(self.n_jobs))
-        tasks = list(gen_batches(len(self.X), max(1, min(filling, fair))))
-        keys = stream.keys(self.seed, self.inputs, stage)
-        counts = np.empty((len(self.X), self.voter.n_classes), dtype=np.int64)
-        with (
-            self.voter.ready(),
-            tqdm(total=len(self.X), disable=not self.verbose, desc=f"{n} votes each", unit="input") as progress,
-        ):
-            parts = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-                delayed(_count)(
-                    self.voter, self.channel, self.X[task], keys[task], n, None if rule is None else rule[task], rows
-                )
-                for task in tasks
-            )
-            for task, part in zip(tasks, parts, strict=True):
-                counts[task] = part
-                progress.update(len(part))
-        return counts
+        return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
+
+    def chunk_size(self, n_inputs: int) -> int:
+        """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
+
+        A task fills one batch at least and a few at most; within that, there are `TASKS` of them.
+        """
+        each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
+        fill = -(-self.rows // each)
+        return min(max(-(-n_inputs // TASKS), fill), max(fill, BATCHES_PER_TASK * self.rows // each))
+
+    def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
+        """Draw the votes of a few inputs.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_inputs, *shape)
+            In raw units.
+        target : ndarray of shape (n_inputs,), optional
+            What the rule is asked about each.
+        """
+        started = time.perf_counter()
+        inputs = fingerprints(self.channel, X)
+
+        def count(stage: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
+            keys = stream.keys(self.seed, inputs, stage)
+            return _count(self.voter, self.channel, X, keys, n, rule, self.rows)
+
+        estimation = selection = count(stream.SELECTION, self.n_selection)
+        verdict = None
+        if self.n_samples:
+            rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
+            estimation = count(stream.ESTIMATION, self.n_samples, rule)
+            verdict = None if rule is None else rule.verdict(estimation)
+        seconds = time.perf_counter() - started
+        return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
 
 
 def fingerprints(channel: NoisyChannel, X: NDArray[Any]) -> NDArray[np.uint8]:
@@ -135,33 +175,50 @@ def _count(
     rows: int,
 ) -> NDArray[np.int64]:
     """Count the votes of one task's inputs."""
-    poll = open_poll(voter, channel, channel.points(X), keys)
+    polls = open_polls(voter, channel, channel.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for look in [n] if rule is None else rule.looks:
-        rows = _cast(poll, undecided, drawn, int(look), rows)
+        rows = _cast(polls, undecided, drawn, int(look), rows)
         drawn = look
         if rule is not None and look < n:
-            undecided = undecided[~rule[undecided].enough(poll.counts()[undecided])]
+            undecided = undecided[~rule[undecided].enough(counts(polls)[undecided])]
             if not len(undecided):
                 break
-    return poll.counts()
+    return counts(polls)
 
 
-def _cast(poll: Any, inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
-    done, total = 0, votes_each * len(inputs)
-    while done < total:
-        size = min(rows, total - done)
-        share = np.arange(done // votes_each, -(-(done + size) // votes_each))
-        start = np.maximum(done - share * votes_each, 0)
-        stop = np.minimum(done + size - share * votes_each, votes_each)
+    total = votes_each * len(inputs)
+    step = rows
+    starts = iter(range(0, total, step))
+
+    def cast(poll: Any, start: int, stop: int) -> None:
+        nonlocal rows
+        half = -(-(stop - start) // 2)
+        if stop - start <= rows:
+            share = np.arange(start // votes_each, -(-stop // votes_each))
+            begin = np.maximum(start - share * votes_each, 0)
+            count = np.minimum(stop - share * votes_each, votes_each) - begin
+            try:
+                poll.cast(np.column_stack([inputs[share], first + begin, count]))
+            except MemoryError:
+                if stop - start == 1:
+                    raise
+                rows = min(rows, half)
+            else:
+                return
+        cast(poll, start, start + half)
+        cast(poll, start + half, stop)
+
+    def work(poll: Any) -> None:
+        # Whoever is free takes the next batch. Should one fail, nobody takes another.
         try:
-            poll.cast(np.column_stack([inputs[share], first + start, stop - start]))
-        except MemoryError:
-            if rows == 1:
-                raise
-            rows = -(-rows // 2)
-        else:
-            done += size
+            for start in starts:
+                cast(poll, start, min(start + step, total))
+        finally:
+            deque(starts, maxlen=0)
+
+    side_by_side(work, polls)
     return rows

@@ -5,7 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smoothcert import betting, bounds, calculus, channel, classifier, deterministic, mixture, noise, radius, sequential
+from smoothcert import (
+    GaussianNoise,
+    betting,
+    bounds,
+    calculus,
+    channel,
+    deterministic,
+    mixture,
+    noise,
+    procedure,
+    radius,
+    sequential,
+    stream,
+)
 from smoothcert.radius import GreedyRadius, LipschitzRadius
 from smoothcert.voting import Sampler
 
@@ -29,28 +42,31 @@ def mutant(**only):
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def class_from_the_estimation_counts(patch):
-    original = classifier.VoteCounts.selected.fget
-    patch.setattr(classifier.VoteCounts, "selected", property(lambda v: original(replace(v, selection=v.estimation))))
+    original = Sampler.draw
+
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
+        return replace(votes, selection=votes.estimation)
+
+    patch.setattr(Sampler, "draw", draw)
 
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def margin_from_the_selection_counts(patch):
-    original = classifier.class_probabilities
-    drawn = {}
+    original = Sampler.draw
 
-    def draw(self, X):
-        votes = drawn["draw"](self, X)
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
         return replace(votes, estimation=votes.selection)
 
-    drawn["draw"] = classifier.SmoothedClassifier._draw
-    patch.setattr(classifier.SmoothedClassifier, "_draw", draw)
-    assert original is classifier.class_probabilities
+    patch.setattr(Sampler, "draw", draw)
 
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def stages_that_share_their_noise(patch):
     original = Sampler.draw
-    patch.setattr(Sampler, "draw", lambda self, stage, n, rule=None: original(self, 0, 160, rule))
+    patch.setattr(stream, "ESTIMATION", stream.SELECTION)
+    patch.setattr(Sampler, "draw", lambda self, X, target=None: original(replace(self, n_selection=160), X, target))
 
 
 @mutant(noise="uniform, 8-bit", strategy="greedy", mode="exact")
@@ -107,17 +123,17 @@ def ties_forgotten(patch):
         n = counts.sum(axis=1)
         return counts[np.arange(len(counts)), top] / n, rivals.max(axis=1) / n
 
-    patch.setattr(classifier, "exact_probabilities", shares)
+    patch.setattr(procedure, "exact_probabilities", shares)
 
 
 @mutant(noise="uniform, three classes", scheme="multiclass", mode="fixed")
 def bonferroni_forgotten(patch):
-    original = classifier.class_probabilities
+    original = procedure.class_probabilities
 
     def bound(counts, top, *, alpha, **rest):
         return original(counts, top, alpha=alpha if counts.shape[1] < 3 else 2 * alpha, **rest)
 
-    patch.setattr(classifier, "class_probabilities", bound)
+    patch.setattr(procedure, "class_probabilities", bound)
 
 
 @mutant(noise="uniform, 8-bit", strategy="greedy", mode="fixed", bound="clopper-pearson")
@@ -164,9 +180,8 @@ def mixture_taken_for_its_widest_part(patch):
 
 @mutant(noise="gaussian, real", strategy=("box", "greedy"), mode="exact")
 def gaussian_lead_not_halved(patch):
-    original = classifier.resolve("noise", "gaussian").__class__
-    budget = original.budget
-    patch.setattr(original, "budget", lambda self, p_a, p_b: 4 * budget(self, p_a, p_b))
+    budget = GaussianNoise.budget
+    patch.setattr(GaussianNoise, "budget", lambda self, p_a, p_b: 4 * budget(self, p_a, p_b))
 
 
 @mutant(noise="uniform, tie", mode="certify_at")

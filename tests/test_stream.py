@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency, chisquare
+import scipy.stats
+from scipy.stats import chi2_contingency, chisquare, kstest
 
-from smoothcert import Box, SplitNoise, UniformNoise, philox, stream
+from smoothcert import Box, GaussianNoise, LaplaceNoise, SplitNoise, UniformNoise, kernel, philox, stream
 from smoothcert.channel import NoisyChannel
 
 
@@ -224,6 +225,79 @@ def test_noise_of_ones_own_takes_the_plain_path():
     wide = np.zeros((len(expected), 10))
     SplitNoise(1.0).fill(points, keys, RUNS, wide[:, ::2])
     np.testing.assert_array_equal(wide[:, ::2], expected)
+
+
+ADDED = [
+    GaussianNoise(0.7),
+    LaplaceNoise(0.3),
+    GaussianNoise(0.5, levels=255),
+    GaussianNoise(0.1, levels=1),
+    GaussianNoise(50.0, levels=2000),
+]
+
+
+@pytest.mark.parametrize("noise", ADDED)
+@pytest.mark.parametrize("d", [1, 30, 64, 784, 3072])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 2)])
+def test_added_noise_is_the_reference_bit_for_bit(noise, d, dtype, bounds):
+    rng = np.random.default_rng(d)
+    X = np.rint(rng.random((3, d)) * 2) / 2 if noise.fused != philox.STEPS else rng.integers(0, 2, size=(3, d))
+    keys = rng.integers(2**32, size=(3, 4), dtype=np.uint32)
+    channel = NoisyChannel(Box.from_bounds(bounds), noise, (d,))
+    points = noise.to_points(X.astype(float))
+    expected, out = np.empty((2, RUNS[:, 2].sum(), d), dtype=dtype)
+    noise.fill_plainly(points, keys, RUNS, expected)
+    channel.box.to_raw_inplace(expected)
+    channel.fill(points, keys, RUNS, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("draw", "law"), [(philox.normals, scipy.stats.norm), (philox.laplacians, scipy.stats.laplace)]
+)
+def test_added_noise_has_its_law(draw, law):
+    """Kolmogorov-Smirnov, far tails by their frequency, and no dependence between neighbours in any direction."""
+    drawn = draw(KEY, 0, 3000, 101)
+    flat = drawn.ravel()
+    assert scipy.stats.kstest(flat, law.cdf).pvalue > 1e-4
+    for tail in (1e-3, 1e-4):
+        for beyond in (flat < law.ppf(tail), flat > law.isf(tail)):
+            assert scipy.stats.binomtest(int(beyond.sum()), flat.size, tail).pvalue > 1e-4
+    cells = np.minimum((law.cdf(drawn) * 5).astype(int), 4)
+    pairs = [(cells[:, :-1], cells[:, 1:]), (cells[:-1], cells[1:])]
+    pairs += [(cells.ravel()[:-step], cells.ravel()[step:]) for step in (16, 32, 48, 64)]
+    for first, second in pairs:
+        assert chi2_contingency(np.bincount((first * 5 + second).ravel(), minlength=25).reshape(5, 5)).pvalue > 1e-4
+
+
+def test_normals_are_those_of_the_formula():
+    """Box and Muller's radius from one word; the angle by its share of the circle."""
+    drawn = philox.normals(KEY, 0, 400, 64).reshape(400, 2, 2, 16)
+    words = np.stack([philox.philox((16 * g + np.arange(16), 0, 0, 3), (1, 2)) for g in range(400)])
+    radius = np.sqrt(-2 * np.log((words[:, ::2] + 0.5) / 2**32))
+    np.testing.assert_allclose(np.hypot(drawn[:, :, 0], drawn[:, :, 1]), radius, rtol=1e-12)
+    turns = np.arctan2(drawn[:, :, 1], drawn[:, :, 0]) / (2 * np.pi) % 1
+    assert kstest(turns.ravel(), "uniform").pvalue > 1e-4
+    rest = (words[:, 1::2] % 2**30 + 0.5) / 2**32
+    within = (turns + 1 / 8) % (1 / 4)
+    assert (np.minimum(np.abs(within - rest), np.abs(within + rest - 1 / 4)) < 1e-12).all()
+
+
+def test_steps_look_at_64_bits():
+    """Thresholds that differ in the lower half only, met as often as the words say."""
+    words = philox.steps(KEY, 0, 10, 64, np.arange(1, 2**12, dtype=np.uint64) << np.uint64(52))
+    first, second = (
+        np.stack([philox.philox((16 * g + np.arange(16), 0, attempt, 3), (1, 2)) for g in range(10)]).reshape(10, 64)
+        for attempt in (0, 1)
+    )
+    np.testing.assert_array_equal(words, (first >> 20).astype(int) - (2**12 - 1) // 2)
+    chosen = first[3, 5] << np.uint64(32)
+    thresholds = np.sort(chosen + np.array([0, second[3, 5], second[3, 5] + 1, 2**32 - 1], dtype=np.uint64))
+    assert philox.steps(KEY, 0, 10, 64, thresholds)[3, 5] == 2 - 2
+    out = np.empty((10, 64))
+    kernel.add(philox.STEPS, np.zeros((1, 64)), KEY[None], np.array([[0, 0, 10]]), 1.0, 1.0, thresholds, out)
+    np.testing.assert_array_equal(out, philox.steps(KEY, 0, 10, 64, thresholds))
 
 
 CUDA_KERNEL = """

@@ -1,0 +1,5 @@
+"""``python -m smoothcert``: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,112 @@
+"""How a run comes along: a bar, and records in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+logger = logging.getLogger("smoothcert")
+
+#: Seconds between log records, and between updates of the figures beside the bar, at least.
+LOG_SECONDS, SHOW_SECONDS = 30.0, 0.5
+
+#: Where certified accuracy so far is shown, in units of the unit box.
+RADII = (0.0, 1.0)
+
+
+class Progress:
+    """Progress of drawing votes: inputs per second, votes, time left and certified accuracy so far.
+
+    Log records at level INFO go to the logger "smoothcert": the first when the run starts, the last when it ends, and
+    one every 30 seconds between them.
+
+    Parameters
+    ----------
+    n_inputs : int
+    task : str
+        What is done.
+    verbose : int
+        Above 0, show a bar.
+    """
+
+    def __init__(self, n_inputs: int, task: str, verbose: int = 0) -> None:
+        self.n_inputs = n_inputs
+        self.task = task
+        self.bar = tqdm(total=n_inputs, disable=not verbose, desc=task, unit="input", smoothing=0.05)
+        self.started = self.logged = self.shown = time.monotonic()
+        self.done = self.known = self.votes = self.judged = 0
+        self.certified = np.zeros(len(RADII), dtype=np.int64)
+
+    def __enter__(self) -> Self:
+        logger.info("%s: %d inputs", self.task, self.n_inputs)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show()
+        self.bar.close()
+        logger.info("%s: %s, %s", self.task, "ended" if kind is None else "stopped", self.summary())
+
+    def update(self, n: int, votes: int, *, stored: bool = False, correct_radii: NDArray[Any] | None = None) -> None:
+        """Count finished inputs.
+
+        Parameters
+        ----------
+        n : int
+            Inputs.
+        votes : int
+            Votes that they took.
+        stored : bool
+            Whether they come from a store: they do not count for the speed.
+        correct_radii : ndarray of shape (n,), optional
+            Radius of each input whose label is right, NaN for the others.
+        """
+        self.done += n
+        self.votes += votes
+        if correct_radii is not None:
+            self.judged += len(correct_radii)
+            self.certified += [(correct_radii >= radius).sum() for radius in RADII]
+        if stored:
+            self.known += n
+            if not self.bar.disable:
+                self.bar.initial += n
+                self.bar.n += n
+        else:
+            self.bar.update(n)
+        now = time.monotonic()
+        if now - self.shown >= SHOW_SECONDS:
+            self.shown = now
+            self._show()
+        if now - self.logged >= LOG_SECONDS:
+            self.logged = now
+            logger.info("%s: %s", self.task, self.summary())
+
+    def figures(self) -> dict[str, str]:
+        """Return the figures beside the bar."""
+        shown = {"votes": f"{self.votes:.3g}"}
+        if self.judged:
+            for radius, count in zip(RADII, self.certified, strict=True):
+                shown[f"certified at {radius:g}"] = f"{count / self.judged:.3f}"
+        return shown
+
+    def summary(self) -> str:
+        """Return the figures in one line."""
+        drawn, seconds = self.done - self.known, time.monotonic() - self.started
+        parts = [f"{self.done} of {self.n_inputs} inputs"]
+        if self.known:
+            parts.append(f"{self.known} of them stored")
+        if drawn and seconds > 0:
+            parts.append(f"{drawn / seconds:.3g} inputs/s")
+            if self.done < self.n_inputs:
+                parts.append(f"{(self.n_inputs - self.done) * seconds / drawn:.0f} s left")
+        return ", ".join(parts + [f"{name} {value}" for name, value in self.figures().items()])
+
+    def _show(self) -> None:
+        self.bar.set_postfix(self.figures(), refresh=not self.bar.disable)

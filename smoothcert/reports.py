@@ -1,0 +1,149 @@
+"""What the command line shows of a store: where it stands, tables and curves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import ArrayLike, NDArray
+
+from .certificates import Certificates
+from .recertification import recertified
+from .store import StoredRun, read_store
+
+
+def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
+    """Return the true labels of the finished inputs: those of the store, or those given for all inputs."""
+    if y is not None:
+        if len(y) != stored.run.n_inputs:
+            raise ValueError(f"labels must be one for each of {stored.run.n_inputs} inputs, got {len(y)}.")
+        return np.asarray(y)[stored.index]
+    if None in stored.labels or not stored.labels:
+        if required:
+            raise ValueError("The store holds no true labels: give --labels, or certify with labels.")
+        return None
+    return np.array(stored.labels)
+
+
+def certified_accuracy(certificates: Certificates, y: NDArray[Any], radii: ArrayLike) -> NDArray[np.float64]:
+    """Return the share of inputs whose label is right and whose radius is at least so large, for each radius."""
+    correct = np.where(certificates.labels == y, certificates.radii, np.nan)
+    return (correct[:, None] >= np.asarray(radii)).mean(axis=0)
+
+
+def status_of(path: str) -> dict[str, Any]:
+    """Describe a run: how much of it is done, how fast, and what it is."""
+    stored = read_store(path)
+    run, done = stored.run, len(stored)
+    seconds, left = float(stored.seconds.sum()), run.n_inputs - done
+    shown: dict[str, Any] = {
+        "store": path,
+        "finished": f"{done} of {run.n_inputs} inputs ({done / run.n_inputs:.1%})",
+        "being written": "yes" if being_written(path) else "no",
+        "votes": stored.votes.n_votes,
+        "seconds of work": round(seconds, 1),
+    }
+    if done and left:
+        shown["seconds left"] = f"about {seconds / done * left:.0f}, divided by the number of workers"
+    if done:
+        found = recertified(stored, partial=True)
+        shown["abstained"] = int(found.abstained.sum())
+        y = labels_of(stored, None, required=False)
+        if y is not None:
+            shares = certified_accuracy(found, y, [0.0, 0.5, 1.0])
+            shown["certified accuracy"] = "{:.4f} at 0, {:.4f} at 0.5, {:.4f} at 1".format(*shares)
+    shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": str(run.seed)}
+    shown["classes"] = len(run.classes)
+    for name, value in run.parameters.items():
+        shown[name] = value["text"] if isinstance(value, dict) else value
+    shown["versions"] = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return shown
+
+
+def being_written(path: str) -> bool:
+    """Tell whether a process is writing to a store."""
+    if not Path(f"{path}.lock").exists():
+        return False
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def write_table(
+    output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
+) -> None:
+    """Write results: ``.tsv`` with the columns of the field (idx label predict radius correct time), or more of them.
+
+    In the field's table labels are class indices, an abstention predicts -1 at radius 0.
+    """
+    index = np.arange(len(certificates)) if stored is None else stored.index
+    seconds = np.full(len(index), np.nan) if stored is None else stored.seconds
+    if stored is not None:
+        y, classes = labels_of(stored, y, required=False), stored.run.classes
+    kind = Path(output).suffix.lower()
+    if kind == ".tsv":
+        if y is None:
+            raise ValueError("A .tsv table needs true labels; .csv and .parquet do without.")
+        place = {label: i for i, label in enumerate(np.asarray(classes).tolist())}
+        correct = (certificates.labels == y) & ~certificates.abstained
+        columns = {
+            "idx": index,
+            "label": [place.get(label, -1) for label in np.asarray(y).tolist()],
+            "predict": np.where(certificates.abstained, -1, [place[label] for label in certificates.labels.tolist()]),
+            "radius": np.where(certificates.abstained, 0.0, certificates.radii),
+            "correct": correct.astype(int),
+            "time": seconds,
+        }
+    elif kind in (".csv", ".parquet"):
+        columns = {
+            "input": index,
+            **({} if y is None else {"label": np.asarray(y)}),
+            "predicted": certificates.labels,
+            "radius": certificates.radii,
+            "abstained": certificates.abstained,
+            "p_a": certificates.p_a,
+            "p_b": certificates.p_b,
+            "n_samples": certificates.n_samples,
+            **({} if stored is None else {"seconds": seconds}),
+        }
+    else:
+        raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
+    if kind == ".parquet":
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("Parquet needs pandas and pyarrow: pip install 'smoothcert[tables]'.") from error
+        pd.DataFrame(columns).to_parquet(output, index=False)
+        return
+    with open(output, "w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t" if kind == ".tsv" else ",")
+        writer.writerow(columns)
+        writer.writerows(zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True))
+
+
+def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[Any]]) -> None:
+    """Draw curves of certified accuracy into a file."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Plots need matplotlib: pip install 'smoothcert[plots]'.") from error
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    finite = [r for found in results.values() for r in found.radii[np.isfinite(found.radii)]]
+    end = max(finite, default=1.0) * 1.02 or 1.0
+    for name, found in results.items():
+        correct = np.sort(found.radii[(found.labels == truths[name]) & ~found.abstained])
+        share = np.arange(len(correct), -1, -1) / len(found)
+        axes.step(np.r_[0.0, np.minimum(correct, end)], share, where="post", label=Path(name).stem)
+    norms = {f"{found.norm:g}" for found in results.values()}
+    axes.set(xlabel=f"l{', l'.join(sorted(norms))} radius", ylabel="certified accuracy", ylim=(0, 1), xlim=(0, end))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,126 @@
+"""Inputs of any kind, read when their turn comes: arrays, memory maps, data sets, sized sequences."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+#: Values that are read at once where nothing else decides.
+CHUNK_VALUES = 2**20
+
+
+class Inputs:
+    """Sized inputs, of which a part is read and validated at a time.
+
+    Parameters
+    ----------
+    X : array-like or sequence
+        What is in memory is validated at once. Of anything else, that is memory maps, torch data sets, columns of
+        Hugging Face data sets, dask and HDF5 arrays and all that has ``len`` and ``[]``, parts are. Where an item is a
+        tuple, the input is its first entry.
+    validate : callable
+        Takes an array-like of inputs, raises a ValueError or returns the array.
+
+    Examples
+    --------
+    >>> inputs = Inputs([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.asarray)
+    >>> len(inputs), inputs.shape
+    (3, (2,))
+    >>> inputs.read(np.array([2, 0]))
+    array([[5., 6.],
+           [1., 2.]])
+    """
+
+    def __init__(self, X: Any, validate: Callable[[Any], NDArray[Any]]) -> None:
+        self.lazy = is_lazy(X)
+        self.validate = validate
+        self.X = X if self.lazy else validate(X)
+        self.n_inputs = _length(X) if self.lazy else len(self.X)
+        if self.n_inputs == 0:
+            raise ValueError("X must hold at least one input, got none.")
+        self.shape: tuple[int, ...] = self.read(np.arange(1)).shape[1:] if self.lazy else self.X.shape[1:]
+
+    def __len__(self) -> int:
+        return self.n_inputs
+
+    def read(self, index: NDArray[np.intp]) -> NDArray[Any]:
+        """Return some inputs as a validated array.
+
+        Parameters
+        ----------
+        index : ndarray of shape (n,)
+            Increasing, at least one.
+
+        Raises
+        ------
+        ValueError
+            If one of them is invalid; the message names the inputs that were read.
+        """
+        if not self.lazy:
+            return self.X[_slice(index)]
+        try:
+            X = self.validate(_fetch(self.X, index))
+            if hasattr(self, "shape") and X.shape[1:] != self.shape:
+                raise ValueError(f"They have shape {X.shape[1:]}, but the first input has shape {self.shape}.")
+            return X
+        except ValueError as error:
+            raise ValueError(f"X[{index[0]}:{index[-1] + 1}]: {error}") from error
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+        """Yield the positions of a few inputs and these inputs, in order."""
+        for part in gen_batches(len(self), max(1, CHUNK_VALUES // max(1, int(np.prod(self.shape))))):
+            index = np.arange(part.start, part.stop)
+            yield index, self.read(index)
+
+
+def is_lazy(X: Any) -> bool:
+    """Tell whether X is a sequence that is read part by part: it is sized, indexed and not in memory."""
+    if isinstance(X, np.memmap):
+        return True
+    torch = sys.modules.get("torch")
+    known = (np.ndarray, list, tuple, str, bytes, Mapping, *((torch.Tensor,) if torch is not None else ()))
+    table = hasattr(X, "columns") or hasattr(X, "iloc") or hasattr(X, "tocsr")
+    return not isinstance(X, known) and not table and hasattr(X, "__len__") and hasattr(X, "__getitem__")
+
+
+def _length(X: Any) -> int:
+    try:
+        return len(X)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must have a known length, got a {type(X).__name__} without. For a dask array call "
+            f"compute_chunk_sizes() first."
+        ) from error
+
+
+def _slice(index: NDArray[np.intp]) -> Any:
+    """Return consecutive positions as a slice, which copies nothing."""
+    first, last = int(index[0]), int(index[-1])
+    return slice(first, last + 1) if last - first + 1 == len(index) else index
+
+
+def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
+    """Read inputs that are not in memory."""
+    if hasattr(X, "dtype") and hasattr(X, "shape"):
+        part = X[_slice(index)]
+        return np.asarray(part.compute() if hasattr(part, "compute") else part)
+    items = [_input(X[int(i)], int(i)) for i in index]
+    shapes = {item.shape for item in items}
+    if len(shapes) > 1:
+        raise ValueError(f"Inputs must have one shape, got {', '.join(map(str, sorted(shapes)))}.")
+    return np.stack(items)
+
+
+def _input(item: Any, index: int) -> NDArray[Any]:
+    """Return one item of a sequence as an array."""
+    if isinstance(item, Mapping):
+        raise ValueError(
+            f"Items must be inputs, but X[{index}] is a mapping with the keys {', '.join(map(repr, item))}. Pass the "
+            f"column that holds the inputs, such as dataset['image']."
+        )
+    return np.asarray(item[0] if isinstance(item, tuple) else item)
