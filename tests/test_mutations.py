@@ -189,7 +189,7 @@ def evidence_of_a_fifth_of_1_over_alpha(patch):
     def robust(self, counts):
         return self.evidence(*self.split(counts)) >= -np.log(5 * self.alpha)
 
-    patch.setattr(sequential.RadiusTest, "robust", robust)
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
 
 
 @mutant(noise="uniform, tie", mode="certify_at")
@@ -200,7 +200,7 @@ def a_new_level_at_each_look(patch):
         k_a, _, n = self.split(counts)
         return bounds.clopper_pearson(k_a, n, self.alpha) > self.required
 
-    patch.setattr(sequential.RadiusTest, "robust", robust)
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
 
 
 @mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="rtol")
@@ -250,7 +250,7 @@ def test_evidence_must_reach_1_over_alpha():
     )
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
     evidence = np.array([rule.evidence(*rule.split(row[None]))[0] for row in counts])
-    robust = np.array([rule.robust(row[None])[0] for row in counts])
+    robust = np.array([rule.verdict(row[None])[0] for row in counts])
     np.testing.assert_array_equal(robust, evidence >= np.log(100))
     assert robust.any()
     assert not robust.all()

@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import joblib
 import numpy as np
 from scipy.stats import binom
 
-from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SmoothedClassifier
+from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
 from smoothcert.channel import NoisyChannel
 from smoothcert.radius import certified_radii
 
@@ -20,8 +22,9 @@ from .problems import Problem, deterministic_problem, lattice_problem, mixture_p
 
 ALPHA = 0.1
 
-#: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy.
-MODES = ("exact", "fixed", "stored", "parallel", "rtol", "certify_at", "deterministic")
+#: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy, "stored" certifies from
+#: votes that were drawn before, "store" from the file of a run.
+MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic")
 
 #: How unlikely the count of false certificates must be for a row to fail, if each is false with probability alpha.
 SIGNIFICANCE = 1e-6
@@ -112,6 +115,7 @@ def _kinds(noise: str) -> Iterator[tuple[str, str, str]]:
             for mode in ("fixed", "stored"):
                 yield scheme, bound, mode
         yield scheme, "clopper-pearson", "parallel"
+        yield scheme, "clopper-pearson", "store"
         yield scheme, "betting", "rtol"
         yield scheme, "betting", "certify_at"
 
@@ -234,6 +238,11 @@ def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:
     if row.mode == "parallel":
         with joblib.parallel_config(backend="threading", n_jobs=2):
             certificates = clf.set_params(n_jobs=2).certify(X)
+    elif row.mode == "store":
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "run"
+            clf.certify(X, store=path)
+            certificates = Certificates.from_store(path, X=X)
     elif row.mode == "stored":
         votes = clf.set_params(radius="lipschitz").count_votes(X)
         certificates = clf.set_params(radius=problem.strategy).certify(X, votes=votes)
