@@ -311,7 +311,8 @@ def summary(rows: list[Row], *axes: str) -> str:
     total = {(f"**all {len(rows)} kinds**", *[""] * (len(axes) - 1)): rows}
     for names, members in (*groups.items(), *total.items()):
         tried, claimed, false = (sum(getattr(row, name) for row in members) for name in ("tried", "claimed", "false"))
-        allowed = sum(row.allowed for row in members)
+        sampled = sum(row.tried for row in members if row.allowed)
+        allowed = int(binom.isf(SIGNIFICANCE, sampled, ALPHA)) if sampled else 0
         cells = (*names, f"{tried:,}", f"{claimed:,}", f"{false:,}", f"{allowed:,}", str(len(failures(members))))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
