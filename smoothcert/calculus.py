@@ -71,6 +71,36 @@ def walk_largest(
     return radii
 
 
+def moves(reach: FloatArray, distance: FloatArray, max_features: int | None = None) -> FloatArray:
+    """Return how far each feature moves on a walk of so great a distance: the worst perturbation (Theorem 2.8).
+
+    Parameters
+    ----------
+    reach : ndarray of shape (n_inputs, n_features)
+        How far each feature can move.
+    distance : ndarray of shape (n_inputs,)
+        Length of the walk; +inf for all the way.
+    max_features : int, optional
+        How many features move at most.
+
+    Returns
+    -------
+    moves : ndarray of shape (n_inputs, n_features)
+        They add up to ``distance``, up to rounding, or to all that can move. Of equal reaches the first are taken.
+
+    Examples
+    --------
+    >>> moves(np.array([[0.6, 1.0, 0.7]]), np.array([1.9]))
+    array([[0.2, 1. , 0.7]])
+    """
+    order = np.argsort(-reach, axis=1, kind="stable")[:, :max_features]
+    full = np.take_along_axis(reach, order, axis=1)
+    before = np.cumsum(full, axis=1) - full
+    found = np.zeros_like(reach)
+    np.put_along_axis(found, order, np.clip(distance[:, None] - before, 0.0, full), axis=1)
+    return found
+
+
 def largest(reach: FloatArray, k: int) -> FloatArray:
     """Return the ``k`` largest entries of each row, in decreasing order; all of them if there are fewer."""
     n, d = reach.shape

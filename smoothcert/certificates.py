@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from .records import Rows, Table
+from .tables import Summary
+from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
 if TYPE_CHECKING:
     from .audit import Audit
 
 FloatArray = NDArray[np.float64]
-
-
-class _Rows:
-    """A frozen record whose arrays have one row per input: it can be sliced like an array."""
-
-    def __post_init__(self) -> None:
-        for name, value in self._arrays().items():
-            frozen = value.view()
-            frozen.flags.writeable = False
-            object.__setattr__(self, name, frozen)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-
-    def __len__(self) -> int:
-        return len(next(iter(self._arrays().values())))
-
-    def __getitem__(self, rows: Any) -> Self:
-        picked = np.atleast_1d(np.arange(len(self))[rows])
-        return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -57,7 +37,7 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VoteCounts(_Rows):
+class VoteCounts(Rows):
     """How often the base model chose each class under noise, for each input.
 
     Parameters
@@ -100,6 +80,15 @@ class VoteCounts(_Rows):
 
         return votes_from_store(path)
 
+    @staticmethod
+    def _to_json(scalars: dict[str, Any]) -> dict[str, Any]:
+        return {"origin": asdict(scalars["origin"])}
+
+    @staticmethod
+    def _from_json(scalars: dict[str, Any]) -> dict[str, Any]:
+        origin = scalars["origin"]
+        return {"origin": Origin(**(origin | {"shape": tuple(origin["shape"])}))}
+
     def check_same(self, origin: Origin, inputs: NDArray[np.uint8]) -> None:
         """Raise a ValueError unless the votes are of this origin and of inputs with these fingerprints."""
         differences = self.origin.differences(origin)
@@ -122,7 +111,7 @@ class VoteCounts(_Rows):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Certificates(_Rows):
+class Certificates(Table):
     """Certified predictions: ``labels, radii = certificates``.
 
     For each input that is not abstained on: with probability at least 1 - alpha over the sampling, the smoothed
@@ -229,6 +218,119 @@ class Certificates(_Rows):
         """Lower bound on the lead of the predicted class, p_a - p_b."""
         return self.p_a - self.p_b
 
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained}
+        columns |= {"p_a": self.p_a, "p_b": self.p_b, "margin": self.margin}
+        return columns if self.n_samples is None else columns | {"n_samples": self.n_samples}
+
+    def summary(self, y: ArrayLike, radii: ArrayLike) -> Summary:
+        """Return a table of certified accuracies.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_inputs,)
+            True labels.
+        radii : array-like of shape (n_radii,)
+            In the unit box.
+
+        Returns
+        -------
+        summary : Summary
+            Prints as text; has ``to_markdown``, ``to_latex`` and ``to_frame``, and shows itself in notebooks.
+
+        Raises
+        ------
+        ValueError
+            As `certified_accuracy_score`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> certificates = Certificates(
+        ...     labels=np.array([0, 1, 1]), radii=np.array([2.0, 0.5, np.nan]),
+        ...     abstained=np.array([False, False, True]), p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]),
+        ...     alpha=0.001, norm=1)
+        >>> certificates.summary([0, 1, 1], radii=[0, 1])
+        l1 radius  certified accuracy
+                0               0.667
+                1               0.333
+        3 inputs, 1 abstained, against every perturbation, alpha=0.001
+        """
+        return summarize({"certified accuracy": self}, y, radii)
+
+    def to_tsv(
+        self,
+        path: str | os.PathLike[str],
+        y: ArrayLike,
+        *,
+        classes: Sequence[Any] | None = None,
+        idx: ArrayLike | None = None,
+        times: ArrayLike | None = None,
+        digits: int = EXACT,
+    ) -> None:
+        """Write the table of the field, as `certify.py` of Cohen et al. (2019) does.
+
+        Columns are ``idx label predict radius correct time``, separated by tabs. An abstention has prediction -1,
+        radius 0, and is not correct.
+
+        Parameters
+        ----------
+        path : str or path
+        y : array-like of shape (n_inputs,)
+            True labels.
+        classes : sequence, optional
+            All classes in their order, ``clf.classes_``: labels are written as positions there. Needed unless labels
+            are whole numbers of at least 0, which are written as they are.
+        idx : array-like of int, shape (n_inputs,), optional
+            Numbers of the inputs in their data set; 0, 1, 2, ... by default.
+        times : array-like of float, shape (n_inputs,), optional
+            Seconds that each took; the column is empty otherwise.
+        digits : int, default=18
+            Significant digits of the radii, which are rounded down. With 18 they read back as the same floats; 3 is
+            what the field's code writes.
+
+        Raises
+        ------
+        ValueError
+            If an argument does not fit, or labels need ``classes``.
+        """
+        write_tsv(path, self, y, classes=classes, idx=idx, times=times, digits=digits)
+
+    @classmethod
+    def from_tsv(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        alpha: float,
+        norm: float,
+        threat: str = "every perturbation",
+        classes: Sequence[Any] | None = None,
+    ) -> TsvResults:
+        """Read a table of the field, of this library or another.
+
+        Parameters
+        ----------
+        path : str or path
+        alpha, norm, threat
+            As in `Certificates`; the file does not hold them.
+        classes : sequence of int or str, optional
+            What the class indices in the file stand for; themselves by default.
+
+        Returns
+        -------
+        results : TsvResults
+            ``(certificates, y, idx)``. ``p_a`` and ``p_b`` are NaN. Where the file abstains, the label is not known: it
+            is one that no class has, -1, a smaller number if -1 is a class, or the empty string.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or no such table, or ``classes`` do not fit it; the message names the line.
+        """
+        found, y, idx = read_tsv(path, classes=classes)
+        unknown = np.full(len(y), np.nan)
+        return TsvResults(cls(**found, p_a=unknown, p_b=unknown, alpha=alpha, norm=norm, threat=threat), y, idx)
+
     def verify(self, clf: Any, X: Any, **params: Any) -> Audit:
         """Draw fresh votes for a random part of the inputs, and test whether the claims agree with them.
 
@@ -252,7 +354,7 @@ class Certificates(_Rows):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Decisions(_Rows):
+class Decisions(Table):
     """Decisions at a given radius: ``labels, robust = decisions``.
 
     For each robust input: with probability at least 1 - alpha over the sampling, the smoothed classifier returns
@@ -302,3 +404,50 @@ class Decisions(_Rows):
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.labels, self.robust))
+
+
+def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
+    """Return a table of certified accuracies of one or several classifiers.
+
+    Parameters
+    ----------
+    certificates : Certificates or dict of str to Certificates
+        Of the same inputs, in the same norm and against the same perturbations.
+    y : array-like of shape (n_inputs,)
+        True labels.
+    radii : array-like of shape (n_radii,)
+        In the unit box.
+
+    Returns
+    -------
+    summary : Summary
+
+    Raises
+    ------
+    ValueError
+        If the certificates cannot be compared, or as `certified_accuracy_score`.
+    """
+    from .metrics import certified_accuracy_score
+
+    named = {"certified accuracy": certificates} if isinstance(certificates, Certificates) else dict(certificates)
+    first = check_one_kind(named)
+    least = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    abstained = sorted({int(one.abstained.sum()) for one in named.values()})
+    levels = sorted({one.alpha for one in named.values()})
+    note = (
+        f"{len(first)} inputs, {' to '.join(map(str, abstained[:: max(1, len(abstained) - 1)]))} abstained, against "
+        f"{first.threat}, alpha={' or '.join(f'{alpha:g}' for alpha in levels)}"
+    )
+    scores = {str(name): certified_accuracy_score(y, one, least) for name, one in named.items()}
+    return Summary(least, scores, f"l{first.norm:g}", note)
+
+
+def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
+    """Return the first of several certificates, or raise a ValueError if their radii cannot be compared."""
+    for name, one in certificates.items():
+        if not isinstance(one, Certificates):
+            raise ValueError(f"certificates must be what certify returns, but {name!r} is a {type(one).__name__}.")
+    kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates.values()})
+    if len(kinds) != 1:
+        raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
+    return next(iter(certificates.values()))

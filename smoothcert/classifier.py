@@ -7,14 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._checks import (
     check_count,
     check_labels,
+    check_no_dates,
     check_not_negative,
     check_radii,
     check_shape,
@@ -25,8 +28,10 @@ from .bounds import check_statistics
 from .box import Box
 from .certificates import Certificates, Decisions, Origin, VoteCounts
 from .channel import NoisyChannel
+from .frames import Columns, NamedColumns
 from .inference import TorchInference
 from .noise import Noise
+from .persistence import portable, restored
 from .procedure import Procedure
 from .radius import RadiusStrategy
 from .record import RunRecord, to_spec
@@ -35,7 +40,7 @@ from .runs import Part, Run, certificates, from_votes, in_order
 from .store import Store
 from .stream import resolve_seed
 from .streams import Inputs
-from .voters import Voter, check_base_model, is_torch, make_voter, unwrap
+from .voters import Voter, check_base_model, is_torch, make_voter, takes_any_shape, unwrap
 from .voting import RuleMaker, Sampler, fingerprints
 
 
@@ -54,7 +59,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     estimator : estimator, torch.nn.Module or skorch.NeuralNetClassifier
         The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
         (trained with the paper's recipe, see `smoothcert.nets.make_net`), a skorch net with settings of its own, or a
-        fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is.
+        fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is. One that is fitted on a DataFrame
+        gets DataFrames with the same columns when it votes.
     noise : str or Noise, default="split"
         "split", "deterministic-split", "uniform", "uniform-mixture", "gaussian" or "laplace".
         The noise family; strings stand for its default parameters.
@@ -64,9 +70,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     training : {"augment", "stability", None} or Training, default="augment"
         How the base model is fitted: on noisy data, with the stability loss as well (torch models only), or on clean
         data.
-    bounds : (lo, hi) or "minmax", default=(0.0, 1.0)
-        The box that inputs live in, in raw units: scalars or one value per feature; "minmax" takes each feature's
-        range in the training data.
+    bounds : (lo, hi), dict, pandas Series or "minmax", default=(0.0, 1.0)
+        The box that inputs live in, in raw units: scalars or one value per feature, in order or by column name, such as
+        ``(X.min(), X.max())``; pairs by column name, ``{"age": (0, 120), ...}``; "minmax" takes each feature's range
+        in the training data.
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
@@ -105,6 +112,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     noise_ : Noise
     box_ : Box
     n_features_in_ : int
+    feature_names_in_ : ndarray of str, shape (n_features,)
+        Where X was a DataFrame, or the trained model knows them.
     feature_shape_ : tuple of int
         Shape of one input.
 
@@ -167,10 +176,12 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        estimator : torch.nn.Module, skorch net or fitted classifier
-            Nothing is trained or copied. It should have met noise in its own training.
+        estimator : torch.nn.Module, skorch net, fitted classifier or function
+            Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
+            float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
+            must be deterministic, and answer each row whatever else is in the batch: a service behind it as well.
         classes : array-like of shape (n_classes,)
-            Labels: for torch models in the order of the logits.
+            Labels: for torch models and functions in the order of the logits.
         noise : str or Noise, default="split"
         **params
             Other parameters of `SmoothedClassifier`.
@@ -184,16 +195,28 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+
+        Examples
+        --------
+        >>> def brightness(batch):
+        ...     return batch.mean(axis=1) > 0.5
+        >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)
+        >>> print(clf.certify([[0.1, 0.2, 0.1]]).labels)
+        [False]
         """
-        check_base_model(estimator)
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
+        check_base_model(frozen)
         classifier = cls(frozen, noise, **params)
         labels = np.asarray(classes)
         if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
             raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
         noise = classifier._new_noise()
         classifier._check_parameters(classifier.n_samples, noise, labels)
-        classifier._settle(frozen, labels, Box.from_bounds(classifier.bounds), noise)
+        columns = Columns.of_model(frozen)
+        box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
+        classifier._settle(frozen, labels, box, noise, columns)
+        for name in ("feature_names_in_", "n_features_in_") if columns else ():
+            setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
@@ -221,20 +244,26 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
+        fit_params = self._requested(fit_params)
+        columns = Columns.of(X)
         X, y = self._validate(X, y=y)
         classes = sorted_unique("y", y)
         check_classification_targets(y)
-        box, noise = Box.from_bounds(self.bounds, X), self._new_noise()
+        box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
         box.check(X)
         self._check_parameters(self.n_samples, noise, classes)
         channel = NoisyChannel(box, noise, X.shape[1:])
         channel.points(X)
         if isinstance(self.estimator, FrozenEstimator):
             fitted = self.estimator
+            columns = Columns.of_model(fitted, columns)
             classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
         else:
+            model = self.estimator
+            if columns is not None and not is_torch(model):
+                model = NamedColumns(model, columns)
             fitted = training.train(
-                self.estimator,
+                model,
                 X,
                 y,
                 channel=channel,
@@ -243,7 +272,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
                 verbose=self.verbose,
                 **fit_params,
             )
-        self._settle(fitted, classes, box, noise)
+            fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
+        self._settle(fitted, classes, box, noise, columns)
         self.feature_shape_ = X.shape[1:]
         return self
 
@@ -345,8 +375,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
         if votes is not None:
             self._check_votes(votes, inputs)
+            # The fewest votes must suffice to certify anything; drawing errs the most often where there are most.
             procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
-            make = certificates(procedure, self._channel(inputs))
+            procedure = replace(procedure, n_samples=int(votes.estimation.sum(axis=1).max()))
+            make = certificates(procedure, self._channel(inputs.shape))
             return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
         rule = procedure.precision if procedure.stops else None
@@ -413,9 +445,34 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """Return inputs that are validated: at once, or where they are not in memory as they are read."""
         return Inputs(X, self._validate)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return portable(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        callee = "partial_fit" if getattr(self.training, "stream", False) else "fit"
+        mapping = MethodMapping().add(caller="fit", callee=callee)
+        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
+
+    def _requested(self, fit_params: dict[str, Any]) -> dict[str, Any]:
+        """Return the metadata of ``fit`` that the base model has requested; all of it where routing is not enabled."""
+        if not get_config()["enable_metadata_routing"]:
+            return fit_params
+        routed = process_routing(self, "fit", **fit_params).estimator
+        return dict(next((given for given in routed.values() if given), {}))
+
     def _validate(self, X: Any, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape = is_torch(self.estimator)
+        any_shape = takes_any_shape(self.estimator)
+        check_no_dates(X)
         check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
         try:
             checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
@@ -466,13 +523,14 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             seed=self._call_seed() if seed is None else seed,
         )
 
-    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise) -> None:
+    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
-        make_voter(fitted, classes, self.device, self.inference)
+        make_voter(fitted, classes, self.device, self.inference, columns)
         self.estimator_ = fitted
         self.classes_ = classes
         self.box_ = box
         self.noise_ = noise
+        self._columns = columns
         self._seed = resolve_seed(self.random_state)
 
     def _check_unchanged(self) -> None:
@@ -480,7 +538,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         changes = {
             "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
             "bounds": (
-                self.bounds if isinstance(self.bounds, str) else Box.from_bounds(self.bounds).fingerprint(),
+                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
                 self.box_.fingerprint(),
             ),
         }
@@ -491,19 +549,23 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
                     f"used as it is, SmoothedClassifier.from_pretrained."
                 )
 
+    def _named_box(self) -> Box:
+        """Build the box anew, for the columns that fit has seen."""
+        return Box.from_bounds(self.bounds, names=getattr(self, "feature_names_in_", None))
+
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""
         if self.noise_.n_outcomes is not None:
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
 
-    def _channel(self, inputs: Inputs) -> NoisyChannel:
+    def _channel(self, shape: tuple[int, ...]) -> NoisyChannel:
         """Box and noise for inputs of this shape."""
         self._check_unchanged()
-        return NoisyChannel(self.box_, self.noise_, inputs.shape)
+        return NoisyChannel(self.box_, self.noise_, shape)
 
     def _voter(self) -> Voter:
-        return make_voter(self.estimator_, self.classes_, self.device, self.inference)
+        return make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
 
     def _run(
         self, task: str, inputs: Inputs, procedure: Procedure | None, rule: RuleMaker | None = None, y: Any = None
@@ -511,7 +573,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """Bind what votes for the inputs depend on; without a procedure they only choose classes."""
         sampler = Sampler(
             voter=self._voter(),
-            channel=self._channel(inputs),
+            channel=self._channel(inputs.shape),
             seed=self._call_seed() if procedure is None else procedure.seed,
             n_selection=self.noise_.n_outcomes or check_count("n_selection", self.n_selection),
             n_samples=0 if procedure is None or procedure.exact else procedure.n_samples,

@@ -18,6 +18,8 @@ from .box import Box
 from .channel import NoisyChannel
 from .noise import Noise
 
+__all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
+
 #: Values of noisy data, but at least as many inputs as in the second number, that statistics are estimated from.
 STATISTICS_VALUES, STATISTICS_INPUTS = 2**20, 1000
 
@@ -124,6 +126,13 @@ def noisy_statistics(
     -------
     center, scale : ndarray
         Of a shape that broadcasts against one input. The scale of a constant is 1.
+
+    Examples
+    --------
+    >>> from smoothcert import SplitNoise
+    >>> center, scale = noisy_statistics(np.zeros((1000, 1)), SplitNoise(lam=5.0), seed=0)
+    >>> print(center.round(1), scale.round(1))
+    [0.5] [0.1]
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(X))[: max(STATISTICS_INPUTS, STATISTICS_VALUES // max(X[0].size, 1))]

@@ -217,11 +217,15 @@ class GreedyRadius(RadiusStrategy):
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move within the limits: to its far face at most."""
-        if self.max_change is not None:
-            sides = zip((down, up), self._limits(), strict=True)
-            down, up = (self._limited(noise, room, limit) for room, limit in sides)
-        reach = super().reach(noise, down, up)
+        reach = super().reach(noise, *self.room(noise, down, up))
         return reach if self.max_features is None else largest(reach, self.max_features)
+
+    def room(self, noise: Noise, down: FloatArray, up: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return how far each feature can move down and up within ``max_change``."""
+        if self.max_change is None:
+            return down, up
+        below, above = self._limits()
+        return self._limited(noise, down, below), self._limited(noise, up, above)
 
     def check_box(self, channel: NoisyChannel) -> None:
         """Raise a ValueError if the map to the unit box is too coarse for limits; see `RadiusStrategy.check_box`."""

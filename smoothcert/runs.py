@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from .certificates import Certificates, VoteCounts, _Rows
+from .certificates import Certificates, VoteCounts
 from .procedure import Procedure
 from .progress import Progress
 from .radius import certified_radii
 from .recertification import largest_reaches, n_reaches
+from .records import Rows
 from .scheduling import draw_all
 from .store import Store, StoreError
 from .streams import Inputs
 from .voting import Sampler, Votes, fingerprints
 
-Rows = TypeVar("Rows", bound=_Rows)
+Record = TypeVar("Record", bound=Rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +73,7 @@ class Run:
     y: NDArray[Any] | None = None
     target: NDArray[Any] | None = None
 
-    def collect(self, results: Callable[[Part], Rows]) -> Rows:
+    def collect(self, results: Callable[[Part], Record]) -> Record:
         """Return what ``results`` makes of all parts, in the order of the inputs."""
         found = []
         with Progress(len(self.inputs), self.task, self.verbose) as progress:
@@ -145,7 +146,7 @@ def certificates(procedure: Procedure, sampler_channel: Any) -> Callable[[Part],
     return make
 
 
-def in_order(found: list[tuple[NDArray[np.intp], Rows]]) -> Rows:
+def in_order(found: list[tuple[NDArray[np.intp], Record]]) -> Record:
     """Return the results of all parts as one, in the order of the inputs."""
     order = np.argsort(np.concatenate([index for index, _ in found]))
     first = found[0][1]

@@ -151,7 +151,13 @@ class Training(BaseEstimator, ABC):
 
 
 class CleanTraining(Training):
-    """Training on the data as it is, without noise (``training=None``)."""
+    """Training on the data as it is, without noise (``training=None``).
+
+    Parameters
+    ----------
+    max_epochs, lr, momentum, weight_decay, batch_size, standardize
+        For torch models; see `Training`.
+    """
 
     copies_per_batch = 0
 
@@ -183,6 +189,13 @@ class NoiseAugmentation(Training):
         estimator then makes one pass over each copy.
     max_epochs, lr, momentum, weight_decay, batch_size, standardize
         For torch models; see `Training`.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> from smoothcert import SmoothedClassifier
+    >>> SmoothedClassifier(SGDClassifier(), training=NoiseAugmentation(n_copies=5, stream=True)).training
+    NoiseAugmentation(n_copies=5, stream=True)
     """
 
     copies_per_batch = 1
@@ -252,6 +265,11 @@ class StabilityTraining(Training):
         The paper's C; 0 is noise augmentation.
     max_epochs, lr, momentum, weight_decay, batch_size, standardize
         See `Training`.
+
+    Examples
+    --------
+    >>> StabilityTraining(weight=2.0, max_epochs=120)
+    StabilityTraining(max_epochs=120, weight=2.0)
     """
 
     copies_per_batch = 2

@@ -47,28 +47,47 @@ def is_torch(estimator: Any) -> bool:
     return is_module(estimator) or is_net(estimator)
 
 
+def is_function(estimator: Any) -> bool:
+    """Tell whether this is a function from a batch to answers, and no model with methods."""
+    model = unwrap(estimator)
+    return callable(model) and not (isinstance(model, type) or is_torch(model) or hasattr(model, "predict"))
+
+
+def takes_any_shape(estimator: Any) -> bool:
+    """Tell whether inputs may have more than one dimension; scikit-learn's estimators take tables."""
+    return is_torch(estimator) or is_function(estimator)
+
+
 def check_base_model(estimator: Any) -> None:
     """Raise a ValueError unless this can be a base model."""
-    remedy = "Pass a model."
-    if isinstance(estimator, type):
-        remedy = f"Pass an instance: {estimator.__name__}()."
-    elif is_torch(estimator):
+    model, remedy = unwrap(estimator), "Pass a model."
+    if isinstance(model, type):
+        remedy = f"Pass an instance: {model.__name__}()."
+    elif is_torch(model):
         return
-    elif hasattr(unwrap(estimator), "predict"):
-        if is_classifier(unwrap(estimator)):
+    elif hasattr(model, "predict"):
+        if is_classifier(model):
             return
-        remedy = "It must be a classifier."
-    elif isinstance(estimator, (str, bytes)):
+        remedy = "It must be a classifier. Its predict method alone can be one, in from_pretrained."
+    elif is_function(model):
+        if isinstance(estimator, FrozenEstimator):
+            return
+        remedy = "A function cannot be trained: use SmoothedClassifier.from_pretrained."
+    elif isinstance(model, (str, bytes)):
         remedy = "Load the model first."
     raise ValueError(
-        f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got {estimator!r}. {remedy}"
+        f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got {model!r}. {remedy}"
     )
 
 
 def make_voter(
-    estimator: Any, classes: NDArray[Any], device: Any = None, inference: TorchInference | None = None
+    estimator: Any,
+    classes: NDArray[Any],
+    device: Any = None,
+    inference: TorchInference | None = None,
+    columns: Any = None,
 ) -> Voter:
-    """Build the voter for a fitted base model whose labels are ``classes``.
+    """Build the voter for a fitted base model whose labels are ``classes``, which gets ``columns`` if they are named.
 
     Raises
     ------
@@ -85,9 +104,13 @@ def make_voter(
         return TorchVoter(model.module_, len(classes), device, inference)
     if inference is not None:
         raise ValueError(f"inference={inference!r} is for torch models, got a {_name(model)}. Use inference=None.")
+    if is_function(model):
+        from .callables import FunctionVoter
+
+        return FunctionVoter(model, classes)
     if hasattr(model, "fit"):
         check_is_fitted(model)
-    return SklearnVoter(model, classes)
+    return SklearnVoter(model, classes, columns)
 
 
 class Voter(ABC):
@@ -120,13 +143,42 @@ class Voter(ABC):
         return nullcontext()
 
 
+class LabelTable:
+    """Class indices of labels.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        In the order of the indices.
+    """
+
+    def __init__(self, classes: NDArray[Any]) -> None:
+        self.classes = classes
+        self.order = np.argsort(classes, kind="stable")
+        self.sorted = classes[self.order]
+
+    def places(self, labels: NDArray[Any], name: str) -> NDArray[np.intp]:
+        """Return the index of each label, or raise a ValueError that names the base model for one that is none."""
+        try:
+            place = np.minimum(np.searchsorted(self.sorted, labels), len(self.classes) - 1)
+            unseen = self.sorted[place] != labels
+        except TypeError:
+            unseen = ~np.isin(labels, self.classes)
+        if unseen.any():
+            raise ValueError(
+                f"The base model {name} returned the label {labels[unseen][0]!r}, which is not among the classes "
+                f"{self.classes.tolist()!r}. Nothing was certified."
+            )
+        return self.order[place]
+
+
 class SklearnVoter(Voter):
     """Votes of anything with ``predict`` that returns labels."""
 
     dtype = np.float64
     batch_values = 2**20
 
-    def __init__(self, estimator: Any, classes: NDArray[Any]) -> None:
+    def __init__(self, estimator: Any, classes: NDArray[Any], columns: Any = None) -> None:
         known = np.asarray(getattr(estimator, "classes_", classes))
         if not np.isin(known, classes).all():
             raise ValueError(
@@ -139,30 +191,20 @@ class SklearnVoter(Voter):
                 f"{classes[0]!r}: classes must hold at least two labels."
             )
         self.estimator = estimator
-        self.classes = classes
+        self.columns = columns
+        self.labels = LabelTable(classes)
         self.n_classes = len(classes)
-        self.order = np.argsort(classes, kind="stable")
-        self.sorted = classes[self.order]
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
-        labels = np.asarray(self.estimator.predict(batch))
+        rows = batch if self.columns is None else self.columns.frame(batch)
+        labels = np.asarray(self.estimator.predict(rows))
         if labels.shape != (len(batch),):
             raise ValueError(
                 f"The base model {_name(self.estimator)} must return one label per row, shape ({len(batch)},), but "
                 f"returned shape {labels.shape}. Nothing was certified."
             )
-        try:
-            place = np.minimum(np.searchsorted(self.sorted, labels), self.n_classes - 1)
-            unseen = self.sorted[place] != labels
-        except TypeError:
-            unseen = ~np.isin(labels, self.classes)
-        if unseen.any():
-            raise ValueError(
-                f"The base model {_name(self.estimator)} returned the label {labels[unseen][0]!r}, which is not among "
-                f"the classes {self.classes.tolist()!r}. Nothing was certified."
-            )
-        return self.order[place]
+        return self.labels.places(labels, _name(self.estimator))
 
     def fingerprint(self) -> str:
         """Hash the fitted estimator."""
@@ -198,6 +240,10 @@ class TorchVoter(Voter):
         self.module = module
         self.n_classes = n_classes
         self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device={str(self.device)!r} is not there: torch finds no CUDA device. Use set_params(device='cpu')."
+            )
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
         self.batch_values = 2**17 if self.device.type == "cpu" else 2**24
@@ -363,6 +409,11 @@ def explain_failure(module: Any, shape: tuple[int, ...]) -> Iterator[None]:
             f"of shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, "
             f"width) for images."
         ) from error
+
+
+def describe_model(function: Any) -> str:
+    """Return how messages call a function."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _name(model: Any) -> str:

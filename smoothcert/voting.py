@@ -145,15 +145,15 @@ class Sampler:
         started = time.perf_counter()
         inputs = fingerprints(self.channel, X)
 
-        def count(stage: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
-            keys = stream.keys(self.seed, inputs, stage)
-            return _count(self.voter, self.channel, X, keys, n, rule, self.rows)
+        def stage(number: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
+            keys = stream.keys(self.seed, inputs, number)
+            return count(self.voter, self.channel, X, keys, n, self.rows, rule)
 
-        estimation = selection = count(stream.SELECTION, self.n_selection)
+        estimation = selection = stage(stream.SELECTION, self.n_selection)
         verdict = None
         if self.n_samples:
             rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
-            estimation = count(stream.ESTIMATION, self.n_samples, rule)
+            estimation = stage(stream.ESTIMATION, self.n_samples, rule)
             verdict = None if rule is None else rule.verdict(estimation)
         seconds = time.perf_counter() - started
         return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
@@ -165,16 +165,16 @@ def fingerprints(channel: NoisyChannel, X: NDArray[Any]) -> NDArray[np.uint8]:
     return np.concatenate([stream.digests(channel.points(X[part])) for part in gen_batches(len(X), size)])
 
 
-def _count(
+def count(
     voter: Voter,
     channel: NoisyChannel,
     X: NDArray[Any],
     keys: NDArray[np.uint32],
     n: int,
-    rule: StoppingRule | None,
     rows: int,
+    rule: StoppingRule | None = None,
 ) -> NDArray[np.int64]:
-    """Count the votes of one task's inputs."""
+    """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
     polls = open_polls(voter, channel, channel.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for look in [n] if rule is None else rule.looks:

@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from smoothcert import Certificates, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
-from smoothcert.certificates import Origin
+from smoothcert import Certificates, Decisions, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
+from smoothcert.certificates import Origin, summarize
 
 
 @pytest.fixture
@@ -107,3 +107,72 @@ def test_certified_accuracy_of_unequal_lengths(certificates):
         certified_accuracy_score(["a", "b", "c"], certificates, 0)
     with pytest.raises(ValueError, match="at least one"):
         certified_accuracy_score([], certificates[:0], 0)
+
+
+def test_frames_have_one_row_per_input(certificates):
+    frame = dataclasses.replace(certificates, n_samples=np.arange(4)).to_frame()
+    assert list(frame.columns) == ["label", "radius", "abstained", "p_a", "p_b", "margin", "n_samples"]
+    assert frame["label"].tolist() == ["a", "b", "a", "c"]
+    np.testing.assert_array_equal(frame["radius"], certificates.radii)
+    np.testing.assert_array_equal(frame["margin"], certificates.margin)
+    assert frame.attrs == {"alpha": 0.001, "norm": 1, "threat": "every perturbation"}
+    frame.loc[0, "radius"] = 100.0
+    assert certificates.radii[0] == 0.5
+    assert "n_samples" not in certificates.to_frame()
+    decisions = Decisions(np.array(["a"]), np.array([True]), np.array([9]), np.array([0.5]), alpha=0.1, norm=2)
+    assert decisions.to_frame().to_dict("records") == [{"labels": "a", "robust": True, "n_samples": 9, "radius": 0.5}]
+
+
+def test_summary_in_all_its_forms(certificates):
+    y = ["a", "b", "a", "a"]
+    table = certificates.summary(y, [0, 0.5, 0.75])
+    note = "4 inputs, 1 abstained, against every perturbation, alpha=0.001"
+    assert str(table).splitlines() == [
+        "l1 radius  certified accuracy",
+        "        0               0.500",
+        "      0.5               0.500",
+        "     0.75               0.250",
+        note,
+    ]
+    assert table.to_markdown().splitlines()[:3] == [
+        "| l1 radius | certified accuracy |",
+        "|---:|---:|",
+        "| 0 | 0.500 |",
+    ]
+    np.testing.assert_array_equal(table.to_frame()["certified accuracy"], [0.5, 0.5, 0.25])
+    assert table.to_frame().index.name == "l1 radius"
+    assert table._repr_html_().count("<td>") == 6
+    assert str(certificates.summary(y, 0.5)).splitlines()[1].split() == ["0.5", "0.500"]
+    with pytest.raises(ValueError, match="y must hold one label"):
+        certificates.summary(y[1:], [0])
+    with pytest.raises(ValueError, match="radius must be 0 or above"):
+        certificates.summary(y, [-1])
+
+
+def test_summary_of_several_classifiers_escapes_their_names(certificates):
+    other = dataclasses.replace(certificates, radii=np.full(4, np.nan), abstained=np.full(4, True), alpha=0.01, norm=1)
+    table = summarize({"50% & a_b\\|": certificates, "<script>": other}, ["a", "b", "a", "a"], [0])
+    assert table.note == "4 inputs, 1 to 4 abstained, against every perturbation, alpha=0.001 or 0.01"
+    assert r"$\ell_{1}$ radius & 50\% \& a\_b\textbackslash{}| & <script> \\" in table.to_latex()
+    assert r"| l1 radius | 50% & a_b\\| | <script> |" in table.to_markdown()
+    assert "&lt;script&gt;" in table._repr_html_()
+    assert "<script>" not in table._repr_html_()
+    with pytest.raises(ValueError, match="must be of one kind"):
+        summarize({"l1": certificates, "l2": dataclasses.replace(other, norm=2)}, ["a", "b", "a", "a"], [0])
+    endless = dataclasses.replace(certificates, norm=np.inf).summary(["a", "b", "a", "a"], [0])
+    assert r"$\ell_{\infty}$ radius" in endless.to_latex()
+
+
+def test_notebooks_show_escaped_rows_with_numbers_rounded_down(certificates):
+    evil = dataclasses.replace(
+        certificates, labels=np.array(["<b>", "x", "y", "&"]), radii=np.array([0.29999, np.nan, np.inf, 2 / 3])
+    )
+    evil = dataclasses.replace(evil, p_b=np.array([0.12341, 0.6, 1 / 3, 0.05]))
+    shown = evil._repr_html_()
+    for cell in ("&lt;b&gt;", "&amp;", "0.2999", "0.6666", "0.1235", "0.3334", "0.05001", "nan", "inf"):
+        assert f"<td>{cell}</td>" in shown
+    assert "<b>" not in shown
+    assert "4 inputs, 1 abstained" in shown
+    many = evil[np.arange(40) % 4]._repr_html_()
+    assert many.count("<tr>") == 12
+    assert "<td>...</td>" in many

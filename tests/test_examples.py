@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,16 @@ def test_smaller_runs_of_the_other_examples(script, arguments, shown, tmp_path):
     assert shown in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+GALLERY = sorted(EXAMPLES.glob("plot_*.py"))
+SCRIPTS = sorted(set(EXAMPLES.glob("*.py")) - set(GALLERY))
+
+
+@pytest.mark.parametrize("script", GALLERY, ids=lambda path: path.name)
+def test_the_gallery_runs(script):
+    subprocess.run([sys.executable, script], env=os.environ | {"MPLBACKEND": "Agg"}, check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_every_example_has_help(script):
     assert (
         "usage" in subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout

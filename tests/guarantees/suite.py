@@ -15,7 +15,6 @@ import numpy as np
 from scipy.stats import binom
 
 from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
-from smoothcert.channel import NoisyChannel
 from smoothcert.radius import certified_radii
 
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
@@ -269,8 +268,7 @@ def _try_exact(row: Row, problem: Problem) -> None:
         row.add(1, 0, 0)
         return
     clf: SmoothedClassifier = problem.classifier()
-    channel = NoisyChannel(clf.box_, clf.noise_, X.shape[1:])
-    radius = certified_radii(problem.strategy, channel, X, np.array([p_a]), np.array([p_b]))[0]
+    radius = certified_radii(problem.strategy, clf._channel(X.shape[1:]), X, np.array([p_a]), np.array([p_b]))[0]
     distance = problem.distance()
     reaches = np.isinf(radius) or Fraction(float(radius)) >= distance
     row.add(1, 1, reaches, 0, problem.tight and radius < float(distance) * 0.98 - 5 / problem.q)

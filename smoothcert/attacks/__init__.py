@@ -1,0 +1,18 @@
+"""Attacks on smoothed classifiers: empirical upper bounds beside the certified lower ones."""
+
+from .blackbox import CoordinateAttack, GreedyFaceAttack
+from .display import AttackDisplay
+from .gradient import GradientAttack
+from .projection import project_l1_box
+from .results import Adversarials
+from .search import Attack
+
+__all__ = [
+    "Adversarials",
+    "Attack",
+    "AttackDisplay",
+    "CoordinateAttack",
+    "GradientAttack",
+    "GreedyFaceAttack",
+    "project_l1_box",
+]

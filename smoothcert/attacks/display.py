@@ -1,0 +1,138 @@
+"""The picture of what is proven and what is broken, with the gap between them."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..certificates import Certificates, FloatArray
+from ..metrics import certified_accuracy_score
+from .results import Adversarials
+
+#: Colours of Okabe and Ito, which colour-blind readers can tell apart.
+LOWER, UPPER, GAP = "#0072B2", "#D55E00", "#BBBBBB"
+
+
+class AttackDisplay:
+    """Certified accuracy from below, robust accuracy under attack from above, and the gap that neither settles.
+
+    Parameters
+    ----------
+    radius : ndarray of shape (n_radii,)
+        Radii in the unit box.
+    certified, attacked : ndarray of shape (n_radii,)
+        Lower and upper bound on the robust accuracy at each radius.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        After `plot`.
+    figure_ : matplotlib.figure.Figure
+        After `plot`.
+    lines_ : list of matplotlib.lines.Line2D
+        After `plot`: the lower and the upper curve.
+    """
+
+    def __init__(self, *, radius: FloatArray, certified: FloatArray, attacked: FloatArray) -> None:
+        self.radius = radius
+        self.certified = certified
+        self.attacked = attacked
+
+    @classmethod
+    def from_results(
+        cls,
+        y: ArrayLike,
+        certificates: Certificates,
+        adversarials: Adversarials,
+        *,
+        ax: Any = None,
+        max_radius: float | None = None,
+    ) -> Self:
+        """Draw certificates and attacks on the same inputs.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_inputs,)
+            True labels; the attack must have been given them.
+        certificates : Certificates
+            Of l1 radii.
+        adversarials : Adversarials
+            What `Attack.minimal` has returned.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+        max_radius : float, optional
+            Right end of the picture; by default a little beyond the largest finite radius or distance.
+
+        Returns
+        -------
+        display : AttackDisplay
+
+        Raises
+        ------
+        ValueError
+            If the inputs are not the same in number, the certificates are not in l1, or ``y`` are not the labels that
+            were attacked.
+        """
+        truth = np.asarray(y)
+        if not isinstance(adversarials, Adversarials):
+            raise ValueError(f"adversarials must be what an attack returns, got a {type(adversarials).__name__}.")
+        if not isinstance(certificates, Certificates) or certificates.norm != 1:
+            raise ValueError(f"certificates must be Certificates of l1 radii, got {certificates!r}.")
+        if len(certificates) != len(adversarials) or not np.array_equal(truth, adversarials.original):
+            raise ValueError(
+                "y must be the labels that were attacked, of as many inputs as there are certificates. Attack with "
+                "attack.minimal(clf, X, y)."
+            )
+        ends = np.concatenate([certificates.radii, adversarials.upper_bounds])
+        last = np.max(ends, where=np.isfinite(ends), initial=0.0) * 1.05 if max_radius is None else max_radius
+        # Curves jump at the radii themselves; both are drawn as steps with their values in between.
+        inner = ends[np.isfinite(ends) & (ends <= last)]
+        radius = np.unique(np.concatenate([[0.0, last], np.nextafter(inner, 0.0), inner, np.nextafter(inner, np.inf)]))
+        display = cls(
+            radius=radius,
+            certified=np.asarray(certified_accuracy_score(truth, certificates, radius)),
+            attacked=np.asarray(adversarials.robust_accuracy(radius)),
+        )
+        return display.plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the two curves and shade what lies between them.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+
+        Returns
+        -------
+        display : AttackDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError("AttackDisplay needs matplotlib: pip install smoothcert[examples].") from error
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        low, high = 100 * self.certified, 100 * self.attacked
+        ax.fill_between(self.radius, low, high, color=GAP, alpha=0.5, linewidth=0, label="gap: neither")
+        (upper,) = ax.plot(
+            self.radius, high, "--", color=UPPER, linewidth=2, label="not broken by the attack (upper bound)"
+        )
+        (lower,) = ax.plot(self.radius, low, "-", color=LOWER, linewidth=2, label="certified (lower bound)")
+        ax.set(
+            xlabel=r"$\ell_1$ radius (1 = one feature across its range)",
+            ylabel="robust accuracy (%)",
+            xlim=(0, self.radius[-1]),
+            ylim=(0, 102),
+        )
+        handles, labels = ax.get_legend_handles_labels()
+        ax.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], frameon=False)
+        ax.grid(alpha=0.3)
+        self.ax_, self.figure_, self.lines_ = ax, ax.figure, [lower, upper]
+        return self

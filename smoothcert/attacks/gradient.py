@@ -1,0 +1,192 @@
+"""The attack for torch models: gradients through the noise, on the l1 ball inside the box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import check_choice, check_count
+from ..certificates import FloatArray
+from ..polls import Feed
+from ..voters import TorchVoter
+from .projection import project_l1_box
+from .search import Attack
+from .target import Path, Target
+
+#: First radii that are tried for the closest adversarial input, as shares of all that the features can move.
+LADDER = 2.0 ** np.arange(-7, 1)
+
+#: Factors by which the distance found is then asked to shrink; after a failure the next one.
+SHRINK = (0.7, 0.9, 0.97)
+
+
+class GradientAttack(Attack):
+    """Projected gradient descent in l1 against a torch model, in expectation over the noise.
+
+    Each step draws noisy copies of the point, takes the gradient of the label's share (its mean softmax, or its mean
+    lead in logits) and moves the few features with the largest gradients, among those that can still move that way.
+    The projection keeps budget and box. Where the objective stalls, the step is halved, fewer features move, and the
+    search goes on from the best point (as in l1-APGD: Croce and Hein 2021).
+
+    Splitting noise is no smooth function of the input. The expectation over it is: its derivative in feature i is
+    1/(2 lam) times the mean difference of the model's answers to both sides of a split at x_i, which lie 1/2 apart. To
+    first order that is the mean gradient with respect to the *noisy* feature times 1/(4 lam), the same factor for all
+    features. So gradients with respect to the noisy input are used for every noise; for additive noise they are exact.
+
+    Parameters
+    ----------
+    n_steps : int, default=40
+        Gradient steps of each start.
+    n_copies : int, default=64
+        Noisy copies in each step.
+    n_restarts : int, default=2
+        Starts: the first from the input, the others from random points and towards single rivals.
+    loss : {"probability", "margin"}, default="probability"
+        What is to fall: the log of the mean softmax probability of the label, or its mean lead in logits, which has
+        gradients where the softmax is saturated.
+    n_votes : int, default=500
+        Votes at each point that guides the search.
+    n_samples : int or None, default=None
+        Votes at each point where the path is bisected, and fresh votes that verify each candidate; None takes the
+        classifier's ``n_samples``.
+    alpha : float or None, default=None
+        Probability, for each input, that a success is none; None takes the classifier's alpha.
+    max_queries : int, default=1_000_000
+        Noisy rows at most that the base model is asked about for each input; a gradient counts like a vote.
+    random_state : int, RandomState or None, default=None
+        Of the search and the verification.
+    """
+
+    def __init__(
+        self,
+        n_steps: int = 40,
+        n_copies: int = 64,
+        n_restarts: int = 2,
+        loss: str = "probability",
+        n_votes: int = 500,
+        n_samples: int | None = None,
+        alpha: float | None = None,
+        max_queries: int = 1_000_000,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(n_votes, n_samples, alpha, max_queries, random_state)
+        self.n_steps = n_steps
+        self.n_copies = n_copies
+        self.n_restarts = n_restarts
+        self.loss = loss
+
+    def _check(self, clf: Any) -> None:
+        super()._check(clf)
+        for name in ("n_steps", "n_copies", "n_restarts"):
+            check_count(name, getattr(self, name))
+        check_choice("loss", self.loss, ("probability", "margin"))
+        if not isinstance(clf._voter(), TorchVoter):
+            raise ValueError(
+                f"GradientAttack needs a torch model, got {clf.estimator_!r}. Use GreedyFaceAttack or CoordinateAttack."
+            )
+
+    def _paths(self, target: Target, budget: float, closest: bool) -> Iterator[Path]:
+        whole = float(target.reach.sum())
+        if not closest:
+            for restart in range(self.n_restarts):
+                yield Path.to(target.start, self._descend(target, min(budget, whole), restart))
+            return
+        for radius in np.minimum(LADDER * whole, budget):
+            yield Path.to(target.start, self._descend(target, radius, 0))
+            if np.isfinite(target.closest) or radius == budget:
+                break
+        for shrink in SHRINK:
+            for restart in range(self.n_restarts):
+                before = target.closest
+                if np.isinf(before):
+                    return
+                # The largest moves come first on a path, so a point of this norm may change the label before its end.
+                yield Path.to(target.start, self._descend(target, before * shrink, restart))
+                if target.closest < before:
+                    break
+
+    def _descend(self, target: Target, radius: float, restart: int) -> FloatArray:
+        """Return the point within a radius at which the objective is smallest, among all that were seen."""
+        d = len(target.start)
+        rival = int(target.rivals[(restart - 1) % len(target.rivals)]) if restart else None
+        point = target.start
+        if restart:
+            few = target.rng.permutation(d)[: max(1, d // 4)]
+            away = target.start.copy()
+            away[few] = target.rng.uniform(target.low[few], target.high[few])
+            point = self._project(target, away, radius / 2)
+        feed_seed = target.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+        best, best_loss = point, np.inf
+        step, k, patience = radius, max(1, d // 5), max(2, self.n_steps // 8)
+        waited = 0
+        for _ in range(self.n_steps):
+            loss, slope = self._gradient(target, point, feed_seed, rival)
+            if loss < best_loss - 1e-12:
+                best, best_loss, waited = point, loss, 0
+            else:
+                waited += 1
+            if waited >= patience:
+                step, waited, point = step / 2, 0, best
+                k = max(1, int(min(k, int(np.count_nonzero(best != target.start))) / 1.5))
+                _, slope = self._gradient(target, point, feed_seed, rival)
+                if step < radius * 1e-3:
+                    break
+            point = self._project(target, self._move(target, point, slope, step, k), radius)
+        loss, _ = self._gradient(target, point, feed_seed, rival)
+        return target.snap(best[None] if best_loss <= loss else point[None])[0]
+
+    def _move(self, target: Target, point: FloatArray, slope: FloatArray, step: float, k: int) -> FloatArray:
+        """Move the features with the largest gradients against them, all equally far, but no farther than the faces."""
+        movable = np.where(slope > 0, point > target.low, point < target.high)
+        size = np.where(movable, np.abs(slope), 0.0)
+        chosen = np.argsort(-size, kind="stable")[:k]
+        chosen = chosen[size[chosen] > 0]
+        moved = point.copy()
+        if len(chosen):
+            moved[chosen] -= np.sign(slope[chosen]) * step / len(chosen)
+        return moved
+
+    def _project(self, target: Target, point: FloatArray, radius: float) -> FloatArray:
+        """Return the nearest point within radius, box and the limit on features."""
+        if target.max_features < len(point):
+            moves = np.abs(point - target.start)
+            point = np.where(moves >= np.sort(moves)[-target.max_features], point, target.start)
+        return project_l1_box(point[None], target.start, radius, target.low, target.high)[0]
+
+    def _gradient(
+        self, target: Target, point: FloatArray, key: NDArray[np.uint32], rival: int | None
+    ) -> tuple[float, FloatArray]:
+        """Return the objective and its gradient in the unit box, of a mean over noisy copies."""
+        import torch
+
+        voter: Any = target.voter
+        total = target.channel.noise.n_outcomes
+        n = self.n_copies if total is None else min(self.n_copies, total)
+        target.spend(n)
+        points = target.channel.points(target.raw(target.snap(point[None])))
+        runs = np.array([[0, 0, n]])
+        if total is not None and total > n:
+            numbers = np.random.default_rng(key.ravel()).permutation(total)[:n]
+            runs = np.array([[0, int(number), 1] for number in numbers])
+        rows = Feed(voter, target.channel, points, key).draw(runs).clone().to(voter.precision).requires_grad_()
+        with torch.enable_grad():
+            logits = voter.module(rows)
+            logits = (logits[0] if isinstance(logits, tuple) else logits).double()
+            loss = self._loss(logits, target.label, rival)
+            (slope,) = torch.autograd.grad(loss, rows)
+        raw = slope.sum(dim=0).double().cpu().numpy().ravel()
+        return float(loss.detach()), raw * target.width
+
+    def _loss(self, logits: Any, label: int, rival: int | None) -> Any:
+        import torch
+
+        if self.loss == "probability":
+            shares = logits.log_softmax(dim=1).logsumexp(dim=0)
+            return shares[label] if rival is None else shares[label] - shares[rival]
+        if rival is None:
+            others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1).logsumexp(dim=1)
+            return (logits[:, label] - others).mean()
+        return (logits[:, label] - logits[:, rival]).mean()

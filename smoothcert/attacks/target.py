@@ -1,0 +1,237 @@
+"""One input of a smoothed classifier as an attack sees it: the points around it, their distances, and their votes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bounds import clopper_pearson
+from ..certificates import FloatArray
+from ..channel import NoisyChannel
+from ..radius import GreedyRadius, RadiusStrategy
+from ..voters import Voter
+from ..voting import count
+from .projection import EPS
+
+
+class QueriesSpentError(Exception):
+    """The search has no queries left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A way from the input to a distant point that moves one feature after the other.
+
+    Parameters
+    ----------
+    features : ndarray of int, shape (n_moves,)
+        Each at most once.
+    targets : ndarray of float64, shape (n_moves,)
+        Where the features go, in the unit box.
+    """
+
+    features: NDArray[np.intp]
+    targets: FloatArray
+
+    @classmethod
+    def to(cls, start: FloatArray, end: FloatArray) -> Path:
+        """Return the path that makes the largest moves first: the certificate's worst case fills reaches like this."""
+        moves = np.abs(end - start)
+        features = np.argsort(-moves, kind="stable")[: np.count_nonzero(moves)]
+        return cls(features, end[features])
+
+
+@dataclass(eq=False)
+class Target:
+    """One input under attack, everything in units of the unit box and flat.
+
+    Parameters
+    ----------
+    voter : Voter
+    channel : NoisyChannel
+    strategy : RadiusStrategy
+        Whose limits on the adversary, if it has any, the attack respects as well.
+    x : ndarray of shape
+        The raw input.
+    label : int
+        Index of the class that shall not win; -1 for a label that is not among the classes.
+    rng : numpy.random.Generator
+        Of the search.
+    max_queries : int
+        Noisy rows that the search may spend.
+    """
+
+    voter: Voter
+    channel: NoisyChannel
+    strategy: RadiusStrategy
+    x: NDArray[Any]
+    label: int
+    rng: np.random.Generator
+    max_queries: int
+    n_queries: int = 0
+    best: FloatArray = field(init=False)
+    best_lead: float = field(init=False, default=-np.inf)
+    closest: float = field(init=False, default=np.inf)
+    votes: Any = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        box, shape = self.channel.box, self.channel.shape
+        self.lo, self.hi = (np.broadcast_to(end, shape).ravel() for end in (box.lo, box.hi))
+        self.width = self.hi - self.lo
+        self.x = np.clip(np.asarray(self.x, dtype=np.float64).ravel(), self.lo, self.hi)
+        levels = getattr(self.channel.noise, "levels", "auto")
+        self.levels = None if isinstance(levels, str) else int(levels)
+        self.start = self._unit(self.x)
+        self.low, self.high = self._faces()
+        limit = getattr(self.strategy, "max_features", None)
+        self.max_features = len(self.start) if limit is None else min(limit, len(self.start))
+        self.best = self.start
+        self.exact = self.channel.noise.n_outcomes is not None
+
+    def _unit(self, raw: FloatArray) -> FloatArray:
+        """Map a raw point to the unit box; of digital data, to the lattice."""
+        shaped = raw.reshape(1, *self.channel.shape)
+        if self.levels is None:
+            return self.channel.box.to_unit(shaped).ravel()
+        return self.channel.noise.to_unit(self.channel.points(shaped)).ravel()
+
+    def _faces(self) -> tuple[FloatArray, FloatArray]:
+        """Return how low and how high each feature can go: to its faces, or to the limits of the radius strategy."""
+        down, up = (room.ravel() for room in self.channel.box.room(self.start.reshape(1, *self.channel.shape)))
+        if isinstance(self.strategy, GreedyRadius):
+            down, up = (
+                np.minimum(room, limit) for room, limit in zip((down, up), self.strategy._limits(), strict=True)
+            )
+        low, high = self.start - down, self.start + up
+        if self.levels is not None:
+            low, high = (np.ceil(low * self.levels - 1e-9), np.floor(high * self.levels + 1e-9))
+            return low / self.levels, high / self.levels
+        return np.maximum(low, 0.0), np.minimum(high, 1.0)
+
+    @property
+    def reach(self) -> FloatArray:
+        """How far each feature can move."""
+        return np.maximum(self.start - self.low, self.high - self.start)
+
+    def budget(self, radius: float) -> float:
+        """Return how far points may be from the input so that their published distance is no more than the radius."""
+        if self.levels is None or np.isinf(radius):
+            return radius * (1 - 4 * (len(self.start) + 8) * EPS)
+        steps = np.floor(radius * self.levels)
+        return float(steps + 1 if (steps + 1) / self.levels <= radius else steps) / self.levels
+
+    def snap(self, points: FloatArray) -> FloatArray:
+        """Move points of digital data to the lattice, towards the input."""
+        if self.levels is None:
+            return points
+        steps = (points - self.start) * self.levels
+        return self.start + np.trunc(steps + np.copysign(1e-6, steps)) / self.levels
+
+    def raw(self, points: FloatArray) -> FloatArray:
+        """Map points, shape (n, d), to raw inputs, shape (n, *shape), none of them farther away than its point."""
+        moves = (points - self.start) * self.width
+        moved = self.x + moves if self.levels is None else self.lo + points * self.width
+        raw = np.where(points == self.start, self.x, np.clip(moved, self.lo, self.hi))
+        if self.levels is None:
+            raw = np.where(np.abs(raw - self.x) > np.abs(moves), np.nextafter(raw, self.x), raw)
+        return raw.reshape(-1, *self.channel.shape)
+
+    def distance(self, raw: FloatArray) -> float:
+        """Return the l1 distance of a raw input, shape (*shape), from the one under attack."""
+        if self.levels is not None:
+            ends = [self.channel.points(one.reshape(1, *self.channel.shape)) for one in (raw, self.x)]
+            steps = np.abs(ends[0].astype(np.int64) - ends[1].astype(np.int64)).sum()
+            return float(steps / self.levels)
+        moves = np.abs(raw.ravel() - self.x)
+        # Each difference, quotient and sum is off by a share of EPS / 2: their sum is rounded up by more than all.
+        return float((moves / np.where(self.width > 0, self.width, 1.0)).sum() * (1 + (len(moves) + 8) * EPS))
+
+    def walk(self, path: Path, distances: Any) -> FloatArray:
+        """Return the points at some distances along a path, shape (n, d)."""
+        path = Path(path.features[: self.max_features], path.targets[: self.max_features])
+        moves = path.targets - self.start[path.features]
+        before = np.cumsum(np.abs(moves)) - np.abs(moves)
+        share = (np.asarray(distances)[:, None] - before) / np.where(moves == 0, 1.0, np.abs(moves))
+        points = np.tile(self.start, (len(share), 1))
+        # A whole move ends exactly at its target.
+        points[:, path.features] = np.where(
+            share >= 1, path.targets, self.start[path.features] + moves * np.clip(share, 0.0, 1.0)
+        )
+        return self.snap(points)
+
+    def length(self, path: Path) -> float:
+        """Return how long a path is."""
+        features = path.features[: self.max_features]
+        return float(np.abs(path.targets[: self.max_features] - self.start[features]).sum())
+
+    def spend(self, n: int) -> None:
+        """Count queries, or refuse them."""
+        if self.n_queries + n > self.max_queries:
+            raise QueriesSpentError
+        self.n_queries += n
+
+    @property
+    def rivals(self) -> NDArray[np.intp]:
+        """The other classes, in the order of their votes at the input."""
+        order = np.argsort(-self.votes, kind="stable")
+        return order[order != self.label]
+
+    def counts(self, points: FloatArray, n: int) -> NDArray[np.int64]:
+        """Count votes at points; all of them meet the same noise, so that their differences are less noisy.
+
+        Where all outcomes of the noise are counted, that is done, whatever ``n`` is.
+        """
+        n = self.channel.noise.n_outcomes or n
+        self.spend(n * len(points))
+        raw = self.raw(points)
+        key = self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+        keys = np.repeat(key, len(raw), axis=0)
+        rows = max(64, self.voter.batch_values // self.channel.n_features)
+        return count(self.voter, self.channel, raw, keys, n, rows)
+
+    def leads(self, points: FloatArray, n: int) -> FloatArray:
+        """Return by which share of votes the strongest rival leads the label at each point.
+
+        Above 0 exactly where the rival wins: a tie goes to the lower index.
+        """
+        counts = self.counts(points, n)
+        if self.votes is None:
+            self.votes = counts[0]
+        return lead(counts, self.label)
+
+    def keep(self, point: FloatArray, lead: float, distance: float) -> None:
+        """Remember the point if no other has had a larger lead."""
+        if lead > self.best_lead:
+            self.best, self.best_lead, self.closest = point, lead, distance
+
+    def found(self, point: FloatArray, distance: float) -> None:
+        """Remember a point at which the label has changed: nothing beyond it is of interest."""
+        self.best, self.closest = point, distance
+
+
+def lead(counts: NDArray[np.int64], label: int) -> FloatArray:
+    """Return by which share of votes the strongest rival of a class leads it, half a vote extra for lower indices."""
+    n = counts.sum(axis=1)
+    if label < 0:
+        return np.ones(len(counts))
+    rivals = counts + 0.5 * (np.arange(counts.shape[1]) < label)
+    rivals[:, label] = -1
+    return (rivals.max(axis=1) - counts[:, label]) / n
+
+
+def shown_different(selection: NDArray[np.int64], estimation: NDArray[np.int64], label: int, alpha: float) -> bool:
+    """Tell whether votes show that another class than the label wins.
+
+    The selection votes choose the rival. Given that an estimation vote is for one of the two, it is for the rival with
+    probability above 1/2 if and only if the rival is ahead: a binomial test, exact at level alpha.
+    """
+    rival = int(selection.argmax())
+    if rival == label:
+        return False
+    if label < 0:
+        return True
+    both = int(estimation[rival] + estimation[label])
+    return both > 0 and float(clopper_pearson(estimation[rival], both, alpha)) > 0.5

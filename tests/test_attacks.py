@@ -1,0 +1,386 @@
+"""Attacks: budgets and boxes are kept, worst cases are found, and no valid certificate is beaten."""
+
+import itertools
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.stats import binom
+from sklearn.base import clone
+from torch import nn
+
+from smoothcert import (
+    DeterministicSplitNoise,
+    GaussianNoise,
+    GreedyRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformNoise,
+)
+from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, GreedyFaceAttack, project_l1_box
+from smoothcert.channel import NoisyChannel
+
+from .models import Rule, WorstCase, constant, steps
+
+BLACK_BOX = [GreedyFaceAttack(random_state=0), CoordinateAttack(random_state=0)]
+GRADIENT = [GradientAttack(random_state=0), GradientAttack(loss="margin", random_state=0)]
+
+
+def smooth(base, classes=(0, 1), **params):
+    return SmoothedClassifier.from_pretrained(base, list(classes), **params)
+
+
+def exact_distance(point, center):
+    return sum(abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(point, center, strict=True))
+
+
+class TestProjection:
+    @pytest.mark.parametrize("seed", range(6))
+    def test_is_the_solution_of_the_quadratic_programme(self, seed):
+        rng = np.random.default_rng(seed)
+        d, radius = 5, rng.uniform(0.05, 2)
+        center, point = rng.random(d), rng.normal(0.5, 1.0, d)
+        found = project_l1_box(point[None], center, radius)[0]
+        # In terms of moves up and down, both at least 0, the constraints are linear.
+        solution = minimize(
+            lambda uv: 0.5 * np.sum((center + uv[:d] - uv[d:] - point) ** 2),
+            np.zeros(2 * d),
+            jac=lambda uv: np.tile(center + uv[:d] - uv[d:] - point, 2) * np.repeat([1, -1], d),
+            bounds=[(0, room) for room in np.concatenate([1 - center, center])],
+            constraints=[{"type": "ineq", "fun": lambda uv: radius - uv.sum(), "jac": lambda uv: -np.ones(2 * d)}],
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        assert solution.success
+        np.testing.assert_allclose(found, center + solution.x[:d] - solution.x[d:], atol=1e-6)
+
+    @settings(max_examples=300, deadline=None)
+    @given(data=st.data())
+    def test_never_leaves_ball_or_box(self, data):
+        d = data.draw(st.integers(1, 6))
+        finite = st.floats(allow_nan=False, allow_infinity=False)
+        point = data.draw(st.lists(finite, min_size=d, max_size=d))
+        ends = [sorted(data.draw(st.lists(st.floats(-1e9, 1e9), min_size=3, max_size=3))) for _ in range(d)]
+        lo, center, hi = np.array(ends).T
+        radius = data.draw(st.floats(0, 1e12) | st.just(np.inf) | st.floats(0, 1e-300))
+        found = project_l1_box([point], center, radius, lo, hi)
+        assert ((lo <= found[0]) & (found[0] <= hi)).all()
+        if np.isfinite(radius):
+            assert exact_distance(found[0], center) <= Fraction(radius)
+        np.testing.assert_array_equal(project_l1_box(found, center, radius, lo, hi), found)
+
+    def test_huge_and_small_numbers_share_as_they_should(self):
+        points = [[1e300, 1.0], [1e300, 1e300], [1e-300, 2e-300]]
+        found = project_l1_box(points, 0.0, [1.5, 1.0, 1e-300])
+        np.testing.assert_allclose(found, [[1.0, 0.5], [0.5, 0.5], [0.0, 1e-300]], rtol=1e-12)
+
+    def test_points_inside_stay(self):
+        X = np.random.default_rng(0).random((20, 7))
+        np.testing.assert_array_equal(project_l1_box(X, 0.5, 7.0), X)
+        np.testing.assert_array_equal(project_l1_box(X, 0.5, 0.0), np.full_like(X, 0.5))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([0.5], 0.5, 1.0), "points must have shape"),
+            (([[np.nan]], 0.5, 1.0), "finite"),
+            (([[0.5]], 1.5, 1.0), "center must lie in the box"),
+            (([[0.5]], 0.5, -1.0), "radius must be"),
+            (([[0.5]], [0.5, 0.5], 1.0), "broadcast"),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            project_l1_box(*arguments)
+
+
+class HalfSpace(nn.Module):
+    """Votes 1 where one feature exceeds a threshold: the tight case of Proposition 2.1 in one feature."""
+
+    def __init__(self, feature, threshold):
+        super().__init__()
+        self.feature, self.threshold = feature, threshold
+
+    def forward(self, X):
+        lead = 20 * (X[:, self.feature] - self.threshold)
+        return torch.stack([-lead, lead], dim=1)
+
+
+class Corner(nn.Module):
+    """The worst case for uniform noise in several features, as a network.
+
+    All features move up from x to y. Votes 1 where y's noise lands and x's does not, and in a share of what both reach,
+    which the last feature decides without a gradient; 0 everywhere else.
+    """
+
+    def __init__(self, x, y, lam, threshold):
+        super().__init__()
+        self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+        self.lam, self.threshold = lam, threshold
+
+    def forward(self, X):
+        of_x = (self.x + self.lam - X[:, :-1]).amin(dim=1)
+        of_y = (X[:, :-1] - self.y + self.lam).amin(dim=1)
+        extra = torch.where(X[:, -1] < self.threshold, 1.0, -1.0)
+        lead = torch.minimum(of_y, torch.maximum(-of_x, extra))
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+#: Enough votes to tell 50.3 % from 1/2 with confidence; the truth is known here in any case.
+MANY = {"n_samples": 200_000, "alpha": 0.5, "max_queries": 200_000_000, "n_votes": 5000}
+
+
+@pytest.mark.parametrize("attack", [*BLACK_BOX, *GRADIENT], ids=str)
+def test_half_space_is_broken_within_1_percent_of_the_tight_radius(attack):
+    """Uniform noise changes P(z_0 > t) at rate 1/(2 lam): h_1(x) = .05 reaches 1/2 after .9."""
+    x = np.array([[0.05, 0.5, 0.3, 0.9]])
+    clf = smooth(HalfSpace(0, 0.95), noise=UniformNoise(lam=1.0), random_state=0)
+    found = clone(attack).set_params(**MANY).minimal(clf, x)
+    assert found.success.all()
+    assert 0.9 < found.distance[0] <= 0.9 * 1.01
+    assert found.labels[0] == 1
+    assert found.original[0] == 0
+
+
+@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[1]], ids=str)
+def test_worst_case_in_several_features_is_broken_within_1_percent_of_the_tight_radius(attack):
+    x, y, lam = np.array([0.2, 0.4]), np.array([1.0, 0.6]), 1.0
+    overlap = np.prod(1 - np.abs(y - x) / (2 * lam))
+    p_y = 0.4965
+    share = 1 - p_y / overlap
+    net = Corner(x, y, lam, threshold=0.5 - lam + 2 * lam * share)
+    noise = UniformNoise(lam)
+    point = np.append(x, 0.5)[None]
+    p_a = np.array([1 - overlap + p_y])
+    tight = GreedyRadius().radii(noise, p_a, 1 - p_a, point, 1 - point)[0]
+    clf = smooth(net, noise=noise, random_state=0)
+    found = clone(attack).set_params(**MANY).minimal(clf, point)
+    assert found.success.all()
+    assert tight < found.distance[0] <= 1.01 * tight
+
+
+@pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+def test_worst_cases_on_the_lattice_are_broken_at_the_first_step_beyond_the_radius(noise_type, attack):
+    """The base model of `WorstCase` for the point that the greedy certificate fears most, one step too far."""
+    levels, x = 8, np.array([3, 8])
+    noise = noise_type(lam=0.75, levels=levels)
+    y = np.array([3, 5])
+    base = WorstCase(noise, x, y, mass=int(0.7 * noise.n_offsets**2))
+    p_a = np.array([base.share(x)])
+    room = NoisyChannel(smooth(base).box_, noise, (2,)).room(x[None] / levels)
+    tight = GreedyRadius().radii(noise, p_a, 1 - p_a, *room)[0]
+    clf = smooth(base, noise=noise, n_samples=4000, random_state=0)
+    found = clone(attack).set_params(n_votes=2000).minimal(clf, x[None] / levels)
+    assert found.success.all()
+    assert tight < found.distance[0] <= np.floor(tight * levels + 1) / levels
+    np.testing.assert_array_equal(np.rint(found.inputs * levels), found.inputs * levels)
+
+
+def random_rule(seed, d):
+    """Return a base model of three classes that depends on all features."""
+    weights = np.random.default_rng(seed).normal(size=(d, 3))
+    return Rule(lambda X: ((X - 0.5) @ weights).argmax(axis=1), classes=(0, 1, 2)).fit(None, None)
+
+
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+@pytest.mark.parametrize("levels", [4, 17])
+def test_deterministic_certificates_are_never_beaten(attack, levels):
+    rng = np.random.default_rng(levels)
+    X = rng.integers(levels + 1, size=(40, 4)) / levels
+    for seed in range(3):
+        clf = smooth(random_rule(seed, 4), (0, 1, 2), noise=DeterministicSplitNoise(0.8, levels))
+        certificates = clf.certify(X)
+        found = attack.minimal(clf, X)
+        assert found.alpha == 0
+        assert (found.upper_bounds > certificates.radii).all()
+        assert (clf.predict(found.inputs) != certificates.labels)[found.success].all()
+        assert found.success.sum() > 10
+        steps_moved = found.distance * levels
+        np.testing.assert_allclose(steps_moved, np.rint(steps_moved), atol=1e-9)
+
+
+def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius():
+    levels = 20
+    noise = DeterministicSplitNoise(0.5, levels)
+    clf = smooth(Rule(lambda X: (X[:, 0] > 0.5).astype(int)).fit(None, None), noise=noise)
+    X = np.array([[i / levels, 0.5] for i in range(levels + 1)])
+    radii = clf.certify(X).radii
+    found = GreedyFaceAttack(random_state=0).minimal(clf, X)
+    truth = []
+    labels = clf.predict(X)
+    for i in range(levels + 1):
+        others = [abs(j - i) for j in range(levels + 1) if labels[j] != labels[i]]
+        truth.append(min(others, default=np.inf) / levels)
+    np.testing.assert_allclose(found.upper_bounds, truth)
+    assert (found.upper_bounds > radii).all()
+    assert np.isfinite(truth).any()
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(1.0), SplitNoise(0.8, levels=16), GaussianNoise(0.5)], ids=str)
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+def test_sampled_certificates_are_beaten_no_more_often_than_alpha(noise, attack):
+    alpha = 0.05
+    X = np.random.default_rng(0).integers(17, size=(40, 3)) / 16
+    clf = smooth(random_rule(1, 3), (0, 1, 2), noise=noise, alpha=alpha, n_samples=1000, random_state=0)
+    certificates = clf.certify(X)
+    found = clone(attack).set_params(n_votes=200).minimal(clf, X, certificates.labels)
+    beaten = found.success & (found.distance <= certificates.radii)
+    assert beaten.sum() <= binom.ppf(1 - 1e-4, len(X), 2 * alpha)
+    assert found.success.sum() > 10
+
+
+def test_success_is_claimed_no_more_often_than_alpha_where_there_is_none():
+    """Classes that tie exactly everywhere: no label can be shown wrong."""
+    parity = Rule(lambda X: np.floor(X[:, 0] * 1024).astype(int) % 2).fit(None, None)
+    clf = smooth(parity, noise=UniformNoise(1.0, levels=2**16), n_samples=300, alpha=0.2, random_state=0)
+    X = np.random.default_rng(0).integers(2**16, size=(150, 2)) / 2**16
+    found = GreedyFaceAttack(order="reach", n_votes=50, random_state=1).minimal(clf, X)
+    assert found.success.sum() <= binom.ppf(1 - 1e-4, len(X), 0.2)
+
+
+BOXES = [(0.0, 1.0), (-3.0, 1e6), (1e6, 1e6 + 1), (np.array([0.0, 5.0, -1.0]), np.array([255.0, 5.0, 1.0]))]
+
+
+@pytest.mark.parametrize("bounds", BOXES, ids=str)
+@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[0]], ids=str)
+@pytest.mark.parametrize("levels", ["auto", 10])
+def test_budget_and_box_are_kept_in_raw_units(bounds, attack, levels):
+    lo, hi = (np.broadcast_to(end, 3) for end in bounds)
+    rng = np.random.default_rng(0)
+    unit = rng.integers(11, size=(4, 3)) / 10
+    X = lo + unit * (hi - lo)
+    torch.manual_seed(0)
+    clf = smooth(
+        nn.Linear(3, 3).double(),
+        (0, 1, 2),
+        noise=UniformNoise(0.6, levels),
+        bounds=bounds,
+        n_samples=500,
+        random_state=0,
+    )
+    radius = np.array([0.0, 0.05, 0.35, 2.0])
+    found = clone(attack).set_params(n_votes=100).run(clf, X, radius=radius)
+    assert ((found.inputs >= lo) & (found.inputs <= hi)).all()
+    assert (found.distance <= radius).all()
+    for x, adversarial, distance in zip(X, found.inputs, found.distance, strict=True):
+        exact = sum(
+            abs(Fraction(a) - Fraction(b)) / Fraction(w)
+            for a, b, w in zip(adversarial.tolist(), x.tolist(), (hi - lo).tolist(), strict=True)
+            if w > 0
+        )
+        assert float(exact) <= distance + (1e-9 if levels == 10 else 0)
+    clf.predict(found.inputs)
+
+
+def test_constant_features_and_limits_of_the_radius_strategy_are_respected():
+    clf = smooth(
+        random_rule(0, 4),
+        (0, 1, 2),
+        noise=UniformNoise(0.8),
+        bounds=([0, 0, 2, 0], [1, 1, 2, 1]),
+        radius=GreedyRadius(max_change=([0.1, 0.0, 1.0, 1.0], [0.2, 0.5, 1.0, 0.3]), max_features=2),
+        n_samples=500,
+        random_state=0,
+    )
+    X = np.array([[0.4, 0.5, 2.0, 0.6]] * 3)
+    for attack in BLACK_BOX:
+        moves = clone(attack).set_params(n_votes=100).run(clf, X, radius=5.0).inputs - X
+        assert (moves >= np.array([-0.1, 0.0, 0.0, -1.0]) - 1e-12).all()
+        assert (moves <= np.array([0.2, 0.5, 0.0, 0.3]) + 1e-12).all()
+        assert (np.count_nonzero(moves, axis=1) <= 2).all()
+        assert np.count_nonzero(moves)
+
+
+def test_wrong_labels_are_broken_at_distance_0():
+    clf = smooth(Rule(constant).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    X = np.array([[0.2], [0.7], [0.4]])
+    found = GreedyFaceAttack(random_state=0).minimal(clf, X, [0, 1, 7])
+    np.testing.assert_array_equal(found.success, [False, True, True])
+    np.testing.assert_array_equal(found.upper_bounds, [np.inf, 0.0, 0.0])
+    np.testing.assert_array_equal(found.robust_accuracy([0.0, 1.0]), [1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[0]], ids=str)
+def test_images_and_queries(attack):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2 * 3 * 4, 3))
+    clf = smooth(net, (5, 6, 7), noise=SplitNoise(1.0), n_samples=300, random_state=0)
+    X = np.random.default_rng(0).random((3, 2, 3, 4), dtype=np.float32)
+    before = X.copy()
+    for most in (5000, 50_000):
+        found = clone(attack).set_params(n_votes=50, max_queries=most).minimal(clf, X)
+        assert found.inputs.shape == X.shape
+        assert (found.n_queries <= most).all()
+        assert (found.n_queries > 0).all()
+    np.testing.assert_array_equal(X, before)
+    assert found.success.any()
+    again = clone(attack).set_params(n_votes=50, max_queries=50_000).minimal(clf, X)
+    np.testing.assert_array_equal(again.inputs, found.inputs)
+
+
+def test_results_are_sliced_pickled_and_shown():
+    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    found = GreedyFaceAttack(random_state=0).minimal(clf, np.array([[0.2], [0.5], [0.7]]))
+    assert len(found[1:]) == 2
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).distance, found.distance)
+    assert "3 inputs" in repr(found)
+    with pytest.raises(ValueError, match="radius must be 0"):
+        found.robust_accuracy(-1)
+    with pytest.raises(ValueError, match="read-only"):
+        found.distance[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (GreedyFaceAttack(order="up"), "order must be one of"),
+        (GreedyFaceAttack(n_votes=0), "n_votes must be"),
+        (GreedyFaceAttack(max_queries=10), "max_queries must exceed"),
+        (CoordinateAttack(alpha=2), "alpha must lie"),
+        (GradientAttack(), "GradientAttack needs a torch model"),
+    ],
+)
+def test_bad_parameters(attack, message):
+    clf = smooth(Rule(constant).fit(None, None), noise=UniformNoise(1.0), n_samples=500)
+    with pytest.raises(ValueError, match=message):
+        attack.minimal(clf, np.array([[0.5]]))
+    clone(attack)
+
+
+def test_display_draws_both_curves_with_the_gap():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    X, y = np.array([[0.1], [0.3], [0.5]]), np.zeros(3, dtype=int)
+    certificates = clf.certify(X)
+    found = GreedyFaceAttack(random_state=0).minimal(clf, X, y)
+    display = AttackDisplay.from_results(y, certificates, found)
+    assert (display.certified <= display.attacked).all()
+    assert (display.certified < display.attacked).any()
+    lower, upper = display.lines_
+    np.testing.assert_array_equal(upper.get_ydata(), 100 * display.attacked)
+    np.testing.assert_array_equal(lower.get_ydata(), 100 * display.certified)
+    assert "ell_1" in display.ax_.get_xlabel()
+    with pytest.raises(ValueError, match="y must be the labels that were attacked"):
+        AttackDisplay.from_results(y + 1, certificates, found)
+    matplotlib.pyplot.close("all")
+
+
+def test_every_pair_of_faces_can_be_reached():
+    """Whichever single feature and direction matters, both black-box attacks find it."""
+    for feature, up in itertools.product(range(3), (True, False)):
+        sign = 1 if up else -1
+        rule = Rule(lambda X, f=feature, s=sign: (s * (X[:, f] - 0.5) > 0.1).astype(int)).fit(None, None)
+        clf = smooth(rule, noise=DeterministicSplitNoise(0.5, levels=10))
+        for attack in BLACK_BOX:
+            found = attack.minimal(clf, np.full((1, 3), 0.5))
+            moved = np.flatnonzero(found.inputs[0] != 0.5)
+            if found.success[0]:
+                assert moved.tolist() == [feature]
+                assert (found.inputs[0, feature] > 0.5) == up

@@ -1,0 +1,247 @@
+import numpy as np
+import pytest
+import sklearn.pipeline
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.svm import SVC
+
+from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert.pipeline import Pipeline, make_pipeline
+
+from .models import Rule, steps
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return train_test_split(X, y, test_size=60, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(cancer):
+    X, _, y, _ = cancer
+    clf = SmoothedClassifier(GaussianNB(), SplitNoise(lam=0.8), n_samples=300, random_state=0)
+    return make_pipeline(MinMaxScaler(), clf).fit(X, y)
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.radii, b.radii)
+
+
+def test_a_pipeline_inside_the_classifier_is_certified_in_raw_units(cancer):
+    X, X_test, y, y_test = cancer
+    base = sklearn.pipeline.make_pipeline(StandardScaler(), SVC())
+    clf = SmoothedClassifier(base, UniformNoise(0.2), bounds="minmax", n_samples=100, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(clf.box_.width, X.max(axis=0) - X.min(axis=0))
+    labels, radii = clf.certify(X_test)
+    assert (labels == y_test).mean() > 0.85
+    assert (radii > 0).any()
+
+
+def test_certification_passes_through_the_transformers(fitted, cancer):
+    X_test = cancer[1]
+    scaler, last = fitted[0], fitted[-1]
+    Z = scaler.transform(X_test)
+    assert_same(fitted.certify(X_test), last.certify(Z))
+    np.testing.assert_array_equal(fitted.predict(X_test), fitted.certify(X_test).labels)
+    found, expected = fitted.certify_at(X_test, 0.2), last.certify_at(Z, 0.2)
+    np.testing.assert_array_equal(found.robust, expected.robust)
+    np.testing.assert_array_equal(found.n_samples, expected.n_samples)
+
+
+def test_votes_are_drawn_once_and_certified_often(fitted, cancer):
+    X_test = cancer[1]
+    votes = fitted.count_votes(X_test)
+    assert_same(fitted.certify(X_test, votes=votes), fitted.certify(X_test))
+    with pytest.raises(ValueError, match="votes were drawn with a different X"):
+        fitted.certify(X_test[::-1], votes=votes)
+    with pytest.raises(TypeError, match="nonsense"):
+        fitted.certify(X_test, nonsense=1)
+
+
+def test_only_what_the_last_step_has_is_passed_on():
+    other = Pipeline([("scale", MinMaxScaler()), ("bayes", GaussianNB())])
+    for name in ("certify", "certify_at", "count_votes"):
+        assert not hasattr(other, name)
+        assert hasattr(make_pipeline(MinMaxScaler(), SmoothedClassifier(GaussianNB())), name)
+    assert not hasattr(Pipeline([("scale", MinMaxScaler()), ("last", "passthrough")]), "certify")
+
+
+def test_the_pipeline_is_one_of_scikit_learn(fitted):
+    assert isinstance(fitted, sklearn.pipeline.Pipeline)
+    assert list(fitted.named_steps) == ["minmaxscaler", "smoothedclassifier"]
+    copy = clone(fitted).set_params(smoothedclassifier__noise__lam=0.3)
+    assert copy[-1].noise.lam == 0.3
+    assert type(fitted[:1]) is Pipeline
+    np.testing.assert_array_equal(fitted.classes_, [0, 1])
+    parts = make_pipeline(None, "passthrough", SmoothedClassifier(GaussianNB()), memory="cache", verbose=True)
+    assert (parts.memory, parts.verbose) == ("cache", True)
+
+
+def test_an_unfitted_pipeline_says_so(cancer):
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        make_pipeline(MinMaxScaler(), SmoothedClassifier(GaussianNB())).certify(cancer[1])
+
+
+# Raw units
+
+
+CHAINS = [
+    [],
+    ["passthrough"],
+    [MinMaxScaler()],
+    [MinMaxScaler(feature_range=(-2, 3))],
+    [StandardScaler()],
+    [StandardScaler(with_mean=False)],
+    [StandardScaler(with_std=False), None],
+    [MaxAbsScaler()],
+    [StandardScaler(), MaxAbsScaler(), MinMaxScaler(feature_range=(0, 5))],
+]
+
+
+def chain(scalers, X, y, **params):
+    """Fit scalers before a classifier whose box is the range of the scaled data."""
+    clf = SmoothedClassifier(GaussianNB(), bounds="minmax", n_samples=100, n_selection=32, random_state=0, **params)
+    named = [(f"step{i}", scaler) for i, scaler in enumerate([*scalers, clf])]
+    return Pipeline(named).fit(X, y)
+
+
+def table(dtype):
+    """Features in very different units, one of them constant."""
+    rng = np.random.default_rng(0)
+    scales, shifts = np.array([1e-3, 1.0, 250.0, 1e4, 1.0]), np.array([5.0, -3.0, 0.0, 1e5, 7.0])
+    X = rng.normal(size=(80, 5)) * scales + shifts
+    X[:, 4] = 7.0
+    return X.astype(dtype), rng.integers(0, 2, 80)
+
+
+@pytest.mark.parametrize("scalers", CHAINS, ids=lambda scalers: "-".join(map(str, scalers)) or "none")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_no_perturbation_within_the_raw_radius_leaves_the_certified_ball(scalers, dtype, weighted):
+    """Whatever is within the converted radius is, as the classifier gets it, within the certified one."""
+    X, y = table(dtype)
+    pipeline = chain([clone(scaler) if hasattr(scaler, "fit") else scaler for scaler in scalers], X, y)
+    certificates = pipeline.certify(X)
+    certificates = certificates[~certificates.abstained & (certificates.radii > 0) & np.isfinite(certificates.radii)]
+    n, box = len(certificates), pipeline[-1].box_
+    X = X[:n]
+    raw = pipeline.to_raw_units(certificates, X, weighted=weighted)
+    weights = pipeline.raw_weights() if weighted else np.ones(5)
+    rng = np.random.default_rng(1)
+    moves = [np.eye(5)[i] for i in range(4)] + [rng.dirichlet(np.full(5, 0.3)) for _ in range(20)]
+    assert (raw.radii > 0).any()
+    for shares in moves:
+        direction = shares * rng.choice([-1, 1], 5)
+        length = np.abs(direction) @ weights
+        Y64 = X.astype(np.float64) + (raw.radii / length)[:, None] * direction
+        Y = Y64.astype(dtype)
+        # Distances of what the machine really holds; those that its rounding put outside do not count.
+        inside = np.abs(Y.astype(np.float64) - X) @ weights <= raw.radii
+        near, far = (box.to_unit(np.asarray(_before_last(pipeline, Z), dtype=np.float64)) for Z in (X, Y))
+        moved = np.abs(near - far) * (box.width > 0)
+        assert (moved.sum(axis=1) <= certificates.radii)[inside].all()
+
+
+def _before_last(pipeline, X):
+    for _, step in pipeline.steps[:-1]:
+        if hasattr(step, "transform"):
+            X = step.transform(X)
+    return X
+
+
+@pytest.mark.parametrize("scalers", CHAINS, ids=lambda scalers: "-".join(map(str, scalers)) or "none")
+def test_weights_are_the_slopes_of_the_map_and_the_radii_lose_nothing_but_rounding(scalers):
+    X, y = table(np.float64)
+    pipeline = chain([clone(scaler) if hasattr(scaler, "fit") else scaler for scaler in scalers], X, y)
+    middle = (X.min(axis=0) + X.max(axis=0)) / 2
+    step = (X.max(axis=0) - X.min(axis=0)) / 4
+    box, slopes = pipeline[-1].box_, np.zeros(5)
+    for i in range(4):
+        ends = np.stack([middle - step * np.eye(5)[i], middle + step * np.eye(5)[i]])
+        unit = box.to_unit(_before_last(pipeline, ends))
+        slopes[i] = (unit[1, i] - unit[0, i]) / (2 * step[i])
+    np.testing.assert_allclose(pipeline.raw_weights(), slopes, rtol=1e-7)
+    certificates = pipeline.certify(X)
+    plain, weighted = (pipeline.to_raw_units(certificates, X, weighted=flag).radii for flag in (False, True))
+    np.testing.assert_allclose(weighted, certificates.radii, rtol=1e-9, atol=1e-8)
+    np.testing.assert_allclose(plain, certificates.radii / slopes.max(), rtol=1e-9, atol=1e-8 / slopes.max())
+    kept = certificates.radii > 0
+    assert (weighted < certificates.radii)[kept & np.isfinite(certificates.radii)].all()
+
+
+def test_the_raw_radius_ends_before_the_smoothed_classifier_changes():
+    """By brute force: H of a threshold on the scaled feature is known, and so is the raw distance to its border."""
+    X = np.array([[0.0, 0.0], [200.0, 10.0], [20.0, 5.0], [60.0, 5.0], [160.0, 1.0]])
+    scaler = MinMaxScaler().fit(X)
+    base = Rule(steps([0.5])).fit(None, None)
+    clf = SmoothedClassifier(FrozenEstimator(base), UniformNoise(1.0), n_samples=20_000, random_state=0)
+    pipeline = make_pipeline(FrozenEstimator(scaler), clf).fit(X, [0, 1, 0, 0, 1])
+    certificates = Pipeline([("scale", scaler), ("clf", pipeline[-1])]).certify(X)
+    raw = Pipeline([("scale", scaler), ("clf", pipeline[-1])]).to_raw_units(certificates, X, weighted=True)
+    # H is 1 where more than half of the noise lies above 1/2: where the first raw feature exceeds 100.
+    to_border = np.abs(X[:, 0] - 100) / 200
+    assert (raw.radii <= to_border).all()
+    assert (raw.radii > to_border - 0.03).all()
+    plain = Pipeline([("scale", scaler), ("clf", pipeline[-1])]).to_raw_units(certificates, X).radii
+    # A unit of the second feature is the larger step in the box.
+    np.testing.assert_allclose(plain, raw.radii * 10, rtol=1e-12)
+
+
+def test_what_is_certified_against_everything_is_so_in_raw_units(cancer):
+    X, _, y, _ = cancer
+    clf = SmoothedClassifier(DummyClassifier(), bounds="minmax", n_samples=100, random_state=0)
+    for data in (X, np.full_like(X, 3.0)):
+        pipeline = make_pipeline(StandardScaler(), clone(clf).set_params(noise="gaussian" if data is X else "split"))
+        certificates = pipeline.fit(data, y).certify(data[:5])
+        assert np.isinf(certificates.radii).all() == (data is not X)
+        expected = np.isinf(certificates.radii)
+        np.testing.assert_array_equal(np.isinf(pipeline.to_raw_units(certificates, data[:5]).radii), expected)
+
+
+def test_abstentions_stay_abstentions(cancer):
+    X, y = load_iris(return_X_y=True)
+    pipeline = chain([StandardScaler()], X, y)
+    certificates = pipeline.certify(X)
+    assert certificates.abstained.any()
+    raw = pipeline.to_raw_units(certificates, X)
+    np.testing.assert_array_equal(np.isnan(raw.radii), certificates.abstained)
+    np.testing.assert_array_equal(raw.labels, certificates.labels)
+
+
+@pytest.mark.parametrize("step", [RobustScaler(), PCA(), MinMaxScaler(clip=True), FrozenEstimator(StandardScaler())])
+def test_other_transformers_are_named(cancer, step):
+    X, _, y, _ = cancer
+    if isinstance(step, FrozenEstimator):
+        step.estimator.fit(X)
+    pipeline = chain([StandardScaler(), step], X, y)
+    with pytest.raises(
+        ValueError, match=r"Step 'step1' must scale each feature by itself .*Put the transformers inside"
+    ):
+        pipeline.to_raw_units(pipeline.certify(X[:2]), X[:2])
+
+
+def test_what_cannot_be_converted(cancer, fitted):
+    X, X_test, y, _ = cancer
+    certificates = fitted.certify(X_test)
+    with pytest.raises(ValueError, match=r"X must hold the 60 inputs of certificates, got 59"):
+        fitted.to_raw_units(certificates, X_test[1:])
+    with pytest.raises(ValueError, match=r"certificates must be what certify returns, got a tuple"):
+        fitted.to_raw_units(tuple(certificates), X_test)
+    with pytest.raises(ValueError, match=r"every perturbation, in raw units, which are limits"):
+        fitted.to_raw_units(fitted.to_raw_units(certificates, X_test), X_test)
+    limited = clone(fitted).set_params(smoothedclassifier__radius=GreedyRadius(max_features=2)).fit(X, y)
+    with pytest.raises(ValueError, match="max_features=2, which are limits"):
+        limited.to_raw_units(limited.certify(X_test), X_test)
+    with pytest.raises(ValueError, match="weighted must be True or False"):
+        fitted.to_raw_units(certificates, X_test, weighted=1)
+    bayes = make_pipeline(MinMaxScaler(), GaussianNB()).fit(X, y)
+    with pytest.raises(ValueError, match="last step must be a SmoothedClassifier, got GaussianNB"):
+        bayes.raw_weights()
