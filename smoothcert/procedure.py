@@ -71,10 +71,13 @@ class Procedure:
     @property
     def level(self) -> float:
         """What the noise's drawing leaves of alpha."""
-        drawing = self.noise.draw_error * self.n_samples * self.n_features
+        return self._level(self.n_samples)
+
+    def _level(self, n_samples: int) -> float:
+        drawing = self.noise.draw_error * n_samples * self.n_features
         if drawing >= self.alpha:
             raise ValueError(
-                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {self.n_samples} votes of "
+                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of "
                 f"{self.noise} for {self.n_features} features."
             )
         return float(self.alpha - drawing)
@@ -119,7 +122,7 @@ class Procedure:
             top,
             scheme=self.scheme,
             bound=self.bound,
-            alpha=self.level,
+            alpha=self._level(int(votes.estimation.sum(axis=1).max())),
             uniforms=auxiliary(self.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
 

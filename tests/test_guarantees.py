@@ -10,7 +10,7 @@ from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SmoothedClassif
 from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
 
-from .guarantees.suite import failures, run, summary
+from .guarantees.suite import MODES, failures, run, summary
 from .models import Rule, WorstCase, all_offsets, constant, steps
 
 NOISES = [UniformNoise, SplitNoise]
@@ -198,11 +198,11 @@ def test_radius_never_falls_below_zero():
 
 def test_no_kind_of_certificate_is_false_more_often_than_alpha():
     """The short version of ``python -m tests.guarantees``; test_mutations.py tells what it can see."""
-    rows = run(1, n_inputs=40)
+    rows = run(1, n_inputs=30)
     assert not failures(rows)
-    assert sum(row.tried for row in rows) > 35_000
-    assert {row.mode for row in rows} == {"exact", "fixed", "stored", "parallel", "rtol", "certify_at", "deterministic"}
-    assert "failing" not in summary(rows, "noise")
+    assert sum(row.tried for row in rows) > 30_000
+    assert {row.mode for row in rows} == set(MODES)
+    assert summary(rows, "noise").count("| 0 |") >= len({row.noise for row in rows})
 
 
 def test_nothing_is_counted_as_false_where_nothing_is_claimed_and_all_counts_add_up():

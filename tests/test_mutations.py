@@ -5,7 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smoothcert import betting, bounds, calculus, channel, classifier, deterministic, mixture, noise, radius, sequential
+from smoothcert import (
+    GaussianNoise,
+    betting,
+    bounds,
+    calculus,
+    channel,
+    deterministic,
+    mixture,
+    noise,
+    procedure,
+    radius,
+    sequential,
+    stream,
+)
 from smoothcert.radius import GreedyRadius, LipschitzRadius
 from smoothcert.voting import Sampler
 
@@ -29,28 +42,31 @@ def mutant(**only):
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def class_from_the_estimation_counts(patch):
-    original = classifier.VoteCounts.selected.fget
-    patch.setattr(classifier.VoteCounts, "selected", property(lambda v: original(replace(v, selection=v.estimation))))
+    original = Sampler.draw
+
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
+        return replace(votes, selection=votes.estimation)
+
+    patch.setattr(Sampler, "draw", draw)
 
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def margin_from_the_selection_counts(patch):
-    original = classifier.class_probabilities
-    drawn = {}
+    original = Sampler.draw
 
-    def draw(self, X):
-        votes = drawn["draw"](self, X)
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
         return replace(votes, estimation=votes.selection)
 
-    drawn["draw"] = classifier.SmoothedClassifier._draw
-    patch.setattr(classifier.SmoothedClassifier, "_draw", draw)
-    assert original is classifier.class_probabilities
+    patch.setattr(Sampler, "draw", draw)
 
 
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def stages_that_share_their_noise(patch):
     original = Sampler.draw
-    patch.setattr(Sampler, "draw", lambda self, stage, n, rule=None: original(self, 0, 160, rule))
+    patch.setattr(stream, "ESTIMATION", stream.SELECTION)
+    patch.setattr(Sampler, "draw", lambda self, X, target=None: original(replace(self, n_selection=160), X, target))
 
 
 @mutant(noise="uniform, 8-bit", strategy="greedy", mode="exact")
@@ -107,17 +123,17 @@ def ties_forgotten(patch):
         n = counts.sum(axis=1)
         return counts[np.arange(len(counts)), top] / n, rivals.max(axis=1) / n
 
-    patch.setattr(classifier, "exact_probabilities", shares)
+    patch.setattr(procedure, "exact_probabilities", shares)
 
 
 @mutant(noise="uniform, three classes", scheme="multiclass", mode="fixed")
 def bonferroni_forgotten(patch):
-    original = classifier.class_probabilities
+    original = procedure.class_probabilities
 
     def bound(counts, top, *, alpha, **rest):
         return original(counts, top, alpha=alpha if counts.shape[1] < 3 else 2 * alpha, **rest)
 
-    patch.setattr(classifier, "class_probabilities", bound)
+    patch.setattr(procedure, "class_probabilities", bound)
 
 
 @mutant(noise="uniform, 8-bit", strategy="greedy", mode="fixed", bound="clopper-pearson")
@@ -164,9 +180,8 @@ def mixture_taken_for_its_widest_part(patch):
 
 @mutant(noise="gaussian, real", strategy=("box", "greedy"), mode="exact")
 def gaussian_lead_not_halved(patch):
-    original = classifier.resolve("noise", "gaussian").__class__
-    budget = original.budget
-    patch.setattr(original, "budget", lambda self, p_a, p_b: 4 * budget(self, p_a, p_b))
+    budget = GaussianNoise.budget
+    patch.setattr(GaussianNoise, "budget", lambda self, p_a, p_b: 4 * budget(self, p_a, p_b))
 
 
 @mutant(noise="uniform, tie", mode="certify_at")
@@ -174,7 +189,7 @@ def evidence_of_a_fifth_of_1_over_alpha(patch):
     def robust(self, counts):
         return self.evidence(*self.split(counts)) >= -np.log(5 * self.alpha)
 
-    patch.setattr(sequential.RadiusTest, "robust", robust)
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
 
 
 @mutant(noise="uniform, tie", mode="certify_at")
@@ -185,7 +200,7 @@ def a_new_level_at_each_look(patch):
         k_a, _, n = self.split(counts)
         return bounds.clopper_pearson(k_a, n, self.alpha) > self.required
 
-    patch.setattr(sequential.RadiusTest, "robust", robust)
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
 
 
 @mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="rtol")
@@ -235,7 +250,7 @@ def test_evidence_must_reach_1_over_alpha():
     )
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
     evidence = np.array([rule.evidence(*rule.split(row[None]))[0] for row in counts])
-    robust = np.array([rule.robust(row[None])[0] for row in counts])
+    robust = np.array([rule.verdict(row[None])[0] for row in counts])
     np.testing.assert_array_equal(robust, evidence >= np.log(100))
     assert robust.any()
     assert not robust.all()

@@ -6,21 +6,24 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import joblib
 import numpy as np
 from scipy.stats import binom
 
-from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SmoothedClassifier
+from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
 from smoothcert.radius import certified_radii
 
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
 
 ALPHA = 0.1
 
-#: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy.
-MODES = ("exact", "fixed", "stored", "parallel", "rtol", "certify_at", "deterministic")
+#: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy, "stored" certifies from
+#: votes that were drawn before, "store" from the file of a run.
+MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic")
 
 #: How unlikely the count of false certificates must be for a row to fail, if each is false with probability alpha.
 SIGNIFICANCE = 1e-6
@@ -111,6 +114,7 @@ def _kinds(noise: str) -> Iterator[tuple[str, str, str]]:
             for mode in ("fixed", "stored"):
                 yield scheme, bound, mode
         yield scheme, "clopper-pearson", "parallel"
+        yield scheme, "clopper-pearson", "store"
         yield scheme, "betting", "rtol"
         yield scheme, "betting", "certify_at"
 
@@ -233,6 +237,11 @@ def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:
     if row.mode == "parallel":
         with joblib.parallel_config(backend="threading", n_jobs=2):
             certificates = clf.set_params(n_jobs=2).certify(X)
+    elif row.mode == "store":
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "run"
+            clf.certify(X, store=path)
+            certificates = Certificates.from_store(path, X=X)
     elif row.mode == "stored":
         votes = clf.set_params(radius="lipschitz").count_votes(X)
         certificates = clf.set_params(radius=problem.strategy).certify(X, votes=votes)
@@ -300,7 +309,8 @@ def summary(rows: list[Row], *axes: str) -> str:
     total = {(f"**all {len(rows)} kinds**", *[""] * (len(axes) - 1)): rows}
     for names, members in (*groups.items(), *total.items()):
         tried, claimed, false = (sum(getattr(row, name) for row in members) for name in ("tried", "claimed", "false"))
-        allowed = sum(row.allowed for row in members)
+        sampled = sum(row.tried for row in members if row.allowed)
+        allowed = int(binom.isf(SIGNIFICANCE, sampled, ALPHA)) if sampled else 0
         cells = (*names, f"{tried:,}", f"{claimed:,}", f"{false:,}", f"{allowed:,}", str(len(failures(members))))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
