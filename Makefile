@@ -1,8 +1,8 @@
-# `make demo` and `make test` set everything up in .venv first; a second run installs nothing.
+# Targets set everything up in .venv first; a second run installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs guarantees clean
 
 demo: .venv/installed
 	$(BIN)/python examples/mnist.py
@@ -15,11 +15,18 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed
+	$(BIN)/sphinx-build -n -W --keep-going -q -j 2 -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_site.py docs/_build/html
+
+guarantees: .venv/installed
+	$(BIN)/python -m tests.guarantees
+
 .venv/installed: pyproject.toml constraints.txt
-	@echo "Setting up .venv: this takes a minute or two."
+	@echo "Setting up .venv: this takes a few minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples,test]"
 	touch $@
 
 clean:
-	rm -rf .venv examples/output
+	rm -rf .venv examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg
