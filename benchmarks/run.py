@@ -27,6 +27,7 @@ PARTS = {
     "sequential": "votes that stopping early saves",
     "radii": "greedy radii against a plain Python walk",
     "memory": "peak memory for many votes and many inputs",
+    "workers": "two workers against one; what scheduling and recording cost",
     "imports": "import time",
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -59,19 +59,25 @@ class Parcel:
         self.folder: str | None = None
         self.object: Any = None
         self.sent = False
+        self.ready, self.held = contextlib.ExitStack(), False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ready.close()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def open(self) -> Sampler:
         """Return the sampler; in a worker process it is loaded when first asked for."""
-        if self.sampler is not None:
-            return self.sampler
         with _lock:
+            if self.sampler is not None:
+                if not self.held:
+                    # Here and not before: a driver that leaves the work to others may lack the device.
+                    self.held = True
+                    self.ready.enter_context(voting_state(self.sampler))
+                return self.sampler
             if self.name not in _opened:
                 sampler = self._load()
                 settle(sampler)
@@ -94,7 +100,7 @@ class Parcel:
             if self.sampler is not None and not self.sent:
                 self._send()
                 self.sent = True
-        return self.__dict__ | {"sampler": None}
+        return self.__dict__ | {"sampler": None, "ready": None}
 
     def _send(self) -> None:
         """Put the sampler where workers find it."""
@@ -166,9 +172,14 @@ def settle(sampler: Any) -> None:
     voter = getattr(sampler, "voter", None)
     if isinstance(voter, TorchVoter):
         voter.device = own_device(voter.device)
-    if voter is not None:
-        # Never left: the process does nothing else.
-        _ready.enter_context(voter.ready())
+    # Never left: the process does nothing else.
+    _ready.enter_context(voting_state(sampler))
+
+
+def voting_state(sampler: Any) -> Any:
+    """Return the context in which the sampler's model votes."""
+    voter = getattr(sampler, "voter", None)
+    return contextlib.nullcontext() if voter is None else voter.ready()
 
 
 def own_device(device: Any) -> Any:

@@ -58,7 +58,7 @@ def draw_all(sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_job
         If workers keep dying: a worker's death costs the chunks that were out, which are drawn again.
     """
     missing, failures = dict(enumerate(chunks)), 0
-    with Parcel(sampler) as parcel, sampler.voter.ready(), _backend(parcel, n_jobs) as results_of:
+    with Parcel(sampler) as parcel, _backend(parcel, n_jobs) as results_of:
         while missing:
             tasks = _Tasks(missing, read)
             results = results_of(tasks)

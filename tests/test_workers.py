@@ -75,6 +75,17 @@ def test_networks_travel_too():
     np.testing.assert_array_equal(smoothed(MeanOfFirst(), n_jobs=2).certify(images).radii, expected.radii)
 
 
+@pytest.mark.parametrize(("n_jobs", "times"), [(None, 1), (2, 0)])
+def test_a_driver_that_does_not_vote_needs_no_device(monkeypatch, n_jobs, times):
+    images = np.random.default_rng(0).random((30, 1, 4, 4)).astype(np.float32)
+    entered, original = [], TorchVoter.ready
+    monkeypatch.setattr(TorchVoter, "ready", lambda voter: entered.append(voter) or original(voter))
+    module = MeanOfFirst().train()
+    smoothed(module, n_jobs=n_jobs).certify(images)
+    assert len(entered) == times
+    assert module.training
+
+
 def arrivals(log) -> list[int]:
     return [int(line) for line in log.read_text().splitlines() if int(line) != os.getpid()]
 
