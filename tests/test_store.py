@@ -144,7 +144,7 @@ def test_limits_on_single_features_need_the_inputs(tmp_path, table, base):
 
 def test_reaches_are_the_largest(base, table):
     X, _ = table
-    channel = smoothed(base)._channel(smoothed(base)._open(X))
+    channel = smoothed(base)._channel(X.shape[1:])
     down, up = channel.room(X)
     expected = np.sort(np.maximum(down, up), axis=1)[:, ::-1]
     np.testing.assert_array_equal(largest_reaches(channel, X, 7), expected[:, :7])
@@ -453,6 +453,32 @@ def test_noise_of_ones_own_is_drawn_but_not_rebuilt(tmp_path, table, base):
     with pytest.raises(ValueError, match=r"noise=MyNoise\(.*\) is not one of smoothcert's own"):
         Certificates.from_store(path)
     assert_equal(clf.certify(table[0], votes=VoteCounts.from_store(path)), drawn)
+
+
+def test_a_noise_with_the_name_of_another_is_not_taken_for_it(tmp_path, table, base):
+    class Dearer(UniformNoise):
+        def budget(self, p_a, p_b):
+            return super().budget(p_a, p_b) / 10
+
+    Dearer.__name__ = "UniformNoise"
+    path = tmp_path / "run.sqlite"
+    own, other = (smoothed(base, noise(1.0), random_state=0) for noise in (Dearer, UniformNoise))
+    own.certify(table[0], store=path)
+    with pytest.raises(ValueError, match=r"is not one of smoothcert's own"):
+        Certificates.from_store(path)
+    with pytest.raises(StoreError, match="noise: "):
+        other.certify(table[0], store=path)
+    with pytest.raises(ValueError, match="drawn with a different noise"):
+        other.certify(table[0], votes=own.count_votes(table[0]))
+
+
+def test_a_box_too_coarse_for_limits_is_refused_without_the_inputs_too(tmp_path, table):
+    path = tmp_path / "run.sqlite"
+    X = table[0] + 1e9
+    smoothed(constant, UniformNoise(1.0), bounds=(1e9, 1e9 + 1)).certify(X, store=path)
+    for inputs in (None, X):
+        with pytest.raises(ValueError, match="max_change needs bounds whose ends"):
+            Certificates.from_store(path, radius=GreedyRadius(max_change=0.5), X=inputs)
 
 
 def test_store_and_votes_do_not_go_together(tmp_path, table, base):
