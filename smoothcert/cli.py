@@ -13,9 +13,10 @@ import numpy as np
 from .certificates import Certificates
 from .classifier import SmoothedClassifier
 from .loading import load_data, load_labels, load_model
+from .metrics import certified_accuracy_score
 from .recertification import recertified
 from .record import from_spec
-from .reports import certified_accuracy, check_output, labels_of, plot, status_of, write_table
+from .reports import check_output, labels_of, plot, status_of, write_table
 from .resolve import STRATEGIES
 from .store import read_store
 
@@ -204,7 +205,7 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
     truths = {store: labels_of(run, given) for store, run in stored.items()}
     finite = [r for c in results.values() for r in c.radii[np.isfinite(c.radii)]]
     at = np.array([float(r) for r in radii.split(",")]) if radii else np.linspace(0, max(finite, default=1.0), 13)
-    accuracies = {store: certified_accuracy(results[store], truths[store], at) for store in stores}
+    accuracies = {store: certified_accuracy_score(truths[store], results[store], at) for store in stores}
     click.echo("\t".join(["radius", *stores]))
     for i, radius in enumerate(at):
         click.echo("\t".join([f"{radius:.4g}", *(f"{accuracies[store][i]:.4f}" for store in stores)]))
@@ -353,7 +354,7 @@ def summary(certificates: Certificates, y: Any) -> str:
     if y is None:
         return repr(certificates)
     radii = np.array([0.0, 0.5, 1.0, 2.0])
-    shares = certified_accuracy(certificates, np.asarray(y), radii)
+    shares = certified_accuracy_score(y, certificates, radii)
     at = ", ".join(f"{share:.4f} at {radius:g}" for radius, share in zip(radii, shares, strict=True))
     return f"{certificates!r}\nCertified accuracy {at}"
 
