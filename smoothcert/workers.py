@@ -25,10 +25,11 @@ def n_workers() -> int:
     return min(torch.get_num_threads(), MOST)
 
 
-def side_by_side(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+def side_by_side(work: Callable[[Any], Any], parts: list[Any], stop: Callable[[], Any] = bool) -> list[Any]:
     """Return what ``work`` makes of each part, in threads of their own where there are several.
 
-    All of them have ended when this returns or raises.
+    All of them have ended when this returns or raises. Should waiting be interrupted, ``stop`` is called to end them
+    soon.
     """
     if len(parts) == 1:
         return [work(parts[0])]
@@ -37,7 +38,12 @@ def side_by_side(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     with _lock:
         pool = _pool(len(parts), max(1, torch.get_num_threads() // len(parts)))
     futures = [pool.submit(work, part) for part in parts]
-    wait(futures)
+    try:
+        wait(futures)
+    except BaseException:
+        stop()
+        wait(futures)
+        raise
     return [future.result() for future in futures]
 
 
