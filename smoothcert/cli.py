@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
-from .certificates import Certificates
+from .certificates import Certificates, check_one_kind
 from .classifier import SmoothedClassifier
 from .loading import load_data, load_labels, load_model
 from .metrics import certified_accuracy_score
@@ -201,10 +202,11 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
     """  # noqa: D301
     stored = {store: read_store(store) for store in stores}
     results = {store: recertified(run, partial=True) for store, run in stored.items()}
+    check_one_kind(results)
     given = load_labels(labels) if labels else None
     truths = {store: labels_of(run, given) for store, run in stored.items()}
     finite = [r for c in results.values() for r in c.radii[np.isfinite(c.radii)]]
-    at = np.array([float(r) for r in radii.split(",")]) if radii else np.linspace(0, max(finite, default=1.0), 13)
+    at = parse_radii(radii) if radii else np.linspace(0, max(finite, default=1.0), 13)
     accuracies = {store: certified_accuracy_score(truths[store], results[store], at) for store in stores}
     click.echo("\t".join(["radius", *stores]))
     for i, radius in enumerate(at):
@@ -324,6 +326,17 @@ def parse_noise(given: dict[str, Any]) -> Any:
     if given["sigma"] is not None:
         return kind.from_sigma(given["sigma"], **parameters)
     return kind(**parameters if given["lam"] is None else {"lam": given["lam"], **parameters})
+
+
+def parse_radii(text: str) -> NDArray[np.float64]:
+    """Return radii, from 0 up."""
+    try:
+        radii = np.array([float(radius) for radius in text.split(",")])
+    except ValueError:
+        radii = np.array([np.nan])
+    if not (radii >= 0).all():
+        raise click.UsageError(f"--radii must be numbers of at least 0, 0,0.5,1, got {text!r}.")
+    return radii
 
 
 def parse_bounds(text: str) -> tuple[Any, Any]:

@@ -92,19 +92,21 @@ def check_output(output: str | None, y: Any) -> None:
 def write_table(
     output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
 ) -> None:
-    """Write results: ``.tsv`` with the columns of the field (idx label predict radius correct time), or more of them.
+    """Write results: ``.tsv`` as `Certificates.to_tsv` does, labels being positions in ``classes``; or more columns.
 
-    In the field's table labels are class indices, an abstention predicts -1 at radius 0.
+    True labels that are no class have positions after those of the classes.
     """
     index = np.arange(len(certificates)) if stored is None else stored.index
-    seconds = np.full(len(index), np.nan) if stored is None else stored.seconds
     if stored is not None:
         y, classes = labels_of(stored, y, required=False), stored.run.classes
     check_output(output, y)
     kind = Path(output).suffix.lower()
     if kind == ".tsv":
-        times = None if stored is None else seconds
-        certificates.to_tsv(output, y, classes=np.asarray(classes).tolist(), idx=index, times=times)
+        known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
+        others = sorted(set(truth) - set(known))
+        certificates.to_tsv(
+            output, truth, classes=known + others, idx=index, times=None if stored is None else stored.seconds
+        )
         return
     columns = {
         "input": index,
@@ -115,7 +117,7 @@ def write_table(
         "p_a": certificates.p_a,
         "p_b": certificates.p_b,
         "n_samples": certificates.n_samples,
-        **({} if stored is None else {"seconds": seconds}),
+        **({} if stored is None else {"seconds": stored.seconds}),
     }
     if kind == ".parquet":
         optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
@@ -128,8 +130,13 @@ def write_table(
 
 def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[Any]]) -> None:
     """Draw curves of certified accuracy into a file."""
-    first = check_one_kind(results)
-    curves = {Path(name).stem: Curve(*certified_accuracy_curve(truths[name], found)) for name, found in results.items()}
     figure = optional("matplotlib.figure", "plots").Figure(figsize=(6.4, 4.2), layout="constrained")
+    first = check_one_kind(results)
+    stems = [Path(path).stem for path in results]
+    names = stems if len(set(stems)) == len(stems) else list(results)
+    curves = {
+        name: Curve(*certified_accuracy_curve(truths[store], found))
+        for name, (store, found) in zip(names, results.items(), strict=True)
+    }
     CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat).plot(figure.add_subplot())
     figure.savefig(path, dpi=150)
