@@ -51,13 +51,15 @@ def check_radii(radius: Any, n_inputs: int) -> Any:
     return radii
 
 
-def check_labels(y: Any, n_inputs: int) -> Any:
-    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one label for each input."""
+def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
+    """Return ``y`` as an array, or None, or raise a ValueError unless it holds a label like ``classes`` for each."""
     if y is None:
         return None
     labels = np.asarray(y)
     if labels.shape != (n_inputs,):
         raise ValueError(f"y must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
+    if (labels.dtype.kind in "OSU") != (classes.dtype.kind in "OSU"):
+        raise ValueError(f"y must hold labels like the classes, {classes.tolist()[:3]!r}, got {labels.tolist()[:3]!r}.")
     return labels
 
 

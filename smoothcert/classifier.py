@@ -382,7 +382,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
         rule = procedure.precision if procedure.stops else None
-        run = self._run("certifying", inputs, procedure, rule, y=check_labels(y, len(inputs)))
+        run = self._run("certifying", inputs, procedure, rule, y=check_labels(y, len(inputs), self.classes_))
         if store is None:
             return run.collect(certificates(procedure, run.sampler.channel))
         with Store(store, self._record(run, procedure)) as opened:

@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
-from .certificates import Certificates
+from .certificates import Certificates, check_one_kind
 from .classifier import SmoothedClassifier
 from .loading import load_data, load_labels, load_model
+from .metrics import certified_accuracy_score
 from .recertification import recertified
 from .record import from_spec
-from .reports import certified_accuracy, check_output, labels_of, plot, status_of, write_table
+from .reports import check_output, labels_of, plot, status_of, write_table
 from .resolve import STRATEGIES
 from .store import read_store
 
@@ -200,11 +202,12 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
     """  # noqa: D301
     stored = {store: read_store(store) for store in stores}
     results = {store: recertified(run, partial=True) for store, run in stored.items()}
+    check_one_kind(results)
     given = load_labels(labels) if labels else None
     truths = {store: labels_of(run, given) for store, run in stored.items()}
     finite = [r for c in results.values() for r in c.radii[np.isfinite(c.radii)]]
-    at = np.array([float(r) for r in radii.split(",")]) if radii else np.linspace(0, max(finite, default=1.0), 13)
-    accuracies = {store: certified_accuracy(results[store], truths[store], at) for store in stores}
+    at = parse_radii(radii) if radii else np.linspace(0, max(finite, default=1.0), 13)
+    accuracies = {store: certified_accuracy_score(truths[store], results[store], at) for store in stores}
     click.echo("\t".join(["radius", *stores]))
     for i, radius in enumerate(at):
         click.echo("\t".join([f"{radius:.4g}", *(f"{accuracies[store][i]:.4f}" for store in stores)]))
@@ -325,6 +328,17 @@ def parse_noise(given: dict[str, Any]) -> Any:
     return kind(**parameters if given["lam"] is None else {"lam": given["lam"], **parameters})
 
 
+def parse_radii(text: str) -> NDArray[np.float64]:
+    """Return radii, from 0 up."""
+    try:
+        radii = np.array([float(radius) for radius in text.split(",")])
+    except ValueError:
+        radii = np.array([np.nan])
+    if not (radii >= 0).all():
+        raise click.UsageError(f"--radii must be numbers of at least 0, 0,0.5,1, got {text!r}.")
+    return radii
+
+
 def parse_bounds(text: str) -> tuple[Any, Any]:
     """Return the ends of the box."""
     if text.endswith(".npy"):
@@ -353,7 +367,7 @@ def summary(certificates: Certificates, y: Any) -> str:
     if y is None:
         return repr(certificates)
     radii = np.array([0.0, 0.5, 1.0, 2.0])
-    shares = certified_accuracy(certificates, np.asarray(y), radii)
+    shares = certified_accuracy_score(y, certificates, radii)
     at = ", ".join(f"{share:.4f} at {radius:g}" for radius, share in zip(radii, shares, strict=True))
     return f"{certificates!r}\nCertified accuracy {at}"
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .certificates import Certificates
+from ._optional import optional
+from .certificates import Certificates, check_one_kind
+from .display import CertifiedAccuracyDisplay, Curve
+from .metrics import certified_accuracy_curve, certified_accuracy_score
 from .recertification import recertified
 from .store import StoredRun, read_store
 
@@ -27,12 +30,6 @@ def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
             raise ValueError("The store holds no true labels: give --labels, or certify with labels.")
         return None
     return np.array(stored.labels)
-
-
-def certified_accuracy(certificates: Certificates, y: NDArray[Any], radii: ArrayLike) -> NDArray[np.float64]:
-    """Return the share of inputs whose label is right and whose radius is at least so large, for each radius."""
-    correct = np.where(certificates.labels == y, certificates.radii, np.nan)
-    return (correct[:, None] >= np.asarray(radii)).mean(axis=0)
 
 
 def status_of(path: str) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def status_of(path: str) -> dict[str, Any]:
         shown["abstained"] = int(found.abstained.sum())
         y = labels_of(stored, None, required=False)
         if y is not None:
-            shares = certified_accuracy(found, y, [0.0, 0.5, 1.0])
+            shares = certified_accuracy_score(y, found, [0.0, 0.5, 1.0])
             shown["certified accuracy"] = "{:.4f} at 0, {:.4f} at 0.5, {:.4f} at 1".format(*shares)
     shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": str(run.seed)}
     shown["classes"] = len(run.classes)
@@ -95,66 +92,51 @@ def check_output(output: str | None, y: Any) -> None:
 def write_table(
     output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
 ) -> None:
-    """Write results: ``.tsv`` with the columns of the field (idx label predict radius correct time), or more of them.
+    """Write results: ``.tsv`` as `Certificates.to_tsv` does, labels being positions in ``classes``; or more columns.
 
-    In the field's table labels are class indices, an abstention predicts -1 at radius 0.
+    True labels that are no class have positions after those of the classes.
     """
     index = np.arange(len(certificates)) if stored is None else stored.index
-    seconds = np.full(len(index), np.nan) if stored is None else stored.seconds
     if stored is not None:
         y, classes = labels_of(stored, y, required=False), stored.run.classes
     check_output(output, y)
     kind = Path(output).suffix.lower()
     if kind == ".tsv":
-        place = {label: i for i, label in enumerate(np.asarray(classes).tolist())}
-        correct = (certificates.labels == y) & ~certificates.abstained
-        columns = {
-            "idx": index,
-            "label": [place.get(label, -1) for label in np.asarray(y).tolist()],
-            "predict": np.where(certificates.abstained, -1, [place[label] for label in certificates.labels.tolist()]),
-            "radius": np.where(certificates.abstained, 0.0, certificates.radii),
-            "correct": correct.astype(int),
-            "time": seconds,
-        }
-    else:
-        columns = {
-            "input": index,
-            **({} if y is None else {"label": np.asarray(y)}),
-            "predicted": certificates.labels,
-            "radius": certificates.radii,
-            "abstained": certificates.abstained,
-            "p_a": certificates.p_a,
-            "p_b": certificates.p_b,
-            "n_samples": certificates.n_samples,
-            **({} if stored is None else {"seconds": seconds}),
-        }
+        known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
+        others = sorted(set(truth) - set(known))
+        certificates.to_tsv(
+            output, truth, classes=known + others, idx=index, times=None if stored is None else stored.seconds
+        )
+        return
+    columns = {
+        "input": index,
+        **({} if y is None else {"label": np.asarray(y)}),
+        "predicted": certificates.labels,
+        "radius": certificates.radii,
+        "abstained": certificates.abstained,
+        "p_a": certificates.p_a,
+        "p_b": certificates.p_b,
+        "n_samples": certificates.n_samples,
+        **({} if stored is None else {"seconds": stored.seconds}),
+    }
     if kind == ".parquet":
-        import pandas as pd
-
-        pd.DataFrame(columns).to_parquet(output, index=False)
+        optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t" if kind == ".tsv" else ",")
+        writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True))
 
 
 def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[Any]]) -> None:
     """Draw curves of certified accuracy into a file."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots need matplotlib: pip install 'smoothcert[plots]'.") from error
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    finite = [r for found in results.values() for r in found.radii[np.isfinite(found.radii)]]
-    end = max(finite, default=1.0) * 1.02 or 1.0
-    for name, found in results.items():
-        correct = np.sort(found.radii[(found.labels == truths[name]) & ~found.abstained])
-        share = np.arange(len(correct), -1, -1) / len(found)
-        axes.step(np.r_[0.0, np.minimum(correct, end)], share, where="post", label=Path(name).stem)
-    norms = {f"{found.norm:g}" for found in results.values()}
-    axes.set(xlabel=f"l{', l'.join(sorted(norms))} radius", ylabel="certified accuracy", ylim=(0, 1), xlim=(0, end))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure = optional("matplotlib.figure", "plots").Figure(figsize=(6.4, 4.2), layout="constrained")
+    first = check_one_kind(results)
+    stems = [Path(path).stem for path in results]
+    names = stems if len(set(stems)) == len(stems) else list(results)
+    curves = {
+        name: Curve(*certified_accuracy_curve(truths[store], found))
+        for name, (store, found) in zip(names, results.items(), strict=True)
+    }
+    CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat).plot(figure.add_subplot())
     figure.savefig(path, dpi=150)

@@ -53,8 +53,9 @@ def _pool(n_threads: int, cores_each: int) -> ThreadPoolExecutor:
 
     Torch keeps the number for each thread, and once more for threads to come: that one is put back.
     """
-    import numba
     import torch
+
+    from .kernel import limit_threads
 
     n_cores = torch.get_num_threads()
     pool, all_there = ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert-votes"), Barrier(n_threads)
@@ -63,7 +64,7 @@ def _pool(n_threads: int, cores_each: int) -> ThreadPoolExecutor:
         # Asked first, a thread takes over the number for threads to come, once and for all.
         torch.get_num_threads()
         torch.set_num_threads(cores_each)
-        numba.set_num_threads(cores_each)
+        limit_threads(cores_each)
         all_there.wait()
 
     try:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
-from smoothcert import Certificates, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert import Certificates, LipschitzRadius, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.cli import cli
 from smoothcert.store import read_store
 
@@ -121,6 +121,9 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert list(rows[0]) == ["idx", "label", "predict", "radius", "correct", "time"]
     assert [int(row["label"]) for row in rows] == y.tolist()
     assert np.mean([int(row["correct"]) for row in rows]) == pytest.approx(correct[0])
+    read, truth, _ = Certificates.from_tsv("out.tsv", alpha=0.01, norm=1)
+    np.testing.assert_array_equal(read.radii, stored.radii)
+    np.testing.assert_array_equal(truth, y)
     pandas = pytest.importorskip("pandas")
     run("export", "run.sqlite", "out.parquet")
     np.testing.assert_array_equal(pandas.read_parquet("out.parquet")["radius"], stored.radii)
@@ -257,6 +260,35 @@ def test_mistakes_are_explained(folder, skops_model):
     assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
     np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))
     assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
+
+
+def test_true_labels_that_are_no_class(folder):
+    np.save("strange.npy", np.array([7] * 5 + [0] * 25))
+    arguments = ("model.joblib", "test.npy", "--allow-pickle", "--labels", "strange.npy", *FAST)
+    run("certify", *arguments, "-o", "strange.tsv")
+    read, truth, _ = Certificates.from_tsv("strange.tsv", alpha=0.01, norm=1)
+    assert truth.tolist() == [2] * 5 + [0] * 25
+    assert len(read) == 30
+    Path("words.txt").write_text("yes\n" * 30)
+    message = run("certify", "model.joblib", "test.npy", "--allow-pickle", "--labels", "words.txt", *FAST, code=1)
+    assert "y must hold labels like the classes, [0, 1], got ['yes', 'yes', 'yes']" in message
+
+
+def test_curves_of_several_runs(folder):
+    certify = ("certify", "model.joblib", "test.npz", "--allow-pickle", *FAST)
+    for path in ("a/run.sqlite", "b/run.sqlite"):
+        Path(path).parent.mkdir()
+        run(*certify, "--store", path)
+    shown = run("curve", "a/run.sqlite", "b/run.sqlite", "--radii", "0,0.1", "--png", "both.png")
+    assert shown.startswith("radius\ta/run.sqlite\tb/run.sqlite\n0\t")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], "gaussian", radius=LipschitzRadius(norm=2), n_samples=300, alpha=0.01
+    )
+    with np.load("test.npz") as arrays:
+        clf.certify(arrays["X"], y=arrays["y"], store="l2.sqlite")
+    assert "their radii cannot be compared" in run("curve", "a/run.sqlite", "l2.sqlite", code=1)
+    for wrong in ("a", "-1", "nan", "0,"):
+        assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
 
 
 @pytest.mark.parametrize("command", ["certify", "resume", "status", "curve", "export", "recertify", "predict"])
