@@ -136,7 +136,11 @@ class Voter(ABC):
         """Hash of what the model computes, to tell votes of one model from those of another."""
 
     def ready(self) -> AbstractContextManager[Any]:
-        """Hold the model in the state in which it votes."""
+        """Hold the model in the state in which it votes, during a run."""
+        return nullcontext()
+
+    def voting(self) -> AbstractContextManager[Any]:
+        """Hold the model in that state during one task: a thread may outlive a run that an error has ended."""
         return nullcontext()
 
 
@@ -373,6 +377,10 @@ class TorchVoter(Voter):
                 yield
         finally:
             self.members = []
+
+    def voting(self) -> AbstractContextManager[Any]:
+        """Keep the module in evaluation mode."""
+        return turns_of(self.module).evaluating(self.module)
 
 
 @contextmanager
