@@ -255,7 +255,7 @@ class TorchVoter(Voter):
     def team(self) -> list[TorchVoter]:
         """Return voters that can vote at the same time, each in a thread: on CPUs this one, and copies of it.
 
-        Copies share parameters and buffers, and nothing else: a module may keep notes in its attributes. Where a copy
+        Copies share parameters, and nothing else: a module may keep notes in its attributes and buffers. Where a copy
         might answer differently, or cannot be made, this voter stays alone.
         """
         import torch
@@ -270,9 +270,7 @@ class TorchVoter(Voter):
         )
         with turns_of(self.module).lock:
             if not self.members:
-                shared = {
-                    id(tensor): tensor for part in parts for tensor in (*part.parameters(False), *part.buffers(False))
-                }
+                shared = {id(tensor): tensor for tensor in self.module.parameters()}
                 try:
                     copies = [copy.deepcopy(self.module, dict(shared)) for _ in range(0 if alone else n_workers() - 1)]
                 except Exception:
