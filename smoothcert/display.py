@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._optional import optional
 from .calculus import moves
 from .certificates import Certificates, VoteCounts, check_one_kind
-from .metrics import certified_accuracy_score
+from .metrics import certified_accuracy_curve
 from .radius import GreedyRadius
 from .resolve import resolve_radius
 from .tables import rounded_down
@@ -63,13 +63,6 @@ class Curve(NamedTuple):
 
     radii: FloatArray
     accuracy: FloatArray
-
-
-def _curve(y: ArrayLike, certificates: Certificates) -> Curve:
-    certified_accuracy_score(y, certificates, 0.0)
-    right = (certificates.labels == np.asarray(y)) & ~certificates.abstained
-    radii = np.unique(np.append(certificates.radii[right], 0.0))
-    return Curve(radii, certified_accuracy_score(y, certificates, radii))
 
 
 class CertifiedAccuracyDisplay:
@@ -173,7 +166,7 @@ class CertifiedAccuracyDisplay:
         """
         named = {"": certificates} if isinstance(certificates, Certificates) else dict(certificates)
         first = check_one_kind(named)
-        curves = {name: _curve(y, one) for name, one in named.items()}
+        curves = {name: Curve(*certified_accuracy_curve(y, one)) for name, one in named.items()}
         return cls(curves, norm=first.norm, threat=first.threat).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:

@@ -11,11 +11,12 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import local
 from typing import Any
 
 import numpy as np
+from numba import config, njit
 from numba import float64 as f64
-from numba import get_num_threads, njit
 from numba import int32 as i32
 from numba import uint32 as u32
 from numba import uint64 as u64
@@ -57,6 +58,18 @@ GUIDE_BITS = 12
 _logarithm, _sine_cosine = (
     njit(inline="always", error_model="numpy")(function) for function in (logarithm, sine_cosine)
 )
+
+
+#: What `limit_threads` has set, thread by thread.
+_limits = local()
+
+
+def limit_threads(n_threads: int) -> None:
+    """Let noise that the calling thread asks for be drawn by so many threads; by default by as many as numba would use.
+
+    Numba's own setting is not for this: to look at it starts numba's threads, which changes what torch uses.
+    """
+    _limits.n_threads = n_threads
 
 
 @cache
@@ -154,7 +167,8 @@ def _share(
         for start in starts:
             fill_part(*arguments, start, min(start + part, out.size))
 
-    n_helpers = min(get_num_threads(), -(-out.size // part)) - 1
+    most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    n_helpers = min(most, -(-out.size // part)) - 1
     helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
     work()
     for helper in helpers:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._optional import optional
+from .persistence import RECORD, load_weights, trusted_types
 from .voters import is_module
 
 #: Files whose loading executes what is in them.
@@ -76,31 +78,27 @@ def call_factory(source: str) -> Any:
 
 
 def _load_skops(path: Path, trusted: tuple[str, ...]) -> Any:
-    try:
-        from skops.io import get_untrusted_types, load
-    except ImportError as error:
-        raise ImportError("Files of skops need skops: pip install 'smoothcert[files]'.") from error
-    found = get_untrusted_types(file=path)
-    own = [name for name in found if name.split(".")[0] == "smoothcert"]
-    unknown = sorted(set(found) - set(own) - set(trusted))
+    skops = optional("skops.io", "files")
+    found = skops.get_untrusted_types(file=path)
+    unknown = sorted({*found} - {*trusted_types(), *trusted})
     if unknown:
         flags = " ".join(f"--trust {name}" for name in unknown)
         raise ValueError(f"{path} holds types that are not known to be harmless. If you trust them, add {flags}")
-    return load(path, trusted=found)
+    return skops.load(path, trusted=found)
 
 
 def _load_weights(path: Path, factory: str | None) -> Any:
     if factory is None:
         raise ValueError(f"{path} holds weights alone: name the network's function, --factory MODULE:NAME.")
-    try:
-        from safetensors.torch import load_model as load_into
-    except ImportError as error:
-        raise ImportError("Files of safetensors need safetensors: pip install 'smoothcert[files]'.") from error
     module = call_factory(factory)
     if not is_module(module):
         raise ValueError(f"--factory must return a torch.nn.Module, got a {type(module).__name__}.")
+    with optional("safetensors", "files").safe_open(str(path), framework="pt") as file:
+        of_classifier = RECORD in (file.metadata() or {})
+    if of_classifier:
+        return load_weights(path, module)
     try:
-        load_into(module, str(path))
+        optional("safetensors.torch", "files").load_model(module, str(path))
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit what {factory} returns: {error}") from error
     return module
@@ -133,10 +131,7 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
         return _from_npz(path, key, target)
     if kind not in (".parquet", ".csv"):
         raise ValueError(f"{source} must end in .npy, .npz, .parquet or .csv.")
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("Tables need pandas: pip install 'smoothcert[tables]'.") from error
+    pd = optional("pandas", "tables")
     table = pd.read_csv(path) if kind == ".csv" else pd.read_parquet(path)
     if target is None:
         return table.to_numpy(), None
@@ -160,7 +155,7 @@ def load_labels(source: str) -> NDArray[Any]:
     """Load one label for each input from a ``.npy`` file, or a text file with one in each line."""
     if source.endswith(".npy"):
         return np.load(source, allow_pickle=False)
-    lines = Path(source).read_text().split()
+    lines = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
     try:
         return np.array([int(line) for line in lines])
     except ValueError:

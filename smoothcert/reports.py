@@ -120,9 +120,7 @@ def write_table(
         **({} if stored is None else {"seconds": stored.seconds}),
     }
     if kind == ".parquet":
-        import pandas as pd
-
-        pd.DataFrame(columns).to_parquet(output, index=False)
+        optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:
         writer = csv.writer(file)

@@ -23,6 +23,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .inference import TorchInference
+from .turns import turns_of
 from .workers import n_workers
 
 
@@ -265,22 +266,23 @@ class TorchVoter(Voter):
             self.device.type != "cpu"
             or self.inference.compile
             or torch.is_autocast_enabled("cpu")
-            # A hook may share what it knows with the hooks of other copies.
-            or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+            # A hook may share what it knows with the hooks of other copies, and so may a forward of the instance's own.
+            or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         )
-        if not self.members:
-            shared = {
-                id(tensor): tensor for part in parts for tensor in (*part.parameters(False), *part.buffers(False))
-            }
-            try:
-                copies = [copy.deepcopy(self.module, dict(shared)) for _ in range(0 if alone else n_workers() - 1)]
-            except Exception:
-                copies = []
-            self.members = [
-                self,
-                *(TorchVoter(module, self.n_classes, self.device, self.inference) for module in copies),
-            ]
-        return self.members
+        with turns_of(self.module).lock:
+            if not self.members:
+                shared = {
+                    id(tensor): tensor for part in parts for tensor in (*part.parameters(False), *part.buffers(False))
+                }
+                try:
+                    copies = [copy.deepcopy(self.module, dict(shared)) for _ in range(0 if alone else n_workers() - 1)]
+                except Exception:
+                    copies = []
+                self.members = [
+                    self,
+                    *(TorchVoter(module, self.n_classes, self.device, self.inference) for module in copies),
+                ]
+            return self.members
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -326,9 +328,13 @@ class TorchVoter(Voter):
 
     def _logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input."""
-        if self.forward is None:
-            self.forward = self.inference.prepare(self.module)
-        with explain_failure(self.module, tuple(rows.shape)), self.inference.context(self.device):
+        with (
+            turns_of(self.module).lock,
+            explain_failure(self.module, tuple(rows.shape)),
+            self.inference.context(self.device),
+        ):
+            if self.forward is None:
+                self.forward = self.inference.prepare(self.module)
             logits = self.forward(rows.to(self.precision))
         if isinstance(logits, tuple):
             logits = logits[0]
@@ -365,16 +371,13 @@ class TorchVoter(Voter):
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Put the module on its device and in evaluation mode, and leave its mode as found."""
-        modes = {module: module.training for module in self.module.modules()}
         self.module.to(self.device)
-        self.module.eval()
         self.members = []
         try:
-            yield
+            with turns_of(self.module).evaluating(self.module):
+                yield
         finally:
             self.members = []
-            for module, training in modes.items():
-                module.training = training
 
 
 def content_hash(thing: Any) -> str:

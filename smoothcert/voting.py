@@ -220,7 +220,10 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
             for start in starts:
                 cast(poll, start, min(start + step, total))
         finally:
-            deque(starts, maxlen=0)
+            stop()
 
-    side_by_side(work, polls)
+    def stop() -> None:
+        deque(starts, maxlen=0)
+
+    side_by_side(work, polls, stop)
     return rows

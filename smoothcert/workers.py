@@ -25,10 +25,11 @@ def n_workers() -> int:
     return min(torch.get_num_threads(), MOST)
 
 
-def side_by_side(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+def side_by_side(work: Callable[[Any], Any], parts: list[Any], stop: Callable[[], Any] = bool) -> list[Any]:
     """Return what ``work`` makes of each part, in threads of their own where there are several.
 
-    All of them have ended when this returns or raises.
+    All of them have ended when this returns or raises. Should waiting be interrupted, ``stop`` is called to end them
+    soon.
     """
     if len(parts) == 1:
         return [work(parts[0])]
@@ -37,7 +38,12 @@ def side_by_side(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     with _lock:
         pool = _pool(len(parts), max(1, torch.get_num_threads() // len(parts)))
     futures = [pool.submit(work, part) for part in parts]
-    wait(futures)
+    try:
+        wait(futures)
+    except BaseException:
+        stop()
+        wait(futures)
+        raise
     return [future.result() for future in futures]
 
 
@@ -47,8 +53,9 @@ def _pool(n_threads: int, cores_each: int) -> ThreadPoolExecutor:
 
     Torch keeps the number for each thread, and once more for threads to come: that one is put back.
     """
-    import numba
     import torch
+
+    from .kernel import limit_threads
 
     n_cores = torch.get_num_threads()
     pool, all_there = ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert-votes"), Barrier(n_threads)
@@ -57,7 +64,7 @@ def _pool(n_threads: int, cores_each: int) -> ThreadPoolExecutor:
         # Asked first, a thread takes over the number for threads to come, once and for all.
         torch.get_num_threads()
         torch.set_num_threads(cores_each)
-        numba.set_num_threads(cores_each)
+        limit_threads(cores_each)
         all_there.wait()
 
     try:

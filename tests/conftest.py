@@ -1,6 +1,18 @@
 """Settings for all tests."""
 
 import os
+import sys
+
+import pytest
 
 # Test workers share the cores: more threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch():
+    """Fail a test that leaves torch with another number of threads."""
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    yield
+    if before is not None:
+        assert sys.modules["torch"].get_num_threads() == before

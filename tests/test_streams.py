@@ -152,7 +152,8 @@ def test_memory_does_not_grow_with_the_inputs():
         clf.certify(Endless(n))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0]
+    # All of X would be more than twice as much.
+    assert peaks[1] < 1.3 * peaks[0]
     assert 180 * 20_000 * 8 > peaks[0]
 
 

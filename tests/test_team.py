@@ -1,11 +1,14 @@
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from threading import Lock, Thread
 
+import joblib
 import numpy as np
 import pytest
 import torch
 
-from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert import SmoothedClassifier, SplitNoise, workers
 from smoothcert.voters import TorchVoter
 from smoothcert.workers import side_by_side
 
@@ -103,3 +106,70 @@ def test_an_error_ends_the_work(threads):
     with pytest.raises(ValueError, match=r"failed on a batch of shape .*broken"):
         votes(Failing(), n_samples=7000)
     assert len(calls) < 10
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_tasks_in_threads_take_turns(threads, n_threads):
+    """joblib's threads share one module, which keeps notes."""
+    expected = votes(Notes()).estimation
+    threads(n_threads)
+    with joblib.parallel_backend("threading", n_jobs=2):
+        found = votes(Notes(), n_jobs=2, batch_size=64).estimation
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_runs_in_threads_take_turns(threads):
+    """A server may answer several requests with one classifier."""
+    threads(2)
+    module = Notes()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: votes(module).estimation, range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, votes(Notes()).estimation)
+
+
+def test_the_last_run_puts_the_mode_back():
+    module = torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Dropout()).train()
+    module[0].eval()
+    with ExitStack() as outer:
+        outer.enter_context(TorchVoter(module, 3).ready())
+        with TorchVoter(module, 3).ready():
+            outer.close()
+            assert not module[1].training
+    assert module.training
+    assert module[1].training
+    assert not module[0].training
+
+
+def test_a_forward_of_the_instance_votes_alone(threads):
+    """It may be a closure over the original, which copies would then share."""
+    threads(2)
+    module = Notes()
+    plain = module.forward
+    module.forward = lambda rows: plain(rows)
+    assert len(TorchVoter(module, 3).team()) == 1
+
+
+def test_an_interrupt_waits_for_the_threads(threads, monkeypatch):
+    threads(2)
+    calls, waits = [], []
+
+    class Counting(Notes):
+        def forward(self, rows):
+            calls.append(len(rows))
+            return super().forward(rows)
+
+    def interrupted(futures):
+        waits.append(len(futures))
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        return wait(futures)
+
+    monkeypatch.setattr(workers, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        votes(Counting(), n_selection=20_000)
+    seen = len(calls)
+    assert waits == [2, 2]
+    assert seen < 50
+    time.sleep(0.05)
+    assert len(calls) == seen
