@@ -19,9 +19,9 @@ from .loading import load_data, load_labels, load_model
 from .metrics import certified_accuracy_score
 from .recertification import recertified
 from .record import from_spec
-from .reports import check_output, labels_of, plot, status_of, write_table
+from .reports import check_output, labels_of, plot, status_of, unfinished_part, write_table
 from .resolve import STRATEGIES
-from .store import read_store
+from .store import StoredRun, read_store
 
 NOISES = sorted(str(name) for name in STRATEGIES["noise"][1])
 RADII = sorted(str(name) for name in STRATEGIES["radius"][1])
@@ -42,9 +42,9 @@ class Group(click.Group):
         try:
             with warnings.catch_warnings():
                 if not debug:
-                    warnings.showwarning = show_warning
+                    warnings.showwarning = show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             click.echo("Interrupted. With --store, run again to go on.", err=True)
@@ -110,6 +110,9 @@ RULE = options(
     click.option("--bound", type=click.Choice(BOUNDS), help="Confidence bound on a probability."),
     click.option("--alpha", type=float, help="Probability that a certificate is wrong."),
 )
+
+
+PARTIAL = click.option("--partial", is_flag=True, help="What there is of a run that has not ended.")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -221,6 +224,9 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
       smoothcert curve narrow.sqlite wide.sqlite --radii 0,0.5,1,2 --png curve.png
     """  # noqa: D301
     stored = {store: read_store(store) for store in stores}
+    for store, run in stored.items():
+        if unfinished := unfinished_part(store, run):
+            click.echo(f"Note: {unfinished}.", err=True)
     results = {store: recertified(run, partial=True) for store, run in stored.items()}
     check_one_kind(results)
     given = load_labels(labels) if labels else None
@@ -238,7 +244,7 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
 @cli.command()
 @click.argument("store", type=click.Path(exists=True))
 @click.argument("output", type=click.Path())
-@click.option("--partial", is_flag=True, help="What there is of a run that has not ended.")
+@PARTIAL
 def export(store: str, output: str, partial: bool) -> None:
     """Write the results of a run as a table.
 
@@ -249,6 +255,7 @@ def export(store: str, output: str, partial: bool) -> None:
       smoothcert export run.sqlite results.parquet
     """  # noqa: D301
     stored = read_store(store)
+    check_ended(store, stored, partial)
     write_table(output, recertified(stored, partial=partial), stored)
 
 
@@ -256,8 +263,9 @@ def export(store: str, output: str, partial: bool) -> None:
 @click.argument("store", type=click.Path(exists=True))
 @RULE
 @click.option("--data", type=click.Path(exists=True), help="The inputs of the run, where a strategy needs them.")
+@PARTIAL
 @click.option("--output", "-o", type=click.Path(), help="Table of the results: .tsv, .csv or .parquet.")
-def recertify(store: str, data: str | None, output: str | None, **rule: Any) -> None:
+def recertify(store: str, data: str | None, output: str | None, partial: bool, **rule: Any) -> None:
     """Certify again from the votes of a run.
 
     No model is needed, and nothing is drawn. What is left open is as in the run.
@@ -267,7 +275,8 @@ def recertify(store: str, data: str | None, output: str | None, **rule: Any) -> 
     """  # noqa: D301
     X = None if data is None else load_data(data)[0]
     stored = read_store(store)
-    certificates = recertified(stored, X=X, **rule)
+    check_ended(store, stored, partial)
+    certificates = recertified(stored, X=X, partial=partial, **rule)
     click.echo(summary(certificates, labels_of(stored, None, required=False)))
     if output:
         write_table(output, certificates, stored)
@@ -380,6 +389,13 @@ def _pair(text: str) -> tuple[float, float]:
     except ValueError:
         raise click.UsageError(f"--bounds must be LO,HI or a .npy file, got {text!r}.") from None
     return lo, hi
+
+
+def check_ended(store: str, stored: StoredRun, partial: bool) -> None:
+    """Raise an error if a run has not ended, unless what there is will do."""
+    unfinished = unfinished_part(store, stored)
+    if unfinished and not partial:
+        raise click.ClickException(f"{unfinished}. Resume it, or take what there is with --partial.")
 
 
 def report(certificates: Certificates, y: Any, classes: Any, store: str | None, output: str | None) -> None:

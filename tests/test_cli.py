@@ -150,6 +150,10 @@ def test_resume(skops_model, folder):
     state = json.loads(run("status", "run.sqlite", "--json"))
     assert state["finished"] == "20 of 30 inputs (66.7%)"
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
+    assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
+    assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
+    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0"])
+    assert noted.stderr == "Note: run.sqlite holds 20 of 30 inputs: the run has not ended.\n"
     run("export", "run.sqlite", "out.csv", "--partial")
     assert len(Path("out.csv").read_text().splitlines()) == 21
     run("resume", "run.sqlite", skops_model, "test.npz", "--quiet")
