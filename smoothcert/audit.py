@@ -125,6 +125,10 @@ def verify(
 
     Notes
     -----
+    See `Audit` for an example.
+
+    Notes
+    -----
     For each input, p_a claims that the label has at least this probability, and p_b that no other class has more (with
     ``rtol``, only their difference is claimed). Exact binomial tails, doubled, or Chernoff's bound, give the p-value. A
     true certificate is contradicted with probability at most ``level``, and a certificate is false with probability at

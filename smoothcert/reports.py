@@ -131,7 +131,7 @@ def write_table(
         optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True))
 
