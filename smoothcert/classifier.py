@@ -19,6 +19,7 @@ from ._checks import (
     check_labels,
     check_no_dates,
     check_not_negative,
+    check_positive,
     check_radii,
     check_shape,
     explain_invalid,
@@ -40,6 +41,7 @@ from .runs import Part, Run, certificates, from_votes, in_order
 from .store import Store
 from .stream import resolve_seed
 from .streams import Inputs
+from .timed import TimedVoter
 from .voters import Voter, check_base_model, is_torch, make_voter, takes_any_shape, unwrap
 from .voting import RuleMaker, Sampler, fingerprints
 
@@ -92,6 +94,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         anytime-valid one, by betting, on p_a - p_b, whatever ``bound`` says; p_b is 1 - p_a.
     batch_size : "auto" or int, default="auto"
         Rows of one call of the base model. It bounds the memory and does not change the noise.
+    timeout : float or None, default=None
+        Seconds to wait for the base model's answer to one batch before a TimeoutError; None waits for ever. Not for
+        torch models.
     n_jobs : int or None, default=None
         Workers of `certify` and `predict`, through joblib.
     device : str, torch.device or None, default=None
@@ -146,6 +151,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         n_samples: int = 10_000,
         rtol: float | None = None,
         batch_size: int | str = "auto",
+        timeout: float | None = None,
         n_jobs: int | None = None,
         device: Any = None,
         inference: TorchInference | None = None,
@@ -164,6 +170,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         self.n_samples = n_samples
         self.rtol = rtol
         self.batch_size = batch_size
+        self.timeout = timeout
         self.n_jobs = n_jobs
         self.device = device
         self.inference = inference
@@ -497,6 +504,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_count("n_selection", self.n_selection)
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
+        if self.timeout is not None:
+            check_positive("timeout", self.timeout)
         if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
             raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         if self.inference is not None:
@@ -571,7 +580,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         return NoisyChannel(self.box_, self.noise_, shape)
 
     def _voter(self) -> Voter:
-        return make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
+        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
+        return voter if self.timeout is None else TimedVoter(voter, self.timeout)
 
     def _run(
         self, task: str, inputs: Inputs, procedure: Procedure | None, rule: RuleMaker | None = None, y: Any = None

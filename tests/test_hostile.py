@@ -1,6 +1,7 @@
 """Hostile surroundings: base models that misbehave, arrays of every kind, numbers of votes beyond all memory."""
 
 import tracemalloc
+from threading import Event
 
 import numpy as np
 import pytest
@@ -32,6 +33,34 @@ def raises(rows):
 def test_a_model_that_raises_is_heard(call, n_jobs):
     with pytest.raises(KeyError, match="a bug in the model"):
         getattr(smooth(raises, n_jobs=n_jobs), call)(X)
+
+
+def test_a_model_that_hangs_is_not_waited_for():
+    released = Event()
+    clf = smooth(lambda rows: released.wait(60), timeout=0.2)
+    for call in (clf.certify, clf.predict, clf.count_votes):
+        with pytest.raises(
+            TimeoutError, match=r"Rule did not answer \d+ rows within timeout=0.2 seconds"
+        ):
+            call(X)
+    released.set()
+
+
+def test_a_timeout_changes_nothing_where_answers_come(tmp_path):
+    plain, timed = smooth(steps([0.5])), smooth(steps([0.5]), timeout=60)
+    np.testing.assert_array_equal(plain.certify(X).radii, timed.certify(X).radii)
+    votes = plain.count_votes(X)
+    np.testing.assert_array_equal(timed.certify(X, votes=votes).radii, plain.certify(X).radii)
+    with pytest.raises(KeyError, match="a bug in the model"):
+        smooth(raises, timeout=60).certify(X)
+
+
+def test_a_timeout_needs_a_model_that_can_be_left():
+    clf = SmoothedClassifier.from_pretrained(torch.nn.Linear(4, 2), [0, 1], timeout=1.0)
+    with pytest.raises(ValueError, match="timeout is for base models outside of torch"):
+        clf.certify(X)
+    with pytest.raises(ValueError, match="timeout must be a finite number above 0, got 0"):
+        smooth(steps([0.5]), timeout=0)
 
 
 def garbage(value):
