@@ -126,17 +126,8 @@ def add_anchors(app: Any, doctree: nodes.document) -> None:
         signature["ids"] += sorted({f"{home}.{name}" for home in homes} - set(signature["ids"]))
 
 
-def drop_missing_pages(app: Any, docname: str, source: list[str]) -> None:
-    """Leave out of the guide's contents what is marked optional, ``page?``, and not there."""
-    if docname == "user_guide":
-        lines = [(line, line.removesuffix("?")) for line in source[0].splitlines()]
-        kept = [name for line, name in lines if line == name or (Path(app.srcdir) / f"{name}.md").exists()]
-        source[0] = "\n".join(kept) + "\n"
-
-
 def setup(app: Any) -> None:
     """Register hooks."""
     app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-docstring", escape_shapes, priority=900)
     app.connect("doctree-read", add_anchors)
-    app.connect("source-read", drop_missing_pages)

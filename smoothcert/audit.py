@@ -29,7 +29,7 @@ REPEATED = 8
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
-    """What a re-check has found; `smoothcert.Certificates.verify` makes it.
+    """What a re-check has found; `smoothcert.Certificates.verify` makes it. See `verify` for an example.
 
     Parameters
     ----------
@@ -130,6 +130,16 @@ def verify(
     true certificate is contradicted with probability at most ``level``, and a certificate is false with probability at
     most alpha. So the number of contradicted ones is compared with a binomial of probability alpha + ``level``. Where
     nothing was sampled, everything must agree.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from smoothcert import SmoothedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=1000, random_state=0).fit(X, y)
+    >>> verify(clf.certify(X), clf, X, fraction=0.2, random_state=1).consistent
+    True
     """
     check_is_fitted(clf, "estimator_")
     level = check_open_unit("level", level)

@@ -106,16 +106,17 @@ class Box:
                 f'{np.max(X):g}. Scale X into the box, or set bounds to the range of the data or to "minmax".'
             )
 
-    def warn_clipped(self, X: Any) -> None:
-        """Warn if inputs lie farther outside the box than it is wide: their units may be wrong."""
-        far = ((X < self.lo - self.width) | (X > self.hi + self.width)) & (self.width > 0)
-        if far.any():
+    def warn_clipped(self, X: Any) -> bool:
+        """Warn if inputs lie farther outside the box than it is wide (wrong units, perhaps); tell whether they do."""
+        far = bool((((X < self.lo - self.width) | (X > self.hi + self.width)) & (self.width > 0)).any())
+        if far:
             warnings.warn(
                 f"X ranges from {np.min(X):g} to {np.max(X):g}, far outside bounds=({_span(self.lo)}, "
                 f"{_span(self.hi)}), and was clipped: labels and radii are those of the clipped inputs. Check that X "
                 f"has the units of the training data.",
-                stacklevel=4,
+                stacklevel=6,
             )
+        return far
 
     def to_unit(self, X: Any) -> FloatArray:
         """Clip ``X`` into the box and map it to [0, 1]; a constant feature maps to 0.

@@ -450,7 +450,15 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _open(self, X: Any) -> Inputs:
         """Return inputs that are validated: at once, or where they are not in memory as they are read."""
-        return Inputs(X, self._validate)
+        warned = False
+
+        def validate(part: Any) -> Any:
+            nonlocal warned
+            checked = self._validate(part)
+            warned = warned or self.box_.warn_clipped(checked)
+            return checked
+
+        return Inputs(X, validate)
 
     def __getstate__(self) -> dict[str, Any]:
         return portable(super().__getstate__())
@@ -488,8 +496,6 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
         except (TypeError, ValueError) as error:
             raise explain_invalid(X, error) from error
-        if not targets:
-            self.box_.warn_clipped(checked)
         return checked
 
     def _check_parameters(self, n_samples: Any, noise: Noise, classes: NDArray[Any]) -> RadiusStrategy:

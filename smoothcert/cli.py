@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from .bounds import BOUNDS, SCHEMES
 from .certificates import Certificates, check_one_kind
 from .classifier import SmoothedClassifier
 from .loading import load_data, load_labels, load_model
 from .metrics import certified_accuracy_score
 from .recertification import recertified
 from .record import from_spec
-from .reports import check_output, labels_of, plot, status_of, write_table
+from .reports import check_output, labels_of, plot, status_of, unfinished_part, write_table
 from .resolve import STRATEGIES
-from .store import read_store
+from .store import StoredRun, read_store
 
 NOISES = sorted(str(name) for name in STRATEGIES["noise"][1])
 RADII = sorted(str(name) for name in STRATEGIES["radius"][1])
@@ -27,7 +29,7 @@ RADII = sorted(str(name) for name in STRATEGIES["radius"][1])
 #: Options that are parameters of certification.
 CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")
 
-#: What ends a command with one line instead of a traceback.
+#: Errors whose text says what is wrong; before that of others stands what they are.
 EXPECTED = (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError)
 
 
@@ -36,19 +38,33 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        debug = ctx.params.get("debug")
         try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            with warnings.catch_warnings():
+                if not debug:
+                    warnings.showwarning = show_warning  # type: ignore[assignment]
+                return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             click.echo("Interrupted. With --store, run again to go on.", err=True)
             ctx.exit(130)
-        except EXPECTED as error:
-            if ctx.params.get("debug"):
+        except Exception as error:
+            if debug:
                 raise
-            message = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"Error: {message}", err=True)
+            name = "" if isinstance(error, EXPECTED) and str(error) else f"{type(error).__name__}: "
+            click.echo(f"Error: {name}{one_line(error)}", err=True)
             ctx.exit(1)
+
+
+def one_line(message: Any) -> str:
+    """Return a message without line breaks."""
+    return " ".join(str(message).split())
+
+
+def show_warning(message: Any, *where: Any) -> None:
+    """Show a warning as errors are shown, without the code that gave it."""
+    click.echo(f"Warning: {one_line(message)}", err=True)
 
 
 def options(*decorators: Any) -> Callable[[Any], Any]:
@@ -81,7 +97,7 @@ SMOOTHING = options(
     click.option(
         "--noise", type=click.Choice(NOISES), help="Noise family.  [default: that of a SmoothedClassifier, or split]"
     ),
-    click.option("--lam", type=float, help="Half-width of the noise, in units of the box."),
+    click.option("--lam", type=float, help="Half-width of the noise, in units of the box.  [default: 1]"),
     click.option("--sigma", type=float, help="Its standard deviation, instead of --lam."),
     click.option("--levels", type=int, help="Steps of digital data, 255 for 8-bit images.  [default: real numbers]"),
     click.option("--bounds", help="LO,HI of the box, or a .npy of shape (2, ...).  [default: 0,1]"),
@@ -91,11 +107,14 @@ SMOOTHING = options(
 )
 
 RULE = options(
-    click.option("--radius", type=click.Choice(["auto", *RADII]), default=None, help="Radius strategy."),
-    click.option("--scheme", type=click.Choice(["multiclass", "binary"]), default=None),
-    click.option("--bound", default=None, help="Confidence bound: clopper-pearson, hoeffding."),
-    click.option("--alpha", type=float, default=None, help="Probability that a certificate is wrong."),
+    click.option("--radius", type=click.Choice(["auto", *RADII]), help="Radius strategy."),
+    click.option("--scheme", type=click.Choice(SCHEMES), help="How votes are turned into two probabilities."),
+    click.option("--bound", type=click.Choice(BOUNDS), help="Confidence bound on a probability."),
+    click.option("--alpha", type=float, help="Probability that a certificate is wrong."),
 )
+
+
+PARTIAL = click.option("--partial", is_flag=True, help="What there is of a run that has not ended.")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,7 +126,7 @@ def cli(debug: bool) -> None:
     Certify the inputs of a file, interrupt it as you like, and look at what was found:
 
     \b
-      smoothcert certify model.skops test.npz --lam 1 --store run.sqlite --workers 2
+      smoothcert certify model.skops test.npz --store run.sqlite --workers 2
       smoothcert status run.sqlite
       smoothcert curve run.sqlite --png curve.png
       smoothcert recertify run.sqlite --alpha 0.01 --radius lipschitz
@@ -125,7 +144,7 @@ def cli(debug: bool) -> None:
 @MODEL
 @SMOOTHING
 @RULE
-@click.option("--n", "n_samples", type=int, help="Votes that bound its probability.  [default: 10000]")
+@click.option("--n", "n_samples", type=int, help="Votes that bound the class's probability.  [default: 10000]")
 @click.option("--rtol", type=float, help="Stop drawing once a radius is this close to the largest possible one.")
 @click.option("--store", type=click.Path(), help="File that records the run; the same command goes on where it ended.")
 @click.option("--output", "-o", type=click.Path(), help="Table of the results: .tsv, .csv or .parquet.")
@@ -136,7 +155,9 @@ def certify(store: str | None, output: str | None, **given: Any) -> None:
       smoothcert certify model.skops test.npz --noise split --lam 1.0 --store run.sqlite
       smoothcert certify nets:cifar test.npy --classes 10 --levels 255 --n 100000 --device cuda -o radii.csv
 
-    The box, --bounds, is what radii are measured in: 1.0 is one feature moved across its whole range.
+    The box, --bounds, is what radii are measured in: 1.0 is one feature moved across its whole range. What is left open
+    is as in SmoothedClassifier (alpha 0.001, the strategy with the largest radii), or the model's own where it is a
+    SmoothedClassifier.
     """  # noqa: D301
     X, y = read_data(given)
     check_output(output, y)
@@ -197,12 +218,17 @@ def status(stores: tuple[str, ...], as_json: bool) -> None:
 @click.option("--labels", type=click.Path(exists=True), help="True labels, where the stores hold none.")
 @click.option("--png", type=click.Path(), help="Draw the curves into this file.")
 def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: str | None) -> None:
-    """Certified accuracy at each radius, as a table and a plot, of one or more runs.
+    """Show certified accuracy at each radius.
+
+    A table, and with --png a plot, of one or more runs.
 
     \b
       smoothcert curve narrow.sqlite wide.sqlite --radii 0,0.5,1,2 --png curve.png
     """  # noqa: D301
     stored = {store: read_store(store) for store in stores}
+    for store, run in stored.items():
+        if unfinished := unfinished_part(store, run):
+            click.echo(f"Note: {unfinished}.", err=True)
     results = {store: recertified(run, partial=True) for store, run in stored.items()}
     check_one_kind(results)
     given = load_labels(labels) if labels else None
@@ -220,14 +246,18 @@ def curve(stores: tuple[str, ...], radii: str | None, labels: str | None, png: s
 @cli.command()
 @click.argument("store", type=click.Path(exists=True))
 @click.argument("output", type=click.Path())
-@click.option("--partial", is_flag=True, help="What there is of a run that has not ended.")
+@PARTIAL
 def export(store: str, output: str, partial: bool) -> None:
-    """Write the results of a run as a table: .tsv (the field's), .csv or .parquet.
+    """Write the results of a run as a table.
+
+    A .csv or .parquet has a row for each input; a .tsv has the field's columns, labels being positions among the
+    classes.
 
     \b
       smoothcert export run.sqlite results.parquet
     """  # noqa: D301
     stored = read_store(store)
+    check_ended(store, stored, partial)
     write_table(output, recertified(stored, partial=partial), stored)
 
 
@@ -235,16 +265,20 @@ def export(store: str, output: str, partial: bool) -> None:
 @click.argument("store", type=click.Path(exists=True))
 @RULE
 @click.option("--data", type=click.Path(exists=True), help="The inputs of the run, where a strategy needs them.")
+@PARTIAL
 @click.option("--output", "-o", type=click.Path(), help="Table of the results: .tsv, .csv or .parquet.")
-def recertify(store: str, data: str | None, output: str | None, **rule: Any) -> None:
-    """Certify again from the votes of a run: no model, nothing is drawn.
+def recertify(store: str, data: str | None, output: str | None, partial: bool, **rule: Any) -> None:
+    """Certify again from the votes of a run.
+
+    No model is needed, and nothing is drawn. What is left open is as in the run.
 
     \b
       smoothcert recertify run.sqlite --alpha 0.01 --radius lipschitz -o lipschitz.csv
     """  # noqa: D301
     X = None if data is None else np.asarray(load_data(data)[0])
     stored = read_store(store)
-    certificates = recertified(stored, X=X, **rule)
+    check_ended(store, stored, partial)
+    certificates = recertified(stored, X=X, partial=partial, **rule)
     click.echo(summary(certificates, labels_of(stored, None, required=False)))
     if output:
         write_table(output, certificates, stored)
@@ -255,7 +289,9 @@ def recertify(store: str, data: str | None, output: str | None, **rule: Any) -> 
 @SMOOTHING
 @click.option("--output", "-o", type=click.File("w"), default="-", help="One label per line.  [default: stdout]")
 def predict(output: Any, **given: Any) -> None:
-    """Predict labels: the class that most votes under noise choose, without a certificate.
+    """Predict labels, without certificates.
+
+    The class that most votes under noise choose.
 
     \b
       smoothcert predict model.skops test.npz --lam 1.0 > labels.txt
@@ -364,6 +400,13 @@ def _pair(text: str) -> tuple[float, float]:
     except ValueError:
         raise click.UsageError(f"--bounds must be LO,HI or a .npy file, got {text!r}.") from None
     return lo, hi
+
+
+def check_ended(store: str, stored: StoredRun, partial: bool) -> None:
+    """Raise an error if a run has not ended, unless what there is will do."""
+    unfinished = unfinished_part(store, stored)
+    if unfinished and not partial:
+        raise click.ClickException(f"{unfinished}. Resume it, or take what there is with --partial.")
 
 
 def report(certificates: Certificates, y: Any, classes: Any, store: str | None, output: str | None) -> None:

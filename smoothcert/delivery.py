@@ -105,12 +105,14 @@ class Parcel:
     def _send(self) -> None:
         """Put the sampler where workers find it."""
         self.folder = tempfile.mkdtemp(prefix="smoothcert-")
-        target = Path(self.folder) / "sampler"
-        try:
-            joblib.dump(self.sampler, target)
-        except (AttributeError, TypeError, pickle.PicklingError):
-            # Lambdas and what else only cloudpickle takes.
-            target.write_bytes(self.pickled())
+        target, content = Path(self.folder) / "sampler", self.pickled()
+        # A worker's __main__ is another one: functions and classes of scripts and notebooks must come along.
+        if b"__main__" not in content:
+            # Lambdas and some others only cloudpickle takes.
+            with contextlib.suppress(AttributeError, TypeError, pickle.PicklingError):
+                joblib.dump(self.sampler, target)
+                return
+        target.write_bytes(content)
 
     def pickled(self) -> bytes:
         """Return the sampler as bytes."""

@@ -32,6 +32,14 @@ def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
     return np.array(stored.labels)
 
 
+def unfinished_part(path: str, stored: StoredRun) -> str | None:
+    """Say how much of a run there is, or return None if it has ended."""
+    n_inputs = stored.run.n_inputs
+    return (
+        None if len(stored) == n_inputs else f"{path} holds {len(stored)} of {n_inputs} inputs: the run has not ended"
+    )
+
+
 def status_of(path: str) -> dict[str, Any]:
     """Describe a run: how much of it is done, how fast, and what it is."""
     stored = read_store(path)
@@ -123,7 +131,7 @@ def write_table(
         optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True))
 

@@ -55,6 +55,9 @@ CREATE TABLE results (
 );
 """
 
+#: What users meet: the rest is for `certify` and `Certificates.from_store`.
+__all__ = ["StoreError"]
+
 #: Errors of SQLite that are not the file's fault.
 OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
 

@@ -30,6 +30,9 @@ def small():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
 
+def broken():
+    raise KeyError("weights")
+
 def forgetful():
     torch.manual_seed(1)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
@@ -150,6 +153,10 @@ def test_resume(skops_model, folder):
     state = json.loads(run("status", "run.sqlite", "--json"))
     assert state["finished"] == "20 of 30 inputs (66.7%)"
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
+    assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
+    assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
+    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0"])
+    assert noted.stderr == "Note: run.sqlite holds 20 of 30 inputs: the run has not ended.\n"
     run("export", "run.sqlite", "out.csv", "--partial")
     assert len(Path("out.csv").read_text().splitlines()) == 21
     run("resume", "run.sqlite", skops_model, "test.npz", "--quiet")
@@ -261,6 +268,7 @@ def test_networks_from_factories_and_weights(folder, monkeypatch):
     assert "name the network's function" in run("predict", "net.safetensors", "images.npy", code=1)
     assert "give --classes" in run("certify", "nets:small", "images.npy", code=2)
     assert "must name a function" in run("certify", "nets:none", "images.npy", code=1)
+    assert run("certify", "nets:broken", "images.npy", code=1) == "Error: KeyError: 'weights'\n"
 
 
 def test_tables(folder):
@@ -291,6 +299,15 @@ def test_mistakes_are_explained(folder, skops_model):
     assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
     np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))
     assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
+
+
+def test_warnings_are_one_line(folder):
+    with np.load("test.npz") as arrays:
+        np.save("far.npy", 1000 * arrays["X"])
+    result = CliRunner().invoke(cli, ["certify", "model.joblib", "far.npy", "--allow-pickle", *FAST])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: X ranges from")
+    assert result.stderr.count("\n") == 1
 
 
 def test_true_labels_that_are_no_class(folder):

@@ -143,7 +143,7 @@ def test_the_theory_page_names_every_statement_of_the_paper_that_the_code_names(
 
 
 #: Modules for users, beside the package itself.
-PUBLIC_MODULES = ("attacks", "display", "nets", "persistence", "pipeline")
+PUBLIC_MODULES = ("attacks", "audit", "display", "nets", "persistence", "pipeline", "store")
 
 
 def public_names(module):
@@ -209,7 +209,7 @@ def test_public_names_are_documented(name):
 
 #: Abstract bases, whose subclasses show how they are used, and records that only the library makes.
 NO_EXAMPLE = {"Attack", "LatticeNoise", "Noise", "RadiusStrategy", "Training", "CleanTraining", "VoteCounts"}
-NO_EXAMPLE |= {"CosineSchedule"}
+NO_EXAMPLE |= {"CosineSchedule", "StoreError"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -75,6 +75,39 @@ def test_networks_travel_too():
     np.testing.assert_array_equal(smoothed(MeanOfFirst(), n_jobs=2).certify(images).radii, expected.radii)
 
 
+SCRIPT = """
+import numpy as np
+import torch
+from smoothcert import SmoothedClassifier
+
+def rule(batch):
+    return np.where(batch[:, 0] > 0.5, 1, 0)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, rows):
+        return self.linear(rows)
+
+if __name__ == "__main__":
+    X = np.random.default_rng(0).random((4, 3))
+    for base in (rule, Net()):
+        clf = SmoothedClassifier.from_pretrained(base, [0, 1], n_samples=50, alpha=0.01, random_state=0)
+        alone = clf.certify(X).p_a
+        np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(X).p_a, alone)
+"""
+
+
+def test_functions_and_classes_of_a_script_travel_too(tmp_path):
+    """A worker's __main__ is not that of the script or notebook."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("n_jobs", "times"), [(None, 1), (2, 0)])
 def test_a_driver_that_does_not_vote_needs_no_device(monkeypatch, n_jobs, times):
     images = np.random.default_rng(0).random((30, 1, 4, 4)).astype(np.float32)
