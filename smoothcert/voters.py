@@ -214,6 +214,7 @@ class SklearnVoter(Voter):
 
 #: Attributes of a torch module that do not decide its answers, or are hashed one by one.
 MODULE_STATE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "rng"}
+MODULE_STATE |= {"_flat_weights", "_flat_weight_refs"}
 
 #: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.
 NEAR_TIE = 2.0**-13
@@ -231,11 +232,18 @@ class TorchVoter(Voter):
         import torch
 
         for part in module.modules():
-            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+            kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
+            normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
+            if normalizes and getattr(part, "running_mean", None) is None:
                 raise ValueError(
-                    f"The base model {_name(module)} has a {_name(part)} without running statistics: its answer to an "
-                    f"input depends on the rest of the batch, so nothing can be certified. Use "
+                    f"The base model {_name(module)} has a {kind.__name__} without running statistics: its answer to "
+                    f"an input depends on the rest of the batch, so nothing can be certified. Use "
                     f"track_running_stats=True."
+                )
+            if ".quantized.dynamic." in type(part).__module__:
+                raise ValueError(
+                    f"The base model {_name(module)} has a dynamically quantized {_name(part)}: it rounds an input as "
+                    f"the rest of the batch has it, so nothing can be certified. Quantize statically."
                 )
         tensors = [*module.parameters(), *module.buffers()]
         self.module = module
@@ -352,7 +360,7 @@ class TorchVoter(Voter):
         for name, part in self.module.named_modules():
             tensors = {**part._parameters, **part._buffers}
             plain = {key: value for key, value in vars(part).items() if key not in MODULE_STATE}
-            code = getattr(type(part).forward, "__code__", None)
+            code = getattr(getattr(type(part), "forward", None), "__code__", None)
             content.update(f"{name} {type(part).__qualname__} {content_hash(plain)}".encode())
             content.update(f"{class_code(type(part))} {code_text(code) if code else ''}".encode())
             for key, value in tensors.items():

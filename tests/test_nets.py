@@ -416,3 +416,43 @@ def test_noise_of_training_mode_is_the_channels():
         np.quantile(seen, [0.1, 0.3, 0.6, 0.9]), np.quantile(expected, [0.1, 0.3, 0.6, 0.9]), atol=0.05
     )
     assert (seen == 1.0).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def batch_normalized():
+    return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(batch_normalized()),
+        lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(6, 3)), {nn.Linear}),
+    ],
+    ids=["scripted", "quantized"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_models_that_look_at_the_rest_of_the_batch_are_refused(make):
+    with pytest.raises(ValueError, match=r"batch.* so nothing can be certified"):
+        SmoothedClassifier.from_pretrained(make(), range(3))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_and_recurrent_models_vote():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(6, 3, batch_first=True)
+
+        def forward(self, rows):
+            return self.lstm(rows[:, None])[0][:, 0]
+
+    X = np.random.default_rng(0).random((3, 6))
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).eval()
+    smoothed = [
+        SmoothedClassifier.from_pretrained(module, range(3), n_samples=200, random_state=0)
+        for module in (plain, torch.jit.script(plain), Last())
+    ]
+    expected, scripted, recurrent = (clf.count_votes(X) for clf in smoothed)
+    np.testing.assert_array_equal(scripted.estimation, expected.estimation)
+    assert smoothed[2].certify(X, votes=recurrent).labels.shape == (3,)
