@@ -18,7 +18,8 @@ class FunctionVoter(Voter):
 
     An answer of shape (n,) holds labels; one of shape (n, n_classes) holds scores, logits or probabilities, and the
     vote is the class of the largest. The function must be one: the same row gets the same answer, whenever it is asked
-    and whatever else is in the batch.
+    and whatever else is in the batch. Under joblib's threads it is called from several at a time, and must be safe for
+    that.
     """
 
     dtype = np.float64
