@@ -160,7 +160,7 @@ def certify(store: str | None, output: str | None, **given: Any) -> None:
     X, y = read_data(given)
     check_output(output, y)
     clf = smoothed(given)
-    report(clf.certify(X, store=store, y=y), y, clf.classes_, store, output)
+    report(clf.certify(inputs_for(clf, X), store=store, y=y), y, clf.classes_, store, output)
 
 
 @cli.command()
@@ -189,7 +189,7 @@ def resume(store: str, output: str | None, **given: Any) -> None:
         **machine(given),
         **parameters,
     )
-    report(clf.certify(X, store=store, y=y), y, clf.classes_, store, output)
+    report(clf.certify(inputs_for(clf, X), store=store, y=y), y, clf.classes_, store, output)
 
 
 @cli.command()
@@ -295,7 +295,8 @@ def predict(output: Any, **given: Any) -> None:
       smoothcert predict model.skops test.npz --lam 1.0 > labels.txt
     """  # noqa: D301
     X, _ = read_data(given)
-    for label in smoothed(given).predict(X):
+    clf = smoothed(given)
+    for label in clf.predict(inputs_for(clf, X)):
         click.echo(label, file=output)
 
 
@@ -303,6 +304,11 @@ def read_data(given: dict[str, Any]) -> tuple[Any, Any]:
     """Load inputs and labels."""
     X, y = load_data(given["data"], key=given["key"], target=given["target"])
     return X, load_labels(given["labels"]) if given["labels"] else y
+
+
+def inputs_for(clf: SmoothedClassifier, X: Any) -> Any:
+    """Return tables with their columns, which are checked, for a model that knows its own; otherwise as arrays."""
+    return np.asarray(X) if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
 
 
 def load(given: dict[str, Any]) -> Any:

@@ -118,7 +118,8 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
 
     Returns
     -------
-    X : array
+    X : array, or DataFrame
+        Tables keep the names of their columns.
     y : ndarray or None
     """
     path = Path(source)
@@ -134,10 +135,10 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
     pd = optional("pandas", "tables")
     table = pd.read_csv(path) if kind == ".csv" else pd.read_parquet(path)
     if target is None:
-        return table.to_numpy(), None
+        return table, None
     if target not in table:
         raise ValueError(f"{source} has no column {target!r}, but {', '.join(map(repr, table.columns))}.")
-    return table.drop(columns=target).to_numpy(), table[target].to_numpy()
+    return table.drop(columns=target), table[target].to_numpy()
 
 
 def _from_npz(path: Path, key: str | None, target: str | None) -> tuple[Any, Any]:

@@ -39,9 +39,7 @@ def test_a_model_that_hangs_is_not_waited_for():
     released = Event()
     clf = smooth(lambda rows: released.wait(60), timeout=0.2)
     for call in (clf.certify, clf.predict, clf.count_votes):
-        with pytest.raises(
-            TimeoutError, match=r"Rule did not answer \d+ rows within timeout=0.2 seconds"
-        ):
+        with pytest.raises(TimeoutError, match=r"Rule did not answer \d+ rows within timeout=0.2 seconds"):
             call(X)
     released.set()
 
