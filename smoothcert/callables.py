@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import marshal
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .voters import LabelTable, Voter, content_hash, describe_model
+from .hashing import code_text, content_hash
+from .voters import LabelTable, Voter, describe_model
 
 
 class FunctionVoter(Voter):
@@ -57,7 +57,7 @@ class FunctionVoter(Voter):
         return f"{describe_model(self.function)} {content_hash((self.function, _code(self.function)))}"
 
 
-def _code(function: Any) -> bytes:
+def _code(function: Any) -> str:
     """Return the compiled code of a function, for functions that pickles only name; empty where there is none."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -65,4 +65,4 @@ def _code(function: Any) -> bytes:
     if not hasattr(function, "__code__"):
         function = type(function).__call__
     code = getattr(function, "__code__", None)
-    return marshal.dumps(code) if code is not None else b""
+    return code_text(code) if code is not None else ""

@@ -94,7 +94,9 @@ MODEL = options(
 )
 
 SMOOTHING = options(
-    click.option("--noise", type=click.Choice(NOISES), help="Noise family.  [default: split]"),
+    click.option(
+        "--noise", type=click.Choice(NOISES), help="Noise family.  [default: that of a SmoothedClassifier, or split]"
+    ),
     click.option("--lam", type=float, help="Half-width of the noise, in units of the box.  [default: 1]"),
     click.option("--sigma", type=float, help="Its standard deviation, instead of --lam."),
     click.option("--levels", type=int, help="Steps of digital data, 255 for 8-bit images.  [default: real numbers]"),
@@ -160,7 +162,7 @@ def certify(store: str | None, output: str | None, **given: Any) -> None:
     X, y = read_data(given)
     check_output(output, y)
     clf = smoothed(given)
-    report(clf.certify(inputs_for(clf, X), store=store, y=y), y, clf.classes_, store, output)
+    report(clf.certify(as_fitted(clf, X), store=store, y=y), y, clf.classes_, store, output)
 
 
 @cli.command()
@@ -189,7 +191,7 @@ def resume(store: str, output: str | None, **given: Any) -> None:
         **machine(given),
         **parameters,
     )
-    report(clf.certify(inputs_for(clf, X), store=store, y=y), y, clf.classes_, store, output)
+    report(clf.certify(as_fitted(clf, X), store=store, y=y), y, clf.classes_, store, output)
 
 
 @cli.command()
@@ -273,7 +275,7 @@ def recertify(store: str, data: str | None, output: str | None, partial: bool, *
     \b
       smoothcert recertify run.sqlite --alpha 0.01 --radius lipschitz -o lipschitz.csv
     """  # noqa: D301
-    X = None if data is None else load_data(data)[0]
+    X = None if data is None else np.asarray(load_data(data)[0])
     stored = read_store(store)
     check_ended(store, stored, partial)
     certificates = recertified(stored, X=X, partial=partial, **rule)
@@ -296,7 +298,7 @@ def predict(output: Any, **given: Any) -> None:
     """  # noqa: D301
     X, _ = read_data(given)
     clf = smoothed(given)
-    for label in clf.predict(inputs_for(clf, X)):
+    for label in clf.predict(as_fitted(clf, X)):
         click.echo(label, file=output)
 
 
@@ -306,9 +308,9 @@ def read_data(given: dict[str, Any]) -> tuple[Any, Any]:
     return X, load_labels(given["labels"]) if given["labels"] else y
 
 
-def inputs_for(clf: SmoothedClassifier, X: Any) -> Any:
-    """Return tables with their columns, which are checked, for a model that knows its own; otherwise as arrays."""
-    return np.asarray(X) if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
+def as_fitted(clf: SmoothedClassifier, X: Any) -> Any:
+    """Return a table without the names of its columns, where the classifier knows none."""
+    return X.to_numpy() if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
 
 
 def load(given: dict[str, Any]) -> Any:
@@ -344,7 +346,7 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
     if classes is None:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
     if noise is None or any(given[name] is not None for name in ("noise", "lam", "sigma", "levels")):
-        noise = parse_noise(given)
+        noise = parse_noise(given, noise)
     if given["bounds"] is not None:
         bounds = parse_bounds(given["bounds"])
     return SmoothedClassifier.from_pretrained(model, classes, noise, bounds=bounds, **machine(given), **chosen)
@@ -359,15 +361,18 @@ def parse_classes(text: str) -> list[Any]:
     return numbers if len(numbers) > 1 else list(range(numbers[0]))
 
 
-def parse_noise(given: dict[str, Any]) -> Any:
-    """Return the noise that the options describe."""
+def parse_noise(given: dict[str, Any], own: Any = None) -> Any:
+    """Return the noise that the options describe; what they leave open is that of a loaded classifier."""
     if given["lam"] is not None and given["sigma"] is not None:
         raise click.UsageError("Give --lam or --sigma, not both.")
-    kind = STRATEGIES["noise"][1][given["noise"] or "split"]
-    parameters = {} if given["levels"] is None else {"levels": given["levels"]}
+    keep = own is not None and given["noise"] is None
+    kind = type(own) if keep else STRATEGIES["noise"][1][given["noise"] or "split"]
+    parameters = own.get_params() if keep else {}
     if given["sigma"] is not None:
-        return kind.from_sigma(given["sigma"], **parameters)
-    return kind(**parameters if given["lam"] is None else {"lam": given["lam"], **parameters})
+        scale = kind.from_sigma(given["sigma"]).get_params()
+        parameters |= {name: scale[name] for name in ("lam", "sigma", "b") if name in scale}
+    parameters |= {name: given[name] for name in ("lam", "levels") if given[name] is not None}
+    return kind(**parameters)
 
 
 def parse_radii(text: str) -> NDArray[np.float64]:

@@ -118,8 +118,8 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
 
     Returns
     -------
-    X : array, or DataFrame
-        Tables keep the names of their columns.
+    X : array or DataFrame
+        Tables keep the names of their columns: models that know theirs refuse others, and another order.
     y : ndarray or None
     """
     path = Path(source)

@@ -234,7 +234,8 @@ def _affine(name: str, step: Any) -> tuple[FloatArray, FloatArray]:
         scale = one if step.scale_ is None else 1 / step.scale_
         return scale, -step.mean_ * scale if step.with_mean else zero
     if type(step) is MaxAbsScaler and not getattr(step, "clip", False):
-        return 1 / step.scale_, zero
+        # The scale of float32 data is float32, and so its reciprocal would be.
+        return 1 / step.scale_.astype(np.float64), zero
     if type(step) is MinMaxScaler and not step.clip:
         return step.scale_, step.min_
     raise ValueError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ._checks import check_bool, check_count
+from ._text import exact
 from .calculus import STEP_ERROR, bisect, covering, largest, walk_largest
 from .channel import NoisyChannel
 from .noise import Noise
@@ -200,7 +201,7 @@ class GreedyRadius(RadiusStrategy):
     def threat(self) -> str:
         """The perturbations that a radius speaks of: those that respect the limits."""
         limits = {"max_change": self.max_change, "max_features": self.max_features}
-        given = ", ".join(f"{name}={limit!r}" for name, limit in limits.items() if limit is not None)
+        given = ", ".join(f"{name}={exact(limit)}" for name, limit in limits.items() if limit is not None)
         return f"perturbations with {given}" if given else super().threat
 
     def _limits(self) -> list[FloatArray]:

@@ -149,6 +149,7 @@ def radii_from_largest(
                 f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
                 f"inputs of the run."
             )
+        strategy.check_box(channel)
         n_kept = reach.shape[1]
         reach = strategy.reach(channel.noise, reach, reach)
         radii = strategy.within(channel.noise, budget, reach)

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 
 from .box import Box
 from .certificates import Origin
-from .resolve import STRATEGIES, describe
+from .resolve import STRATEGIES, describe, name_of
 from .stream import resolve_seed
 
 #: Libraries whose versions are recorded, where they are loaded.
@@ -151,7 +151,7 @@ def to_spec(strategy: BaseEstimator) -> dict[str, Any]:
     {'class': 'SplitNoise', 'parameters': {'lam': 2.0, 'levels': 'auto'}, 'text': "SplitNoise(lam=2.0, levels='auto')"}
     """
     parameters = {name: _encode(value) for name, value in strategy.get_params(deep=False).items()}
-    return {"class": type(strategy).__name__, "parameters": parameters, "text": describe(strategy)}
+    return {"class": name_of(strategy), "parameters": parameters, "text": describe(strategy)}
 
 
 def from_spec(argument: str, spec: dict[str, Any]) -> Any:

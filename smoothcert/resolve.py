@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from ._text import exact
 from .deterministic import DeterministicSplitNoise
 from .gaussian import GaussianNoise, LaplaceNoise
 from .mixture import UniformMixtureNoise
@@ -75,12 +76,19 @@ def resolve_radius(value: Any, noise: Noise) -> RadiusStrategy:
 
 
 def describe(strategy: BaseEstimator) -> str:
-    """Show a strategy with all of its parameters.
+    """Show a strategy with all of its parameters, such that others show differently.
 
     Examples
     --------
     >>> describe(SplitNoise(lam=2.0))
     "SplitNoise(lam=2.0, levels='auto')"
     """
-    parameters = ", ".join(f"{name}={value!r}" for name, value in strategy.get_params().items())
-    return f"{type(strategy).__name__}({parameters})"
+    parameters = ", ".join(f"{name}={exact(value)}" for name, value in strategy.get_params().items())
+    return f"{name_of(strategy)}({parameters})"
+
+
+def name_of(strategy: BaseEstimator) -> str:
+    """Return the name of a strategy's class, with its module where it has that of another class of this library."""
+    kind = type(strategy)
+    own = {known.__name__: known for _, table in STRATEGIES.values() for known in table.values()}
+    return kind.__name__ if own.get(kind.__name__, kind) is kind else f"{kind.__module__}.{kind.__qualname__}"

@@ -20,13 +20,13 @@ class Turns:
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._n_users = 0
+        self._door, self._n_users = Lock(), 0
         self._modes: dict[Any, bool] = {}
 
     @contextmanager
     def evaluating(self, module: Any) -> Iterator[None]:
         """Keep the module in evaluation mode until its last user is done; then it is left as the first found it."""
-        with self.lock:
+        with self._door:
             if not self._n_users:
                 self._modes = {part: part.training for part in module.modules()}
             self._n_users += 1
@@ -34,7 +34,7 @@ class Turns:
         try:
             yield
         finally:
-            with self.lock:
+            with self._door:
                 self._n_users -= 1
                 if not self._n_users:
                     for part, training in self._modes.items():

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import marshal
-import pickle
-import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import cloudpickle
-import joblib
 import numpy as np
-from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from .hashing import class_code, code_text, content_hash
 from .inference import TorchInference
 from .turns import turns_of
 from .workers import n_workers
@@ -141,7 +136,11 @@ class Voter(ABC):
         """Hash of what the model computes, to tell votes of one model from those of another."""
 
     def ready(self) -> AbstractContextManager[Any]:
-        """Hold the model in the state in which it votes."""
+        """Hold the model in the state in which it votes, during a run."""
+        return nullcontext()
+
+    def voting(self) -> AbstractContextManager[Any]:
+        """Hold the model in that state during one task: a thread may outlive a run that an error has ended."""
         return nullcontext()
 
 
@@ -357,7 +356,7 @@ class TorchVoter(Voter):
             plain = {key: value for key, value in vars(part).items() if key not in MODULE_STATE}
             code = getattr(type(part).forward, "__code__", None)
             content.update(f"{name} {type(part).__qualname__} {content_hash(plain)}".encode())
-            content.update(marshal.dumps(code) if code else b"")
+            content.update(f"{class_code(type(part))} {code_text(code) if code else ''}".encode())
             for key, value in tensors.items():
                 if value is not None:
                     content.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
@@ -379,31 +378,9 @@ class TorchVoter(Voter):
         finally:
             self.members = []
 
-
-def content_hash(thing: Any) -> str:
-    """Hash a picklable object by its content, the same in every process.
-
-    The round trip brings arrays into the layout of loaded ones. cloudpickle takes the lambdas that joblib does not.
-    What cannot be pickled gets a new hash each time: it cannot be told from a changed one.
-    """
-    try:
-        loaded = cloudpickle.loads(cloudpickle.dumps(thing))
-    except (AttributeError, TypeError, RuntimeError, pickle.PicklingError):
-        return secrets.token_hex()
-    try:
-        return str(FieldHasher("md5").hash(loaded))
-    except (AttributeError, TypeError, pickle.PicklingError):
-        return str(joblib.hash(cloudpickle.dumps(loaded)))
-
-
-class FieldHasher(NumpyHasher):
-    """Hashes structured arrays by their fields: the bytes between these, as in the nodes of trees, mean nothing."""
-
-    def save(self, obj: Any) -> None:
-        """Hash one object."""
-        if isinstance(obj, np.ndarray) and obj.dtype.names is not None:
-            obj = [(name, np.ascontiguousarray(obj[name])) for name in obj.dtype.names]
-        super().save(obj)
+    def voting(self) -> AbstractContextManager[Any]:
+        """Keep the module in evaluation mode."""
+        return turns_of(self.module).evaluating(self.module)
 
 
 @contextmanager

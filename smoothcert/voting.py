@@ -149,12 +149,13 @@ class Sampler:
             keys = stream.keys(self.seed, inputs, number)
             return count(self.voter, self.channel, X, keys, n, self.rows, rule)
 
-        estimation = selection = stage(stream.SELECTION, self.n_selection)
-        verdict = None
-        if self.n_samples:
-            rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
-            estimation = stage(stream.ESTIMATION, self.n_samples, rule)
-            verdict = None if rule is None else rule.verdict(estimation)
+        with self.voter.voting():
+            estimation = selection = stage(stream.SELECTION, self.n_selection)
+            verdict = None
+            if self.n_samples:
+                rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
+                estimation = stage(stream.ESTIMATION, self.n_samples, rule)
+                verdict = None if rule is None else rule.verdict(estimation)
         seconds = time.perf_counter() - started
         return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
 

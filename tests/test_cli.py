@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from smoothcert import Certificates, LipschitzRadius, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.cli import cli
+from smoothcert.loading import call_factory
 from smoothcert.store import read_store
 
 NETS = """
@@ -189,6 +192,31 @@ def test_unknown_types_in_skops_files_are_named(folder):
     run("certify", "forest.skops", "test.npz", "--trust", "sklearn.tree._tree.Tree", *FAST)
 
 
+def test_functions_of_the_library_in_skops_files_are_not_trusted(folder):
+    io = pytest.importorskip("skops.io")
+    with np.load("test.npz") as arrays:
+        model = make_pipeline(FunctionTransformer(call_factory), LogisticRegression()).set_params(
+            functiontransformer__func=None
+        )
+        model.fit(arrays["X"], arrays["y"]).set_params(functiontransformer__func=call_factory)
+    io.dump(model, "call.skops")
+    assert "--trust smoothcert.loading.call_factory" in run("certify", "call.skops", "test.npz", *FAST, code=1)
+
+
+def test_columns_in_another_order_are_refused(folder):
+    pandas = pytest.importorskip("pandas")
+    with np.load("test.npz") as arrays:
+        frame, y = pandas.DataFrame(arrays["X"], columns=list("abcde")), arrays["y"]
+    joblib.dump(LogisticRegression(C=100).fit(frame, y), "named.joblib")
+    frame.to_csv("same.csv", index=False)
+    frame[list("edcba")].to_csv("other.csv", index=False)
+    options = ("--allow-pickle", "--seed", "0", *FAST)
+    run("certify", "named.joblib", "same.csv", *options)
+    for command in ("certify", "predict"):
+        some = options if command == "certify" else ("--allow-pickle", "--seed", "0")
+        assert "same order" in run(command, "named.joblib", "other.csv", *some, code=1)
+
+
 def test_smoothed_classifiers_bring_their_parameters(folder):
     io = pytest.importorskip("skops.io")
     with np.load("test.npz") as arrays:
@@ -202,7 +230,10 @@ def test_smoothed_classifiers_bring_their_parameters(folder):
     )
     run_record = read_store("other.sqlite").run
     assert run_record.parameters["alpha"] == 0.03
-    assert run_record.noise["text"] == "SplitNoise(lam=0.2, levels='auto')"
+    assert run_record.noise["text"] == "UniformNoise(lam=0.2, levels='auto')"
+    split = ("--noise", "split", "--sigma", "0.2", "--levels", "255")
+    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "split.sqlite", *split[:4])
+    assert read_store("split.sqlite").run.noise["class"] == "SplitNoise"
 
 
 def test_networks_from_factories_and_weights(folder, monkeypatch):

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import sklearn.pipeline
@@ -245,3 +247,14 @@ def test_what_cannot_be_converted(cancer, fitted):
     bayes = make_pipeline(MinMaxScaler(), GaussianNB()).fit(X, y)
     with pytest.raises(ValueError, match="last step must be a SmoothedClassifier, got GaussianNB"):
         bayes.raw_weights()
+
+
+def test_weights_of_a_scaler_of_float32_data_are_not_below_the_exact_ones():
+    rng = np.random.default_rng(0)
+    X = (rng.random((50, 40)) * 100).astype(np.float32)
+    y = np.arange(50) % 2
+    clf = SmoothedClassifier(GaussianNB(), n_samples=100, random_state=0)
+    pipeline = Pipeline([("scale", MaxAbsScaler()), ("clf", clf)]).fit(X, y)
+    assert pipeline[0].scale_.dtype == np.float32
+    exact = [1 / Fraction(float(scale)) for scale in pipeline[0].scale_]
+    assert all(Fraction(float(weight)) >= one for weight, one in zip(pipeline.raw_weights(), exact, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -33,9 +34,10 @@ from smoothcert import (
     UniformNoise,
     VoteCounts,
 )
+from smoothcert.hashing import content_hash
 from smoothcert.recertification import largest_reaches
 from smoothcert.store import StoreError, read_store
-from smoothcert.voters import content_hash
+from smoothcert.voters import make_voter
 
 from .models import Rule, constant
 
@@ -203,7 +205,7 @@ def test_a_model_is_known_again_in_another_process(tmp_path, table):
     joblib.dump(forest, tmp_path / "forest")
     script = f"""
 import joblib
-from smoothcert.voters import content_hash
+from smoothcert.hashing import content_hash
 print(content_hash(joblib.load({str(tmp_path / "forest")!r})))
 """
     found = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(2)}
@@ -212,6 +214,57 @@ print(content_hash(joblib.load({str(tmp_path / "forest")!r})))
     assert content_hash(other) != content_hash(forest)
     forest.estimators_[0].tree_.threshold[0] += 1e-9
     assert content_hash(forest) + "\n" not in found
+
+
+MODELS = """
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def head(self, score):
+        return torch.stack([score, SIGN * score], 1)
+
+    def forward(self, rows):
+        return self.head(rows @ self.weight)
+
+
+class Rule(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.array([0, 1])
+        return self
+
+    @property
+    def sign(self):
+        return SIGN
+
+    def predict(self, X):
+        return (self.sign * X[:, 0] > 0).astype(int)
+"""
+
+
+def test_a_model_whose_code_has_changed_is_another(tmp_path, monkeypatch):
+    """Also where it is the code of a method that another calls, in a module that pickles only name."""
+    found = []
+    for folder, sign in (("a", "1"), ("b", "-1"), ("c", "1")):
+        path = tmp_path / folder / "edited.py"
+        path.parent.mkdir()
+        path.write_text(MODELS.replace("SIGN", sign))
+        spec = importlib.util.spec_from_file_location("edited", path)
+        edited = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "edited", edited)
+        spec.loader.exec_module(edited)
+        models = (edited.Net(), edited.Rule().fit(None, None))
+        found.append([make_voter(model, np.array([0, 1])).fingerprint() for model in models])
+    first, changed, moved = found
+    assert first == moved
+    assert first[0] != changed[0]
+    assert first[1] != changed[1]
 
 
 def test_nothing_is_drawn_twice(tmp_path, table):
@@ -453,6 +506,32 @@ def test_noise_of_ones_own_is_drawn_but_not_rebuilt(tmp_path, table, base):
     with pytest.raises(ValueError, match=r"noise=MyNoise\(.*\) is not one of smoothcert's own"):
         Certificates.from_store(path)
     assert_equal(clf.certify(table[0], votes=VoteCounts.from_store(path)), drawn)
+
+
+def test_a_noise_with_the_name_of_another_is_not_taken_for_it(tmp_path, table, base):
+    class Dearer(UniformNoise):
+        def budget(self, p_a, p_b):
+            return super().budget(p_a, p_b) / 10
+
+    Dearer.__name__ = "UniformNoise"
+    path = tmp_path / "run.sqlite"
+    own, other = (smoothed(base, noise(1.0), random_state=0) for noise in (Dearer, UniformNoise))
+    own.certify(table[0], store=path)
+    with pytest.raises(ValueError, match=r"is not one of smoothcert's own"):
+        Certificates.from_store(path)
+    with pytest.raises(StoreError, match="noise: "):
+        other.certify(table[0], store=path)
+    with pytest.raises(ValueError, match="drawn with a different noise"):
+        other.certify(table[0], votes=own.count_votes(table[0]))
+
+
+def test_a_box_too_coarse_for_limits_is_refused_without_the_inputs_too(tmp_path, table):
+    path = tmp_path / "run.sqlite"
+    X = table[0] + 1e9
+    smoothed(constant, UniformNoise(1.0), bounds=(1e9, 1e9 + 1)).certify(X, store=path)
+    for inputs in (None, X):
+        with pytest.raises(ValueError, match="max_change needs bounds whose ends"):
+            Certificates.from_store(path, radius=GreedyRadius(max_change=0.5), X=inputs)
 
 
 def test_store_and_votes_do_not_go_together(tmp_path, table, base):

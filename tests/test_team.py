@@ -1,7 +1,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 import joblib
 import numpy as np
@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from smoothcert import SmoothedClassifier, SplitNoise, workers
+from smoothcert.box import Box
+from smoothcert.channel import NoisyChannel
 from smoothcert.voters import TorchVoter
+from smoothcert.voting import Sampler
 from smoothcert.workers import side_by_side
 
 X = np.random.default_rng(0).random((5, 6))
@@ -173,3 +176,35 @@ def test_an_interrupt_waits_for_the_threads(threads, monkeypatch):
     assert seen < 50
     time.sleep(0.05)
     assert len(calls) == seen
+
+
+def test_a_task_that_outlives_its_run_votes_in_evaluation_mode():
+    """As threads of joblib do where another task has failed; statistics of a model in training mode would change."""
+    seen, started, ended = [], Event(), Event()
+
+    class Slow(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 3)
+
+        def forward(self, rows):
+            started.set()
+            assert ended.wait(10)
+            seen.append(self.norm.training)
+            return self.linear(self.norm(rows))
+
+    module = Slow().train()
+    before = module.norm.running_mean.clone()
+    voter = TorchVoter(module, 3)
+    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(1.0), (6,))
+    sampler = Sampler(voter=voter, channel=channel, seed=0, n_selection=100, n_samples=0)
+    thread = Thread(target=sampler.draw, args=(X,))
+    with voter.ready():
+        thread.start()
+        assert started.wait(10)
+    ended.set()
+    thread.join()
+    assert seen
+    assert not any(seen)
+    assert torch.equal(module.norm.running_mean, before)
+    assert module.norm.training

@@ -1,0 +1,37 @@
+"""Values as text that tells them apart: NumPy and pandas show arrays with few digits and leave out the middle."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+#: Numbers of an array that are shown; of larger ones the shape, the ends and a hash are.
+SHOWN = 16
+
+
+def exact(value: Any) -> str:
+    """Return text that is the same for equal values alone.
+
+    Examples
+    --------
+    >>> exact(np.array([0.1, 0.1 + 1e-12])), exact((0.0, np.array([1, 2])))
+    ('array([0.1, 0.100000000001])', '(0.0, array([1, 2]))')
+    """
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(map(exact, value))
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if not hasattr(value, "__array__"):
+        return repr(value)
+    array = np.asarray(value)
+    if array.size <= SHOWN:
+        return f"array({array.tolist()!r})"
+    flat = array.ravel()
+    content = repr(flat.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(flat).tobytes()
+    digest = blake2b(f"{array.dtype.str} ".encode() + content, digest_size=8).hexdigest()
+    return f"array([{flat[0]}, ..., {flat[-1]}], shape={array.shape}, hash={digest})"
