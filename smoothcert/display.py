@@ -14,7 +14,7 @@ from .calculus import moves
 from .certificates import Certificates, VoteCounts, check_one_kind
 from .metrics import certified_accuracy_curve
 from .radius import GreedyRadius
-from .resolve import resolve_radius
+from .resolve import describe, resolve_radius
 from .tables import rounded_down
 
 FloatArray = NDArray[np.float64]
@@ -136,7 +136,9 @@ class CertifiedAccuracyDisplay:
         display : CertifiedAccuracyDisplay
         """
         certificates = estimator.certify(X) if votes is None else estimator.certify(X, votes=votes)
-        named = {name or str(getattr(estimator, "noise_", type(estimator).__name__)): certificates}
+        noise = getattr(estimator, "noise_", None)
+        shown = type(estimator).__name__ if noise is None else describe(noise).replace(", levels='auto'", "")
+        named = {name or shown: certificates}
         return cls.from_certificates(named, y, ax=ax, **kwargs)
 
     @classmethod

@@ -286,6 +286,25 @@ def test_tables(folder):
     )
 
 
+def test_models_that_know_their_columns_check_them(folder):
+    pandas = pytest.importorskip("pandas")
+    with np.load("test.npz") as arrays:
+        X, y = pandas.DataFrame(arrays["X"], columns=list("abcde")), arrays["y"]
+    X.to_csv("table.csv", index=False)
+    X[list("edcba")].to_csv("reversed.csv", index=False)
+    clf = SmoothedClassifier(LogisticRegression(), alpha=0.01, n_samples=300, random_state=0).fit(X, y)
+    joblib.dump(clf, "knows.joblib")
+    model = ("knows.joblib", "--allow-pickle", "--quiet")
+    run("certify", model[0], "table.csv", *model[1:], "-o", "out.csv", "--store", "run.sqlite")
+    radii = [float(row["radius"]) for row in table("out.csv")]
+    np.testing.assert_array_equal(radii, clf.certify(X).radii)
+    run("resume", "run.sqlite", model[0], "table.csv", *model[1:])
+    run("recertify", "run.sqlite", "--alpha", "0.02", "--data", "table.csv")
+    for command in (("certify",), ("predict",), ("resume", "run.sqlite")):
+        message = run(*command, model[0], "reversed.csv", *model[1:], code=1)
+        assert "must be in the same order as they were in fit" in message
+
+
 def test_mistakes_are_explained(folder, skops_model):
     assert "There is no file 'missing.skops'" in run("certify", "missing.skops", "test.npy", code=1)
     assert "There is no file 'missing.npy'" in run("certify", skops_model, "missing.npy", code=1)
