@@ -18,7 +18,7 @@ from smoothcert import SmoothedClassifier, SplitNoise
 from smoothcert.attacks import AttackDisplay, GreedyFaceAttack
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--images", type=int, default=30, help="test images (default: %(default)s)")
+parser.add_argument("--images", type=int, default=20, help="test images (default: %(default)s)")
 parser.add_argument("--samples", type=int, default=2000, help="votes per image (default: %(default)s)")
 parser.add_argument("--output", type=Path, help="folder for the picture; without it, nothing is saved")
 args, _ = parser.parse_known_args()
@@ -29,7 +29,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 X_test, y_test = X_test[: args.images], y_test[: args.images]
 clf = SmoothedClassifier(
-    MLPClassifier((64,), max_iter=40, random_state=0),
+    MLPClassifier((64,), max_iter=200, tol=0.01, n_iter_no_change=3, random_state=0),
     SplitNoise(lam=1.5, levels=16),
     bounds=(0, 16),
     n_samples=args.samples,
@@ -62,7 +62,10 @@ ax.vlines(range(len(order)), lower[order], upper[order], color="#BBBBBB", linewi
 ax.plot(upper[order], "v", color="#D55E00", label="adversarial input found (upper bound)")
 ax.plot(lower[order], "o", color="#0072B2", label="certified (lower bound)")
 ax.set(
-    xlabel="test image, by certified radius", ylabel=r"$\ell_1$ distance (1 = one pixel from black to white)", ylim=0
+    xlabel="test image, by certified radius",
+    ylabel="l1 distance (1 = one pixel from black to white)",
+    xticks=range(0, len(order), 5),
+    ylim=(0, 1.3 * max(ax.get_ylim())),
 )
 ax.legend(frameon=False)
 if args.output:

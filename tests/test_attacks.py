@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import binom
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from torch import nn
 
 from smoothcert import (
@@ -23,12 +24,26 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, GreedyFaceAttack, project_l1_box
+from smoothcert.attacks.gradient import end_share
+from smoothcert.attacks.target import Target
+from smoothcert.attacks.verification import Jury
+from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
+from smoothcert.metrics import certified_accuracy_score as accuracy
 
-from .models import MeanOfFirst, Rule, WorstCase, constant, steps
+from .models import MeanOfFirst, Rule, WorstCase, all_offsets, constant, steps
 
 BLACK_BOX = [GreedyFaceAttack(random_state=0), CoordinateAttack(random_state=0)]
 GRADIENT = [GradientAttack(random_state=0), GradientAttack(loss="margin", random_state=0)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Let torch work alone: threads cost more than they save on models as small as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def smooth(base, classes=(0, 1), **params):
@@ -111,28 +126,53 @@ class HalfSpace(nn.Module):
         return torch.stack([-lead, lead], dim=1)
 
 
-class Corner(nn.Module):
-    """The worst case for uniform noise in several features, as a network.
+class UniformWorstCase(nn.Module):
+    """The worst case of Proposition 2.1 for uniform noise, as a network.
 
-    All features move up from x to y. Votes 1 where y's noise lands and x's does not, and in a share of what both reach,
-    which the last feature decides without a gradient; 0 everywhere else.
+    All features but the last move up from x to y. Votes 1 where x's noise does not land, and in a share of what both
+    noises reach, which the last feature decides wherever it is, without a gradient; 0 everywhere else.
     """
 
-    def __init__(self, x, y, lam, threshold):
+    def __init__(self, x, y, lam, share):
         super().__init__()
         self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
-        self.lam, self.threshold = lam, threshold
+        self.lam, self.share = lam, share
 
     def forward(self, X):
         of_x = (self.x + self.lam - X[:, :-1]).amin(dim=1)
         of_y = (X[:, :-1] - self.y + self.lam).amin(dim=1)
-        extra = torch.where(X[:, -1] < self.threshold, 1.0, -1.0)
-        lead = torch.minimum(of_y, torch.maximum(-of_x, extra))
+        coin = torch.where((X[:, -1] * 8 / (2 * self.lam)) % 1 < self.share, 1.0, -1.0)
+        lead = torch.maximum(-of_x, torch.minimum(of_y, coin))
         return torch.stack([-lead, lead], dim=1) * 20
 
 
-#: Enough votes to tell 50.3 % from 1/2 with confidence; the truth is known here in any case.
-MANY = {"n_samples": 200_000, "alpha": 0.5, "max_queries": 200_000_000, "n_votes": 5000}
+class SplitWorstCase(nn.Module):
+    """The worst case of Theorem 2.11 for splitting noise, as `UniformWorstCase`; the last feature starts at 1/2.
+
+    x and y lead to different cells where a split falls between them: then y is in the upper one, in whose middle the
+    network sees more than (1 + x)/2, and x in the lower one, where it sees y/2 at most, and 1/2 or more otherwise.
+    """
+
+    def __init__(self, x, y, lam, share):
+        super().__init__()
+        self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+        self.threshold = 0.25 + lam * share
+
+    def forward(self, X):
+        beyond_x = (X[:, :-1] - (1 + self.x) / 2).amax(dim=1)
+        short_of_y = ((X[:, :-1] > self.x / 2) & (X[:, :-1] <= self.y / 2) & (X[:, :-1] < 0.5)).any(dim=1)
+        lead = torch.where((X[:, -1] < self.threshold) & ~short_of_y, 0.5, -0.5)
+        lead = torch.maximum(beyond_x, lead)
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+#: Enough votes to show a lead of half a per cent, with the confidence that is the default.
+MANY = {"n_samples": 1_000_000, "max_queries": 200_000_000, "n_votes": 5000}
+QUICK = {"n_steps": 10, "n_restarts": 1}
+
+
+def many(attack):
+    return clone(attack).set_params(**MANY | (QUICK if isinstance(attack, GradientAttack) else {}))
 
 
 @pytest.mark.parametrize("attack", [*BLACK_BOX, *GRADIENT], ids=str)
@@ -140,29 +180,116 @@ def test_half_space_is_broken_within_1_percent_of_the_tight_radius(attack):
     """Uniform noise changes P(z_0 > t) at rate 1/(2 lam): h_1(x) = .05 reaches 1/2 after .9."""
     x = np.array([[0.05, 0.5, 0.3, 0.9]])
     clf = smooth(HalfSpace(0, 0.95), noise=UniformNoise(lam=1.0), random_state=0)
-    found = clone(attack).set_params(**MANY).minimal(clf, x)
+    found = many(attack).minimal(clf, x)
     assert found.success.all()
     assert 0.9 < found.distance[0] <= 0.9 * 1.01
     assert found.labels[0] == 1
     assert found.original[0] == 0
 
 
-@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[1]], ids=str)
-def test_worst_case_in_several_features_is_broken_close_to_the_tight_radius(attack):
-    x, y, lam = np.array([0.2, 0.4]), np.array([1.0, 0.6]), 1.0
-    overlap = np.prod(1 - np.abs(y - x) / (2 * lam))
-    p_y = 0.4965
-    share = 1 - p_y / overlap
-    net = Corner(x, y, lam, threshold=0.5 - lam + 2 * lam * share)
-    noise = UniformNoise(lam)
+@pytest.mark.parametrize(("lam", "x"), [(0.75, [0.4, 0.45]), (1.5, [0.3, 0.4, 0.35])])
+@pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_worst_case_in_several_features_is_broken_within_1_percent_of_the_tight_radius(attack, noise_type, lam, x):
+    """Features move to their upper faces one after the other, the last of them until p_1 is .503 at y."""
+    share, x = 0.05, np.array(x)
+    overlap = (1 - 0.503) / (1 - share)
+    y = np.ones(len(x))
+    last = x.argmax()
+    others = np.prod(np.delete(1 - (y - x) / (2 * lam), last))
+    y[last] = x[last] + 2 * lam * (1 - overlap / others)
+    noise = noise_type(lam)
+    net = (UniformWorstCase if noise_type is UniformNoise else SplitWorstCase)(x, y, lam, share)
     point = np.append(x, 0.5)[None]
-    p_a = np.array([1 - overlap + p_y])
+    p_a = np.array([1 - share * overlap])
     tight = GreedyRadius().radii(noise, p_a, 1 - p_a, point, 1 - point)[0]
-    clf = smooth(net, noise=noise, random_state=0)
-    found = clone(attack).set_params(**MANY | {"n_samples": 100_000}).minimal(clf, point)
+    assert np.abs(y - x).sum() == pytest.approx(tight, rel=0.01)
+    clf = smooth(net, noise=noise, n_samples=100_000, random_state=0)
+    assert clf.count_votes(point).estimation[0, 0] / clf.n_samples == pytest.approx(p_a[0], abs=0.002)
+    found = many(attack).minimal(clf, point)
     assert found.success.all()
-    # Here the rival's lead grows by .6 per unit of distance, and so many votes show a lead of .01.
-    assert tight < found.distance[0] <= (1.04 if isinstance(attack, GradientAttack) else 1.025) * tight
+    assert tight < found.distance[0] <= 1.01 * tight
+
+
+class Window(nn.Module):
+    """Votes 1 in a box event around y with probability ``share``, which the last feature decides wherever it is."""
+
+    def __init__(self, y, lam, share):
+        super().__init__()
+        self.y, self.lam, self.share = y, lam, share
+
+    def forward(self, X):
+        inside = self.lam - (X[:, 0] - self.y).abs()
+        coin = torch.where((X[:, -1] * 8 / (2 * self.lam)) % 1 < self.share, 1.0, -1.0)
+        lead = torch.minimum(inside, coin)
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_a_window_that_looks_step_over_is_found(attack):
+    """Between .7 - .0385 and .7 + .0385 alone the label is another one; paths go on for several units."""
+    lam, share, y = 0.5, 0.52, 0.7
+    clf = smooth(Window(y, lam, share), noise=UniformNoise(lam), random_state=0)
+    x = np.array([[0.1, 0.5, 0.5, 0.5, 0.5, 0.5]])
+    tight = y - 2 * lam * (1 - 0.5 / share) - x[0, 0]
+    found = many(attack).minimal(clf, x)
+    assert found.success.all()
+    assert tight < found.distance[0] <= 1.01 * tight
+    near = many(attack).run(clf, x, radius=2.0)
+    assert near.success.all()
+    assert abs(near.inputs[0, 0] - y) < 2 * lam * (1 - 0.5 / share)
+
+
+def test_leads_that_few_votes_cannot_show_get_more_of_them():
+    """A lead of .02 takes 30,000 votes; each attempt asks for 1000 at least."""
+    clf = smooth(Window(0.7, 0.5, 0.51), noise=UniformNoise(0.5), n_samples=1000, random_state=0)
+    raw, x = np.array([[0.7, 0.5]]), np.array([0.7, 0.5])
+    few, more = [
+        Jury(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
+            raw, Target(clf._voter(), clf._channel((2,)), GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
+        )
+        for n in (1000, 64_000)
+    ]
+    assert not few[1]
+    assert more == (1, True, True)
+
+
+def test_no_attempt_spends_more_than_its_share_of_alpha():
+    jury = Jury(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    for n in (1000, 64_000):
+        drawing = jury.channel.noise.draw_error * n * 3
+        assert 0 < 4 * (jury.level(n) + drawing) <= 0.01 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [UniformNoise(0.75, 24), SplitNoise(0.75, 24), SplitNoise(0.5, 24), SplitNoise(0.3, 40), SplitNoise(0.1, 40)],
+    ids=str,
+)
+def test_gradients_are_those_of_the_smoothed_model(noise):
+    """Against central differences of the mean probability over all outcomes of the noise, at inner lattice points."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    with torch.no_grad():
+        net[0].weight *= 3
+    q, offsets = noise.q, all_offsets(noise, 2)
+
+    def seen(point):
+        rows = np.empty((len(offsets), 2))
+        noise.displace(np.asarray(point), offsets, rows)
+        return torch.from_numpy(rows).requires_grad_()
+
+    def mean(point):
+        return net(seen(point)).softmax(dim=1)[:, 0].mean().item()
+
+    for point in ([5, 8], [12, 3], [20, 17]):
+        rows = seen(point)
+        (slopes,) = torch.autograd.grad(net(rows).softmax(dim=1)[:, 0].sum(), rows)
+        gradient = (slopes.numpy() * end_share(noise, rows.detach().numpy())).mean(axis=0)
+        steps = np.eye(2, dtype=int)
+        truth = [(mean(np.add(point, step)) - mean(np.subtract(point, step))) * q / 2 for step in steps]
+        # Noise and differences on a lattice are off by a step at most.
+        np.testing.assert_allclose(gradient, truth, rtol=0.1, atol=0.01)
 
 
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
@@ -206,13 +333,18 @@ def test_deterministic_certificates_are_never_beaten(attack, levels):
         np.testing.assert_allclose(steps_moved, np.rint(steps_moved), atol=1e-9)
 
 
-def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius():
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius(attack):
     levels = 20
     noise = DeterministicSplitNoise(0.5, levels)
-    clf = smooth(Rule(lambda X: (X[:, 0] > 0.5).astype(int)).fit(None, None), noise=noise)
+    clf = smooth(HalfSpace(0, 0.501), noise=noise)
     X = np.array([[i / levels, 0.5] for i in range(levels + 1)])
     radii = clf.certify(X).radii
-    found = GreedyFaceAttack(random_state=0).minimal(clf, X)
+    found = (
+        clone(attack)
+        .set_params(**QUICK if isinstance(attack, GradientAttack) else {}, max_queries=20_000)
+        .minimal(clf, X)
+    )
     truth = []
     labels = clf.predict(X)
     for i in range(levels + 1):
@@ -240,8 +372,8 @@ def test_success_is_claimed_no_more_often_than_alpha_where_there_is_none():
     """Classes that tie exactly everywhere: no label can be shown wrong."""
     parity = Rule(lambda X: np.floor(X[:, 0] * 1024).astype(int) % 2).fit(None, None)
     clf = smooth(parity, noise=UniformNoise(1.0, levels=2**16), n_samples=300, alpha=0.2, random_state=0)
-    X = np.random.default_rng(0).integers(2**16, size=(150, 2)) / 2**16
-    found = GreedyFaceAttack(order="reach", n_votes=50, random_state=1).minimal(clf, X)
+    X = np.random.default_rng(0).integers(2**16, size=(100, 2)) / 2**16
+    found = GreedyFaceAttack(order="reach", n_votes=50, max_queries=20_000, random_state=1).minimal(clf, X)
     assert found.success.sum() <= binom.ppf(1 - 1e-4, len(X), 0.2)
 
 
@@ -266,7 +398,8 @@ def test_budget_and_box_are_kept_in_raw_units(bounds, attack, levels):
         random_state=0,
     )
     radius = np.array([0.0, 0.05, 0.35, 2.0])
-    found = clone(attack).set_params(n_votes=100).run(clf, X, radius=radius)
+    attack = clone(attack).set_params(n_votes=100, **QUICK if isinstance(attack, GradientAttack) else {})
+    found = attack.run(clf, X, radius=radius)
     assert ((found.inputs >= lo) & (found.inputs <= hi)).all()
     assert (found.distance <= radius).all()
     for x, adversarial, distance in zip(X, found.inputs, found.distance, strict=True):
@@ -309,18 +442,57 @@ def test_wrong_labels_are_broken_at_distance_0():
 
 @pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[0]], ids=str)
 def test_images_and_queries(attack):
+    attack = clone(attack).set_params(**QUICK if isinstance(attack, GradientAttack) else {})
     clf = smooth(MeanOfFirst(), (5, 6), noise=SplitNoise(0.5), n_samples=300, random_state=0)
     X = np.random.default_rng(0).random((3, 2, 3, 4), dtype=np.float32)
     before = X.copy()
     for most in (5000, 50_000):
-        found = clone(attack).set_params(n_votes=50, max_queries=most).minimal(clf, X)
+        attack = clone(attack).set_params(n_votes=50, max_queries=most)
+        found = attack.minimal(clf, X)
         assert found.inputs.shape == X.shape
         assert (found.n_queries <= most).all()
         assert (found.n_queries > 0).all()
     np.testing.assert_array_equal(X, before)
     assert found.success.any()
-    again = clone(attack).set_params(n_votes=50, max_queries=50_000).minimal(clf, X)
+    again = attack.minimal(clf, X)
     np.testing.assert_array_equal(again.inputs, found.inputs)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Return a network for digits of shape (1, 8, 8), trained under splitting noise in a second, and test data."""
+    X, y = load_digits(return_X_y=True)
+    X, noise = (X / 16).reshape(-1, 1, 8, 8), SplitNoise(1.0, levels=16)
+    channel, rng = NoisyChannel(Box(np.zeros(()), np.ones(())), noise, (1, 8, 8)), np.random.default_rng(0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(20):
+        order = rng.permutation(1500)
+        for rows in np.split(order, 15):
+            noisy = torch.from_numpy(channel.noisy(X[rows], rng, np.float32))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(noisy), torch.from_numpy(y[rows])).backward()
+            optimizer.step()
+    return net.eval(), noise, X[1500:1504], y[1500:1504]
+
+
+def test_images_of_a_trained_network_are_broken_beyond_their_radii(digits):
+    net, noise, X, y = digits
+    clf = smooth(net, range(10), noise=noise, n_samples=1000, random_state=0)
+    certificates = clf.certify(X)
+    attack = GradientAttack(
+        n_steps=10, n_copies=32, n_restarts=1, loss="margin", n_votes=100, max_queries=100_000, random_state=0
+    )
+    found = attack.minimal(clf, X, certificates.labels)
+    assert (certificates.labels == y).mean() > 0.7
+    assert found.inputs.shape == X.shape
+    assert found.success.all()
+    assert (found.distance > np.where(certificates.abstained, 0.0, certificates.radii)).all()
+    np.testing.assert_array_equal(np.rint(found.inputs * 16), found.inputs * 16)
+    # The gradient knows more than the faces do.
+    faces = GreedyFaceAttack(order="reach", n_votes=100, random_state=0).minimal(clf, X, certificates.labels)
+    assert np.median(found.upper_bounds) < np.median(faces.upper_bounds)
 
 
 def test_results_are_sliced_pickled_and_shown():
@@ -362,10 +534,16 @@ def test_display_draws_both_curves_with_the_gap():
     display = AttackDisplay.from_results(y, certificates, found)
     assert (display.certified <= display.attacked).all()
     assert (display.certified < display.attacked).any()
+    between = (display.radius[1:] + display.radius[:-1]) / 2
+    for curve, share in (("attacked", found.robust_accuracy), ("certified", lambda r: accuracy(y, certificates, r))):
+        np.testing.assert_array_equal(share(display.radius), getattr(display, curve))
+        flat = np.diff(display.radius) > 1e-9
+        np.testing.assert_array_equal(getattr(display, curve)[:-1][flat], share(between[flat]))
+        np.testing.assert_array_equal(getattr(display, curve)[1:][flat], share(between[flat]))
     lower, upper = display.lines_
     np.testing.assert_array_equal(upper.get_ydata(), 100 * display.attacked)
     np.testing.assert_array_equal(lower.get_ydata(), 100 * display.certified)
-    assert "ell_1" in display.ax_.get_xlabel()
+    assert "l1" in display.ax_.get_xlabel()
     with pytest.raises(ValueError, match="y must be the labels that were attacked"):
         AttackDisplay.from_results(y + 1, certificates, found)
     matplotlib.pyplot.close("all")

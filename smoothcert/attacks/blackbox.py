@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._checks import check_choice, check_count
 from ..certificates import FloatArray
 from .search import Attack
-from .target import Path, Target
+from .target import Path, Target, far_faces
 
 #: Share of the queries that a search for good moves may spend; bisection needs the rest.
 SHARE = 0.5
@@ -28,12 +28,6 @@ def face_moves(target: Target, features: NDArray[np.intp]) -> tuple[NDArray[np.i
     return both[real], faces[real]
 
 
-def far_faces(target: Target) -> Path:
-    """Return the path that moves features to their far faces in decreasing order of reach (Theorem 2.8)."""
-    up = target.high - target.start >= target.start - target.low
-    return Path.to(target.start, np.where(up, target.high, target.low))
-
-
 class GreedyFaceAttack(Attack):
     """Move features to their faces one after the other: the greedy certificate's own worst case (Theorem 2.8).
 
@@ -46,7 +40,7 @@ class GreedyFaceAttack(Attack):
     n_votes : int, default=500
         Votes at each point that guides the search.
     n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh votes that verify each candidate; None takes the
+        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
         classifier's ``n_samples``.
     alpha : float or None, default=None
         Probability, for each input, that a success is none; None takes the classifier's alpha.
@@ -94,8 +88,7 @@ class GreedyFaceAttack(Attack):
 
     def _by_effect(self, target: Target) -> Path:
         """Measure the moves, each alone, and return them in the order of their effect for their distance."""
-        n = target.channel.noise.n_outcomes or self.n_votes
-        most = int(SHARE * (target.max_queries - target.n_queries) / (2 * n))
+        most = int(SHARE * target.n_left / (2 * target.cost(self.n_votes)))
         order = np.argsort(-target.reach, kind="stable")[: max(1, most)]
         features, targets = face_moves(target, order)
         points = np.tile(target.start, (len(features) + 1, 1))
@@ -121,7 +114,7 @@ class CoordinateAttack(Attack):
     n_votes : int, default=500
         Votes at each point that guides the search.
     n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh votes that verify each candidate; None takes the
+        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
         classifier's ``n_samples``.
     alpha : float or None, default=None
         Probability, for each input, that a success is none; None takes the classifier's alpha.
@@ -161,8 +154,7 @@ class CoordinateAttack(Attack):
         check_count("n_candidates", self.n_candidates)
 
     def _paths(self, target: Target, budget: float, closest: bool) -> Iterator[Path]:
-        n = target.channel.noise.n_outcomes or self.n_votes
-        left = target.max_queries - SHARE * (target.max_queries - target.n_queries)
+        rest = (1 - SHARE) * target.n_left
         point, covered = target.start.copy(), 0.0
         promise = np.where(target.reach > 0, np.inf, -np.inf)
         features: list[int] = []
@@ -176,7 +168,7 @@ class CoordinateAttack(Attack):
             steps = np.clip(faces - point[moved], covered - budget, budget - covered)
             points = np.tile(point, (len(moved) + 1, 1))
             points[np.arange(len(moved)), moved] += steps
-            if target.n_queries + n * len(points) > left:
+            if target.n_left - target.cost(self.n_votes) * len(points) < rest:
                 break
             leads = target.leads(target.snap(points), self.n_votes)
             gains = (leads[:-1] - leads[-1]) / np.abs(steps)
@@ -190,4 +182,7 @@ class CoordinateAttack(Attack):
             promise[moved[best]] = -np.inf
             if leads[best] > ENOUGH:
                 break
-        yield Path(np.array(features, dtype=np.intp), np.array(targets))
+        path = Path(np.array(features, dtype=np.intp), np.array(targets))
+        yield path
+        # Moves of equal effect for their distance are worst in the order of their reach.
+        yield target.onward(path)

@@ -7,12 +7,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._optional import optional
 from ..certificates import Certificates, FloatArray
+from ..display import COLORS, LINE_STYLES, NORMS
 from ..metrics import certified_accuracy_score
 from .results import Adversarials
 
-#: Colours of Okabe and Ito, which colour-blind readers can tell apart.
-LOWER, UPPER, GAP = "#0072B2", "#D55E00", "#BBBBBB"
+#: Colour of what is not known.
+GAP = "#BBBBBB"
 
 
 class AttackDisplay:
@@ -95,7 +97,8 @@ class AttackDisplay:
             )
         ends = np.concatenate([certificates.radii, adversarials.upper_bounds])
         last = np.max(ends, where=np.isfinite(ends), initial=0.0) * 1.05 if max_radius is None else max_radius
-        # Curves jump at the radii themselves; both are drawn as steps with their values in between.
+        # The lower curve jumps right of a radius, which still holds there, and the upper one at a distance, where the
+        # label has changed. Their neighbours among the floats make both jumps upright.
         inner = ends[np.isfinite(ends) & (ends <= last)]
         radius = np.unique(np.concatenate([[0.0, last], np.nextafter(inner, 0.0), inner, np.nextafter(inner, np.inf)]))
         display = cls(
@@ -121,20 +124,24 @@ class AttackDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("AttackDisplay needs matplotlib: pip install smoothcert[examples].") from error
+        pyplot = optional("matplotlib.pyplot", "plots")
         if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+            _, ax = pyplot.subplots(layout="constrained")
+        below, above, *_ = COLORS["light"]
+        solid, dashed, *_ = LINE_STYLES
         low, high = 100 * self.certified, 100 * self.attacked
         ax.fill_between(self.radius, low, high, color=GAP, alpha=0.5, linewidth=0, label="gap: neither")
         (upper,) = ax.plot(
-            self.radius, high, "--", color=UPPER, linewidth=2, label="not broken by the attack (upper bound)"
+            self.radius,
+            high,
+            color=above,
+            linestyle=dashed,
+            linewidth=2,
+            label="not broken by the attack (upper bound)",
         )
-        (lower,) = ax.plot(self.radius, low, "-", color=LOWER, linewidth=2, label="certified (lower bound)")
+        (lower,) = ax.plot(self.radius, low, color=below, linestyle=solid, linewidth=2, label="certified (lower bound)")
         ax.set(
-            xlabel=r"$\ell_1$ radius (1 = one feature across its range)",
+            xlabel=NORMS[1.0],
             ylabel="robust accuracy (%)",
             xlim=(0, self.radius[-1]),
             ylim=(0, 102),

@@ -10,17 +10,59 @@ from numpy.typing import NDArray
 
 from .._checks import check_choice, check_count
 from ..certificates import FloatArray
+from ..noise import Noise, SplitNoise
 from ..polls import Feed
 from ..voters import TorchVoter
 from .projection import project_l1_box
 from .search import Attack
-from .target import Path, Target
+from .target import Path, Target, far_faces
 
 #: First radii that are tried for the closest adversarial input, as shares of all that the features can move.
 LADDER = 2.0 ** np.arange(-7, 1)
 
 #: Factors by which the distance found is then asked to shrink; after a failure the next one.
 SHRINK = (0.7, 0.9, 0.97)
+
+#: How far a noisy feature may be off in the unit box: float32 rounding.
+ROUNDING = 1e-6
+
+
+def end_share(noise: Noise, seen: FloatArray) -> FloatArray:
+    """Return how far each noisy feature moves for each unit that the input moves, if its noise moves along.
+
+    For independent noise the mean over the noise of the model's gradient times this is the gradient of the smoothed
+    model. Additive noise: 1. Splitting noise: the offset of the splits from x is uniform, since they repeat every
+    2 lam, so that splits may be drawn relative to x. The ends of the cell that holds x then move with x, but for those
+    that are faces of the box, and the model sees the middle of the cell: it moves half as far for each end inside.
+
+    Parameters
+    ----------
+    noise : Noise
+    seen : ndarray of float64
+        Noisy features in the unit box.
+
+    Returns
+    -------
+    share : ndarray of float64
+        0, 1/2 or 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import SplitNoise, UniformNoise
+    >>> seen = np.array([0.1, 0.5, 0.7])  # cells from 0 to 0.2, from 0 to 1, and from 0.4 to 1
+    >>> end_share(SplitNoise(lam=1.0), seen)
+    array([0.5, 0. , 0.5])
+    >>> end_share(SplitNoise(lam=0.25), seen)  # cells from 0 to 0.2, from 0.25 to 0.75, and from 0.45 to 0.95
+    array([0.5, 1. , 1. ])
+    >>> end_share(UniformNoise(lam=1.0), seen)
+    array([1., 1., 1.])
+    """
+    if not isinstance(noise, SplitNoise):
+        return np.ones_like(seen)
+    if noise.n_offsets >= noise.q:
+        return np.where(np.abs(seen - 0.5) < ROUNDING, 0.0, 0.5)
+    return np.where(np.minimum(seen, 1 - seen) < noise.effective_lam - ROUNDING, 0.5, 1.0)
 
 
 class GradientAttack(Attack):
@@ -31,10 +73,8 @@ class GradientAttack(Attack):
     The projection keeps budget and box. Where the objective stalls, the step is halved, fewer features move, and the
     search goes on from the best point (as in l1-APGD: Croce and Hein 2021).
 
-    Splitting noise is no smooth function of the input. The expectation over it is: its derivative in feature i is
-    1/(2 lam) times the mean difference of the model's answers to both sides of a split at x_i, which lie 1/2 apart. To
-    first order that is the mean gradient with respect to the *noisy* feature times 1/(4 lam), the same factor for all
-    features. So gradients with respect to the noisy input are used for every noise; for additive noise they are exact.
+    Splitting noise is no smooth function of the input. The expectation over it is, and its gradient is known: see
+    `end_share`.
 
     Parameters
     ----------
@@ -50,7 +90,7 @@ class GradientAttack(Attack):
     n_votes : int, default=500
         Votes at each point that guides the search.
     n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh votes that verify each candidate; None takes the
+        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
         classifier's ``n_samples``.
     alpha : float or None, default=None
         Probability, for each input, that a success is none; None takes the classifier's alpha.
@@ -105,19 +145,27 @@ class GradientAttack(Attack):
         whole = float(target.reach.sum())
         if not closest:
             for restart in range(self.n_restarts):
-                yield Path.to(target.start, self._descend(target, min(budget, whole), restart))
+                path = Path.to(target.start, self._descend(target, min(budget, whole), restart))
+                yield path
+                yield target.onward(path)
             return
         for radius in np.minimum(LADDER * whole, budget):
-            yield Path.to(target.start, self._descend(target, radius, 0))
+            path = Path.to(target.start, self._descend(target, radius, 0))
+            yield path
+            yield target.onward(path)
             if np.isfinite(target.closest) or radius == budget:
                 break
+        if np.isinf(target.closest):
+            yield far_faces(target)
         for shrink in SHRINK:
             for restart in range(self.n_restarts):
                 before = target.closest
                 if np.isinf(before):
                     return
                 # The largest moves come first on a path, so a point of this norm may change the label before its end.
-                yield Path.to(target.start, self._descend(target, before * shrink, restart))
+                path = Path.to(target.start, self._descend(target, before * shrink, restart))
+                yield path
+                yield target.onward(path)
                 if target.closest < before:
                     break
 
@@ -191,8 +239,9 @@ class GradientAttack(Attack):
             logits = (logits[0] if isinstance(logits, tuple) else logits).double()
             loss = self._loss(logits, target.label, rival)
             (slope,) = torch.autograd.grad(loss, rows)
-        raw = slope.sum(dim=0).double().cpu().numpy().ravel()
-        return float(loss.detach()), raw * target.width
+        seen, slopes = (part.detach().double().cpu().numpy().reshape(n, -1) for part in (rows, slope))
+        unit = (seen - target.lo) / np.where(target.width > 0, target.width, 1.0)
+        return float(loss.detach()), (slopes * end_share(target.channel.noise, unit)).sum(axis=0) * target.width
 
     def _loss(self, logits: Any, label: int, rival: int | None) -> Any:
         import torch

@@ -16,6 +16,9 @@ EPS = float(np.finfo(np.float64).eps)
 #: Beyond this, points are clipped: differences of larger ones overflow.
 HUGE = 1e300
 
+#: Below this, radii count as 0: numbers lose their precision.
+TINY = float(np.finfo(np.float64).tiny)
+
 
 def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any = 1.0) -> FloatArray:
     """Project points onto the l1 ball around a center, intersected with a box that holds the center.
@@ -32,7 +35,7 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     center : array-like that broadcasts to (n, d)
         Inside the box.
     radius : float or array-like of shape (n,)
-        Of the ball, at least 0; infinity leaves the box alone.
+        Of the ball, at least 0; infinity leaves the box alone, and below 2.3e-308 the center alone is left.
     lo, hi : array-like that broadcast to (n, d)
         The box.
 
@@ -60,6 +63,7 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     except ValueError as error:
         raise ValueError(f"center, lo and hi must broadcast to the shape of points, {raw.shape}.") from error
     limit = check_radii(radius, len(raw))
+    limit = np.where(limit < TINY, 0.0, limit)
     if not all(np.isfinite(array).all() for array in (raw, origin, low, high)):
         raise ValueError("points, center, lo and hi must hold finite numbers.")
     if not ((low <= origin) & (origin <= high)).all():
@@ -101,5 +105,6 @@ def _moves(wanted: FloatArray, room: FloatArray, target: FloatArray) -> FloatArr
         first, last = np.where(above, middle, first), np.where(above, last, np.maximum(middle, first + 1))
     more, less = at(breaks[rows, first]), at(breaks[rows, last])
     excess, lack = more.sum(axis=1), less.sum(axis=1)
-    share = np.clip((target - lack) / np.where(excess > lack, excess - lack, 1.0), 0.0, 1.0)
-    return less + share[:, None] * (more - less)
+    # Each feature's share of what is left comes first: what is left may be so small that a share of it loses precision.
+    shares = (more - less) / np.where(excess > lack, excess - lack, 1.0)[:, None]
+    return less + np.clip(target - lack, 0.0, excess - lack)[:, None] * shares

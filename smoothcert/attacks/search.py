@@ -7,25 +7,34 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._checks import check_count, check_open_unit, check_radii
+from ..certificates import FloatArray
 from ..classifier import SmoothedClassifier
 from ..resolve import resolve_radius
 from ..stream import resolve_seed
-from ..voting import Sampler
 from .results import Adversarials
-from .target import Path, QueriesSpentError, Target, shown_different
+from .target import Path, QueriesSpentError, Target
+from .verification import Jury
 
-#: Candidates that are verified at most, each with this share of alpha: if the closest is not confirmed, the next ones
-#: have clearer leads.
+#: Verifications of one input at most, each with this share of alpha: if the closest candidate is not confirmed, it gets
+#: more votes, or the next ones have clearer leads.
 ATTEMPTS = 4
+
+#: Factor by which votes grow where fewer have left doubt.
+MORE = 4
+
+#: Standard errors by which a lead may be wrong.
+DOUBT = 3.0
 
 #: Points at which a path is looked at first, to find the part of it where the label changes.
 LOOKS = 16
+
+#: How often a path is looked at more closely, at how many peaks, at how many points on each side of them, and the share
+#: of the queries left that one round may spend.
+ZOOMS, PEAKS, CLOSER, ZOOM_SHARE = 6, 2, 3, 0.02
 
 #: Share of the distance to which that part is halved, for real-valued inputs; for digital ones, to one step.
 RTOL = 1e-3
@@ -46,7 +55,7 @@ class Attack(BaseEstimator, ABC):
     n_votes : int, default=500
         Votes at each point that guides the search.
     n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh votes that verify each candidate; None takes the
+        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
         classifier's ``n_samples``. The lead that they can show is about 4 / sqrt(n_samples).
     alpha : float or None, default=None
         Probability, for each input, that a success is none; None takes the classifier's alpha.
@@ -147,12 +156,12 @@ class Attack(BaseEstimator, ABC):
         if original.shape != (len(X),):
             raise ValueError(f"y must hold one label for each of {len(X)} inputs, got shape {original.shape}.")
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
-        jury = Jury(clf, X, self.n_samples, self.alpha, ATTEMPTS if closest else 1, seeds.spawn(1)[0])
-        spare = self.max_queries - jury.attempts * jury.queries
+        jury = Jury(clf, X.shape[1:], self.n_samples, self.alpha, ATTEMPTS if closest else 2, seeds.spawn(1)[0])
+        spare = self.max_queries - jury.reserve
         if spare < 1:
             raise ValueError(
-                f"max_queries must exceed {jury.attempts * jury.queries}, the cost of verification, got "
-                f"{self.max_queries}. Lower n_samples or raise max_queries."
+                f"max_queries must exceed {jury.reserve}, the cost of verification, got {self.max_queries}. Lower "
+                f"n_samples or raise max_queries."
             )
         rng = np.random.default_rng(seeds)
         strategy = resolve_radius(clf.radius, clf.noise_)
@@ -176,7 +185,7 @@ class Attack(BaseEstimator, ABC):
 
     def _attack_one(self, target: Target, budget: float, jury: Jury, closest: bool) -> tuple[Any, ...]:
         """Attack one input; return the adversarial input, its distance, its label, success and queries."""
-        clear = 0.0 if target.exact else (norm.isf(jury.level) + 1) / np.sqrt(jury.n_samples)
+        clear = jury.clear_lead(jury.n_samples)
         route: Path | None = None
         try:
             if target.leads(target.start[None], jury.n_samples)[0] <= clear:
@@ -188,22 +197,37 @@ class Attack(BaseEstimator, ABC):
                 target.best = target.start
         except QueriesSpentError:
             pass
-        for attempt in range(jury.attempts):
-            point = target.best
-            raw = target.raw(point[None])[0]
-            label, success = jury.verify(raw, target)
-            if success or route is None or attempt == jury.attempts - 1:
+        n, attempts = jury.n_samples, 0
+        target.max_queries += jury.reserve
+        while True:
+            raw = target.raw(target.best[None])[0]
+            target.spend(jury.queries(n))
+            label, success, ahead = jury.verify(raw, target, n)
+            attempts += 1
+            if success or attempts == jury.attempts:
                 break
-            # Not confirmed: farther along the path the lead is clearer.
-            clear *= 1.5
-            try:
-                start, end = target.closest, min(budget, target.length(route))
-                target.closest = np.inf
-                if not self._follow(target, route, start, end, clear, jury.n_samples, closest):
-                    break
-            except QueriesSpentError:
+            reserve = (jury.attempts - attempts - 1) * jury.queries(jury.n_samples)
+            if ahead and target.n_left - reserve >= jury.queries(MORE * n):
+                n *= MORE
+                continue
+            # Farther along the path the lead is clearer.
+            n, clear = jury.n_samples, 1.5 * clear
+            if not closest or route is None or not self._walk_on(target, route, budget, clear, jury, attempts):
                 break
-        return raw, target.distance(raw), label, success, target.n_queries + (attempt + 1) * jury.queries
+        return raw, target.distance(raw), label, success, target.n_queries
+
+    def _walk_on(self, target: Target, route: Path, budget: float, clear: float, jury: Jury, attempts: int) -> bool:
+        """Look for a point with a clearer lead, farther along a path; tell if there is one that can be verified."""
+        reserve = (jury.attempts - attempts) * jury.queries(jury.n_samples)
+        target.max_queries -= reserve
+        start, end = target.closest, min(budget, target.length(route))
+        target.closest = np.inf
+        try:
+            return self._follow(target, route, start, end, clear, jury.n_samples, closest=True)
+        except QueriesSpentError:
+            return False
+        finally:
+            target.max_queries += reserve
 
     def _follow(
         self, target: Target, path: Path, start: float, end: float, clear: float, n_samples: int, closest: bool
@@ -211,68 +235,81 @@ class Attack(BaseEstimator, ABC):
         """Find the first point of part of a path that has a clear lead; it becomes the target's best. Tell if any."""
         if end <= start:
             return False
-        looks = np.linspace(start, end, LOOKS + 1)[1:]
-        points = target.walk(path, looks)
-        leads = target.leads(points, self.n_votes)
+        looks, leads = self._look(target, path, start, end, clear if closest else np.inf)
         if not closest:
             top = int(leads.argmax())
-            target.keep(points[top], float(leads[top]), float(looks[top]))
+            target.keep(target.walk(path, looks[top : top + 1])[0], float(leads[top]))
             return True
-        doubt = 0.0 if target.exact else 3 / np.sqrt(self.n_votes)
-        for i in np.flatnonzero(leads > clear - doubt):
-            if target.leads(points[i : i + 1], n_samples)[0] > clear:
+        for i in np.flatnonzero(leads > clear - self._doubt(target)):
+            point = target.walk(path, looks[i : i + 1])
+            lead = self._lead(target, point, clear, n_samples)
+            if lead > clear:
                 break
         else:
             return False
         low, high = (start if i == 0 else looks[i - 1]), looks[i]
-        target.found(points[i], high)
-        while high - low > (max(RTOL * high, SMALLEST) if target.levels is None else 0.5 / target.levels):
+        target.found(point[0], high)
+        # A lead that is clear by less than its standard error cannot be told from the first clear one.
+        near = 0.0 if target.exact else clear + 1 / np.sqrt(n_samples)
+        smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 / target.levels
+        while high - low > smallest and lead > near:
             middle = (low + high) / 2
             point = target.walk(path, [middle])
-            if target.leads(point, n_samples)[0] > clear:
-                high = middle
+            at_middle = self._lead(target, point, clear, n_samples)
+            if at_middle > clear:
+                high, lead = middle, at_middle
                 target.found(point[0], high)
             else:
                 low = middle
         return True
 
+    def _doubt(self, target: Target) -> float:
+        """Return by how much a lead of `n_votes` votes may be wrong."""
+        return 0.0 if target.exact else DOUBT / np.sqrt(self.n_votes)
 
-class Jury:
-    """Fresh votes on candidates, each with noise that the search has not seen.
+    def _lead(self, target: Target, point: FloatArray, clear: float, n_samples: int) -> float:
+        """Return the lead at a point, from as many votes as tell whether it is clear, `n_samples` at most."""
+        n = self.n_votes
+        while True:
+            lead = float(target.leads(point, n)[0])
+            if target.exact or n >= n_samples or abs(lead - clear) > DOUBT / np.sqrt(n):
+                return lead
+            n = min(MORE * n, n_samples)
 
-    All attempts on one input share alpha. Selection votes choose the rival and estimation votes test that it is ahead
-    of the label. Where the noise's outcomes are counted there is one attempt, and no doubt.
-    """
+    def _look(
+        self, target: Target, path: Path, start: float, end: float, clear: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Look at points along part of a path, more closely where the lead peaks before the first that is clear.
 
-    def __init__(self, clf: Any, X: Any, n_samples: int | None, alpha: float | None, attempts: int, seeds: Any) -> None:
-        self.voter, self.channel, self.batch_size = clf._voter(), clf._channel(X.shape[1:]), clf.batch_size
-        self.exact = self.channel.noise.n_outcomes is not None
-        self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
-        self.attempts = 1 if self.exact else attempts
-        self.alpha = 0.0 if self.exact else clf.alpha if alpha is None else alpha
-        drawing = self.channel.noise.draw_error * self.n_samples * self.channel.n_features
-        self.level = 0.0 if self.exact else self.alpha / self.attempts - drawing
-        if self.level <= 0 and not self.exact:
-            raise ValueError(
-                f"alpha must exceed {drawing * self.attempts:.3g}, the error of drawing, got {self.alpha}."
-            )
-        self.queries = self.channel.noise.n_outcomes or self.n_selection + self.n_samples
-        self.seeds = seeds
+        All looks meet the same noise. Return their distances, increasing, and their leads.
+        """
+        key = target.new_key()
+        looks = np.linspace(start, end, LOOKS + 1)[1:]
+        leads = target.leads(target.walk(path, looks), self.n_votes, key)
+        for _ in range(ZOOMS):
+            closer = self._closer(target, looks, leads, start, clear)
+            if not len(closer) or len(closer) * target.cost(self.n_votes) > ZOOM_SHARE * target.n_left:
+                break
+            more = target.leads(target.walk(path, closer), self.n_votes, key)
+            order = np.argsort(np.append(looks, closer), kind="stable")
+            looks, leads = np.append(looks, closer)[order], np.append(leads, more)[order]
+        return looks, leads
 
-    def verify(self, raw: NDArray[Any], target: Target) -> tuple[int, bool]:
-        """Return the index of the smoothed label at a raw input, and whether it is shown not to be the target's."""
-        words = self.seeds.spawn(1)[0].generate_state(4)
-        seed = int.from_bytes(words.tobytes(), "little")
-        sampler = Sampler(
-            voter=self.voter,
-            channel=self.channel,
-            seed=seed,
-            n_selection=self.queries if self.exact else self.n_selection,
-            n_samples=0 if self.exact else self.n_samples,
-            batch_size=self.batch_size,
-        )
-        votes = sampler.draw(raw[None])
-        label = int(votes.selection[0].argmax())
-        if self.exact:
-            return label, label != target.label
-        return label, shown_different(votes.selection[0], votes.estimation[0], target.label, self.level)
+    def _closer(self, target: Target, looks: FloatArray, leads: FloatArray, start: float, clear: float) -> FloatArray:
+        """Return where to look next: on both sides of the highest peaks at which the label may change unseen."""
+        doubt, noise = self._doubt(target), target.channel.noise
+        finest = RTOL * looks[-1] if target.levels is None else 1 / target.levels
+        over = np.flatnonzero(leads > clear + doubt)
+        before = over[0] if len(over) else len(leads)
+        padded = np.concatenate([[-np.inf], leads, [-np.inf]])
+        ends = np.concatenate([[start], looks, looks[-1:]])
+        peaks = np.flatnonzero((leads >= padded[:-2]) & (leads >= padded[2:]))
+        # A vote changes no faster than the certificate allows: that rules out most peaks.
+        gaps = np.maximum(ends[1:-1] - ends[:-2], ends[2:] - ends[1:-1])
+        lag = np.clip(-leads - doubt / DOUBT, 0.0, 1.0)
+        hopeful = noise.cost(gaps) > noise.budget((1 + lag) / 2, (1 - lag) / 2)
+        peaks = peaks[(peaks < before) & (gaps[peaks] > finest) & hopeful[peaks]]
+        peaks = peaks[np.argsort(-leads[peaks], kind="stable")[:PEAKS]]
+        inside = np.arange(1, CLOSER + 1) / (CLOSER + 1)
+        sides = [ends[i + side] + inside * (ends[i + side + 1] - ends[i + side]) for i in peaks for side in (0, 1)]
+        return np.setdiff1d(np.concatenate([np.empty(0), *sides]), looks)

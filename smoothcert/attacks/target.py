@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bounds import clopper_pearson
 from ..certificates import FloatArray
 from ..channel import NoisyChannel
 from ..radius import GreedyRadius, RadiusStrategy
@@ -111,6 +110,13 @@ class Target:
             return low / self.levels, high / self.levels
         return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
+    def onward(self, path: Path) -> Path:
+        """Return the path that goes on in each direction of a path to the face: the worst case lies at faces."""
+        up = path.targets > self.start[path.features]
+        faces = np.where(up, self.high[path.features], self.low[path.features])
+        order = np.argsort(-np.abs(faces - self.start[path.features]), kind="stable")
+        return Path(path.features[order], faces[order])
+
     @property
     def reach(self) -> FloatArray:
         """How far each feature can move."""
@@ -169,7 +175,7 @@ class Target:
 
     def spend(self, n: int) -> None:
         """Count queries, or refuse them."""
-        if self.n_queries + n > self.max_queries:
+        if n > self.n_left:
             raise QueriesSpentError
         self.n_queries += n
 
@@ -179,33 +185,47 @@ class Target:
         order = np.argsort(-self.votes, kind="stable")
         return order[order != self.label]
 
-    def counts(self, points: FloatArray, n: int) -> NDArray[np.int64]:
+    @property
+    def n_left(self) -> int:
+        """Queries that are left."""
+        return self.max_queries - self.n_queries
+
+    def cost(self, n: int) -> int:
+        """Return the queries that ``n`` votes at one point take: where all outcomes are counted, as many as those."""
+        return self.channel.noise.n_outcomes or n
+
+    def new_key(self) -> NDArray[np.uint32]:
+        """Return a key of noise that has not been drawn yet."""
+        return self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+
+    def counts(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> NDArray[np.int64]:
         """Count votes at points; all of them meet the same noise, so that their differences are less noisy.
 
-        Where all outcomes of the noise are counted, that is done, whatever ``n`` is.
+        The noise is that of ``key``, by default fresh. Where all outcomes of the noise are counted, that is done,
+        whatever ``n`` is.
         """
-        n = self.channel.noise.n_outcomes or n
+        n = self.cost(n)
         self.spend(n * len(points))
         raw = self.raw(points)
-        key = self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+        key = self.new_key() if key is None else key
         keys = np.repeat(key, len(raw), axis=0)
         rows = max(64, self.voter.batch_values // self.channel.n_features)
         return count(self.voter, self.channel, raw, keys, n, rows)
 
-    def leads(self, points: FloatArray, n: int) -> FloatArray:
+    def leads(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> FloatArray:
         """Return by which share of votes the strongest rival leads the label at each point.
 
         Above 0 exactly where the rival wins: a tie goes to the lower index.
         """
-        counts = self.counts(points, n)
+        counts = self.counts(points, n, key)
         if self.votes is None:
             self.votes = counts[0]
         return lead(counts, self.label)
 
-    def keep(self, point: FloatArray, lead: float, distance: float) -> None:
+    def keep(self, point: FloatArray, lead: float) -> None:
         """Remember the point if no other has had a larger lead."""
         if lead > self.best_lead:
-            self.best, self.best_lead, self.closest = point, lead, distance
+            self.best, self.best_lead = point, lead
 
     def found(self, point: FloatArray, distance: float) -> None:
         """Remember a point at which the label has changed: nothing beyond it is of interest."""
@@ -222,16 +242,7 @@ def lead(counts: NDArray[np.int64], label: int) -> FloatArray:
     return (rivals.max(axis=1) - counts[:, label]) / n
 
 
-def shown_different(selection: NDArray[np.int64], estimation: NDArray[np.int64], label: int, alpha: float) -> bool:
-    """Tell whether votes show that another class than the label wins.
-
-    The selection votes choose the rival. Given that an estimation vote is for one of the two, it is for the rival with
-    probability above 1/2 if and only if the rival is ahead: a binomial test, exact at level alpha.
-    """
-    rival = int(selection.argmax())
-    if rival == label:
-        return False
-    if label < 0:
-        return True
-    both = int(estimation[rival] + estimation[label])
-    return both > 0 and float(clopper_pearson(estimation[rival], both, alpha)) > 0.5
+def far_faces(target: Target) -> Path:
+    """Return the path that moves features to their far faces in decreasing order of reach (Theorem 2.8)."""
+    up = target.high - target.start >= target.start - target.low
+    return Path.to(target.start, np.where(up, target.high, target.low))

@@ -1,0 +1,121 @@
+"""Whether what an attack has found is adversarial: fresh votes decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from ..bounds import clopper_pearson
+from ..voting import Sampler
+from .target import Target
+
+
+class Jury:
+    """Fresh votes on candidates, each with noise that neither the search nor another attempt has seen.
+
+    All attempts on one input share alpha, whatever the outcome of one makes of the next (union bound): which point is
+    tried and with how many votes depends on votes that its test does not use. Selection votes choose the rival and
+    estimation votes test that it is ahead of the label. Where the noise's outcomes are counted there is one attempt,
+    and no doubt.
+
+    Parameters
+    ----------
+    clf : SmoothedClassifier
+        Fitted.
+    shape : tuple of int
+        Of one input.
+    n_samples : int or None
+        Estimation votes of an attempt, at least; None takes the classifier's.
+    alpha : float or None
+        Probability that any attempt on an input succeeds wrongly; None takes the classifier's.
+    attempts : int
+        Attempts on one input, at most.
+    seeds : numpy.random.SeedSequence
+        Of the votes.
+    """
+
+    def __init__(
+        self,
+        clf: Any,
+        shape: tuple[int, ...],
+        n_samples: int | None,
+        alpha: float | None,
+        attempts: int,
+        seeds: np.random.SeedSequence,
+    ) -> None:
+        self.voter, self.channel, self.batch_size = clf._voter(), clf._channel(shape), clf.batch_size
+        self.exact = self.channel.noise.n_outcomes is not None
+        self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
+        self.attempts = 1 if self.exact else attempts
+        self.alpha = 0.0 if self.exact else clf.alpha if alpha is None else alpha
+        self.seeds = seeds
+        if not self.exact and self.level(self.n_samples) <= 0:
+            drawing = self.attempts * self._drawing(self.n_samples)
+            raise ValueError(f"alpha must exceed {drawing:.3g}, the error of drawing, got {self.alpha}.")
+
+    def _drawing(self, n: int) -> float:
+        """Return by how much the distribution of ``n`` votes may be off."""
+        return self.channel.noise.draw_error * n * self.channel.n_features
+
+    def level(self, n: int) -> float:
+        """Return the level of one attempt with ``n`` estimation votes."""
+        return self.alpha / self.attempts - self._drawing(n)
+
+    def queries(self, n: int) -> int:
+        """Return the queries of one attempt with ``n`` estimation votes."""
+        return self.channel.noise.n_outcomes or self.n_selection + n
+
+    @property
+    def reserve(self) -> int:
+        """Queries of all attempts, with as few votes as they take."""
+        return self.attempts * self.queries(self.n_samples)
+
+    def clear_lead(self, n: int) -> float:
+        """Return the lead that ``n`` votes are likely to confirm."""
+        return 0.0 if self.exact else float((norm.isf(self.level(n)) + 1) / np.sqrt(n))
+
+    def verify(self, raw: NDArray[Any], target: Target, n: int) -> tuple[int, bool, bool]:
+        """Vote on a raw input.
+
+        Returns
+        -------
+        label : int
+            Index of the class with most votes.
+        success : bool
+            Whether it is shown that the target's label does not win.
+        ahead : bool
+            Whether more votes are worth while: the label has not got most of them.
+        """
+        words = self.seeds.spawn(1)[0].generate_state(4)
+        sampler = Sampler(
+            voter=self.voter,
+            channel=self.channel,
+            seed=int.from_bytes(words.tobytes(), "little"),
+            n_selection=self.queries(n) if self.exact else self.n_selection,
+            n_samples=0 if self.exact else n,
+            batch_size=self.batch_size,
+        )
+        votes = sampler.draw(raw[None])
+        selection, estimation = votes.selection[0], votes.estimation[0]
+        label = int((selection if self.exact else estimation).argmax())
+        different = label != target.label
+        level = self.level(n)
+        success = different if self.exact else level > 0 and shown_different(selection, estimation, target.label, level)
+        return label, success, different
+
+
+def shown_different(selection: NDArray[np.int64], estimation: NDArray[np.int64], label: int, alpha: float) -> bool:
+    """Tell whether votes show that another class than the label wins.
+
+    The selection votes choose the rival among the other classes. Given that an estimation vote is for one of the two,
+    it is for the rival with probability above 1/2 if and only if the rival is ahead: a binomial test, exact at level
+    alpha.
+    """
+    if label < 0:
+        return True
+    rival = int(np.where(np.arange(len(selection)) == label, -1, selection).argmax())
+    both = int(estimation[rival] + estimation[label])
+    return both > 0 and float(clopper_pearson(estimation[rival], both, alpha)) > 0.5
