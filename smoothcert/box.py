@@ -70,11 +70,16 @@ class Box:
         ends = _by_position(bounds, names)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
-            ordered = np.all(hi >= lo) if np.broadcast(lo, hi).ndim else hi > lo
+            one = not np.broadcast(lo, hi).ndim
         except (TypeError, ValueError) as error:
             raise ValueError(f"{expected}, got {bounds!r}.") from error
-        if not (np.isfinite(lo).all() and np.isfinite(hi).all() and ordered):
+        if one and lo == hi:
             raise ValueError(f"{expected}, got {bounds!r}.")
+        wrong = ~(np.isfinite(lo) & np.isfinite(hi) & (hi >= lo))
+        if wrong.any():
+            feature = _first(wrong)
+            pair = f"({np.broadcast_to(lo, wrong.shape)[feature]:g}, {np.broadcast_to(hi, wrong.shape)[feature]:g})"
+            raise ValueError(f"{expected}, got {pair}{_named(feature, names)}.")
         return cls(lo, hi)
 
     @property
@@ -95,15 +100,19 @@ class Box:
                     f"value per feature, or for images one per channel in shape (c, 1, 1)."
                 )
 
-    def check(self, X: Any) -> None:
+    def check(self, X: Any, names: Sequence[str] | None = None) -> None:
         """Raise a ValueError if training data lies outside the box: that is a mistake in the units."""
         self.check_shape(np.shape(X)[1:])
         slack = TOLERANCE * self.width
         outside = (np.asarray(X) < self.lo - slack) | (np.asarray(X) > self.hi + slack)
         if outside.any():
+            feature = _first(outside.any(axis=0)) if self.width.ndim else ()
+            lo, hi = (np.broadcast_to(end, outside.shape[1:])[feature] for end in (self.lo, self.hi))
+            values = np.moveaxis(np.asarray(X), 0, -1)[feature]
             raise ValueError(
-                f"X must lie inside bounds=({_span(self.lo)}, {_span(self.hi)}), but ranges from {np.min(X):g} to "
-                f'{np.max(X):g}. Scale X into the box, or set bounds to the range of the data or to "minmax".'
+                f"X must lie inside bounds=({_span(lo)}, {_span(hi)}), but ranges from {np.min(values):g} to "
+                f"{np.max(values):g}{_named(feature, names)}. Scale X into the box, or set bounds to the range of the "
+                f'data or to "minmax".'
             )
 
     def warn_clipped(self, X: Any) -> bool:
@@ -199,6 +208,20 @@ def _in_order(values: Any, names: Sequence[str] | None) -> list[Any]:
             f"{list(names)}."
         )
     return [found[name] for name in names]
+
+
+def _first(flags: Any) -> tuple[int, ...]:
+    """Return the position of the first flag that is set."""
+    return tuple(int(i) for i in np.argwhere(flags)[0])
+
+
+def _named(feature: tuple[int, ...], names: Sequence[str] | None) -> str:
+    """Say which feature this is; nothing where it is any."""
+    if not feature:
+        return ""
+    if names is not None and len(feature) == 1:
+        return f" in column {names[feature[0]]!r}"
+    return f" in feature {feature[0] if len(feature) == 1 else feature}"
 
 
 def _span(ends: FloatArray) -> str:

@@ -56,6 +56,8 @@ class VoteCounts(Rows):
     origin: Origin
 
     def __repr__(self) -> str:
+        if not len(self):
+            return f"VoteCounts(0 inputs, {self.selection.shape[1]} classes, {self.origin.noise})"
         return (
             f"VoteCounts({len(self)} inputs, {self.selection.shape[1]} classes, {int(self.selection[0].sum())} "
             f"selection and {self.n_samples} estimation votes each, {self.origin.noise})"

@@ -257,7 +257,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         classes = sorted_unique("y", y)
         check_classification_targets(y)
         box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
-        box.check(X)
+        box.check(X, columns.names if columns else None)
         self._check_parameters(self.n_samples, noise, classes)
         channel = NoisyChannel(box, noise, X.shape[1:])
         channel.points(X)

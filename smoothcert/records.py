@@ -126,7 +126,7 @@ class Table(Rows):
         rows = [[_cell(name, column[i]) for name, column in columns.items()] for i in range(min(len(self), SHOWN))]
         if len(self) > SHOWN:
             rows.append(["..."] * len(columns))
-        return html_table([name.replace("_", " ") for name in columns], rows, repr(self))
+        return html_table(list(columns), rows, repr(self))
 
 
 def _cell(name: str, value: Any) -> str:

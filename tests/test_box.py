@@ -75,8 +75,21 @@ def test_training_data_outside_the_box():
         ValueError, match=r"X must lie inside bounds=\(0, 1\), but ranges from 0 to 255. Scale X .* or set"
     ):
         box.check(np.array([[0.0, 255.0]]))
-    with pytest.raises(ValueError, match=r"bounds=\(0, \[1 .. 2\]\)"):
-        Box.from_bounds(([0, 0], [1, 2])).check(np.array([[0.0, 3.0]]))
+    box = Box.from_bounds(([0, 0], [1, 2]))
+    with pytest.raises(ValueError, match=r"inside bounds=\(0, 2\), but ranges from 3 to 4 in feature 1. Scale X"):
+        box.check(np.array([[0.0, 3.0], [1.0, 4.0]]))
+    with pytest.raises(ValueError, match=r"but ranges from 3 to 3 in column 'dose'. Scale X"):
+        box.check(np.array([[0.0, 3.0]]), ["age", "dose"])
+    images = Box.from_bounds((np.zeros((3, 1, 1)), np.ones((3, 1, 1))))
+    X = np.zeros((2, 3, 4, 4))
+    X[1, 2, 3, 1] = 7
+    with pytest.raises(ValueError, match=r"inside bounds=\(0, 1\), but ranges from 0 to 7 in feature \(2, 3, 1\)"):
+        images.check(X)
+
+
+def test_bad_bounds_name_the_feature():
+    with pytest.raises(ValueError, match=r"got \(5, 1\) in feature 1\."):
+        Box.from_bounds(([0, 5, 0], 1))
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])

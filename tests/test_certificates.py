@@ -43,6 +43,7 @@ def test_summaries(certificates):
     counts = np.array([[3, 1]])
     votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
     assert repr(votes) == "VoteCounts(1 inputs, 2 classes, 4 selection and 8 estimation votes each, SplitNoise())"
+    assert repr(votes[:0]) == "VoteCounts(0 inputs, 2 classes, SplitNoise())"
 
 
 def test_certificates_are_frozen(certificates):

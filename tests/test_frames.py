@@ -193,7 +193,7 @@ def test_one_end_may_be_a_number():
         ((LO, pd.Series({"a": 1, "b": 1, "d": 1})), "missing ['c'], unknown ['d']"),
         (pd.Series([(0, 1)] * 4, index=["a", "b", "c", "c"]), "must name each column of X once"),
         ({"a": 0, "b": 0, "c": 0}, "bounds by column name must hold a pair (lo, hi) for each column, got {'a'"),
-        (PAIRS | {"b": (1, 0)}, "bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi"),
+        (PAIRS | {"b": (1, 0)}, "arrays with lo < hi, or \"minmax\", got (1, 0) in column 'b'."),
         (PAIRS | {"b": ("x", 0)}, "bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi"),
     ],
 )
