@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import Rows, Table
+from .rows import Rows, Table
 from .tables import Summary
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 

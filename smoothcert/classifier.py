@@ -31,6 +31,7 @@ from .certificates import Certificates, Decisions, Origin, VoteCounts
 from .channel import NoisyChannel
 from .frames import Columns, NamedColumns
 from .inference import TorchInference
+from .inputs import Inputs
 from .noise import Noise
 from .persistence import portable, restored
 from .procedure import Procedure
@@ -40,7 +41,6 @@ from .resolve import describe, resolve, resolve_radius
 from .runs import Part, Run, certificates, from_votes, in_order
 from .store import Store
 from .stream import resolve_seed
-from .streams import Inputs
 from .timed import TimedVoter
 from .voters import Voter, check_base_model, is_torch, make_voter, takes_any_shape, unwrap
 from .voting import RuleMaker, Sampler, fingerprints

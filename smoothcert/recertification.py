@@ -13,13 +13,13 @@ from .bounds import check_statistics
 from .calculus import largest
 from .certificates import Certificates, VoteCounts
 from .channel import NoisyChannel
+from .inputs import Inputs
 from .noise import Noise
 from .procedure import Procedure
 from .radius import BoxRadius, GreedyRadius, RadiusStrategy, certified_radii, reaches
 from .record import from_spec
 from .resolve import resolve_radius
 from .store import StoredRun, read_store
-from .streams import Inputs
 from .voting import fingerprints
 
 FloatArray = NDArray[np.float64]

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from .certificates import Certificates, VoteCounts
+from .inputs import Inputs
 from .procedure import Procedure
 from .progress import Progress
 from .radius import certified_radii
 from .recertification import largest_reaches, n_reaches
-from .records import Rows
+from .rows import Rows
 from .scheduling import draw_all
 from .store import Store, StoreError
-from .streams import Inputs
 from .voting import Sampler, Votes, fingerprints
 
 Record = TypeVar("Record", bound=Rows)

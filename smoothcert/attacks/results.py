@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..certificates import FloatArray
-from ..records import Rows
+from ..rows import Rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)

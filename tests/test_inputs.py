@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from smoothcert import SmoothedClassifier
+from smoothcert.inputs import Inputs, is_lazy
 from smoothcert.progress import Progress
-from smoothcert.streams import Inputs, is_lazy
 
 from .models import MeanOfFirst, Rule, constant, steps
 
