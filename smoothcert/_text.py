@@ -16,7 +16,7 @@ def exact(value: Any) -> str:
 
     Examples
     --------
-    >>> exact(np.array([0.1, 0.1 + 1e-12])), exact((0.0, np.array([1, 2])))
+    >>> exact(np.array([0.1, 0.100000000001])), exact((0.0, np.array([1, 2])))
     ('array([0.1, 0.100000000001])', '(0.0, array([1, 2]))')
     """
     if isinstance(value, (tuple, list)):
