@@ -1,7 +1,8 @@
 """Inputs that are read when their turn comes, and how a run shows where it stands."""
 
-from __future__ import gc
+from __future__ import annotations
 
+import gc
 import logging
 import tracemalloc
 
