@@ -541,8 +541,8 @@ def test_display_draws_both_curves_with_the_gap():
         np.testing.assert_array_equal(getattr(display, curve)[:-1][flat], share(between[flat]))
         np.testing.assert_array_equal(getattr(display, curve)[1:][flat], share(between[flat]))
     lower, upper = display.lines_
-    np.testing.assert_array_equal(upper.get_ydata(), 100 * display.attacked)
-    np.testing.assert_array_equal(lower.get_ydata(), 100 * display.certified)
+    np.testing.assert_array_equal(upper.get_ydata(), display.attacked)
+    np.testing.assert_array_equal(lower.get_ydata(), display.certified)
     assert "l1" in display.ax_.get_xlabel()
     with pytest.raises(ValueError, match="y must be the labels that were attacked"):
         AttackDisplay.from_results(y + 1, certificates, found)

@@ -129,7 +129,7 @@ class AttackDisplay:
             _, ax = pyplot.subplots(layout="constrained")
         below, above, *_ = COLORS["light"]
         solid, dashed, *_ = LINE_STYLES
-        low, high = 100 * self.certified, 100 * self.attacked
+        low, high = self.certified, self.attacked
         ax.fill_between(self.radius, low, high, color=GAP, alpha=0.5, linewidth=0, label="gap: neither")
         (upper,) = ax.plot(
             self.radius,
@@ -142,9 +142,9 @@ class AttackDisplay:
         (lower,) = ax.plot(self.radius, low, color=below, linestyle=solid, linewidth=2, label="certified (lower bound)")
         ax.set(
             xlabel=NORMS[1.0],
-            ylabel="robust accuracy (%)",
+            ylabel="robust accuracy",
             xlim=(0, self.radius[-1]),
-            ylim=(0, 102),
+            ylim=(0, 1.02),
         )
         handles, labels = ax.get_legend_handles_labels()
         ax.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], frameon=False)
