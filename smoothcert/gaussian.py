@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from . import philox
 from ._checks import check_positive
-from .noise import FloatArray, Noise, check_levels, digital_points
+from .noise import FloatArray, FusedNoise, check_levels, digital_points
 
 #: Standard deviations beyond which the discretised normal is cut off; the mass there is below 1e-18.
 TAIL = 9.0
@@ -22,7 +22,7 @@ TAIL = 9.0
 NO_THRESHOLDS = np.zeros(0, dtype=np.uint64)
 
 
-class FloatNoise(Noise):
+class FloatNoise(FusedNoise):
     """Noise that is added in floating point.
 
     The sum of a number and floating-point noise leaks the number through its rounding, so these certificates hold for
@@ -51,46 +51,26 @@ class FloatNoise(Noise):
         raise NotImplementedError(f"{type(self).__name__} has a perturb of its own.")
 
     @property
-    def fused(self) -> int | None:
-        """The fused kernel's number, or None where a subclass has its own noise."""
-        own = type(self).fill is not FloatNoise.fill or type(self).perturb is not FloatNoise.perturb
-        return None if own else self.recipe[0]
+    def formula(self) -> int | None:
+        """The kind of number that is added."""
+        return self.recipe[0]
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
-        self.perturb_keyed(points, rng, out)
-
-    def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
-    ) -> None:
-        """Write keyed samples; see `Noise.fill`."""
-        if type(self).perturb is not FloatNoise.perturb:
-            super().fill(points, keys, runs, out)
-        else:
-            self.fill_raw(points, keys, runs, out)
-
-    def fill_raw(
+    def fill_fused(
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
         runs: NDArray[np.int64],
         out: NDArray[np.floating],
-        scale: NDArray[np.floating] | None = None,
-        shift: NDArray[np.floating] | None = None,
+        scale: NDArray[np.floating] | None,
+        shift: NDArray[np.floating] | None,
     ) -> None:
-        """Write keyed samples, multiply each feature by ``scale`` and add ``shift``; see `LatticeNoise.fill_raw`."""
-        if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            # Imported when needed: numba takes as long to import as scikit-learn.
-            from . import kernel
+        """Draw the recipe's numbers and add them, in one pass."""
+        # Imported when needed: numba takes as long to import as scikit-learn.
+        from . import kernel
 
-            kind, size, step, thresholds = self.recipe
-            reals = points.astype(np.float64, copy=False)
-            kernel.add(kind, reals, keys, runs, size, step, thresholds, out, scale, shift)
-            return
-        self.fill_plainly(points, keys, runs, out)
-        if scale is not None and shift is not None:
-            out *= scale
-            out += shift
+        kind, size, step, thresholds = self.recipe
+        reals = points.astype(np.float64, copy=False)
+        kernel.add(kind, reals, keys, runs, size, step, thresholds, out, scale, shift)
 
     def fill_plainly(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]

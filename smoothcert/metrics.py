@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import check_positive
-from .certificates import Certificates
+from .certificates import Certificates, check_one_kind
 
 FloatArray = NDArray[np.float64]
 
@@ -191,9 +191,7 @@ def certified_accuracy_envelope(
     >>> print(certified_accuracy_envelope([0, 1], [narrow, wide], [0.5, 1.5]))
     [1.  0.5]
     """
-    kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates})
-    if len(kinds) != 1:
-        raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
+    check_one_kind(dict(enumerate(certificates)))
     scores = [certified_accuracy_score(y, one, radius, sample_weight=sample_weight) for one in certificates]
     best = np.max(scores, axis=0)
     return float(best) if best.ndim == 0 else best

@@ -143,7 +143,71 @@ class Noise(BaseEstimator, ABC):
         return walk(self.cost, self.inverse_cost, budget, reach)
 
 
-class LatticeNoise(Noise):
+class FusedNoise(Noise):
+    """Noise whose keyed samples a fused kernel writes where it knows the formula, and `fill_plainly` elsewhere."""
+
+    @property
+    @abstractmethod
+    def formula(self) -> int | None:
+        """The fused kernels' number for what this class draws, or None if they do not know it."""
+
+    @property
+    def fused(self) -> int | None:
+        """The fused kernels' number, or None where a subclass has noise of its own."""
+        own = type(self).fill is not FusedNoise.fill or type(self).perturb is not FusedNoise.perturb
+        return None if own else self.formula
+
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
+        self.perturb_keyed(points, rng, out)
+
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples; see `Noise.fill`."""
+        if type(self).perturb is not FusedNoise.perturb:
+            super().fill(points, keys, runs, out)
+        else:
+            self.fill_raw(points, keys, runs, out)
+
+    def fill_raw(
+        self,
+        points: NDArray[Any],
+        keys: NDArray[np.uint32],
+        runs: NDArray[np.int64],
+        out: NDArray[np.floating],
+        scale: NDArray[np.floating] | None = None,
+        shift: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Write keyed samples, multiply each feature by ``scale`` and add ``shift``."""
+        if self.fused is not None and out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
+            self.fill_fused(points, keys, runs, out, scale, shift)
+            return
+        self.fill_plainly(points, keys, runs, out)
+        if scale is not None and shift is not None:
+            out *= scale
+            out += shift
+
+    @abstractmethod
+    def fill_fused(
+        self,
+        points: NDArray[Any],
+        keys: NDArray[np.uint32],
+        runs: NDArray[np.int64],
+        out: NDArray[np.floating],
+        scale: NDArray[np.floating] | None,
+        shift: NDArray[np.floating] | None,
+    ) -> None:
+        """Do by the fused kernel for CPUs what `fill_raw` does."""
+
+    @abstractmethod
+    def fill_plainly(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Do in NumPy what `fill` does: the reference."""
+
+
+class LatticeNoise(FusedNoise):
     """Noise that is integer arithmetic on a lattice with ``q`` steps per unit.
 
     Float noise added to a float leaks the input through its rounding, and a base model that reads the leak breaks the
@@ -236,47 +300,24 @@ class LatticeNoise(Noise):
         return type(self).budget is LatticeNoise.budget
 
     @property
-    def fused(self) -> int | None:
-        """The fused kernels' number for this formula, or None where a subclass has its own."""
-        own = type(self).fill is not LatticeNoise.fill or type(self).perturb is not LatticeNoise.perturb
-        return None if own else FUSED.get(type(self).displace)
+    def formula(self) -> int | None:
+        """The fused kernels' number for ``displace``, or None where a subclass has its own."""
+        return FUSED.get(type(self).displace)
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Write noisy copies of ``points`` into ``out``, each point with a key of its own."""
-        self.perturb_keyed(points, rng, out)
-
-    def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
-    ) -> None:
-        """Write keyed samples, with unbiased offsets j in {0 .. L-1}; see `Noise.fill`."""
-        if type(self).perturb is not LatticeNoise.perturb:
-            super().fill(points, keys, runs, out)
-        else:
-            self.fill_raw(points, keys, runs, out)
-
-    def fill_raw(
+    def fill_fused(
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
         runs: NDArray[np.int64],
         out: NDArray[np.floating],
-        scale: NDArray[np.floating] | None = None,
-        shift: NDArray[np.floating] | None = None,
+        scale: NDArray[np.floating] | None,
+        shift: NDArray[np.floating] | None,
     ) -> None:
-        """Write keyed samples, multiply each feature by ``scale`` and add ``shift``.
+        """Draw unbiased offsets j in {0 .. L-1} and displace points by them, in one pass."""
+        # Imported when needed: numba takes as long to import as scikit-learn.
+        from . import kernel
 
-        The fused kernel does what `fill_plainly` does, where it knows the formula.
-        """
-        if self.fused is not None and out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            # Imported when needed: numba takes as long to import as scikit-learn.
-            from . import kernel
-
-            kernel.fill(self.fused, points, keys, runs, self.n_offsets, self.q, out, scale, shift)
-            return
-        self.fill_plainly(points, keys, runs, out)
-        if scale is not None and shift is not None:
-            out *= scale
-            out += shift
+        kernel.fill(FUSED[type(self).displace], points, keys, runs, self.n_offsets, self.q, out, scale, shift)
 
     def fill_plainly(
         self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
