@@ -28,7 +28,6 @@ from .philox import (
     LAPLACE,
     MULTIPLIERS,
     NORMAL,
-    REJECTED,
     ROOT_HALF,
     ROUNDS,
     WEYL,
@@ -37,10 +36,10 @@ from .philox import (
 )
 
 #: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
-TILE = 2048
+TILE = 4096
 
 #: Values that are worth waking a thread for.
-PART = 2**16
+PART = 2**17
 
 #: The formulas that `fill` knows, by number.
 UNIFORM, SPLIT = 0, 1
@@ -49,7 +48,6 @@ MASK = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
-REJECT = np.uint32(REJECTED)
 ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
 
 #: First bits of a word that tell between which thresholds to search.
@@ -193,9 +191,14 @@ def _fill_part(
 ) -> None:
     """Write the values ``start`` to ``stop`` of the batch."""
     d = points.shape[1]
-    drawn = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
-    redrawn = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
-    rejected = np.empty(TILE + 2 * GROUP + 1, dtype=np.int64)
+    most = TILE + 2 * GROUP
+    drawn = np.empty(most, dtype=np.uint32)
+    scratch = (
+        np.empty(most, dtype=np.uint8),
+        np.empty(most // 8 + 1, dtype=np.int64),
+        np.empty(most + 1, dtype=np.uint64),
+        np.empty(most, dtype=np.uint64),
+    )
     point = np.empty(d + TILE, dtype=np.uint32)
     scales, shifts = _repeat(scale), _repeat(shift)
     run = np.searchsorted(ends, start, side="right")
@@ -213,7 +216,7 @@ def _fill_part(
             n = min(end - start, TILE)
             group = value // GROUP
             skipped = value - group * GROUP
-            _draw(keys[owner], u64(group), (skipped + n + GROUP - 1) // GROUP, n_offsets, drawn, rejected, redrawn)
+            _draw(keys[owner], u64(group), (skipped + n + GROUP - 1) // GROUP, n_offsets, scratch, drawn)
             phase = value % d
             _displace(
                 kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
@@ -349,7 +352,7 @@ def _steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any
             else:
                 high = middle
         if low < thresholds.size and thresholds[low] >> HALF == u64(words[i]):
-            bits |= _word(key, group, u64(i), u64(1)) & MASK
+            bits |= _word(group * u64(LANES), u64(i), u64(1), u64(key[2]), u64(key[0]), u64(key[1])) & MASK
             while low < thresholds.size and thresholds[low] <= bits:
                 low += 1
         numbers[i] = low - thresholds.size // 2
@@ -389,65 +392,61 @@ def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _offset(word: Any, n_offsets: Any, rejected_below: Any) -> Any:
-    """Return the offset that a word gives, or `REJECTED`."""
-    product = (word & MASK) * n_offsets
-    return u32(product >> HALF) if (product & MASK) >= rejected_below else REJECT
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _word(key: Any, group: Any, i: Any, attempt: Any) -> Any:
-    """Return the word of value ``i`` after the start of a group."""
-    counter = (group + i // u64(GROUP)) * u64(LANES) + i % u64(LANES)
-    w0, w1, w2, w3 = _philox(counter, counter >> HALF, attempt, u64(key[2]), u64(key[0]), u64(key[1]))
-    word = i // u64(LANES) % u64(4)
-    return w0 if word == 0 else (w1 if word == 1 else (w2 if word == 2 else w3))
+def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
+    """Return the word of value ``i`` after the start of a group, where the counter is ``start``."""
+    counter = start + i // u64(GROUP) * u64(LANES) + i % u64(LANES)
+    w0, w1, w2, w3 = _philox(counter, counter >> HALF, attempt, tag, k0, k1)
+    odd, late = i & u64(LANES), i & u64(2 * LANES)
+    early_word = w1 if odd else w0
+    late_word = w3 if odd else w2
+    return late_word if late else early_word
 
 
 @njit(nogil=True, cache=True)
-def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, drawn: Any, rejected: Any, redrawn: Any) -> None:
+def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any, drawn: Any) -> None:
     """Draw the offsets of some groups of values; see `philox.offsets`."""
-    k0, k1, tag = u64(key[0]), u64(key[1]), u64(key[2])
-    rejected_below = (MASK + u64(1)) % n_offsets
-    n_rejected = u64(0)
-    for g in range(n_groups):
-        first = (group + u64(g)) * u64(LANES)
-        high = first >> HALF
-        at = g * GROUP
-        worst_0 = worst_1 = worst_2 = worst_3 = u32(0)
-        for lane in range(LANES):
-            w0, w1, w2, w3 = _philox(first + u64(lane), high, u64(0), tag, k0, k1)
-            j0 = _offset(w0, n_offsets, rejected_below)
-            j1 = _offset(w1, n_offsets, rejected_below)
-            j2 = _offset(w2, n_offsets, rejected_below)
-            j3 = _offset(w3, n_offsets, rejected_below)
-            drawn[at + lane] = j0
-            drawn[at + LANES + lane] = j1
-            drawn[at + 2 * LANES + lane] = j2
-            drawn[at + 3 * LANES + lane] = j3
-            worst_0 = max(worst_0, j0)
-            worst_1 = max(worst_1, j1)
-            worst_2 = max(worst_2, j2)
-            worst_3 = max(worst_3, j3)
-        # Rejections are rare, and looking for them one by one is not free: only words that hold one are searched.
-        for word in range(4):
-            if (worst_0, worst_1, worst_2, worst_3)[word] == REJECT:
-                for i in range(at + word * LANES, at + (word + 1) * LANES):
-                    rejected[n_rejected] = i
-                    n_rejected += u64(drawn[i] == REJECT)
+    rejected_below = u32((MASK + u64(1)) % n_offsets)
+    flags, eights, rejected, words = scratch
+    _fill_words(key, group, n_groups, drawn)
+    for i in range(n_groups * GROUP):
+        product = u64(drawn[i]) * n_offsets
+        drawn[i] = u32(product >> HALF)
+        flags[i] = u32(product) < rejected_below
+    n_rejected = _find(flags, n_groups * GROUP, eights, rejected)
     attempt = u64(0)
     while n_rejected:
         attempt += u64(1)
-        for r in range(n_rejected):
-            i = u64(rejected[r])
-            redrawn[r] = _offset(_word(key, group, i, attempt), n_offsets, rejected_below)
-        left = u64(0)
+        _fill_words_at(key, group, rejected, n_rejected, attempt, words)
+        n_left = 0
         for r in range(n_rejected):
             i = rejected[r]
-            drawn[i] = redrawn[r]
-            rejected[left] = i
-            left += u64(redrawn[r] == REJECT)
-        n_rejected = left
+            product = (words[r] & MASK) * n_offsets
+            drawn[i] = u32(product >> HALF)
+            rejected[n_left] = i
+            n_left += u32(product) < rejected_below
+        n_rejected = n_left
+
+
+@njit(nogil=True, cache=True)
+def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
+    """List the flags that are set, and return how many are. Whether one is, is too hard to foresee for a branch."""
+    at_once, n_eights, n_found = flags.view(np.uint64), 0, 0
+    for i in range(n // 8):
+        eights[n_eights] = i
+        n_eights += at_once[i] != u64(0)
+    for e in range(n_eights):
+        for i in range(8 * eights[e], 8 * eights[e] + 8):
+            found[n_found] = i
+            n_found += flags[i]
+    return n_found
+
+
+@njit(nogil=True, cache=True)
+def _fill_words_at(key: Any, group: Any, values: Any, n: Any, attempt: Any, words: Any) -> None:
+    """Draw the words of some values after the start of a group."""
+    start, tag, k0, k1 = group * u64(LANES), u64(key[2]), u64(key[0]), u64(key[1])
+    for r in range(n):
+        words[r] = _word(start, values[r], attempt, tag, k0, k1)
 
 
 @njit(nogil=True, cache=True)
