@@ -143,7 +143,7 @@ class Box:
     @property
     def is_unit(self) -> bool:
         """Whether this is the unit box."""
-        return bool(np.all(self.lo == 0) and np.all(self.hi == 1))
+        return not (self.lo.any() or (self.hi != 1).any())
 
     def to_raw_inplace(self, unit: NDArray[np.floating]) -> None:
         """Map unit-box values back to raw units, in place; they may lie outside [0, 1], as noise does."""

@@ -53,6 +53,9 @@ ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
 #: First bits of a word that tell between which thresholds to search.
 GUIDE_BITS = 12
 
+#: Stands for a scale or shift that is not there.
+_NOTHING = {real: np.zeros(0, dtype=real) for real in (np.float32, np.float64)}
+
 _logarithm, _sine_cosine = (
     njit(inline="always", error_model="numpy")(function) for function in (logarithm, sine_cosine)
 )
@@ -155,9 +158,15 @@ def _share(
     part: int,
 ) -> None:
     """Share the parts of a batch among threads."""
-    scale, shift = (np.zeros(0, dtype=out.dtype) if values is None else values for values in (scale, shift))
-    ends = np.cumsum(runs[:, 2]) * points.shape[1]
+    if scale is None:
+        scale = shift = _NOTHING[out.dtype.type]
+    ends = runs[:, 2].cumsum() * points.shape[1]
     arguments = (kind, points, keys, runs, ends, *noise, scale, shift, out.reshape(-1))
+    most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    n_helpers = min(most, -(-out.size // part)) - 1
+    if n_helpers <= 0:
+        fill_part(*arguments, 0, out.size)
+        return
     starts = iter(range(0, out.size, part))
 
     def work() -> None:
@@ -165,8 +174,6 @@ def _share(
         for start in starts:
             fill_part(*arguments, start, min(start + part, out.size))
 
-    most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    n_helpers = min(most, -(-out.size // part)) - 1
     helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
     work()
     for helper in helpers:

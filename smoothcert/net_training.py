@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .box import Box
 from .nets import NoisyModule, StabilityLoss, make_net, noisy_statistics
 from .noise import Noise
-from .voters import explain_failure
+from .voters import explained
 
 
 @dataclass
@@ -201,8 +201,10 @@ def _use_stability_loss(net: NeuralNetClassifier, stability_weight: float) -> No
 
 def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
     """Raise a ValueError before any training if the module fails on X or does not return one logit per class."""
-    with explain_failure(net.module, X.shape):
+    try:
         answer = next(iter(net.forward_iter(X)))
+    except RuntimeError as error:
+        raise explained(error, net.module, X.shape) from error
     logits = answer[0] if isinstance(answer, tuple) else answer
     if tuple(logits.shape) != (len(X), n_classes):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,20 +14,25 @@ from numpy.typing import NDArray
 
 from .channel import NoisyChannel
 from .noise import LatticeNoise
-from .voters import TorchVoter, Voter
+from .voters import NEAR_TIE, TorchVoter, Voter
 from .workers import side_by_side
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
+#: Doubtful votes that are taken together on CPUs.
+TOGETHER = 64
+
 
 def open_polls(
     voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
-) -> list[Poll] | list[TorchPoll]:
+) -> list[ArrayPoll] | list[TorchPoll] | list[DevicePoll]:
     """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
-    if isinstance(voter, TorchVoter):
-        return [TorchPoll(member, channel, points, keys) for member in voter.team()]
-    return [Poll(voter, channel, points, keys)]
+    if not isinstance(voter, TorchVoter):
+        return [ArrayPoll(voter, channel, points, keys)]
+    if voter.device.type != "cpu":
+        return [DevicePoll(voter, channel, points, keys)]
+    return [TorchPoll(member, channel, points, keys) for member in voter.team()]
 
 
 def counts(polls: list[Any]) -> NDArray[np.int64]:
@@ -35,8 +41,8 @@ def counts(polls: list[Any]) -> NDArray[np.int64]:
     return total
 
 
-class Poll:
-    """Votes of a model that takes and returns arrays.
+class Poll(ABC):
+    """Votes that are counted on the host.
 
     Parameters
     ----------
@@ -69,11 +75,12 @@ class Poll:
         MemoryError
             If there is no memory for so many rows; nothing is counted then.
         """
-        votes = self.voter(self.draw(runs))
-        n_classes = self.tally.shape[1]
-        cells = np.repeat(np.arange(len(runs)) * n_classes, runs[:, 2])
-        cells += votes
-        self.tally[runs[:, 0]] += np.bincount(cells, minlength=len(runs) * n_classes).reshape(-1, n_classes)
+        votes = self.votes(runs)
+        self.tally[runs[:, 0]] += votes
+
+    @abstractmethod
+    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the votes of each run, shape (n_runs, n_classes)."""
 
     def draw(self, runs: NDArray[np.int64]) -> NDArray[np.floating]:
         """Draw noisy rows into the reused batch."""
@@ -86,10 +93,68 @@ class Poll:
 
     def counts(self) -> NDArray[np.int64]:
         """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
-        return self.tally.copy()
+        return self.tally
 
 
-class TorchPoll:
+class ArrayPoll(Poll):
+    """Votes of a model that takes and returns arrays."""
+
+    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the votes of each run; see `Poll.votes`."""
+        n_classes = self.tally.shape[1]
+        cells = np.repeat(np.arange(len(runs)) * n_classes, runs[:, 2])
+        cells += self.voter(self.draw(runs))
+        return np.bincount(cells, minlength=len(runs) * n_classes).reshape(-1, n_classes)
+
+
+class TorchPoll(Poll):
+    """Votes of a torch module on a CPU.
+
+    Rows whose votes are doubtful are drawn again later, some of them together, and the module is asked about each
+    alone.
+    """
+
+    def __init__(self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
+        super().__init__(voter, channel, points, keys)
+        self.doubtful: list[NDArray[np.int64]] = []
+
+    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the votes of each run; see `Poll.votes`."""
+        # Imported when needed: numba takes as long to import as scikit-learn.
+        from .tally import count
+
+        while len(self.doubtful) >= TOGETHER:
+            self.settle()
+        logits = self.voter.logits(self.rows(runs))
+        if logits.dtype.itemsize < 4:
+            logits = logits.float()
+        votes, doubtful = count(logits.contiguous().numpy(), runs[:, 2], NEAR_TIE)
+        if doubtful.size:
+            self.doubtful.extend(places(runs, doubtful))
+        return votes
+
+    def settle(self) -> None:
+        """Take some doubtful votes."""
+        runs = np.array(self.doubtful[:TOGETHER])
+        votes = [self.voter.vote_alone(row) for row in self.rows(runs).split(1)]
+        # Should memory run out above, nothing has changed.
+        np.add.at(self.tally, (runs[:, 0], votes), 1)
+        del self.doubtful[:TOGETHER]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
+        while self.doubtful:
+            self.settle()
+        return super().counts()
+
+    def rows(self, runs: NDArray[np.int64]) -> Any:
+        """Draw noisy rows as a tensor; the module may change it in place."""
+        import torch
+
+        return torch.from_numpy(self.draw(runs))
+
+
+class DevicePoll:
     """Votes of a torch module, counted on its device, which never waits for the host; see `Poll`.
 
     On CUDA devices noise on a lattice is drawn there. Doubtful votes are looked at a few batches later: their rows are
@@ -126,14 +191,11 @@ class TorchPoll:
         runs, votes, doubtful, arrived = self.pending[0]
         if arrived is not None:
             arrived.synchronize()
-        ends = np.cumsum(runs[:, 2])
-        corrections = []
-        for row in doubtful.numpy().nonzero()[0]:
-            run = np.searchsorted(ends, row, side="right")
-            owner = runs[run, 0]
-            sample = runs[run, 1] + row - (ends[run] - runs[run, 2])
-            alone = self.voter.vote_alone(self.feed.draw(np.array([[owner, sample, 1]])))
-            corrections.append((owner, int(votes[row]), alone))
+        rows = doubtful.numpy().nonzero()[0]
+        corrections = [
+            (place[0], int(votes[row]), self.voter.vote_alone(self.feed.draw(place[None])))
+            for row, place in zip(rows, places(runs, rows), strict=True)
+        ]
         # Should memory run out above, nothing has changed.
         for owner, before, alone in corrections:
             self.tally[owner, before] -= 1
@@ -145,7 +207,15 @@ class TorchPoll:
         with on_device(self.voter.device), memory_errors():
             while self.pending:
                 self.settle()
-        return self.tally.cpu().numpy().copy()
+        return self.tally.cpu().numpy()
+
+
+def places(runs: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return for some rows of a batch the run that consists of the row alone, shape (n_rows, 3)."""
+    ends = runs[:, 2].cumsum()
+    run = np.searchsorted(ends, rows, side="right")
+    sample = runs[run, 1] + runs[run, 2] + rows - ends[run]
+    return np.column_stack([runs[run, 0], sample, np.ones_like(sample)])
 
 
 class Feed:
@@ -154,14 +224,11 @@ class Feed:
     def __init__(
         self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
-        self.poll = Poll(voter, channel, points, keys)
-        self.device = voter.device
+        self.poll = TorchPoll(voter, channel, points, keys)
 
     def draw(self, runs: NDArray[np.int64]) -> Any:
         """Draw noisy rows."""
-        import torch
-
-        return torch.from_numpy(self.poll.draw(runs)).to(self.device)
+        return self.poll.rows(runs).to(self.poll.voter.device)
 
 
 class CudaFeed:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ._checks import check_bool, check_count
+from ._memory import keep_freed
 from ._text import exact
 from .calculus import STEP_ERROR, bisect, covering, largest, walk_largest
 from .channel import NoisyChannel
@@ -329,9 +330,7 @@ def _required(
 
 def reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
     """Yield a few raw inputs at a time, and how far their features can move."""
-    # Freed at once, this makes glibc keep as much for reuse. It would hand the memory of each chunk back to the system,
-    # and getting it again takes longer than all that is computed in it.
-    np.empty(4 * ROOM_VALUES)
+    keep_freed()
     strategy.check_box(channel)
     size = max(1, ROOM_VALUES // channel.n_features)
     for start in range(0, len(X), size):

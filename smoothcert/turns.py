@@ -49,4 +49,7 @@ _lock = Lock()
 def turns_of(module: Any) -> Turns:
     """Return what all users of a module share, whatever voters they use it through."""
     with _lock:
-        return _turns.setdefault(module, Turns())
+        found = _turns.get(module)
+        if found is None:
+            found = _turns[module] = Turns()
+        return found

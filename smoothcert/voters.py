@@ -220,6 +220,11 @@ MODULE_STATE |= {"_flat_weights", "_flat_weight_refs"}
 NEAR_TIE = 2.0**-13
 
 
+#: Parameters below which a network on a CPU gets larger batches: so fast is it that what surrounds it takes time too.
+#: The activations of others are large, and fit into caches in small batches only.
+SMALL_NETWORK = 2**20
+
+
 class TorchVoter(Voter):
     """Votes of a torch module that returns one logit per class: the index of the largest.
 
@@ -255,8 +260,10 @@ class TorchVoter(Voter):
             )
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
-        self.batch_values = 2**17 if self.device.type == "cpu" else 2**24
+        small = sum(tensor.numel() for tensor in tensors) < SMALL_NETWORK
+        self.batch_values = 2**24 if self.device.type != "cpu" else 2**19 if small else 2**17
         self.inference = inference or TorchInference()
+        self.turns = turns_of(module)
         self.forward: Any = None
         self.members: list[TorchVoter] = []
 
@@ -276,7 +283,7 @@ class TorchVoter(Voter):
             # A hook may share what it knows with the hooks of other copies, and so may a forward of the instance's own.
             or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         )
-        with turns_of(self.module).lock:
+        with self.turns.lock:
             if not self.members:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
                 try:
@@ -308,7 +315,7 @@ class TorchVoter(Voter):
         import torch
 
         with torch.inference_mode():
-            logits = self._logits(rows)
+            logits = self.logits(rows)
             if self.n_classes == 1:
                 return torch.zeros(len(logits), dtype=torch.int64, device=self.device), logits[:, 0].isnan()
             (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
@@ -323,32 +330,30 @@ class TorchVoter(Voter):
         ValueError
             If a logit is NaN.
         """
+        logits = self.logits(row).double().cpu().numpy()
+        if np.isnan(logits).any():
+            raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
+        return int(logits.argmax())
+
+    def logits(self, rows: Any) -> Any:
+        """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         import torch
 
-        with torch.inference_mode():
-            logits = self._logits(row)
-            if logits.isnan().any():
-                raise ValueError(f"The base model {_name(self.module)} returned NaN logits. Nothing was certified.")
-            return int(logits.argmax())
-
-    def _logits(self, rows: Any) -> Any:
-        """Return the module's logits, one row per input."""
-        with (
-            turns_of(self.module).lock,
-            explain_failure(self.module, tuple(rows.shape)),
-            self.inference.context(self.device),
-        ):
-            if self.forward is None:
-                self.forward = self.inference.prepare(self.module)
-            logits = self.forward(rows.to(self.precision))
+        try:
+            with torch.inference_mode(), self.turns.lock, self.inference.context(self.device):
+                if self.forward is None:
+                    self.forward = self.inference.prepare(self.module)
+                logits = self.forward(rows.to(self.precision))
+        except RuntimeError as error:
+            raise explained(error, self.module, tuple(rows.shape)) from error
         if isinstance(logits, tuple):
             logits = logits[0]
-        shape = tuple(getattr(logits, "shape", ()))
-        if shape != (len(rows), self.n_classes):
-            returned = f"shape {shape}" if hasattr(logits, "shape") else f"a {_name(logits)}"
+        expected = (rows.shape[0], self.n_classes)
+        if getattr(logits, "shape", None) != expected:
+            returned = f"shape {tuple(logits.shape)}" if hasattr(logits, "shape") else f"a {_name(logits)}"
             raise ValueError(
-                f"The base model {_name(self.module)} must return one logit per class, shape ({len(rows)}, "
-                f"{self.n_classes}), but returned {returned}. Nothing was certified."
+                f"The base model {_name(self.module)} must return one logit per class, shape {expected}, but returned "
+                f"{returned}. Nothing was certified."
             )
         return logits
 
@@ -371,7 +376,10 @@ class TorchVoter(Voter):
         return f"{_name(self.module)} {content.hexdigest()}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"forward": None, "members": []}
+        return self.__dict__ | {"turns": None, "forward": None, "members": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=turns_of(state["module"]))
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -379,33 +387,27 @@ class TorchVoter(Voter):
         self.module.to(self.device)
         self.members = []
         try:
-            with turns_of(self.module).evaluating(self.module):
+            with self.turns.evaluating(self.module):
                 yield
         finally:
             self.members = []
 
     def voting(self) -> AbstractContextManager[Any]:
         """Keep the module in evaluation mode."""
-        return turns_of(self.module).evaluating(self.module)
+        return self.turns.evaluating(self.module)
 
 
-@contextmanager
-def explain_failure(module: Any, shape: tuple[int, ...]) -> Iterator[None]:
-    """Turn a torch module's own error into one that says what it was given."""
+def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:
+    """Return what to raise for a torch module's own error: it says what the module was given."""
     import torch
 
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise ValueError(
-            f"The base model {_name(module)} failed on a batch of shape {shape}, the rows being noisy copies of inputs "
-            f"of shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, "
-            f"width) for images."
-        ) from error
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return MemoryError(str(error))
+    return ValueError(
+        f"The base model {_name(module)} failed on a batch of shape {shape}, the rows being noisy copies of inputs of "
+        f"shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, width) "
+        f"for images."
+    )
 
 
 def describe_model(function: Any) -> str:

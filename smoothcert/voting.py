@@ -14,6 +14,7 @@ from sklearn.utils import gen_batches
 
 from . import stream
 from ._checks import check_count
+from ._memory import keep_freed
 from .channel import NoisyChannel
 from .polls import counts, open_polls
 from .voters import Voter
@@ -120,7 +121,7 @@ class Sampler:
         """Rows of a batch."""
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = max(64, self.voter.batch_values // self.channel.n_features)
+            batch_size = max(32, self.voter.batch_values // self.channel.n_features)
         return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
 
     def chunk_size(self, n_inputs: int) -> int:
@@ -143,6 +144,7 @@ class Sampler:
             What the rule is asked about each.
         """
         started = time.perf_counter()
+        keep_freed()
         inputs = fingerprints(self.channel, X)
 
         def stage(number: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
@@ -201,11 +203,13 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
         nonlocal rows
         half = -(-(stop - start) // 2)
         if stop - start <= rows:
-            share = np.arange(start // votes_each, -(-stop // votes_each))
-            begin = np.maximum(start - share * votes_each, 0)
-            count = np.minimum(stop - share * votes_each, votes_each) - begin
+            skipped, share = start % votes_each, inputs[start // votes_each : -(-stop // votes_each)]
+            runs = np.empty((len(share), 3), dtype=np.int64)
+            runs[:, 0], runs[:, 1], runs[:, 2] = share, first, votes_each
+            runs[0, 1:] += skipped, -skipped
+            runs[-1, 2] -= -stop % votes_each
             try:
-                poll.cast(np.column_stack([inputs[share], first + begin, count]))
+                poll.cast(runs)
             except MemoryError:
                 if stop - start == 1:
                     raise
