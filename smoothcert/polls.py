@@ -24,20 +24,19 @@ PENDING = 2
 TOGETHER = 64
 
 
-def open_polls(
-    voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
-) -> list[ArrayPoll] | list[TorchPoll] | list[DevicePoll]:
+def open_polls(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> list[Any]:
     """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
-    if not isinstance(voter, TorchVoter):
-        return [ArrayPoll(voter, channel, points, keys)]
-    if voter.device.type != "cpu":
-        return [DevicePoll(voter, channel, points, keys)]
-    return [TorchPoll(member, channel, points, keys) for member in voter.team()]
+    kind: Any = ArrayPoll
+    if isinstance(voter, TorchVoter):
+        kind = TorchPoll if voter.device.type == "cpu" else DevicePoll
+    return [kind(member, channel, points, keys) for member in voter.team()]
 
 
 def counts(polls: list[Any]) -> NDArray[np.int64]:
     """Return the votes of each input so far, shape (n_inputs, n_classes)."""
-    total: NDArray[np.int64] = np.sum(side_by_side(lambda poll: poll.counts(), polls), axis=0)
+    if any(poll.doubtful for poll in polls):
+        side_by_side(lambda poll: poll.settle(), polls, polls[0].voter.n_cores)
+    total: NDArray[np.int64] = np.sum([poll.counts() for poll in polls], axis=0)
     return total
 
 
@@ -61,6 +60,8 @@ class Poll(ABC):
         self.keys = keys
         self.buffer = np.empty((0, *channel.shape), dtype=voter.dtype)
         self.tally = np.zeros((len(points), voter.n_classes), dtype=np.int64)
+        #: Votes that are not in the tally yet.
+        self.doubtful: list[Any] = []
 
     def cast(self, runs: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
@@ -101,10 +102,10 @@ class ArrayPoll(Poll):
 
     def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the votes of each run; see `Poll.votes`."""
-        n_classes = self.tally.shape[1]
-        cells = np.repeat(np.arange(len(runs)) * n_classes, runs[:, 2])
-        cells += self.voter(self.draw(runs))
-        return np.bincount(cells, minlength=len(runs) * n_classes).reshape(-1, n_classes)
+        # Imported when needed: numba takes as long to import as scikit-learn.
+        from .tally import count_indices
+
+        return count_indices(self.voter(self.draw(runs)), runs[:, 2], self.voter.n_classes)
 
 
 class TorchPoll(Poll):
@@ -114,38 +115,28 @@ class TorchPoll(Poll):
     alone.
     """
 
-    def __init__(self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
-        super().__init__(voter, channel, points, keys)
-        self.doubtful: list[NDArray[np.int64]] = []
-
     def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the votes of each run; see `Poll.votes`."""
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from .tally import count
+        from .tally import count_logits
 
-        while len(self.doubtful) >= TOGETHER:
+        if len(self.doubtful) >= TOGETHER:
             self.settle()
         logits = self.voter.logits(self.rows(runs))
         if logits.dtype.itemsize < 4:
             logits = logits.float()
-        votes, doubtful = count(logits.contiguous().numpy(), runs[:, 2], NEAR_TIE)
+        votes, doubtful = count_logits(logits.contiguous().numpy(), runs[:, 2], NEAR_TIE)
         if doubtful.size:
             self.doubtful.extend(places(runs, doubtful))
         return votes
 
     def settle(self) -> None:
-        """Take some doubtful votes."""
-        runs = np.array(self.doubtful[:TOGETHER])
-        votes = [self.voter.vote_alone(row) for row in self.rows(runs).split(1)]
-        # Should memory run out above, nothing has changed.
-        np.add.at(self.tally, (runs[:, 0], votes), 1)
-        del self.doubtful[:TOGETHER]
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
+        """Take the votes that are still doubtful."""
         while self.doubtful:
-            self.settle()
-        return super().counts()
+            runs = np.array(self.doubtful[:TOGETHER])
+            votes = [self.voter.vote_alone(row) for row in self.rows(runs).split(1)]
+            # Should memory run out above, nothing has changed.
+            np.add.at(self.tally, (runs[:, 0], votes), 1)
+            del self.doubtful[:TOGETHER]
 
     def rows(self, runs: NDArray[np.int64]) -> Any:
         """Draw noisy rows as a tensor; the module may change it in place."""
@@ -171,24 +162,30 @@ class DevicePoll:
         fused = voter.device.type == "cuda" and isinstance(noise, LatticeNoise) and noise.fused is not None
         self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, channel, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
-        self.pending: deque[Any] = deque()
+        self.doubtful: deque[Any] = deque()
 
     def cast(self, runs: NDArray[np.int64]) -> None:
         """Take the votes of one batch; see `Poll.cast`."""
         import torch
 
         with on_device(self.voter.device), memory_errors():
-            while len(self.pending) > PENDING:
-                self.settle()
+            while len(self.doubtful) > PENDING:
+                self.settle_batch()
             votes, doubtful = self.voter.vote(self.feed.draw(runs))
             cells = upload(np.repeat(runs[:, 0] * self.tally.shape[1], runs[:, 2]), self.voter.device) + votes
             batch = (runs, votes, *download(doubtful))
             self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
-            self.pending.append(batch)
+            self.doubtful.append(batch)
 
     def settle(self) -> None:
+        """Take the votes that are still doubtful."""
+        with on_device(self.voter.device), memory_errors():
+            while self.doubtful:
+                self.settle_batch()
+
+    def settle_batch(self) -> None:
         """Take the doubtful votes of the oldest batch again, each row alone."""
-        runs, votes, doubtful, arrived = self.pending[0]
+        runs, votes, doubtful, arrived = self.doubtful[0]
         if arrived is not None:
             arrived.synchronize()
         rows = doubtful.numpy().nonzero()[0]
@@ -200,13 +197,10 @@ class DevicePoll:
         for owner, before, alone in corrections:
             self.tally[owner, before] -= 1
             self.tally[owner, alone] += 1
-        self.pending.popleft()
+        self.doubtful.popleft()
 
     def counts(self) -> NDArray[np.int64]:
         """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
-        with on_device(self.voter.device), memory_errors():
-            while self.pending:
-                self.settle()
         return self.tally.cpu().numpy()
 
 

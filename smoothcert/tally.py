@@ -1,4 +1,4 @@
-"""Votes counted from logits in one pass, for models that run on CPUs."""
+"""Votes counted in one pass, from logits or class indices, for models that run on CPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 
-def count(
+def count_logits(
     logits: NDArray[np.floating], sizes: NDArray[np.int64], near_tie: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count the votes of a batch: the index of each row's largest logit.
@@ -32,11 +32,18 @@ def count(
     """
     votes = np.zeros((len(sizes), logits.shape[1]), dtype=np.int64)
     doubtful = np.empty(len(logits), dtype=np.int64)
-    return votes, doubtful[: _count(logits, sizes, near_tie, votes, doubtful)]
+    return votes, doubtful[: _count_logits(logits, sizes, near_tie, votes, doubtful)]
+
+
+def count_indices(indices: NDArray[np.intp], sizes: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Count the votes of a batch, given the class index of each row; see `count_logits`."""
+    votes = np.zeros((len(sizes), n_classes), dtype=np.int64)
+    _count_indices(indices, sizes, votes)
+    return votes
 
 
 @njit(nogil=True, cache=True)
-def _count(logits: Any, sizes: Any, near_tie: Any, votes: Any, doubtful: Any) -> Any:
+def _count_logits(logits: Any, sizes: Any, near_tie: Any, votes: Any, doubtful: Any) -> Any:
     """Fill ``votes`` and ``doubtful``; return how many are doubtful."""
     row = n_doubtful = 0
     for run in range(sizes.size):
@@ -55,3 +62,13 @@ def _count(logits: Any, sizes: Any, near_tie: Any, votes: Any, doubtful: Any) ->
             n_doubtful += not clear
             row += 1
     return n_doubtful
+
+
+@njit(nogil=True, cache=True)
+def _count_indices(indices: Any, sizes: Any, votes: Any) -> None:
+    """Fill ``votes``."""
+    row = 0
+    for run in range(sizes.size):
+        for _ in range(sizes[run]):
+            votes[run, indices[row]] += 1
+            row += 1

@@ -30,7 +30,8 @@ class TimedVoter(Voter):
             )
         self.voter = voter
         self.seconds = seconds
-        self.dtype, self.batch_values, self.n_classes = voter.dtype, voter.batch_values, voter.n_classes
+        self.dtype, self.n_classes = voter.dtype, voter.n_classes
+        self.batch_values, self.most_rows = voter.batch_values, voter.most_rows
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`.

@@ -6,20 +6,21 @@ import copy
 import hashlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import is_classifier
+from sklearn import config_context, get_config
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .hashing import class_code, code_text, content_hash
 from .inference import TorchInference
 from .turns import turns_of
-from .workers import n_workers
+from .workers import limit_blas, n_threads
 
 
 def unwrap(estimator: Any) -> Any:
@@ -116,10 +117,22 @@ class Voter(ABC):
     #: Type of the noisy batches.
     dtype: type[np.floating]
 
-    #: Number of votes that are worth one call of the model, in values of the batch.
+    #: Number of votes that are worth one call of the model, in values of the batch; and rows at most.
     batch_values: int
+    most_rows: int = 2**15
 
     n_classes: int
+
+    @property
+    def n_cores(self) -> int:
+        """Number of cores that voting may use."""
+        from numba import config
+
+        return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+    def team(self) -> Sequence[Voter]:
+        """Return voters that can vote at the same time, each in a thread, and share the cores."""
+        return [self]
 
     @abstractmethod
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
@@ -157,9 +170,12 @@ class LabelTable:
         self.classes = classes
         self.order = np.argsort(classes, kind="stable")
         self.sorted = classes[self.order]
+        self.are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
 
     def places(self, labels: NDArray[Any], name: str) -> NDArray[np.intp]:
         """Return the index of each label, or raise a ValueError that names the base model for one that is none."""
+        if self.are_indices and labels.dtype == np.int64 and (labels.view(np.uint64) < len(self.classes)).all():
+            return labels
         try:
             place = np.minimum(np.searchsorted(self.sorted, labels), len(self.classes) - 1)
             unseen = self.sorted[place] != labels
@@ -177,7 +193,7 @@ class SklearnVoter(Voter):
     """Votes of anything with ``predict`` that returns labels."""
 
     dtype = np.float64
-    batch_values = 2**18
+    batch_values = 2**20
 
     def __init__(self, estimator: Any, classes: NDArray[Any], columns: Any = None) -> None:
         known = np.asarray(getattr(estimator, "classes_", classes))
@@ -195,11 +211,19 @@ class SklearnVoter(Voter):
         self.columns = columns
         self.labels = LabelTable(classes)
         self.n_classes = len(classes)
+        parts = sklearn_parts(estimator)
+        self.alone = not parts
+        self.config = get_config()
+        if len(parts) == 1:
+            # It is given noisy rows, which are finite: linear models take longer to check that than to answer.
+            self.config["assume_finite"] = True
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
         rows = batch if self.columns is None else self.columns.frame(batch)
-        labels = np.asarray(self.estimator.predict(rows))
+        # scikit-learn keeps its configuration for each thread.
+        with config_context(**self.config):
+            labels = np.asarray(self.estimator.predict(rows))
         if labels.shape != (len(batch),):
             raise ValueError(
                 f"The base model {_name(self.estimator)} must return one label per row, shape ({len(batch)},), but "
@@ -210,6 +234,41 @@ class SklearnVoter(Voter):
     def fingerprint(self) -> str:
         """Hash the fitted estimator."""
         return f"{_name(self.estimator)} {content_hash(self.estimator)}"
+
+    def team(self) -> list[SklearnVoter]:
+        """Return this voter several times if scikit-learn's own code is all that runs: threads may call it."""
+        return [self] * (1 if self.alone else n_threads(self.n_cores))
+
+    def voting(self) -> AbstractContextManager[Any]:
+        """Leave each thread its share of the cores, for BLAS too."""
+        n_members = len(self.team())
+        return limit_blas(max(1, self.n_cores // n_members)) if n_members > 1 else nullcontext()
+
+
+def sklearn_parts(estimator: Any) -> list[BaseEstimator]:
+    """Return an estimator and those that it is made of, if all of their code is scikit-learn's own; else none."""
+    parts = list(_parts(estimator))
+    estimators = [part for part in parts if isinstance(part, BaseEstimator)]
+    foreign = (not _is_own(part) if isinstance(part, BaseEstimator) else callable(part) for part in parts)
+    return [] if any(foreign) else estimators
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a value and what it is made of: its parameters, where it is an estimator of scikit-learn's own."""
+    yield value
+    inside: Any = ()
+    if isinstance(value, (list, tuple)):
+        inside = value
+    elif isinstance(value, dict):
+        inside = value.values()
+    elif _is_own(value):
+        inside = value.get_params(deep=False).values()
+    for part in inside:
+        yield from _parts(part)
+
+
+def _is_own(value: Any) -> bool:
+    return isinstance(value, BaseEstimator) and type(value).__module__.startswith("sklearn.")
 
 
 #: Attributes of a torch module that do not decide its answers, or are hashed one by one.
@@ -261,11 +320,20 @@ class TorchVoter(Voter):
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
         small = sum(tensor.numel() for tensor in tensors) < SMALL_NETWORK
-        self.batch_values = 2**24 if self.device.type != "cpu" else 2**19 if small else 2**17
+        self.batch_values = 2**19 if small else 2**17
+        if self.device.type != "cpu":
+            self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()
         self.turns = turns_of(module)
         self.forward: Any = None
         self.members: list[TorchVoter] = []
+
+    @property
+    def n_cores(self) -> int:
+        """Number of cores that torch may use."""
+        import torch
+
+        return torch.get_num_threads()
 
     def team(self) -> list[TorchVoter]:
         """Return voters that can vote at the same time, each in a thread: on CPUs this one, and copies of it.
@@ -287,7 +355,10 @@ class TorchVoter(Voter):
             if not self.members:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
                 try:
-                    copies = [copy.deepcopy(self.module, dict(shared)) for _ in range(0 if alone else n_workers() - 1)]
+                    copies = [
+                        copy.deepcopy(self.module, dict(shared))
+                        for _ in range(0 if alone else n_threads(self.n_cores) - 1)
+                    ]
                 except Exception:
                     copies = []
                 self.members = [

@@ -23,11 +23,17 @@ from .workers import side_by_side
 #: Batches that one task fills at most: what a crash costs.
 BATCHES_PER_TASK = 16
 
+#: Batches that one task fills at least, where there are inputs enough: less is not worth the start.
+FEW_BATCHES = 4
+
 #: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
 TASKS = 64
 
 #: Votes that an input takes at least where a rule stops it.
 FEW_VOTES = 64
+
+#: Rows that are not worth waking threads for.
+FEW_ROWS = 512
 
 #: Values of a batch at most: kernels count them in 32 bits.
 LARGEST_BATCH = 2**31 - 1
@@ -121,17 +127,17 @@ class Sampler:
         """Rows of a batch."""
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = max(32, self.voter.batch_values // self.channel.n_features)
+            batch_size = min(max(32, self.voter.batch_values // self.channel.n_features), self.voter.most_rows)
         return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
 
     def chunk_size(self, n_inputs: int) -> int:
         """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
 
-        A task fills one batch at least and a few at most; within that, there are `TASKS` of them.
+        A task fills a few batches; within that, there are `TASKS` of them.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
-        fill = -(-self.rows // each)
-        return min(max(-(-n_inputs // TASKS), fill), max(fill, BATCHES_PER_TASK * self.rows // each))
+        least = -(-FEW_BATCHES * self.rows // each)
+        return min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
 
     def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
         """Draw the votes of a few inputs.
@@ -194,6 +200,8 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
     total = votes_each * len(inputs)
+    if total <= FEW_ROWS:
+        polls = polls[:1]
     # Several polls get equally many batches of equal size: none waits long for the last.
     rounds = -(-total // (len(polls) * rows))
     step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
@@ -230,5 +238,5 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     def stop() -> None:
         deque(starts, maxlen=0)
 
-    side_by_side(work, polls, stop)
+    side_by_side(work, polls, polls[0].voter.n_cores, stop)
     return rows

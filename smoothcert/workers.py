@@ -1,16 +1,21 @@
-"""Threads that vote side by side, with one core each: the noise of one overlaps with the forward pass of another.
+"""Threads that vote side by side, with one core each: the noise of one overlaps with the model's work in another.
 
-Networks of moderate size lose much time where the threads of one layer wait for each other. Here they never do.
+Networks of moderate size lose much time where the threads of one layer wait for each other, and most models of
+scikit-learn use one core only. Here all cores are busy, and never wait for each other.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from threading import Barrier, Lock
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 #: Threads at most: Python itself lets one of them run at a time between the operations of a model.
 MOST = 8
@@ -18,14 +23,14 @@ MOST = 8
 _lock = Lock()
 
 
-def n_workers() -> int:
-    """Return how many threads share the cores that torch may use."""
-    import torch
-
-    return min(torch.get_num_threads(), MOST)
+def n_threads(n_cores: int) -> int:
+    """Return how many threads share so many cores."""
+    return min(n_cores, MOST)
 
 
-def side_by_side(work: Callable[[Any], Any], parts: list[Any], stop: Callable[[], Any] = bool) -> list[Any]:
+def side_by_side(
+    work: Callable[[Any], Any], parts: list[Any], n_cores: int, stop: Callable[[], Any] = bool
+) -> list[Any]:
     """Return what ``work`` makes of each part, in threads of their own where there are several.
 
     All of them have ended when this returns or raises. Should waiting be interrupted, ``stop`` is called to end them
@@ -33,10 +38,8 @@ def side_by_side(work: Callable[[Any], Any], parts: list[Any], stop: Callable[[]
     """
     if len(parts) == 1:
         return [work(parts[0])]
-    import torch
-
     with _lock:
-        pool = _pool(len(parts), max(1, torch.get_num_threads() // len(parts)))
+        pool = _pool(len(parts), max(1, n_cores // len(parts)), "torch" in sys.modules)
     futures = [pool.submit(work, part) for part in parts]
     try:
         wait(futures)
@@ -48,30 +51,75 @@ def side_by_side(work: Callable[[Any], Any], parts: list[Any], stop: Callable[[]
 
 
 @cache
-def _pool(n_threads: int, cores_each: int) -> ThreadPoolExecutor:
-    """Return threads in which torch and the noise kernel use so many cores each.
-
-    Torch keeps the number for each thread, and once more for threads to come: that one is put back.
-    """
-    import torch
-
+def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecutor:
+    """Return threads in which OpenMP, the noise kernel and torch use so many cores each."""
     from .kernel import limit_threads
 
-    n_cores = torch.get_num_threads()
     pool, all_there = ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert-votes"), Barrier(n_threads)
 
     def start(_: int) -> None:
-        # Asked first, a thread takes over the number for threads to come, once and for all.
-        torch.get_num_threads()
-        torch.set_num_threads(cores_each)
+        _controller().limit(limits=cores_each, user_api="openmp")
+        if with_torch:
+            _limit_torch(cores_each)
         limit_threads(cores_each)
         all_there.wait()
 
-    try:
+    with _torch_unchanged() if with_torch else nullcontext():
         list(pool.map(start, range(n_threads)))
+    return pool
+
+
+def _limit_torch(n_cores: int) -> None:
+    """Let torch use so many cores in this thread."""
+    import torch
+
+    # Asked first, a thread takes over the number for threads to come, once and for all.
+    torch.get_num_threads()
+    torch.set_num_threads(n_cores)
+
+
+@contextmanager
+def _torch_unchanged() -> Iterator[None]:
+    """Put back how many cores torch uses: it keeps the number for each thread, and once more for threads to come."""
+    import torch
+
+    n_cores = torch.get_num_threads()
+    try:
+        yield
     finally:
         torch.set_num_threads(n_cores)
-    return pool
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Return what sets the threads of native libraries."""
+    return ThreadpoolController()
+
+
+class BlasLimit:
+    """Limit of the threads of BLAS libraries, which have one setting for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock, self._n_users = Lock(), 0
+        self._limit: Any = None
+
+    @contextmanager
+    def __call__(self, n_cores: int) -> Iterator[None]:
+        """Let BLAS libraries use so many cores until its last user is done; the first decides."""
+        with self._lock:
+            if not self._n_users:
+                self._limit = _controller().limit(limits=n_cores, user_api="blas")
+            self._n_users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_users -= 1
+                if not self._n_users:
+                    self._limit.restore_original_limits()
+
+
+limit_blas = BlasLimit()
 
 
 if hasattr(os, "register_at_fork"):

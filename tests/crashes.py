@@ -56,7 +56,7 @@ def certify(log: str, seconds: float, store: str | None, backend: str | None, n_
         [0, 1, 2],
         n_selection=SELECTION,
         n_samples=ESTIMATION,
-        batch_size=64,
+        batch_size=16,
         alpha=0.01,
         n_jobs=n_jobs,
         random_state=None if store else 0,

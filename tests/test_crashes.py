@@ -55,7 +55,7 @@ def assert_same(found: Certificates, store: str, log: str, seconds: float) -> No
 def test_driver_killed(processes, tmp_path, backend, n_jobs, kills, longest, in_flight):
     moments = random.Random(repr(backend))
     log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
-    seconds = 0.012 * (n_jobs or 1)
+    seconds = 0.005 * (n_jobs or 1)
     for kill in range(kills):
         process = processes.Process(target=crashes.run, args=(log, seconds, store, backend, n_jobs, None))
         process.start()
@@ -96,7 +96,7 @@ def wait_for(condition, limit: float = 60.0):
 
 
 def test_workers_killed(processes, tmp_path):
-    moments, kills, seconds = random.Random(1), 3, 0.03
+    moments, kills, seconds = random.Random(1), 3, 0.012
     log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
     process = processes.Process(target=crashes.run, args=(log, seconds, store, "loky", 2, None))
     process.start()
@@ -121,7 +121,7 @@ def test_dask_workers_killed(processes, tmp_path):
     distributed = pytest.importorskip("distributed")
     import dask
 
-    moments, kills, seconds = random.Random(2), 2, 0.03
+    moments, kills, seconds = random.Random(2), 2, 0.012
     log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
     with (
         dask.config.set(

@@ -144,7 +144,7 @@ def test_memory_does_not_grow_with_the_inputs():
             return np.full(20_000, i / self.n)
 
     clf = SmoothedClassifier.from_pretrained(
-        Rule(steps([0.5])).fit(None, None), [0, 1], n_samples=20, n_selection=4, alpha=0.1, batch_size=64
+        Rule(steps([0.5])).fit(None, None), [0, 1], n_samples=20, n_selection=4, alpha=0.1, batch_size=16
     )
     clf.certify(Endless(4))
     peaks = {20: [], 200: []}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smoothcert.tally import count
+from smoothcert.tally import count_indices, count_logits
 from smoothcert.voters import NEAR_TIE
 
 
@@ -12,7 +12,7 @@ from smoothcert.voters import NEAR_TIE
 def test_votes_are_those_of_argmax(n_classes, dtype):
     logits = np.random.default_rng(0).normal(size=(200, n_classes)).astype(dtype)
     sizes = np.array([1, 0, 120, 79])
-    votes, doubtful = count(logits, sizes, NEAR_TIE)
+    votes, doubtful = count_logits(logits, sizes, NEAR_TIE)
     runs = np.repeat(np.arange(4), sizes)
     expected = np.zeros((4, n_classes), dtype=int)
     np.add.at(expected, (runs, logits.argmax(axis=1)), 1)
@@ -26,7 +26,7 @@ def test_votes_are_those_of_argmax(n_classes, dtype):
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_nan_is_doubtful_wherever_it_is(row, place):
     row[place] = np.nan
-    votes, doubtful = count(np.array([[5.0, 1, 1], row]), np.array([2]), NEAR_TIE)
+    votes, doubtful = count_logits(np.array([[5.0, 1, 1], row]), np.array([2]), NEAR_TIE)
     assert votes.tolist() == [[1, 0, 0]]
     assert doubtful.tolist() == [1]
 
@@ -34,12 +34,17 @@ def test_nan_is_doubtful_wherever_it_is(row, place):
 def test_what_else_is_doubtful():
     inf = np.inf
     rows = [[1, 1 + 1e-6], [1e6, 1e6 + 1], [inf, inf], [-inf, -inf], [inf, 0], [0, 1e-3], [1, 2], [-inf, 0]]
-    votes, doubtful = count(np.array(rows, dtype=np.float32), np.array([len(rows)]), NEAR_TIE)
+    votes, doubtful = count_logits(np.array(rows, dtype=np.float32), np.array([len(rows)]), NEAR_TIE)
     assert doubtful.tolist() == [0, 1, 2, 3, 4]
     assert votes.tolist() == [[0, 3]]
 
 
 def test_a_single_class_gets_all_votes_but_nan():
-    votes, doubtful = count(np.array([[0.0], [np.nan], [-7.0]]), np.array([3]), NEAR_TIE)
+    votes, doubtful = count_logits(np.array([[0.0], [np.nan], [-7.0]]), np.array([3]), NEAR_TIE)
     assert votes.tolist() == [[2]]
     assert doubtful.tolist() == [1]
+
+
+def test_indices_are_counted_run_by_run():
+    votes = count_indices(np.array([2, 0, 0, 1, 2]), np.array([2, 0, 3]), 4)
+    assert votes.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0]]

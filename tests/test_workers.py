@@ -51,7 +51,7 @@ def importable(monkeypatch):
 
 
 def smoothed(base, **params):
-    params = {"n_samples": 100, "n_selection": 20, "alpha": 0.1, "batch_size": 128, "random_state": 0} | params
+    params = {"n_samples": 100, "n_selection": 20, "alpha": 0.1, "batch_size": 32, "random_state": 0} | params
     return SmoothedClassifier.from_pretrained(base, [0, 1], **params)
 
 
@@ -287,5 +287,5 @@ def test_numbers_of_dead_workers_are_given_again(tmp_path):
 
 def test_chunks_depend_on_nothing_but_the_run():
     sampler = smoothed(Traveller(os.devnull))._run("", smoothed(Traveller(os.devnull))._open(DATA), None).sampler
-    assert [sampler.chunk_size(n) for n in (1, 60, 1000, 10**6)] == [7, 7, 16, 102]
+    assert [sampler.chunk_size(n) for n in (1, 60, 1000, 10**6)] == [7, 7, 16, 25]
     assert crashes.INPUTS == 100
