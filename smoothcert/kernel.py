@@ -38,6 +38,9 @@ from .philox import (
 #: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
 TILE = 4096
 
+#: Values, about, that are mapped to raw units with the same factors.
+SPAN = 1024
+
 #: Values that are worth waking a thread for.
 PART = 2**17
 
@@ -229,7 +232,7 @@ def _fill_part(
                 kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
             )
             if scales.size:
-                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n])
+                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
             start += n
             value += n
         run += 1
@@ -280,7 +283,7 @@ def _add_part(
             phase = value % d
             _add(point[phase : phase + n], numbers[skipped : skipped + n], size, step, out[start : start + n])
             if scales.size:
-                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n])
+                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
             start += n
             value += n
         run += 1
@@ -377,10 +380,13 @@ def _repeat(values: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _to_raw(out: Any, scale: Any, shift: Any) -> None:
-    """Multiply, then add."""
-    for i in range(out.size):
-        out[i] = out[i] * scale[i] + shift[i]
+def _to_raw(out: Any, scale: Any, shift: Any, d: Any) -> None:
+    """Multiply, then add. Of factors that repeat after ``d`` values, few are read, so that caches hold them."""
+    span = d * max(1, SPAN // d)
+    for start in range(0, out.size, span):
+        part = out[start : start + span]
+        for i in range(part.size):
+            part[i] = part[i] * scale[i] + shift[i]
 
 
 @njit(nogil=True, cache=True, inline="always")
