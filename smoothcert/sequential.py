@@ -1,7 +1,7 @@
 """Stopping rules: how many votes an input needs, decided while they are drawn, at fixed numbers of votes.
 
-All inference here is anytime-valid (Ville's inequality): it holds at every number of votes at once, so a rule may stop
-whenever it likes. What a rule looks at to decide that votes suffice is a matter of cost, not of validity.
+Inference by betting is anytime-valid (Ville's inequality): it holds at every number of votes at once, so a rule may
+stop whenever it likes. What a rule looks at to decide that votes suffice is a matter of cost, not of validity.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.special import bdtrik, betaincinv
 
 from .betting import anytime_lower_bound, log_e_margin, log_e_value
+from .bounds import class_probabilities
 from .channel import NoisyChannel
 from .radius import RadiusStrategy, certified_radii
 
@@ -25,6 +26,12 @@ HOPE = 0.7
 
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
 CAUTION = 16
+
+#: Standard deviations by which votes to come may turn out better than expected, when it is decided whether to go on.
+LUCK = 2.8
+
+#: More than rounding adds to the difference of two probabilities.
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +115,40 @@ class RadiusTest(Rule):
         return np.where(self.required <= 1, found, -np.inf)
 
     def verdict(self, counts: Counts) -> NDArray[np.bool_]:
-        """Tell for each input whether it is certified: evidence of 1/alpha is as rare as alpha where it is not."""
-        return self.evidence(*self.split(counts)) >= -np.log(self.alpha)
+        """Tell for each input whether it is certified.
+
+        Half of alpha is bet: evidence ever reaches 2/alpha at most that often where an input is not certified. The
+        other half is for the bounds of Algorithm 1, once all votes are there: those ask for less than bets that had to
+        be good at every look.
+        """
+        k_a, k_b, n = self.split(counts)
+        certified = self.evidence(k_a, k_b, n) >= -np.log(self.alpha / 2)
+        last = n == self.looks[-1]
+        if last.any():
+            scheme = "multiclass" if self.rivals_apart else "binary"
+            p_a, p_b = class_probabilities(
+                counts[last], self.top[last], scheme=scheme, bound="clopper-pearson", alpha=self.alpha / 2
+            )
+            certified[last] |= p_a - p_b >= 2 * self.required[last] - 1 + ROUNDING
+        return certified
 
     def enough(self, counts: Counts) -> NDArray[np.bool_]:
-        """Tell for each input whether it is certified, or will not be."""
-        k_a, k_b, n = self.split(counts)
-        left = self.looks[-1] - n
-        out_of_reach = self.evidence(k_a + left, k_b, n + left) < -np.log(self.alpha)
-        # The same bet on the other side. A vote for neither counts half: the e-value is convex in a vote, so that it
-        # grows no faster than with votes for one or the other.
-        a, b = self.prior()
-        against = log_e_value((n - k_a + k_b) / 2, n, 1 - np.minimum(self.required, 1.0), b, a)
-        return self.verdict(counts) | out_of_reach | (against >= -np.log(self.alpha))
+        """Tell for each input whether it is certified, or is most unlikely to be in the end."""
+        return self.verdict(counts) | self.hopeless(*self.split(counts))
+
+    def hopeless(self, k_a: Any, k_b: Any, n: Any) -> NDArray[np.bool_]:
+        """Tell for each input whether even good luck will not certify it with the last vote.
+
+        Giving up too early costs robust inputs, and no validity.
+        """
+        last = self.looks[-1]
+        score, left = (n + k_a - k_b) / 2, last - n
+        mean = (score + 0.5) / (n + 1)
+        variance = (k_a * (1 - mean) ** 2 + k_b * mean**2 + (n - k_a - k_b) * (0.5 - mean) ** 2) / n
+        # What is known of the mean from n votes is as uncertain as the mean of n more.
+        spread = np.sqrt(left * np.maximum(variance, 0.25 / n) * (1 + left / n))
+        needed = np.ceil(bdtrik(1 - self.alpha / 2, last, np.minimum(self.required, 1.0))) + 1
+        return (score + left * mean + LUCK * spread < needed) | (self.required > 1)
 
 
 @dataclass(frozen=True, kw_only=True)

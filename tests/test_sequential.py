@@ -22,8 +22,10 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
+from smoothcert.bounds import class_probabilities
 from smoothcert.channel import NoisyChannel
 from smoothcert.radius import certified_radii
+from smoothcert.sequential import RadiusTest
 
 from .models import Rule, constant
 
@@ -83,6 +85,67 @@ def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
     assert rarely(wrong, selected.sum())
     if shares[0] > 0.5:
         assert wrong > 0, "a test of no power would pass as well"
+
+
+def radius_test(required, looks, n_classes=2, alpha=ALPHA, selection=(28, 4)):
+    return RadiusTest(
+        selection=np.array([[*selection, *[0] * (n_classes - len(selection))]]),
+        top=np.array([0]),
+        rivals_apart=n_classes > 2,
+        alpha=alpha,
+        looks=looks,
+        required=np.array([required]),
+    )
+
+
+@pytest.mark.parametrize("looks", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
+@pytest.mark.parametrize("required", [0.5, 0.7, 0.95, 0.999])
+def test_the_exact_probability_of_a_false_certificate(required, looks):
+    """Of two classes, at the threshold, by summing over all ways that the votes can come; whenever one stops."""
+    rule, last = radius_test(required, looks), looks[-1]
+    # The distribution of the votes for the class, where nothing has been certified yet.
+    alive, n, false = np.array([1.0]), 0, 0.0
+    for look in looks:
+        alive, n = np.convolve(alive, binom.pmf(np.arange(look - n + 1), look - n, required)), look
+        counts = np.column_stack([np.arange(n + 1), n - np.arange(n + 1)])
+        certified = rule[np.zeros(n + 1, dtype=int)].verdict(counts)
+        false += alive[certified].sum()
+        alive[certified] = 0
+    assert false <= ALPHA
+    if required**last < ALPHA / 2:
+        assert false > ALPHA / 50, "a test of no power would pass as well"
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("required", [0.6, 0.9])
+def test_the_last_look_certifies_what_algorithm_1_does_at_half_of_alpha(required, n_classes):
+    n, rng = 400, np.random.default_rng(0)
+    counts = np.array([rng.multinomial(n, rng.dirichlet([9, 1, 1][:n_classes])) for _ in range(500)])
+    rule = radius_test(required, np.array([n]), n_classes)[np.zeros(500, dtype=int)]
+    p_a, p_b = class_probabilities(counts, rule.top, scheme="multiclass", bound="clopper-pearson", alpha=ALPHA / 2)
+    ordinary = p_a - p_b >= 2 * required - 1
+    by_bets = rule.evidence(*rule.split(counts)) >= np.log(2 / ALPHA)
+    np.testing.assert_array_equal(rule.verdict(counts), ordinary | by_bets)
+    assert (ordinary & ~by_bets).any()
+    assert not ordinary.all()
+    # Before the last look, only bets count.
+    earlier = radius_test(required, np.array([n, 2 * n]), n_classes)[np.zeros(500, dtype=int)]
+    assert (rule.verdict(counts) & ~earlier.verdict(counts)).any()
+
+
+@pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
+def test_giving_up_costs_few_certificates(share):
+    """Against a rule that never gives up, on the same votes."""
+    looks, rng = np.array([16, 32, 64, 128, 256, 512, 1024]), np.random.default_rng(0)
+    rule = radius_test(0.7, looks, alpha=0.001)[np.zeros(4000, dtype=int)]
+    hits, certified, given_up, n = np.zeros(4000, dtype=int), np.zeros(4000, bool), np.zeros(4000, bool), 0
+    for look in looks:
+        hits, n = hits + rng.binomial(look - n, share, size=4000), look
+        counts = np.column_stack([hits, n - hits])
+        certified |= rule.verdict(counts)
+        given_up |= rule.enough(counts) & ~certified
+    assert (certified & given_up).mean() < 0.01
+    assert given_up.mean() > 0.5 * (~certified).mean()
 
 
 @pytest.mark.parametrize("scheme", ["multiclass", "binary"])
