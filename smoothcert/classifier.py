@@ -423,8 +423,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         Notes
         -----
         A sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024): votes are drawn until the evidence for
-        the radius suffices, until that is hopeless, or until ``n_samples`` are drawn. What the votes of an input decide
-        depends neither on other inputs nor on batches. ``bound`` is not used.
+        the radius suffices, until that is hopeless, or until ``n_samples`` are drawn, which Clopper and Pearson's
+        bounds then decide upon. What the votes of an input decide depends neither on other inputs nor on batches.
+        ``bound`` is not used.
         """
         check_is_fitted(self, "estimator_")
         inputs = self._open(X)

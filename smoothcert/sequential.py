@@ -27,6 +27,10 @@ HOPE = 0.7
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
 CAUTION = 16
 
+#: Share of alpha that `RadiusTest` bets, to stop early; the rest is for the last look, and certifies most of what is
+#: left. Votes saved and certificates lost change little between .1 and .5.
+BET = 0.2
+
 #: Standard deviations by which votes to come may turn out better than expected, when it is decided whether to go on.
 LUCK = 2.8
 
@@ -117,17 +121,17 @@ class RadiusTest(Rule):
     def verdict(self, counts: Counts) -> NDArray[np.bool_]:
         """Tell for each input whether it is certified.
 
-        Half of alpha is bet: evidence ever reaches 2/alpha at most that often where an input is not certified. The
-        other half is for the bounds of Algorithm 1, once all votes are there: those ask for less than bets that had to
-        be good at every look.
+        A part of alpha is bet: where an input is not certified, evidence ever reaches 1/part at most that often. The
+        rest is for the bounds of Algorithm 1, once all votes are there: those ask for less than bets that had to be
+        good at every look.
         """
         k_a, k_b, n = self.split(counts)
-        certified = self.evidence(k_a, k_b, n) >= -np.log(self.alpha / 2)
+        certified = self.evidence(k_a, k_b, n) >= -np.log(BET * self.alpha)
         last = n == self.looks[-1]
         if last.any():
             scheme = "multiclass" if self.rivals_apart else "binary"
             p_a, p_b = class_probabilities(
-                counts[last], self.top[last], scheme=scheme, bound="clopper-pearson", alpha=self.alpha / 2
+                counts[last], self.top[last], scheme=scheme, bound="clopper-pearson", alpha=(1 - BET) * self.alpha
             )
             certified[last] |= p_a - p_b >= 2 * self.required[last] - 1 + ROUNDING
         return certified
@@ -147,7 +151,7 @@ class RadiusTest(Rule):
         variance = (k_a * (1 - mean) ** 2 + k_b * mean**2 + (n - k_a - k_b) * (0.5 - mean) ** 2) / n
         # What is known of the mean from n votes is as uncertain as the mean of n more.
         spread = np.sqrt(left * np.maximum(variance, 0.25 / n) * (1 + left / n))
-        needed = np.ceil(bdtrik(1 - self.alpha / 2, last, np.minimum(self.required, 1.0))) + 1
+        needed = np.ceil(bdtrik(1 - (1 - BET) * self.alpha, last, np.minimum(self.required, 1.0))) + 1
         return (score + left * mean + LUCK * spread < needed) | (self.required > 1)
 
 

@@ -237,7 +237,7 @@ def test_the_suite_catches(name, monkeypatch):
     assert failures(run(5, **size, **only))
 
 
-def test_evidence_must_reach_2_over_alpha():
+def test_evidence_must_outweigh_what_is_bet():
     """The suite cannot see a factor of 2: bets leave about half of what they may spend."""
     selection = np.array([[28, 4]])
     rule = sequential.RadiusTest(
@@ -251,6 +251,6 @@ def test_evidence_must_reach_2_over_alpha():
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
     evidence = np.array([rule.evidence(*rule.split(row[None]))[0] for row in counts])
     robust = np.array([rule.verdict(row[None])[0] for row in counts])
-    np.testing.assert_array_equal(robust, evidence >= np.log(200))
+    np.testing.assert_array_equal(robust, evidence >= -np.log(0.01 * sequential.BET))
     assert robust.any()
     assert not robust.all()
