@@ -133,7 +133,8 @@ class Box:
         Projection onto a box is 1-Lipschitz in l1, so what is certified for the clipped input holds against
         every perturbation of the raw one.
         """
-        unit: FloatArray = np.clip(np.asarray(X, dtype=np.float64), self.lo, self.hi)
+        unit: FloatArray = np.array(X, dtype=np.float64)
+        np.clip(unit, self.lo, self.hi, out=unit)
         if np.any(self.lo != 0):
             unit -= self.lo
         if np.any(self.width != 1):

@@ -38,7 +38,7 @@ class NoisyChannel:
 
     def points(self, X: Any) -> NDArray[Any]:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
-        return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), -1)
+        return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), self.n_features)
 
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Write noisy copies of ``points``, in raw units, into ``out`` of shape (n, *shape)."""
@@ -72,9 +72,8 @@ class NoisyChannel:
 
     def room(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return how far the points can move down and up, shape (n, d) each; 0 where the box holds a feature fixed."""
-        unit = self.noise.to_unit(self.points(X)).reshape(len(X), *self.shape)
-        down, up = self.box.room(unit)
-        return down.reshape(len(X), -1), up.reshape(len(X), -1)
+        down, up = self.box.room(self.noise.snap(self.box.to_unit(X)))
+        return down.reshape(len(X), self.n_features), up.reshape(len(X), self.n_features)
 
     def rounding(self, norm: float = 1) -> float:
         """Bound on what rounding adds to the distance of two raw inputs; radii shrink by it."""

@@ -55,6 +55,10 @@ class Noise(BaseEstimator, ABC):
     def to_unit(self, points: NDArray[Any]) -> FloatArray:
         """Return where `to_points` has put the inputs in the unit box."""
 
+    def snap(self, unit: FloatArray) -> FloatArray:
+        """Return where `to_points` puts inputs in the unit box; ``unit`` may be overwritten."""
+        return self.to_unit(self.to_points(unit))
+
     @property
     @abstractmethod
     def resolution(self) -> float:
@@ -288,6 +292,15 @@ class LatticeNoise(FusedNoise):
     def to_unit(self, points: NDArray[Any]) -> FloatArray:
         """Return lattice points as unit-box values."""
         return points / self.q
+
+    def snap(self, unit: FloatArray) -> FloatArray:
+        """Round inputs to the lattice; see `to_points`."""
+        if not isinstance(self.levels, str):
+            return super().snap(unit)
+        unit *= self.q
+        np.rint(unit, out=unit)
+        unit /= self.q
+        return unit
 
     @property
     def resolution(self) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
@@ -20,7 +21,13 @@ from .noise import Noise
 FloatArray = NDArray[np.float64]
 
 #: Values of the room to move that are held at once.
-ROOM_VALUES = 2**18
+ROOM_VALUES = 2**19
+
+#: Parts of the inputs that are not worth starting threads for.
+FEW_PARTS = 8
+
+#: Threads at most that compute radii: each holds as much.
+MOST_THREADS = 4
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -280,10 +287,12 @@ def certified_radii(
     radii : ndarray of shape (n_inputs,)
         At least 0.
     """
-    radii = np.empty(len(X))
     budget = channel.noise.budget(p_a, p_b)
-    for rows, reach in reaches(strategy, channel, X):
-        radii[rows] = strategy.within(channel.noise, budget[rows], reach)
+
+    def compute(rows: slice, reach: FloatArray) -> FloatArray:
+        return strategy.within(channel.noise, budget[rows], reach)
+
+    radii = over_reaches(compute, strategy, channel, X)
     return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
 
 
@@ -307,11 +316,12 @@ def required_probability(strategy: RadiusStrategy, channel: NoisyChannel, X: NDA
         least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
     radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
-    found = np.empty(len(X))
     rounding = channel.rounding(strategy.norm)
-    for rows, reach in reaches(strategy, channel, X):
-        found[rows] = _required(strategy, channel.noise, reach, radius[rows], rounding)
-    return found
+
+    def compute(rows: slice, reach: FloatArray) -> FloatArray:
+        return _required(strategy, channel.noise, reach, radius[rows], rounding)
+
+    return over_reaches(compute, strategy, channel, X)
 
 
 def _required(
@@ -328,11 +338,19 @@ def _required(
     return np.where(radius <= 0, 0.5, np.where(certifies(p_b), 1 - p_b, np.inf))
 
 
-def reaches(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield a few raw inputs at a time, and how far their features can move."""
+def over_reaches(
+    compute: Callable[[slice, FloatArray], FloatArray], strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]
+) -> FloatArray:
+    """Return what is computed from how far features can move: for a few raw inputs at a time, in threads if many."""
     keep_freed()
     strategy.check_box(channel)
     size = max(1, ROOM_VALUES // channel.n_features)
-    for start in range(0, len(X), size):
-        rows = slice(start, start + size)
-        yield rows, strategy.reach(channel.noise, *channel.room(X[rows]))
+    parts = [slice(start, start + size) for start in range(0, max(1, len(X)), size)]
+
+    def work(rows: slice) -> FloatArray:
+        return compute(rows, strategy.reach(channel.noise, *channel.room(X[rows])))
+
+    if len(parts) < FEW_PARTS:
+        return np.concatenate([work(rows) for rows in parts])
+    threads = Parallel(n_jobs=min(MOST_THREADS, cpu_count()), require="sharedmem")
+    return np.concatenate(threads(delayed(work)(rows) for rows in parts))

@@ -16,7 +16,7 @@ from .channel import NoisyChannel
 from .inputs import Inputs
 from .noise import Noise
 from .procedure import Procedure
-from .radius import BoxRadius, GreedyRadius, RadiusStrategy, certified_radii, reaches
+from .radius import BoxRadius, GreedyRadius, RadiusStrategy, certified_radii, over_reaches
 from .record import from_spec
 from .resolve import resolve_radius
 from .store import StoredRun, read_store
@@ -50,8 +50,7 @@ def largest_reaches(channel: NoisyChannel, X: NDArray[Any], k: int) -> FloatArra
     k = min(k, channel.n_features)
     if k == 0:
         return np.empty((len(X), 0))
-    reach = [largest(part, k) for _, part in reaches(GreedyRadius(), channel, X)]
-    return np.concatenate(reach)
+    return over_reaches(lambda _, reach: largest(reach, k), GreedyRadius(), channel, X)
 
 
 def certificates_from_store(
