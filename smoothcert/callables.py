@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hashing import code_text, content_hash
-from .voters import LabelTable, Voter, describe_model
+from .voters import LabelTable, Voter
 
 
 class FunctionVoter(Voter):
@@ -33,7 +33,7 @@ class FunctionVoter(Voter):
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
         answer = self.function(batch)
-        name, n = describe_model(self.function), len(batch)
+        name, n = _name(self.function), len(batch)
         try:
             array = np.asarray(answer)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -55,7 +55,11 @@ class FunctionVoter(Voter):
 
     def fingerprint(self) -> str:
         """Hash the function's content and code."""
-        return f"{describe_model(self.function)} {content_hash((self.function, _code(self.function)))}"
+        return f"{_name(self.function)} {content_hash((self.function, _code(self.function)))}"
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _code(function: Any) -> str:

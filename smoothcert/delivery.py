@@ -16,7 +16,7 @@ from uuid import uuid4
 import cloudpickle
 import joblib
 
-from .voters import TorchVoter
+from .networks import TorchVoter
 from .voting import Sampler
 
 #: In a worker process: the parcel that came last, by its name. A worker serves one run at a time.

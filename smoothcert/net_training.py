@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from .box import Box
 from .nets import NoisyModule, StabilityLoss, make_net, noisy_statistics
+from .networks import explained
 from .noise import Noise
-from .voters import explained
 
 
 @dataclass

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channel import NoisyChannel
+from .networks import NEAR_TIE, TorchVoter
 from .noise import LatticeNoise
-from .voters import NEAR_TIE, TorchVoter, Voter
+from .voters import Voter
 from .workers import side_by_side
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .voters import TorchVoter, Voter
+from .networks import TorchVoter
+from .voters import Voter
 
 
 class TimedVoter(Voter):

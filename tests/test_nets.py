@@ -16,7 +16,7 @@ from smoothcert import NoiseAugmentation, SmoothedClassifier, SplitNoise, Unifor
 from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
 from smoothcert.nets import CosineSchedule, NoisyModule, make_net
-from smoothcert.voters import TorchVoter
+from smoothcert.networks import TorchVoter
 
 
 @pytest.fixture(scope="module")

@@ -398,7 +398,7 @@ class Tied(nn.Module):
 @pytest.mark.parametrize("failures", [1, 3])
 def test_no_vote_is_lost_where_memory_runs_out_over_a_near_tie(failures, monkeypatch):
     # Of several threads each would have failures of its own.
-    monkeypatch.setattr("smoothcert.voters.n_threads", lambda n_cores: 1)
+    monkeypatch.setattr("smoothcert.networks.n_threads", lambda n_cores: 1)
     counts = []
     for module in (Tied(0), Tied(failures)):
         clf = SmoothedClassifier.from_pretrained(module, range(2), n_samples=600, batch_size=64, random_state=0)

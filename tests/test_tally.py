@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from smoothcert.networks import NEAR_TIE
 from smoothcert.tally import count_indices, count_logits
-from smoothcert.voters import NEAR_TIE
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

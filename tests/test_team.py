@@ -11,7 +11,7 @@ import torch
 from smoothcert import SmoothedClassifier, SplitNoise, workers
 from smoothcert.box import Box
 from smoothcert.channel import NoisyChannel
-from smoothcert.voters import TorchVoter
+from smoothcert.networks import TorchVoter
 from smoothcert.voting import Sampler
 from smoothcert.workers import side_by_side
 

@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 from smoothcert import SmoothedClassifier, delivery, scheduling
-from smoothcert.voters import TorchVoter
+from smoothcert.networks import TorchVoter
 
 from . import crashes
 from .models import MeanOfFirst

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .._checks import check_choice, check_count
 from ..certificates import FloatArray
+from ..networks import TorchVoter
 from ..noise import Noise, SplitNoise
 from ..polls import Feed
-from ..voters import TorchVoter
 from .projection import project_l1_box
 from .search import Attack
 from .target import Path, Target, far_faces
