@@ -23,6 +23,7 @@ PARTS = {
     "noise": "the fused noise kernel against torch operations",
     "votes": "count_votes against the bare network",
     "small": "count_votes against the bare model, where the model is small",
+    "stages": "where the time of count_votes goes",
     "peers": "certify against the Adversarial Robustness Toolbox and research code",
     "sequential": "votes that stopping early saves",
     "radii": "greedy radii against a plain Python walk",
