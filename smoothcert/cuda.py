@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from numpy.typing import NDArray
 
-from .philox import GROUP, LANES
+from .philox import GROUP, LANES, offset_bits
 
-#: Counters that one program draws from: four values each.
+#: Counters that one program draws from: four words each.
 COUNTERS = 256
 
 
@@ -32,13 +32,13 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
     out : tensor of float32 or float64
         On the device; contiguous, with one row per sample.
     """
-    d = points.shape[1]
-    n_values = runs[:, 2] * d
-    before = runs[:, 1] * d % GROUP
+    d, bits = points.shape[1], offset_bits(n_offsets)
+    n_values, per_word = runs[:, 2] * d, 32 // bits
+    before = runs[:, 1] * d % (GROUP * per_word)
     table = torch.from_numpy(np.column_stack([runs, np.cumsum(n_values) - n_values]))
     if out.is_cuda:
         table = table.pin_memory().to(out.device, non_blocking=True)
-    stretches = triton.cdiv(int((before + n_values).max()), 4 * COUNTERS)
+    stretches = triton.cdiv(int((before + n_values).max()), 4 * COUNTERS * per_word)
     _fill[(len(runs) * stretches,)](
         out,
         points,
@@ -47,7 +47,8 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
         stretches,
         d,
         n_offsets,
-        2**32 % n_offsets,
+        2**bits % n_offsets,
+        BITS=bits,
         UNIFORM=kind == 0,
         Q=q,
         HALF=0.5 if n_offsets % 2 == 0 else 0.0,
@@ -59,10 +60,11 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
 
 
 @triton.jit
-def _offset(word, n_offsets, rejected_below):  # type: ignore[no-untyped-def]
-    """Return the offset that a word gives, and whether it is rejected; see `philox.offsets`."""
-    product = word.to(tl.uint64) * n_offsets
-    return (product >> 32).to(tl.uint32), (product & 0xFFFFFFFF) < rejected_below
+def _offset(word, half, n_offsets, rejected_below, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the offset that a word or its half gives, and whether that is rejected; see `philox.offsets`."""
+    number = (word >> 16 * half) & 0xFFFF if BITS == 16 else word
+    product = number.to(tl.uint64) * n_offsets
+    return (product >> BITS).to(tl.uint32), (product & ((1 << BITS) - 1)) < rejected_below
 
 
 @triton.jit
@@ -91,6 +93,7 @@ def _fill(  # type: ignore[no-untyped-def]
     d,
     n_offsets,
     rejected_below,
+    BITS: tl.constexpr,
     UNIFORM: tl.constexpr,
     Q: tl.constexpr,
     HALF: tl.constexpr,
@@ -99,15 +102,16 @@ def _fill(  # type: ignore[no-untyped-def]
     LANES: tl.constexpr,
     COUNTERS: tl.constexpr,
 ):
-    """Draw one stretch of one run: four words for each counter, and an offset for each word."""
+    """Draw one stretch of one run: four words for each counter, and an offset for each word or half."""
+    PER_WORD: tl.constexpr = 32 // BITS
     row = table + 4 * (tl.program_id(0) // stretches)
     stretch = tl.program_id(0) % stretches
     owner, first, count, start = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
     n_offsets, rejected_below = n_offsets.to(tl.uint64), rejected_below.to(tl.uint64)
     lane = tl.arange(0, COUNTERS).to(tl.int64)
     first_value = first * d
-    counter = first_value // (4 * LANES) * LANES + stretch.to(tl.int64) * COUNTERS + lane
-    value = counter // LANES * (4 * LANES) + counter % LANES - first_value
+    counter = first_value // (4 * LANES * PER_WORD) * LANES + stretch.to(tl.int64) * COUNTERS + lane
+    value = (counter // LANES * (4 * LANES) + counter % LANES) * PER_WORD - first_value
 
     k0 = tl.load(keys + 4 * owner).to(tl.uint32, bitcast=True)
     k1 = tl.load(keys + 4 * owner + 1).to(tl.uint32, bitcast=True)
@@ -115,26 +119,26 @@ def _fill(  # type: ignore[no-untyped-def]
     low, high = (counter & 0xFFFFFFFF).to(tl.uint32), (counter >> 32).to(tl.uint32)
     zero = tl.zeros((COUNTERS,), tl.uint32)
     w0, w1, w2, w3 = tl.philox_impl(low, high, zero, zero + tag, zero + k0, zero + k1)
-    j0, r0 = _offset(w0, n_offsets, rejected_below)
-    j1, r1 = _offset(w1, n_offsets, rejected_below)
-    j2, r2 = _offset(w2, n_offsets, rejected_below)
-    j3, r3 = _offset(w3, n_offsets, rejected_below)
-    attempt = zero
-    while tl.max((r0 | r1 | r2 | r3).to(tl.int32), axis=0) > 0:
-        attempt += 1
-        w0, w1, w2, w3 = tl.philox_impl(low, high, attempt, zero + tag, zero + k0, zero + k1)
-        i0, again0 = _offset(w0, n_offsets, rejected_below)
-        i1, again1 = _offset(w1, n_offsets, rejected_below)
-        i2, again2 = _offset(w2, n_offsets, rejected_below)
-        i3, again3 = _offset(w3, n_offsets, rejected_below)
-        j0, j1, j2, j3 = tl.where(r0, i0, j0), tl.where(r1, i1, j1), tl.where(r2, i2, j2), tl.where(r3, i3, j3)
-        r0, r1, r2, r3 = r0 & again0, r1 & again1, r2 & again2, r3 & again3
-
     real = out.dtype.element_ty
-    for word in tl.static_range(4):
-        j = j0 if word == 0 else (j1 if word == 1 else (j2 if word == 2 else j3))
-        at = value + word * LANES
-        inside = (at >= 0) & (at < count * d)
-        x = tl.load(points + owner * d + at.to(tl.int32) % d, mask=inside, other=0).to(tl.uint32, bitcast=True)
-        noisy = _displace(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real)
-        tl.store(out + start + at, noisy, mask=inside)
+    for half in tl.static_range(PER_WORD):
+        j0, r0 = _offset(w0, half, n_offsets, rejected_below, BITS)
+        j1, r1 = _offset(w1, half, n_offsets, rejected_below, BITS)
+        j2, r2 = _offset(w2, half, n_offsets, rejected_below, BITS)
+        j3, r3 = _offset(w3, half, n_offsets, rejected_below, BITS)
+        attempt = zero
+        while tl.max((r0 | r1 | r2 | r3).to(tl.int32), axis=0) > 0:
+            attempt += 1
+            a0, a1, a2, a3 = tl.philox_impl(low, high, attempt, zero + tag, zero + k0, zero + k1)
+            i0, again0 = _offset(a0, half, n_offsets, rejected_below, BITS)
+            i1, again1 = _offset(a1, half, n_offsets, rejected_below, BITS)
+            i2, again2 = _offset(a2, half, n_offsets, rejected_below, BITS)
+            i3, again3 = _offset(a3, half, n_offsets, rejected_below, BITS)
+            j0, j1, j2, j3 = tl.where(r0, i0, j0), tl.where(r1, i1, j1), tl.where(r2, i2, j2), tl.where(r3, i3, j3)
+            r0, r1, r2, r3 = r0 & again0, r1 & again1, r2 & again2, r3 & again3
+        for word in tl.static_range(4):
+            j = j0 if word == 0 else (j1 if word == 1 else (j2 if word == 2 else j3))
+            at = value + word * LANES * PER_WORD + half
+            inside = (at >= 0) & (at < count * d)
+            x = tl.load(points + owner * d + at.to(tl.int32) % d, mask=inside, other=0).to(tl.uint32, bitcast=True)
+            noisy = _displace(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real)
+            tl.store(out + start + at, noisy, mask=inside)

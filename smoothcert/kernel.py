@@ -18,6 +18,7 @@ import numpy as np
 from numba import config, njit
 from numba import float64 as f64
 from numba import int32 as i32
+from numba import uint16 as u16
 from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from .philox import (
     ROUNDS,
     WEYL,
     logarithm,
+    offset_bits,
     sine_cosine,
 )
 
@@ -117,7 +119,9 @@ def fill(
     part : int
         Values that a thread draws at a time; they change nothing but the speed.
     """
-    _share(_fill_part, kind, points, keys, runs, (np.uint64(n_offsets), q), out, scale, shift, part)
+    # The type of offsets is that of what they are drawn from.
+    limit = np.array([n_offsets], dtype=f"uint{offset_bits(n_offsets)}")
+    _share(_fill_part, kind, points, keys, runs, (limit, q), out, scale, shift, part)
 
 
 def add(
@@ -191,7 +195,7 @@ def _fill_part(
     keys: Any,
     runs: Any,
     ends: Any,
-    n_offsets: Any,
+    limit: Any,
     q: Any,
     scale: Any,
     shift: Any,
@@ -201,8 +205,9 @@ def _fill_part(
 ) -> None:
     """Write the values ``start`` to ``stop`` of the batch."""
     d = points.shape[1]
-    most = TILE + 2 * GROUP
-    drawn = np.empty(most, dtype=np.uint32)
+    in_group = GROUP * 4 // limit.itemsize
+    most = TILE + 2 * in_group
+    drawn = np.empty(most, dtype=limit.dtype)
     scratch = (
         np.empty(most, dtype=np.uint8),
         np.empty(most // 8 + 1, dtype=np.int64),
@@ -224,12 +229,12 @@ def _fill_part(
             point[i] = point[i - d]
         while start < end:
             n = min(end - start, TILE)
-            group = value // GROUP
-            skipped = value - group * GROUP
-            _draw(keys[owner], u64(group), (skipped + n + GROUP - 1) // GROUP, n_offsets, scratch, drawn)
+            group = value // in_group
+            skipped = value - group * in_group
+            _draw(keys[owner], u64(group), (skipped + n + in_group - 1) // in_group, limit, scratch, drawn)
             phase = value % d
             _displace(
-                kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
+                kind, point[phase : phase + n], drawn[skipped : skipped + n], u64(limit[0]), q, out[start : start + n]
             )
             if scales.size:
                 _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
@@ -416,28 +421,51 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any, drawn: Any) -> None:
-    """Draw the offsets of some groups of values; see `philox.offsets`."""
-    rejected_below = u32((MASK + u64(1)) % n_offsets)
+def _draw(key: Any, group: Any, n_groups: Any, limit: Any, scratch: Any, drawn: Any) -> None:
+    """Draw the offsets of some groups of values, of the type of ``limit``; see `philox.offsets`."""
     flags, eights, rejected, words = scratch
-    _fill_words(key, group, n_groups, drawn)
-    for i in range(n_groups * GROUP):
-        product = u64(drawn[i]) * n_offsets
-        drawn[i] = u32(product >> HALF)
-        flags[i] = u32(product) < rejected_below
-    n_rejected = _find(flags, n_groups * GROUP, eights, rejected)
+    n = n_groups * GROUP * 4 // limit.itemsize
+    _fill_words(key, group, n_groups, drawn.view(np.uint32))
+    if limit.itemsize == 2:
+        _halves_to_offsets(drawn, n, u16(limit[0]), flags)
+    else:
+        _words_to_offsets(drawn, n, u32(limit[0]), flags)
+    bits = u64(8 * drawn.itemsize)
+    n_offsets, mask = u64(limit[0]), (u64(1) << bits) - u64(1)
+    rejected_below = (mask + u64(1)) % n_offsets
+    n_rejected = _find(flags, n, eights, rejected)
     attempt = u64(0)
     while n_rejected:
         attempt += u64(1)
-        _fill_words_at(key, group, rejected, n_rejected, attempt, words)
+        _fill_again(key, group, rejected, n_rejected, attempt, drawn.itemsize, words)
         n_left = 0
         for r in range(n_rejected):
             i = rejected[r]
-            product = (words[r] & MASK) * n_offsets
-            drawn[i] = u32(product >> HALF)
+            product = (words[r] & mask) * n_offsets
+            drawn[i] = product >> bits
             rejected[n_left] = i
-            n_left += u32(product) < rejected_below
+            n_left += (product & mask) < rejected_below
         n_rejected = n_left
+
+
+@njit(nogil=True, cache=True)
+def _words_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
+    """Turn words into offsets, and flag those that are rejected."""
+    rejected_below = u32((MASK + u64(1)) % u64(n_offsets))
+    for i in range(n):
+        product = u64(drawn[i]) * u64(n_offsets)
+        drawn[i] = product >> HALF
+        flags[i] = u32(product) < rejected_below
+
+
+@njit(nogil=True, cache=True)
+def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
+    """Turn halves of words into offsets: vector units multiply 16 bits at once, with both halves of the product."""
+    rejected_below = u16(u32(2**16) % u32(n_offsets))
+    for i in range(n):
+        low = u16(u16(drawn[i]) * n_offsets)
+        drawn[i] = (u32(u16(drawn[i])) * u32(n_offsets)) >> u32(16)
+        flags[i] = low < rejected_below
 
 
 @njit(nogil=True, cache=True)
@@ -454,12 +482,14 @@ def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
     return n_found
 
 
-@njit(nogil=True, cache=True)
-def _fill_words_at(key: Any, group: Any, values: Any, n: Any, attempt: Any, words: Any) -> None:
-    """Draw the words of some values after the start of a group."""
+@njit(nogil=True, cache=True, inline="always")
+def _fill_again(key: Any, group: Any, values: Any, n: Any, attempt: Any, itemsize: Any, words: Any) -> None:
+    """Draw words for some values after the start of a group; values of two bytes get their half as the lowest bits."""
     start, tag, k0, k1 = group * u64(LANES), u64(key[2]), u64(key[0]), u64(key[1])
+    halved = u64(itemsize == 2)
     for r in range(n):
-        words[r] = _word(start, values[r], attempt, tag, k0, k1)
+        word = _word(start, values[r] >> halved, attempt, tag, k0, k1)
+        words[r] = word >> ((values[r] & halved) * u64(16))
 
 
 @njit(nogil=True, cache=True)
@@ -471,18 +501,17 @@ def _displace(kind: Any, point: Any, drawn: Any, n_offsets: Any, q: Any, out: An
         half = real(0.5 if n_offsets % u64(2) == 0 else 0.0)
         scale = real(1 / q)
         for i in range(out.size):
-            out[i] = (real(i32(point[i] + drawn[i] - center)) + half) * scale
+            out[i] = (real(i32(point[i] + u32(drawn[i]) - center)) + half) * scale
         return
     scale = real(0.25 / q)
     whole = i32(2 * q)
     if n_offsets >= u64(q):
-        last = u32(q)
+        last = drawn.dtype.type(q)
         for i in range(out.size):
-            j = drawn[i]
-            twice = i32(j) if j < last else i32(last)
-            twice = i32(twice + twice + i32(1))
-            twice = twice if twice < whole else whole
-            out[i] = real(i32(twice + (whole if point[i] > j else i32(0)))) * scale
+            # Beyond the last split that falls into [0, 1] all are alike.
+            j = i32(min(drawn[i], last))
+            twice = min(i32(j + j + i32(1)), whole)
+            out[i] = real(i32(twice + (whole if i32(point[i]) > j else i32(0)))) * scale
         return
     period = i32(n_offsets)
     for i in range(out.size):

@@ -3,7 +3,8 @@
 Philox (Salmon et al. 2011) is a counter-based generator: four random words are a pure function of a counter of four
 words and a key of two. The noise of one input and stage is one long sequence of values, feature after feature, sample
 after sample. Value v belongs to group v // 64; within a group, the 16 counters of the group give 16 first words, then
-16 second words, and so on. That order lets a compiler work on 16 counters at once.
+16 second words, and so on. That order lets a compiler work on 16 counters at once. Numbers that need 16 bits only take half a
+word each, the lower half first: a group then has 128 values.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 LANES = 16
 GROUP = 4 * LANES
 
-#: Offsets lie below this, so that it can mark a rejected draw.
-REJECTED = 2**32 - 1
+#: So many offsets at most are drawn from half a word each: half words of which few are rejected.
+FEW_OFFSETS = 2**12
 
 #: Kinds of numbers that are not lattice offsets.
 NORMAL, LAPLACE, STEPS = 2, 3, 4
@@ -67,8 +68,9 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Wo
 def offsets(key: NDArray[np.uint32], first: int, count: int, n_features: int, n_offsets: int) -> NDArray[np.uint32]:
     """Return the lattice offsets j in {0 .. n_offsets - 1} of some samples of one input.
 
-    A random word w gives j = floor(w n_offsets / 2^32). Words of which some j would get one more than others are
-    rejected and drawn again (Lemire 2019), so every j is exactly equally likely.
+    A random word w gives j = floor(w n_offsets / 2^32), or half a word floor(w n_offsets / 2^16) where offsets are few.
+    Words of which some j would get one more than others are rejected and drawn again (Lemire 2019), so every j is
+    exactly equally likely.
 
     Parameters
     ----------
@@ -84,17 +86,26 @@ def offsets(key: NDArray[np.uint32], first: int, count: int, n_features: int, n_
     -------
     offsets : ndarray of shape (count, n_features)
     """
-    place = _place(first, count, n_features)
-    rejected_below = np.uint64(2**32 % n_offsets)
-    drawn = np.empty(count * n_features, dtype=np.uint32)
+    bits = offset_bits(n_offsets)
+    values = np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64)
+    place = _place(values * np.uint64(bits) // np.uint64(32))
+    shift = values * np.uint64(bits) % np.uint64(32)
+    mask = np.uint64(2**bits - 1)
+    drawn = np.empty(len(values), dtype=np.uint32)
     pending = np.arange(len(drawn))
     attempt = 0
     while len(pending):
-        product = _words(key, place[:, pending], attempt) * np.uint64(n_offsets)
-        drawn[pending] = product >> np.uint64(32)
-        pending = pending[(product & np.uint64(0xFFFFFFFF)) < rejected_below]
+        words = _words(key, place[:, pending], attempt) >> shift[pending] & mask
+        product = words * np.uint64(n_offsets)
+        drawn[pending] = product >> np.uint64(bits)
+        pending = pending[(product & mask) < np.uint64(2**bits % n_offsets)]
         attempt += 1
     return drawn.reshape(count, n_features)
+
+
+def offset_bits(n_offsets: int) -> int:
+    """Return how many random bits an offset takes: 16 or 32."""
+    return 16 if n_offsets <= FEW_OFFSETS else 32
 
 
 def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
@@ -102,7 +113,7 @@ def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) ->
 
     Only operations that every machine rounds alike are used, so that every machine gives the same bits.
     """
-    counter, word = _place(first, count, n_features)
+    counter, word = _places(first, count, n_features)
     radius = _words(key, (counter, word & np.uint64(2)), 0)
     angle = _words(key, (counter, word | np.uint64(1)), 0)
     mantissa, exponent = np.frexp((radius + 0.5) * 2.0**-32)
@@ -117,7 +128,7 @@ def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) ->
 
 def laplacians(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
     """Return Laplace numbers of scale 1, from one word each: its first bit is the sign; see `normals`."""
-    words = _words(key, _place(first, count, n_features), 0)
+    words = _words(key, _places(first, count, n_features), 0)
     mantissa, exponent = np.frexp(((words & np.uint64(2**31 - 1)) + 0.5) * 2.0**-31)
     low = mantissa < ROOT_HALF
     log = logarithm(np.where(low, 2 * mantissa, mantissa), exponent - low)
@@ -131,16 +142,20 @@ def steps(
 
     The bits are a word and, as the lower half, that of the second attempt.
     """
-    place = _place(first, count, n_features)
+    place = _places(first, count, n_features)
     bits = (_words(key, place, 0) << np.uint64(32)) | _words(key, place, 1)
     reached = np.searchsorted(thresholds, bits, side="right") - len(thresholds) // 2
     return reached.reshape(count, n_features)
 
 
-def _place(first: int, count: int, n_features: int) -> Words:
-    """Return the counter of each value, and which of its four words is the value's; shape (2, n_values)."""
-    value = np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64)
-    group, within = value // np.uint64(GROUP), value % np.uint64(GROUP)
+def _places(first: int, count: int, n_features: int) -> Words:
+    """Return the places of the words of values that take one each; see `_place`."""
+    return _place(np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64))
+
+
+def _place(word: Words) -> Words:
+    """Return the counter of each word of the sequence, and which of its four words it is; shape (2, n_words)."""
+    group, within = word // np.uint64(GROUP), word % np.uint64(GROUP)
     return np.stack([group * np.uint64(LANES) + within % np.uint64(LANES), within // np.uint64(LANES)])
 
 

@@ -67,7 +67,7 @@ def test_philox_gives_the_known_answers(counter, key, words):
 KEY = np.array([1, 2, 3, 4], dtype=np.uint32)
 
 
-@pytest.mark.parametrize("n_offsets", [1, 2, 3, 5, 7, 64, 100, 255, 1000, 1785])
+@pytest.mark.parametrize("n_offsets", [1, 2, 3, 5, 7, 64, 100, 255, 1000, 1785, 4095, 4097, 5000])
 def test_offsets_are_uniform(n_offsets):
     """Chi-square over the cells, and over pairs of values that are neighbours in any direction."""
     j = philox.offsets(KEY, 0, 3000, 101, n_offsets).astype(np.int64)
@@ -81,7 +81,9 @@ def test_offsets_are_uniform(n_offsets):
         "features": (coarse[:, :-1], coarse[:, 1:]),
         "samples": (coarse[:-1], coarse[1:]),
         "lanes": (coarse.ravel()[:-16], coarse.ravel()[16:]),
+        "halves": (coarse.ravel()[:-32], coarse.ravel()[32:]),
         "groups": (coarse.ravel()[:-64], coarse.ravel()[64:]),
+        "groups of halves": (coarse.ravel()[:-128], coarse.ravel()[128:]),
     }
     for first, second in pairs.values():
         table = np.bincount((first * 5 + second).ravel(), minlength=25).reshape(5, 5)
@@ -100,6 +102,25 @@ def test_there_is_no_modulo_bias(n_offsets):
     last_bits = np.bincount((j % 3).ravel(), minlength=3)
     share = np.array([len(range(r, n_offsets, 3)) for r in range(3)]) / n_offsets
     assert chisquare(last_bits, last_bits.sum() * share).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("n_offsets", [philox.FEW_OFFSETS, 3900, 3])
+def test_half_words_are_drawn_exactly(n_offsets):
+    """By the definition, one value at a time; the lower half first."""
+    d = 70
+    drawn = philox.offsets(KEY, 30, 20, d, n_offsets).ravel()
+    rejected = 0
+    for value, found in zip(range(30 * d, 50 * d), drawn, strict=True):
+        group, within = divmod(value // 2, 64)
+        word, lane = divmod(within, 16)
+        for attempt in range(100):
+            words = philox.philox((16 * group + lane, 0, attempt, 3), (1, 2))
+            product = (int(words[word]) >> 16 * (value % 2)) % 2**16 * n_offsets
+            if product % 2**16 >= 2**16 % n_offsets:
+                break
+            rejected += 1
+        assert product >> 16 == found
+    assert (rejected > 30) == (n_offsets == 3900)
 
 
 def test_rejected_words_are_drawn_again_exactly():
@@ -130,6 +151,10 @@ NOISES = [
     SplitNoise(0.3),
     SplitNoise(127.0),
     SplitNoise(3.5, levels=255),
+    SplitNoise(8.03, levels=255),
+    SplitNoise(8.04, levels=255),
+    SplitNoise(0.4, levels=255),
+    UniformNoise(3.5, levels=255),
     SplitNoise(0.2, levels=7),
     SplitNoise(0.5, levels=1),
 ]
@@ -305,7 +330,7 @@ import numpy as np, torch
 from smoothcert import cuda
 from tests.test_stream import NOISES, RUNS, case
 
-for noise in NOISES[::2]:
+for noise in NOISES:
     for d, dtype in ((1, np.float64), (30, np.float32)):
         points, keys, expected = case(noise, d, dtype)
         out = torch.full(expected.shape, torch.nan, dtype=torch.from_numpy(expected).dtype)
@@ -330,12 +355,12 @@ from smoothcert import cuda
 
 types = dict(points="*i32", keys="*i32", table="*i64", stretches="i32", d="i32", rejected_below="i32")
 formulas = [(True, True), (False, True), (False, False)]
-for (uniform, wide), real, n_offsets in product(formulas, ["fp32"], ["i32", "i64"]):
+for (uniform, wide), bits, n_offsets in product(formulas, [16, 32], ["i32", "i64"]):
     constants = dict(
-        UNIFORM=uniform, Q=16776960, HALF=0.5, SCALE=1e-8, WIDE=wide, LANES=16, COUNTERS=cuda.COUNTERS
+        BITS=bits, UNIFORM=uniform, Q=16776960, HALF=0.5, SCALE=1e-8, WIDE=wide, LANES=16, COUNTERS=cuda.COUNTERS
     )
     names = cuda._fill.arg_names
-    signature = {"out": "*" + real, **types, "n_offsets": n_offsets, **dict.fromkeys(constants, "constexpr")}
+    signature = {"out": "*fp32", **types, "n_offsets": n_offsets, **dict.fromkeys(constants, "constexpr")}
     source = ASTSource(
         fn=cuda._fill,
         signature={name: signature[name] for name in names},
