@@ -66,7 +66,7 @@ class TorchVoter(Voter):
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
         small = sum(tensor.numel() for tensor in tensors) < SMALL_NETWORK
-        self.batch_values = 2**19 if small else 2**17
+        self.batch_values = 2**20 if small else 2**17
         if self.device.type != "cpu":
             self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()

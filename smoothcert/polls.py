@@ -35,8 +35,9 @@ def open_polls(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: 
 
 def counts(polls: list[Any]) -> NDArray[np.int64]:
     """Return the votes of each input so far, shape (n_inputs, n_classes)."""
-    if any(poll.doubtful for poll in polls):
-        side_by_side(lambda poll: poll.settle(), polls, polls[0].voter.n_cores)
+    side_by_side(
+        lambda poll: poll.settle(), [poll for poll in polls if poll.doubtful], len(polls), polls[0].voter.n_cores
+    )
     total: NDArray[np.int64] = np.sum([poll.counts() for poll in polls], axis=0)
     return total
 

@@ -24,16 +24,13 @@ from .workers import side_by_side
 BATCHES_PER_TASK = 16
 
 #: Batches that one task fills at least, where there are inputs enough: less is not worth the start.
-FEW_BATCHES = 4
+FEW_BATCHES = 8
 
 #: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
 TASKS = 64
 
 #: Votes that an input takes at least where a rule stops it.
 FEW_VOTES = 64
-
-#: Rows that are not worth waking threads for.
-FEW_ROWS = 512
 
 #: Values of a batch at most: kernels count them in 32 bits.
 LARGEST_BATCH = 2**31 - 1
@@ -200,8 +197,6 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
     total = votes_each * len(inputs)
-    if total <= FEW_ROWS:
-        polls = polls[:1]
     # Several polls get equally many batches of equal size: none waits long for the last.
     rounds = -(-total // (len(polls) * rows))
     step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
@@ -238,5 +233,5 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     def stop() -> None:
         deque(starts, maxlen=0)
 
-    side_by_side(work, polls, polls[0].voter.n_cores, stop)
+    side_by_side(work, polls[: len(range(0, total, step))], len(polls), polls[0].voter.n_cores, stop)
     return rows

@@ -29,17 +29,20 @@ def n_threads(n_cores: int) -> int:
 
 
 def side_by_side(
-    work: Callable[[Any], Any], parts: list[Any], n_cores: int, stop: Callable[[], Any] = bool
+    work: Callable[[Any], Any], parts: list[Any], team: int, n_cores: int, stop: Callable[[], Any] = bool
 ) -> list[Any]:
-    """Return what ``work`` makes of each part, in threads of their own where there are several.
+    """Return what ``work`` makes of each part, in threads of a team that shares the cores.
 
-    All of them have ended when this returns or raises. Should waiting be interrupted, ``stop`` is called to end them
-    soon.
+    A team of one is the caller's thread. Larger ones do the work even of a single part: in the caller's thread, OpenMP
+    would use all cores for it, and keep them from the team for some milliseconds after.
+
+    All threads have ended their work when this returns or raises. Should waiting be interrupted, ``stop`` is called to
+    end it soon.
     """
-    if len(parts) == 1:
-        return [work(parts[0])]
+    if team == 1:
+        return [work(part) for part in parts]
     with _lock:
-        pool = _pool(len(parts), max(1, n_cores // len(parts)), "torch" in sys.modules)
+        pool = _pool(team, max(1, n_cores // team), "torch" in sys.modules)
     futures = [pool.submit(work, part) for part in parts]
     try:
         wait(futures)

@@ -106,7 +106,7 @@ def test_the_caller_keeps_its_threads(threads):
 
 def test_workers_have_one_core_each(threads):
     threads(2)
-    assert side_by_side(lambda _: torch.get_num_threads(), [0, 1], 2) == [1, 1]
+    assert side_by_side(lambda _: torch.get_num_threads(), [0, 1], 2, 2) == [1, 1]
 
 
 def test_an_error_ends_the_work(threads):

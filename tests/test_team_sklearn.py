@@ -175,7 +175,7 @@ def test_openmp_has_one_core_in_each_thread():
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: F401
     from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
-    assert side_by_side(lambda _: _openmp_effective_n_threads(), [0, 1], 2) == [1, 1]
+    assert side_by_side(lambda _: _openmp_effective_n_threads(), [0, 1], 2, 2) == [1, 1]
 
 
 def test_a_forest_with_jobs_of_its_own_votes_in_threads(cores):
