@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from threading import Barrier, Lock
+from threading import Barrier, Lock, local
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -21,6 +21,9 @@ from threadpoolctl import ThreadpoolController
 MOST = 8
 
 _lock = Lock()
+
+#: Whether the calling thread is one of a team.
+_own = local()
 
 
 def n_threads(n_cores: int) -> int:
@@ -33,13 +36,14 @@ def side_by_side(
 ) -> list[Any]:
     """Return what ``work`` makes of each part, in threads of a team that shares the cores.
 
-    A team of one is the caller's thread. Larger ones do the work even of a single part: in the caller's thread, OpenMP
-    would use all cores for it, and keep them from the team for some milliseconds after.
+    A team of one is the caller's thread, as is one that a team's thread asks for. Others do the work even of a single
+    part: in the caller's thread, OpenMP would use all cores for it, and keep them from the team for some milliseconds
+    after.
 
     All threads have ended their work when this returns or raises. Should waiting be interrupted, ``stop`` is called to
     end it soon.
     """
-    if team == 1:
+    if team == 1 or getattr(_own, "is_of_team", False):
         return [work(part) for part in parts]
     with _lock:
         pool = _pool(team, max(1, n_cores // team), "torch" in sys.modules)
@@ -65,6 +69,7 @@ def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecut
         if with_torch:
             _limit_torch(cores_each)
         limit_threads(cores_each)
+        _own.is_of_team = True
         all_there.wait()
 
     with _torch_unchanged() if with_torch else nullcontext():

@@ -1,12 +1,13 @@
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from smoothcert import SmoothedClassifier, SplitNoise, workers
 from smoothcert.box import Box
@@ -107,6 +108,33 @@ def test_the_caller_keeps_its_threads(threads):
 def test_workers_have_one_core_each(threads):
     threads(2)
     assert side_by_side(lambda _: torch.get_num_threads(), [0, 1], 2, 2) == [1, 1]
+
+
+def test_few_rows_are_voted_on_by_the_team(threads):
+    """Threads that OpenMP starts for the caller spin after their work, on cores that the team then lacks."""
+    threads(2)
+    seen = set()
+
+    class Named(Notes):
+        def forward(self, rows):
+            seen.add(current_thread().name.rsplit("_", 1)[0])
+            return super().forward(rows)
+
+    votes(Named(), n_selection=1, n_samples=100)
+    assert seen == {"smoothcert-votes"}
+
+
+def test_teams_may_be_nested(threads):
+    """A thread of a team that waited for others of the same team would wait forever."""
+    threads(2)
+    inner = LogisticRegression().fit(X, np.arange(5) % 3)
+    smoothed = SmoothedClassifier.from_pretrained(inner, range(3), SplitNoise(1.0), n_selection=9, random_state=0)
+
+    class Nested(torch.nn.Module):
+        def forward(self, rows):
+            return torch.from_numpy(smoothed.predict_proba(rows.clamp(0, 1).numpy()))
+
+    assert votes(Nested(), n_selection=4, n_samples=20).estimation.sum() == 100
 
 
 def test_an_error_ends_the_work(threads):
