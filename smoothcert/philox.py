@@ -3,8 +3,8 @@
 Philox (Salmon et al. 2011) is a counter-based generator: four random words are a pure function of a counter of four
 words and a key of two. The noise of one input and stage is one long sequence of values, feature after feature, sample
 after sample. Value v belongs to group v // 64; within a group, the 16 counters of the group give 16 first words, then
-16 second words, and so on. That order lets a compiler work on 16 counters at once. Numbers that need 16 bits only take half a
-word each, the lower half first: a group then has 128 values.
+16 second words, and so on. That order lets a compiler work on 16 counters at once. Numbers that need 16 bits only take
+half a word each, the lower half first: a group then has 128 values.
 """
 
 from __future__ import annotations
