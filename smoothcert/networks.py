@@ -172,7 +172,8 @@ class TorchVoter(Voter):
                 f"The base model {name_of(self.module)} must return one logit per class, shape {expected}, but "
                 f"returned {returned}. Nothing was certified."
             )
-        return logits
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
+        return logits.detach()
 
     def fingerprint(self) -> str:
         """Hash the code, attributes, parameters and buffers of every part of the module."""

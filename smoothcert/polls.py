@@ -78,12 +78,15 @@ class Poll(ABC):
         MemoryError
             If there is no memory for so many rows; nothing is counted then.
         """
-        votes = self.votes(runs)
-        self.tally[runs[:, 0]] += votes
+        votes, doubtful = self.votes(runs)
+        total = self.tally[runs[:, 0]] + votes
+        # Should memory run out above, nothing has changed.
+        self.tally[runs[:, 0]] = total
+        self.doubtful += doubtful
 
     @abstractmethod
-    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the votes of each run, shape (n_runs, n_classes)."""
+    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
+        """Return the votes of each run, shape (n_runs, n_classes), and where the votes are that are still doubtful."""
 
     def draw(self, runs: NDArray[np.int64]) -> NDArray[np.floating]:
         """Draw noisy rows into the reused batch."""
@@ -102,12 +105,12 @@ class Poll(ABC):
 class ArrayPoll(Poll):
     """Votes of a model that takes and returns arrays."""
 
-    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
         """Return the votes of each run; see `Poll.votes`."""
         # Imported when needed: numba takes as long to import as scikit-learn.
         from .tally import count_indices
 
-        return count_indices(self.voter(self.draw(runs)), runs[:, 2], self.voter.n_classes)
+        return count_indices(self.voter(self.draw(runs)), runs[:, 2], self.voter.n_classes), []
 
 
 class TorchPoll(Poll):
@@ -117,7 +120,7 @@ class TorchPoll(Poll):
     alone.
     """
 
-    def votes(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
         """Return the votes of each run; see `Poll.votes`."""
         from .tally import count_logits
 
@@ -127,18 +130,18 @@ class TorchPoll(Poll):
         if logits.dtype.itemsize < 4:
             logits = logits.float()
         votes, doubtful = count_logits(logits.contiguous().numpy(), runs[:, 2], NEAR_TIE)
-        if doubtful.size:
-            self.doubtful.extend(places(runs, doubtful))
-        return votes
+        return votes, list(places(runs, doubtful)) if doubtful.size else []
 
     def settle(self) -> None:
         """Take the votes that are still doubtful."""
+        # No more rows than a batch has had, whose size bounds memory.
+        together = min(TOGETHER, len(self.buffer))
         while self.doubtful:
-            runs = np.array(self.doubtful[:TOGETHER])
+            runs = np.array(self.doubtful[:together])
             votes = [self.voter.vote_alone(row) for row in self.rows(runs).split(1)]
             # Should memory run out above, nothing has changed.
             np.add.at(self.tally, (runs[:, 0], votes), 1)
-            del self.doubtful[:TOGETHER]
+            del self.doubtful[:together]
 
     def rows(self, runs: NDArray[np.int64]) -> Any:
         """Draw noisy rows as a tensor; the module may change it in place."""

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik, betaincinv
+from scipy.special import betaincinv
 
 from .betting import anytime_lower_bound, log_e_margin, log_e_value
-from .bounds import class_probabilities
+from .bounds import class_probabilities, clopper_pearson
 from .channel import NoisyChannel
 from .radius import RadiusStrategy, certified_radii
 
@@ -146,13 +146,20 @@ class RadiusTest(Rule):
         Giving up too early costs robust inputs, and no validity.
         """
         last = self.looks[-1]
-        score, left = (n + k_a - k_b) / 2, last - n
-        mean = (score + 0.5) / (n + 1)
-        variance = (k_a * (1 - mean) ** 2 + k_b * mean**2 + (n - k_a - k_b) * (0.5 - mean) ** 2) / n
-        # What is known of the mean from n votes is as uncertain as the mean of n more.
-        spread = np.sqrt(left * np.maximum(variance, 0.25 / n) * (1 + left / n))
-        needed = np.ceil(bdtrik(1 - (1 - BET) * self.alpha, last, np.minimum(self.required, 1.0))) + 1
-        return (score + left * mean + LUCK * spread < needed) | (self.required > 1)
+        alpha = (1 - BET) * self.alpha / (2 if self.rivals_apart else 1)
+        best_a = np.ceil(lucky(k_a, n, last, LUCK))
+        best_b = np.floor(lucky(k_b, n, last, -LUCK))
+        p_a = clopper_pearson(best_a, last, alpha)
+        p_b = np.minimum(1 - clopper_pearson(last - best_b, last, alpha), 1 - p_a)
+        return (p_a - p_b < 2 * self.required - 1) | (self.required > 1)
+
+
+def lucky(k: Any, n: Any, last: Any, luck: float) -> FloatArray:
+    """Return how many votes a class may get in the end, with so many standard deviations of luck."""
+    left, share = last - n, (k + 0.5) / (n + 1)
+    # What is known of the share from n votes is as uncertain as the share of n more.
+    spread = np.sqrt(left * np.maximum(share * (1 - share), 0.25 / n) * (1 + left / n))
+    return np.clip(k + left * share + luck * spread, k, k + left)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,9 +248,8 @@ class SklearnVoter(Voter):
 def sklearn_parts(estimator: Any) -> list[BaseEstimator]:
     """Return an estimator and those that it is made of, if all of their code is scikit-learn's own; else none."""
     parts = list(_parts(estimator))
-    estimators = [part for part in parts if isinstance(part, BaseEstimator)]
-    foreign = (not _is_own(part) if isinstance(part, BaseEstimator) else callable(part) for part in parts)
-    return [] if any(foreign) else estimators
+    known = all(_is_own(part) or _is_plain(part) for part in parts)
+    return [part for part in parts if _is_own(part)] if known else []
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -265,6 +264,15 @@ def _parts(value: Any) -> Iterator[Any]:
         inside = value.get_params(deep=False).values()
     for part in inside:
         yield from _parts(part)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a parameter runs no code: it is a value, or holds what is looked at on its own."""
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
+    if isinstance(value, type):
+        return issubclass(value, np.generic)
+    return value is None or isinstance(value, (bool, int, float, str, slice, np.generic, list, tuple, dict))
 
 
 def _is_own(value: Any) -> bool:

@@ -29,6 +29,9 @@ FEW_BATCHES = 8
 #: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
 TASKS = 64
 
+#: Tasks of a run that are more important than full batches.
+FEW_TASKS = 10
+
 #: Votes that an input takes at least where a rule stops it.
 FEW_VOTES = 64
 
@@ -130,11 +133,12 @@ class Sampler:
     def chunk_size(self, n_inputs: int) -> int:
         """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
 
-        A task fills a few batches; within that, there are `TASKS` of them.
+        A task fills a few batches; within that, there are `TASKS` of them, and `FEW_TASKS` in any case.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
         least = -(-FEW_BATCHES * self.rows // each)
-        return min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
+        size = min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
+        return min(size, -(-n_inputs // FEW_TASKS))
 
     def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
         """Draw the votes of a few inputs.

@@ -111,6 +111,10 @@ class BlasLimit:
         self._lock, self._n_users = Lock(), 0
         self._limit: Any = None
 
+    def forget(self) -> None:
+        """Forget all users: a child process has none of its parent's threads."""
+        self._lock, self._n_users = Lock(), 0
+
     @contextmanager
     def __call__(self, n_cores: int) -> Iterator[None]:
         """Let BLAS libraries use so many cores until its last user is done; the first decides."""
@@ -130,5 +134,13 @@ class BlasLimit:
 limit_blas = BlasLimit()
 
 
+def _forget() -> None:
+    """Forget threads and who uses them, in a child process."""
+    global _lock
+    _lock = Lock()
+    _pool.cache_clear()
+    limit_blas.forget()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_forget)

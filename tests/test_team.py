@@ -137,6 +137,18 @@ def test_teams_may_be_nested(threads):
     assert votes(Nested(), n_selection=4, n_samples=20).estimation.sum() == 100
 
 
+def test_logits_may_have_gradients():
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.tensor([0.0, 2.0, 1.0]))
+
+        def forward(self, rows):
+            return self.bias.expand(len(rows), -1)
+
+    assert (votes(Constant()).estimation[:, 1] == 700).all()
+
+
 def test_an_error_ends_the_work(threads):
     """Of one batch in a hundred; the other thread stops too."""
     threads(2)

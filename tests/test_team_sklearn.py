@@ -1,5 +1,6 @@
 """Models of scikit-learn that vote side by side: they give what they give alone, and leave everything as it was."""
 
+import time
 from threading import get_ident
 
 import numpy as np
@@ -94,6 +95,18 @@ class Own(ClassifierMixin, BaseEstimator):
         return (2.9 * X[:, 0]).astype(int)
 
 
+class Scratch:
+    """A transformer that is no BaseEstimator, and notes its output: another thread must not write in between."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        self.notes = 2 * X
+        time.sleep(1e-3)
+        return self.notes
+
+
 def twice(X):
     return 2 * X
 
@@ -101,14 +114,24 @@ def twice(X):
 def test_what_is_not_of_scikit_learn_votes_alone():
     own = LogisticRegression(), make_pipeline(StandardScaler(), SVC()), OneVsRestClassifier(FrozenEstimator(SVC()))
     own += VotingClassifier([("a", GaussianNB())]), GridSearchCV(SVC(), {"C": [1.0, 2.0]})
+    own += (OneHotEncoder(dtype=np.float32), GaussianNB(priors=np.full(3, 1 / 3)))
     own += (make_pipeline(FunctionTransformer(), SVC()), KNeighborsClassifier(metric_params={"p": 3}))
     for model in own:
         assert sklearn_parts(model)[0] is model
     others = Own(), make_pipeline(StandardScaler(), Own()), VotingClassifier([("a", Own())]), SVC(kernel=np.dot)
-    others += make_pipeline(FunctionTransformer(twice), SVC()), OneHotEncoder(dtype=np.float32)
+    others += make_pipeline(FunctionTransformer(twice), SVC()), OneHotEncoder(dtype=list)
+    others += make_pipeline(Scratch(), SVC()), KNeighborsClassifier(metric_params={"key": object()})
     others += GridSearchCV(Own(), {}), KNeighborsClassifier(metric_params={"func": twice}), twice
     for model in others:
         assert sklearn_parts(model) == []
+
+
+def test_what_only_looks_like_scikit_learn_votes_as_it_does_alone(cores):
+    model, found = make_pipeline(Scratch(), LogisticRegression()).fit(X, Y), []
+    for n in (1, 2):
+        cores(n)
+        found.append(count(model).estimation)
+    np.testing.assert_array_equal(*found)
 
 
 def test_others_vote_in_the_thread_of_the_caller(cores):
