@@ -55,6 +55,9 @@ MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
 ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
 
+#: The highest byte of its product with 256**k is k.
+PLACES = np.uint64(0x0001020304050607)
+
 #: First bits of a word that tell between which thresholds to search.
 GUIDE_BITS = 12
 
@@ -470,15 +473,21 @@ def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
-    """List the flags that are set, and return how many are. Whether one is, is too hard to foresee for a branch."""
+    """List the flags that are set, and return how many are. Which eights have one, is too hard to foresee for a branch.
+
+    Like halves of words, the bytes of an integer start with its lowest bits on all machines that numba knows.
+    """
     at_once, n_eights, n_found = flags.view(np.uint64), 0, 0
     for i in range(n // 8):
         eights[n_eights] = i
         n_eights += at_once[i] != u64(0)
     for e in range(n_eights):
-        for i in range(8 * eights[e], 8 * eights[e] + 8):
-            found[n_found] = i
-            n_found += flags[i]
+        left = at_once[eights[e]]
+        while left:
+            lowest = left & (~left + u64(1))
+            found[n_found] = u64(8 * eights[e]) + (lowest * PLACES >> u64(56))
+            n_found += 1
+            left ^= lowest
     return n_found
 
 
