@@ -133,12 +133,13 @@ class Sampler:
     def chunk_size(self, n_inputs: int) -> int:
         """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
 
-        A task fills a few batches; within that, there are `TASKS` of them, and `FEW_TASKS` in any case.
+        A task fills a few batches; within that, there are `TASKS` of them. It fills one batch only where there would be
+        less than `FEW_TASKS`.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
         least = -(-FEW_BATCHES * self.rows // each)
         size = min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
-        return min(size, -(-n_inputs // FEW_TASKS))
+        return min(size, max(-(-n_inputs // FEW_TASKS), -(-self.rows // each)))
 
     def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
         """Draw the votes of a few inputs.

@@ -287,5 +287,5 @@ def test_numbers_of_dead_workers_are_given_again(tmp_path):
 
 def test_chunks_depend_on_nothing_but_the_run():
     sampler = smoothed(Traveller(os.devnull))._run("", smoothed(Traveller(os.devnull))._open(DATA), None).sampler
-    assert [sampler.chunk_size(n) for n in (1, 60, 200, 1000, 10**6)] == [1, 6, 13, 16, 25]
+    assert [sampler.chunk_size(n) for n in (1, 60, 200, 1000, 10**6)] == [2, 6, 13, 16, 25]
     assert crashes.INPUTS == 100
