@@ -37,7 +37,7 @@ def run(quick: bool) -> None:
     # Larger logits keep rows away from ties, as training would.
     resnet[-1].weight.data *= 10
     colours = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
-    n, n_resnet = (2000, 63) if quick else (10_000, 1023)
+    n, n_resnet = (2000, 63) if quick else (10_000, 511)
     mnist = compare(
         "MNIST network", trained_network(quick), images, n, powers(64, 2048), repeats=3 if quick else 15
     ) | {"target": "<= 1.15"}
