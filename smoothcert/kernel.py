@@ -207,7 +207,7 @@ def _fill_part(
     stop: Any,
 ) -> None:
     """Write the values ``start`` to ``stop`` of the batch."""
-    d = points.shape[1]
+    d, n_offsets = points.shape[1], u64(limit[0])
     in_group = GROUP * 4 // limit.itemsize
     most = TILE + 2 * in_group
     drawn = np.empty(most, dtype=limit.dtype)
@@ -234,10 +234,10 @@ def _fill_part(
             n = min(end - start, TILE)
             group = value // in_group
             skipped = value - group * in_group
-            _draw(keys[owner], u64(group), (skipped + n + in_group - 1) // in_group, limit, scratch, drawn)
+            _draw(keys[owner], u64(group), (skipped + n + in_group - 1) // in_group, n_offsets, scratch, drawn)
             phase = value % d
             _displace(
-                kind, point[phase : phase + n], drawn[skipped : skipped + n], u64(limit[0]), q, out[start : start + n]
+                kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
             )
             if scales.size:
                 _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
@@ -424,18 +424,18 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _draw(key: Any, group: Any, n_groups: Any, limit: Any, scratch: Any, drawn: Any) -> None:
-    """Draw the offsets of some groups of values, of the type of ``limit``; see `philox.offsets`."""
+def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any, drawn: Any) -> None:
+    """Draw the offsets of some groups of values, each from as many bits as it has room for; see `philox.offsets`."""
     flags, eights, rejected, words = scratch
-    n = n_groups * GROUP * 4 // limit.itemsize
-    _fill_words(key, group, n_groups, drawn.view(np.uint32))
-    if limit.itemsize == 2:
-        _halves_to_offsets(drawn, n, u16(limit[0]), flags)
-    else:
-        _words_to_offsets(drawn, n, u32(limit[0]), flags)
+    n = n_groups * GROUP * 4 // drawn.itemsize
     bits = u64(8 * drawn.itemsize)
-    n_offsets, mask = u64(limit[0]), (u64(1) << bits) - u64(1)
+    mask = (u64(1) << bits) - u64(1)
     rejected_below = (mask + u64(1)) % n_offsets
+    _fill_words(key, group, n_groups, drawn.view(np.uint32))
+    if drawn.itemsize == 2:
+        _halves_to_offsets(drawn, n, u16(n_offsets), u16(rejected_below), flags)
+    else:
+        _words_to_offsets(drawn, n, u32(n_offsets), u32(rejected_below), flags)
     n_rejected = _find(flags, n, eights, rejected)
     attempt = u64(0)
     while n_rejected:
@@ -452,9 +452,8 @@ def _draw(key: Any, group: Any, n_groups: Any, limit: Any, scratch: Any, drawn: 
 
 
 @njit(nogil=True, cache=True)
-def _words_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
+def _words_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, flags: Any) -> None:
     """Turn words into offsets, and flag those that are rejected."""
-    rejected_below = u32((MASK + u64(1)) % u64(n_offsets))
     for i in range(n):
         product = u64(drawn[i]) * u64(n_offsets)
         drawn[i] = product >> HALF
@@ -462,9 +461,8 @@ def _words_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, flags: Any) -> None:
+def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, flags: Any) -> None:
     """Turn halves of words into offsets: vector units multiply 16 bits at once, with both halves of the product."""
-    rejected_below = u16(u32(2**16) % u32(n_offsets))
     for i in range(n):
         low = u16(u16(drawn[i]) * n_offsets)
         drawn[i] = (u32(u16(drawn[i])) * u32(n_offsets)) >> u32(16)

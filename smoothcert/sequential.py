@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from .betting import anytime_lower_bound, log_e_margin, log_e_value
-from .bounds import class_probabilities, clopper_pearson
+from .bounds import class_probabilities, clopper_pearson, upper_bound
 from .channel import NoisyChannel
 from .radius import RadiusStrategy, certified_radii
 
@@ -150,7 +150,7 @@ class RadiusTest(Rule):
         best_a = np.ceil(lucky(k_a, n, last, LUCK))
         best_b = np.floor(lucky(k_b, n, last, -LUCK))
         p_a = clopper_pearson(best_a, last, alpha)
-        p_b = np.minimum(1 - clopper_pearson(last - best_b, last, alpha), 1 - p_a)
+        p_b = np.minimum(upper_bound(clopper_pearson, best_b, last, alpha), 1 - p_a)
         return (p_a - p_b < 2 * self.required - 1) | (self.required > 1)
 
 

@@ -205,7 +205,8 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     # Several polls get equally many batches of equal size: none waits long for the last.
     rounds = -(-total // (len(polls) * rows))
     step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
-    starts = iter(range(0, total, step))
+    batches = range(0, total, step)
+    starts = iter(batches)
 
     def cast(poll: Any, start: int, stop: int) -> None:
         nonlocal rows
@@ -238,5 +239,5 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
     def stop() -> None:
         deque(starts, maxlen=0)
 
-    side_by_side(work, polls[: len(range(0, total, step))], len(polls), polls[0].voter.n_cores, stop)
+    side_by_side(work, polls[: len(batches)], len(polls), polls[0].voter.n_cores, stop)
     return rows

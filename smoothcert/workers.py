@@ -108,7 +108,7 @@ class BlasLimit:
     """Limit of the threads of BLAS libraries, which have one setting for the whole process."""
 
     def __init__(self) -> None:
-        self._lock, self._n_users = Lock(), 0
+        self.forget()
         self._limit: Any = None
 
     def forget(self) -> None:
