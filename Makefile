@@ -14,6 +14,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -n -W --keep-going -q -j 2 -d docs/_build/doctrees docs docs/_build/html

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.nets import make_net
+from smoothcert.training import make_net
 
 OUTPUT = Path(__file__).parent / "output"
 

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from smoothcert import GreedyRadius, SplitNoise
-from smoothcert.box import Box
-from smoothcert.channel import NoisyChannel
-from smoothcert.radius import certified_radii
+from smoothcert.certify.radius import certified_radii
+from smoothcert.noise.box import Box
+from smoothcert.noise.mechanism import NoisyChannel
 
 NOISE = SplitNoise(lam=3.5)
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import minmax_scale
 from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.nets import make_net
+from smoothcert.training import make_net
 
 
 def small_network() -> nn.Module:

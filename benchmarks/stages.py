@@ -21,7 +21,7 @@ from sklearn.preprocessing import minmax_scale
 from small import small_network
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.channel import NoisyChannel
+from smoothcert.noise.mechanism import NoisyChannel
 
 
 @contextmanager

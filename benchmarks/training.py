@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise, UniformNoise, certified_accuracy_score
-from smoothcert.nets import make_net, noisy_statistics
+from smoothcert.training import make_net, noisy_statistics
 
 RADII = [0.0, 0.5, 1.0, 2.0, 3.0]
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise, certified_accuracy_score
-from smoothcert.nets import make_net
+from smoothcert.training import make_net
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.certificates import summarize
-from smoothcert.display import CertifiedAccuracyDisplay
-from smoothcert.nets import make_net
+from smoothcert.results.display import CertifiedAccuracyDisplay
+from smoothcert.results.metrics import summarize
+from smoothcert.training import make_net
 
 STRATEGIES = {"lipschitz": "Lipschitz (Cor. 2.13)", "box": "box (Prop. 2.5)", "greedy": "greedy (Thm 2.8)"}
 RADII = [0.0, 0.5, 1.0, 2.0, 3.0, 3.5]

@@ -38,7 +38,7 @@ from smoothcert import (
     certified_accuracy_envelope,
     certified_accuracy_score,
 )
-from smoothcert.nets import make_net
+from smoothcert.training import make_net
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 L1_RADIUS = "l1 radius (1 = one pixel from black to white)"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from smoothcert import SmoothedClassifier, SplitNoise, certified_accuracy_score
-from smoothcert.nets import NoisyModule, StabilityLoss, noisy_statistics
+from smoothcert.training import NoisyModule, StabilityLoss, noisy_statistics
 
 
 def main() -> None:

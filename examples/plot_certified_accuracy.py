@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from smoothcert import GaussianNoise, SmoothedClassifier, SplitNoise, UniformNoise
-from smoothcert.display import CertifiedAccuracyDisplay
+from smoothcert.results.display import CertifiedAccuracyDisplay
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)

@@ -1,33 +1,53 @@
 """Certified l1 robustness by randomized smoothing, as a scikit-learn estimator."""
 
-from .box import Box
-from .certificates import Certificates, Decisions, VoteCounts
+from typing import Any
+
+from ._utils.optional import attribute
+from .certify import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .classifier import SmoothedClassifier
-from .deterministic import DeterministicSplitNoise
-from .gaussian import GaussianNoise, LaplaceNoise
-from .inference import TorchInference
-from .metrics import (
+from .models import TorchInference
+from .noise import (
+    Box,
+    DeterministicSplitNoise,
+    GaussianNoise,
+    LaplaceNoise,
+    LatticeNoise,
+    Noise,
+    SplitNoise,
+    UniformMixtureNoise,
+    UniformNoise,
+)
+from .results import (
+    Certificates,
+    CertifiedAccuracyDisplay,
+    Decisions,
+    GreedyBudgetDisplay,
+    VoteCounts,
+    VotesDisplay,
     average_certified_radius,
     certified_accuracy_curve,
     certified_accuracy_envelope,
     certified_accuracy_score,
+    make_certified_scorer,
 )
-from .mixture import UniformMixtureNoise
-from .noise import LatticeNoise, Noise, SplitNoise, UniformNoise
-from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
-from .scorer import make_certified_scorer
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+#: Names whose modules are imported when they are first asked for.
+_LATE = {"Audit": ".audit", "verify": ".audit"}
 
 __all__ = [
+    "Audit",
     "Box",
     "BoxRadius",
     "Certificates",
+    "CertifiedAccuracyDisplay",
     "CleanTraining",
     "Decisions",
     "DeterministicSplitNoise",
     "GaussianNoise",
+    "GreedyBudgetDisplay",
     "GreedyRadius",
     "LaplaceNoise",
     "LatticeNoise",
@@ -43,9 +63,15 @@ __all__ = [
     "UniformMixtureNoise",
     "UniformNoise",
     "VoteCounts",
+    "VotesDisplay",
     "average_certified_radius",
     "certified_accuracy_curve",
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return attribute(__name__, name, _LATE)

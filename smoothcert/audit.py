@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import check_count, check_open_unit
-from .certificates import Certificates
-from .radius import certified_radii
-from .resolve import resolve_radius
-from .stream import resolve_seed
+from ._utils.checks import check_count, check_open_unit
+from .certify.names import resolve_radius
+from .certify.radius import certified_radii
+from .noise.seeding import resolve_seed
+from .results.certificates import Certificates
 
 FloatArray = NDArray[np.float64]
 

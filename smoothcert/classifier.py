@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._checks import (
+from ._utils.checks import (
     check_count,
     check_labels,
     check_no_dates,
@@ -25,25 +25,28 @@ from ._checks import (
     explain_invalid,
     sorted_unique,
 )
-from .bounds import check_statistics
-from .box import Box
-from .certificates import Certificates, Decisions, Origin, VoteCounts
-from .channel import NoisyChannel
-from .frames import Columns, NamedColumns
-from .inference import TorchInference
-from .inputs import Inputs
-from .noise import Noise
-from .persistence import portable, restored
-from .procedure import Procedure
-from .radius import RadiusStrategy
-from .record import RunRecord, to_spec
-from .resolve import describe, resolve, resolve_radius
-from .runs import Part, Run, certificates, from_votes, in_order
-from .store import Store
-from .stream import resolve_seed
-from .timed import TimedVoter
-from .voters import Voter, check_base_model, is_torch, make_voter, takes_any_shape, unwrap
-from .voting import RuleMaker, Sampler, fingerprints
+from ._utils.text import describe
+from .certify.algorithm import Procedure
+from .certify.binomial import check_statistics
+from .certify.names import resolve, resolve_radius
+from .certify.radius import GreedyRadius, RadiusStrategy, WorstPerturbations, worst_perturbations
+from .models.adapt import check_base_model, make_voter
+from .models.base import Voter, is_torch, takes_any_shape, unwrap
+from .models.columns import Columns, NamedColumns
+from .models.inference import TorchInference
+from .models.portable import portable, restored
+from .models.timeout import TimedVoter
+from .noise.base import Noise
+from .noise.box import Box
+from .noise.mechanism import NoisyChannel
+from .noise.seeding import resolve_seed
+from .results.certificates import Certificates, Decisions
+from .results.votes import Origin, VoteCounts
+from .runs.inputs import Inputs
+from .runs.metadata import RunRecord, to_spec
+from .runs.run import Part, Run, certificates, from_votes, in_order
+from .runs.store import Store
+from .sampling.sampler import RuleMaker, Sampler, fingerprints
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
@@ -60,8 +63,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     ----------
     estimator : estimator, torch.nn.Module or skorch.NeuralNetClassifier
         The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
-        (trained with the paper's recipe, see `smoothcert.nets.make_net`), a skorch net with settings of its own, or a
-        fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is. One that is fitted on a DataFrame
+        (trained with the paper's recipe, see `smoothcert.training.make_net`), a skorch net with settings of its own, or
+        a fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is. One that is fitted on a DataFrame
         gets DataFrames with the same columns when it votes.
     noise : str or Noise, default="split"
         "split", "deterministic-split", "uniform", "uniform-mixture", "gaussian" or "laplace".
@@ -448,6 +451,34 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             )
 
         return run.collect(decisions)
+
+    def worst_perturbations(self, X: Any, radius: Any) -> WorstPerturbations:
+        """Return the greedy adversary's perturbations of some inputs within a distance (Theorem 2.8).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+        radius : float or array-like of shape (n_inputs,)
+            Distance to spend, in units of the unit box.
+
+        Returns
+        -------
+        perturbations : WorstPerturbations
+            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first.
+
+        Raises
+        ------
+        ValueError
+            If the radius strategy is not greedy.
+        """
+        check_is_fitted(self, "estimator_")
+        strategy = resolve_radius(self.radius, self.noise_)
+        if not isinstance(strategy, GreedyRadius):
+            raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
+        inputs = self._open(X)
+        checked = inputs.read(np.arange(len(inputs)))
+        return worst_perturbations(strategy, self._channel(inputs.shape), checked, check_radii(radius, len(inputs)))
 
     def _open(self, X: Any) -> Inputs:
         """Return inputs that are validated: at once, or where they are not in memory as they are read."""

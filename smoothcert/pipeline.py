@@ -13,8 +13,9 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import check_bool
-from .certificates import Certificates, Decisions, VoteCounts
+from ._utils.checks import check_bool
+from .results.certificates import Certificates, Decisions
+from .results.votes import VoteCounts
 
 FloatArray = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from smoothcert import (
 )
 from smoothcert.audit import verify
 
-from .models import Rule, steps
+from .base_models import Rule, steps
 
 NOISE = UniformNoise(1.0, levels=100)
 

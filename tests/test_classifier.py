@@ -33,9 +33,9 @@ from smoothcert import (
     UniformNoise,
     certified_accuracy_score,
 )
-from smoothcert.voters import SklearnVoter
+from smoothcert.models.sklearn import SklearnVoter
 
-from .models import MeanOfFirst, Rule, constant, steps
+from .base_models import MeanOfFirst, Rule, constant, steps
 
 SMALL = {"bounds": "minmax", "n_selection": 32, "n_samples": 50}
 NARROW = UniformNoise(lam=0.1)

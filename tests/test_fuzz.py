@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smoothcert import Certificates, SmoothedClassifier, SplitNoise
-from smoothcert.cli import cli
+from smoothcert.cli.main import cli
 
-from .models import Rule, steps
+from .base_models import Rule, steps
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck))
 

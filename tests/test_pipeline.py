@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.pipeline import Pipeline, make_pipeline
 
-from .models import Rule, steps
+from .base_models import Rule, steps
 
 
 @pytest.fixture(scope="module")

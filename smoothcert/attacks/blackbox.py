@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_choice, check_count
-from ..certificates import FloatArray
+from .._utils.checks import check_choice, check_count
+from ..results.certificates import FloatArray
 from .search import Attack
 from .target import Path, Target, far_faces
 

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._optional import optional
-from ..certificates import Certificates, FloatArray
-from ..display import COLORS, LINE_STYLES, NORMS
-from ..metrics import certified_accuracy_score
+from .._utils.optional import optional
+from ..results.certificates import Certificates, FloatArray
+from ..results.display import COLORS, LINE_STYLES, NORMS
+from ..results.metrics import certified_accuracy_score
 from .results import Adversarials
 
 #: Colour of what is not known.

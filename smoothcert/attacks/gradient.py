@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_choice, check_count
-from ..certificates import FloatArray
-from ..networks import TorchVoter
-from ..noise import Noise, SplitNoise
-from ..polls import Feed
+from .._utils.checks import check_choice, check_count
+from ..models.torch import TorchVoter
+from ..noise.base import Noise
+from ..noise.lattice import SplitNoise
+from ..results.certificates import FloatArray
+from ..sampling.counters import Feed
 from .projection import project_l1_box
 from .search import Attack
 from .target import Path, Target, far_faces

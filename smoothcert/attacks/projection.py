@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_radii
+from .._utils.checks import check_radii
 
 FloatArray = NDArray[np.float64]
 

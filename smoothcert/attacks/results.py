@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..certificates import FloatArray
-from ..rows import Rows
+from ..results.certificates import FloatArray
+from ..results.records import Rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)

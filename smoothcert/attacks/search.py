@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._checks import check_count, check_open_unit, check_radii
-from ..certificates import FloatArray
+from .._utils.checks import check_count, check_open_unit, check_radii
+from ..certify.names import resolve_radius
 from ..classifier import SmoothedClassifier
-from ..resolve import resolve_radius
-from ..stream import resolve_seed
+from ..noise.seeding import resolve_seed
+from ..results.certificates import FloatArray
 from .results import Adversarials
 from .target import Path, QueriesSpentError, Target
 from .verification import Jury

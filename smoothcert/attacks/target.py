@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..certificates import FloatArray
-from ..channel import NoisyChannel
-from ..radius import GreedyRadius, RadiusStrategy
-from ..voters import Voter
-from ..voting import count
+from ..certify.radius import GreedyRadius, RadiusStrategy
+from ..models.base import Voter
+from ..noise.mechanism import NoisyChannel
+from ..results.certificates import FloatArray
+from ..sampling.sampler import count
 from .projection import EPS
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from ..bounds import clopper_pearson
-from ..voting import Sampler
+from ..certify.binomial import clopper_pearson
+from ..sampling.sampler import Sampler
 from .target import Target
 
 

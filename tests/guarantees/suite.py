@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binom
 
 from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
-from smoothcert.radius import certified_radii
+from smoothcert.certify.radius import certified_radii
 
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
 

@@ -1,0 +1,1 @@
+"""Checks of single arguments, imports of optional packages, values as exact text."""

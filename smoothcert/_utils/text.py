@@ -1,0 +1,57 @@
+"""Values as text that tells them apart: NumPy and pandas show arrays with few digits and leave out the middle."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+#: Numbers of an array that are shown; of larger ones the shape, the ends and a hash are.
+SHOWN = 16
+
+
+def exact(value: Any) -> str:
+    """Return text that is the same for equal values alone.
+
+    Examples
+    --------
+    >>> exact(np.array([0.1, 0.100000000001])), exact((0.0, np.array([1, 2])))
+    ('array([0.1, 0.100000000001])', '(0.0, array([1, 2]))')
+    """
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(map(exact, value))
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if not hasattr(value, "__array__"):
+        return repr(value)
+    array = np.asarray(value)
+    if array.size <= SHOWN:
+        return f"array({array.tolist()!r})"
+    flat = array.ravel()
+    content = repr(flat.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(flat).tobytes()
+    digest = blake2b(f"{array.dtype.str} ".encode() + content, digest_size=8).hexdigest()
+    return f"array([{flat[0]}, ..., {flat[-1]}], shape={array.shape}, hash={digest})"
+
+
+def describe(strategy: BaseEstimator) -> str:
+    """Show a strategy with all of its parameters, so that different strategies show differently.
+
+    Examples
+    --------
+    >>> from smoothcert import SplitNoise
+    >>> describe(SplitNoise(lam=2.0))
+    "SplitNoise(lam=2.0, levels='auto')"
+    """
+    parameters = ", ".join(f"{name}={exact(value)}" for name, value in strategy.get_params().items())
+    return f"{name_of(strategy)}({parameters})"
+
+
+def name_of(strategy: BaseEstimator) -> str:
+    """Return the name of a strategy's class, with its module unless the class is this library's."""
+    kind = type(strategy)
+    return kind.__name__ if kind.__module__.startswith("smoothcert.") else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,163 @@
+"""Models and data from files, for the command line. Nothing in a file is executed unless that is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._utils.optional import optional
+from ..models.base import is_module
+from ..weights import RECORD, load_weights, trusted_types
+
+#: Files whose loading executes what is in them.
+PICKLES = {".joblib", ".pkl", ".pickle", ".pt", ".pth"}
+
+
+def load_model(
+    source: str, *, factory: str | None = None, allow_pickle: bool = False, trusted: tuple[str, ...] = ()
+) -> Any:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : str
+        ``module:factory``, a function that returns the model; or a file: ``.skops``; ``.safetensors``, with the
+        weights of what ``factory`` returns; or with ``allow_pickle`` one of joblib, pickle or torch.
+    factory : str, optional
+        ``module:factory`` of the network for a file of weights.
+    allow_pickle : bool
+    trusted : tuple of str
+        Types of other libraries that a skops file may hold.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or loading it would execute code.
+    """
+    path = Path(source)
+    if not path.exists() and ":" in source:
+        return call_factory(source)
+    if not path.is_file():
+        raise ValueError(f"There is no file {source!r}. A function in a module is given as module:function.")
+    kind = path.suffix.lower()
+    if kind == ".skops":
+        return _load_skops(path, trusted)
+    if kind == ".safetensors":
+        return _load_weights(path, factory)
+    if kind not in PICKLES:
+        raise ValueError(f"{source} must end in .skops, .safetensors or, with --allow-pickle, {', '.join(PICKLES)}.")
+    if not allow_pickle:
+        raise ValueError(
+            f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle; "
+            f"files of skops and safetensors execute nothing."
+        )
+    if kind in (".pt", ".pth"):
+        import torch
+
+        return torch.load(path, weights_only=False)
+    import joblib
+
+    return joblib.load(path)
+
+
+def call_factory(source: str) -> Any:
+    """Return what a function given as ``module:function`` returns; modules of the working directory count."""
+    module, _, name = source.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{source!r} must name a function in a module that can be imported: {error}.") from error
+    return function()
+
+
+def _load_skops(path: Path, trusted: tuple[str, ...]) -> Any:
+    skops = optional("skops.io", "files")
+    found = skops.get_untrusted_types(file=path)
+    unknown = sorted({*found} - {*trusted_types(), *trusted})
+    if unknown:
+        flags = " ".join(f"--trust {name}" for name in unknown)
+        raise ValueError(f"{path} holds types that are not known to be harmless. If you trust them, add {flags}")
+    return skops.load(path, trusted=found)
+
+
+def _load_weights(path: Path, factory: str | None) -> Any:
+    if factory is None:
+        raise ValueError(f"{path} holds weights alone: name the network's function, --factory MODULE:NAME.")
+    module = call_factory(factory)
+    if not is_module(module):
+        raise ValueError(f"--factory must return a torch.nn.Module, got a {type(module).__name__}.")
+    with optional("safetensors", "files").safe_open(str(path), framework="pt") as file:
+        of_classifier = RECORD in (file.metadata() or {})
+    if of_classifier:
+        return load_weights(path, module)
+    try:
+        optional("safetensors.torch", "files").load_model(module, str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit what {factory} returns: {error}") from error
+    return module
+
+
+def load_data(source: str, *, key: str | None = None, target: str | None = None) -> tuple[Any, Any]:
+    """Load inputs and, where they are in the same file, their labels.
+
+    Parameters
+    ----------
+    source : str
+        A file: ``.npy``, of which parts are read when their turn comes; ``.npz``; ``.parquet`` or ``.csv``.
+    key : str, optional
+        Name of the inputs in a ``.npz``; "X" or the only one by default.
+    target : str, optional
+        Name of the labels: the array of a ``.npz``, "y" by default, or the column of a table.
+
+    Returns
+    -------
+    X : array or DataFrame
+        Tables keep the names of their columns: models that know theirs refuse others, and another order.
+    y : ndarray or None
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"There is no file {source!r}.")
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False), None
+    if kind == ".npz":
+        return _from_npz(path, key, target)
+    if kind not in (".parquet", ".csv"):
+        raise ValueError(f"{source} must end in .npy, .npz, .parquet or .csv.")
+    pd = optional("pandas", "tables")
+    table = pd.read_csv(path) if kind == ".csv" else pd.read_parquet(path)
+    if target is None:
+        return table, None
+    if target not in table:
+        raise ValueError(f"{source} has no column {target!r}, but {', '.join(map(repr, table.columns))}.")
+    return table.drop(columns=target), table[target].to_numpy()
+
+
+def _from_npz(path: Path, key: str | None, target: str | None) -> tuple[Any, Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        target = target or ("y" if "y" in arrays else None)
+        others = [name for name in arrays if name != target]
+        key = key or ("X" if "X" in others else others[0] if len(others) == 1 else None)
+        for name in (key, target):
+            if (name is None and name is key) or (name is not None and name not in arrays):
+                raise ValueError(f"{path} holds the arrays {', '.join(arrays)}: name the inputs with --key.")
+        return arrays[str(key)], arrays[target] if target else None
+
+
+def load_labels(source: str) -> NDArray[Any]:
+    """Load one label for each input from a ``.npy`` file, or a text file with one in each line."""
+    if source.endswith(".npy"):
+        return np.load(source, allow_pickle=False)
+    lines = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
+    try:
+        return np.array([int(line) for line in lines])
+    except ValueError:
+        return np.array(lines)

@@ -1,0 +1,129 @@
+"""Voters: one small adapter per kind of base model. Noisy batch in, class indices out."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
+
+
+def unwrap(estimator: Any) -> Any:
+    """Return the model inside a FrozenEstimator, or the estimator itself."""
+    return unwrap(estimator.estimator) if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def is_module(estimator: Any) -> bool:
+    """Tell whether this is a torch module, without importing torch for anything else."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(unwrap(estimator), torch.nn.Module)
+
+
+def is_net(estimator: Any) -> bool:
+    """Tell whether this is a skorch net, without importing skorch for anything else."""
+    skorch = sys.modules.get("skorch")
+    return skorch is not None and isinstance(unwrap(estimator), skorch.NeuralNet)
+
+
+def is_torch(estimator: Any) -> bool:
+    """Tell whether torch runs this model: it then takes inputs of any shape, as float32."""
+    return is_module(estimator) or is_net(estimator)
+
+
+def is_function(estimator: Any) -> bool:
+    """Tell whether this is a function from a batch to answers, and no model with methods."""
+    model = unwrap(estimator)
+    return callable(model) and not (isinstance(model, type) or is_torch(model) or hasattr(model, "predict"))
+
+
+def takes_any_shape(estimator: Any) -> bool:
+    """Tell whether inputs may have more than one dimension; scikit-learn's estimators take tables."""
+    return is_torch(estimator) or is_function(estimator)
+
+
+class Voter(ABC):
+    """A base model as the voting engine sees it."""
+
+    #: Type of the noisy batches.
+    dtype: type[np.floating]
+
+    #: Number of votes that are worth one call of the model, in values of the batch; and rows at most.
+    batch_values: int
+    most_rows: int = 2**15
+
+    n_classes: int
+
+    @property
+    def n_cores(self) -> int:
+        """Number of cores that voting may use."""
+        from numba import config
+
+        return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+    def team(self) -> Sequence[Voter]:
+        """Return voters that can vote at the same time, each in a thread, and share the cores."""
+        return [self]
+
+    @abstractmethod
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the class index of each row of a noisy batch of shape (n, *shape).
+
+        Raises
+        ------
+        ValueError
+            If the base model's answer is not one valid class per row.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of what the model computes, to tell votes of one model from those of another."""
+
+    def ready(self) -> AbstractContextManager[Any]:
+        """Hold the model in the state in which it votes, during a run."""
+        return nullcontext()
+
+    def voting(self) -> AbstractContextManager[Any]:
+        """Hold the model in that state during one task: a thread may outlive a run that an error has ended."""
+        return nullcontext()
+
+
+class LabelTable:
+    """Class indices of labels.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        In the order of the indices.
+    """
+
+    def __init__(self, classes: NDArray[Any]) -> None:
+        self.classes = classes
+        self.order = np.argsort(classes, kind="stable")
+        self.sorted = classes[self.order]
+        self.are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+
+    def places(self, labels: NDArray[Any], name: str) -> NDArray[np.intp]:
+        """Return the index of each label, or raise a ValueError that names the base model for one that is none."""
+        if self.are_indices and labels.dtype == np.int64 and (labels.view(np.uint64) < len(self.classes)).all():
+            return labels
+        try:
+            place = np.minimum(np.searchsorted(self.sorted, labels), len(self.classes) - 1)
+            unseen = self.sorted[place] != labels
+        except TypeError:
+            unseen = ~np.isin(labels, self.classes)
+        if unseen.any():
+            raise ValueError(
+                f"The base model {name} returned the label {labels[unseen][0]!r}, which is not among the classes "
+                f"{self.classes.tolist()!r}. Nothing was certified."
+            )
+        return self.order[place]
+
+
+def name_of(model: Any) -> str:
+    """Return how messages call a model."""
+    return type(model).__name__

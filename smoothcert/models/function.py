@@ -1,0 +1,73 @@
+"""Functions as base models: from a batch of arrays to labels or scores, whatever runs behind them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import LabelTable, Voter
+from .identity import code_text, content_hash
+
+
+class FunctionVoter(Voter):
+    """Votes of a function from a noisy batch, float64 of shape (n, *shape), to one answer per row.
+
+    An answer of shape (n,) holds labels; one of shape (n, n_classes) holds scores, logits or probabilities, and the
+    vote is the class of the largest. The function must be one: the same row gets the same answer, whenever it is asked
+    and whatever else is in the batch. Under joblib's threads it is called from several at a time, and must be safe for
+    that.
+    """
+
+    dtype = np.float64
+    batch_values = 2**20
+
+    def __init__(self, function: Callable[[NDArray[Any]], Any], classes: NDArray[Any]) -> None:
+        self.function = function
+        self.labels = LabelTable(classes)
+        self.n_classes = len(classes)
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return class indices; see `Voter.__call__`."""
+        answer = self.function(batch)
+        name, n = _name(self.function), len(batch)
+        try:
+            array = np.asarray(answer)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The base model {name} must return an array, but returned a {type(answer).__name__}, which is none: "
+                f"{error}. Nothing was certified."
+            ) from error
+        if array.shape == (n,):
+            return self.labels.places(array, name)
+        if array.shape != (n, self.n_classes) or array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"The base model {name} must return one label per row, shape ({n},), or one score per class, numbers "
+                f"of shape ({n}, {self.n_classes}), but returned shape {array.shape} of {array.dtype}. Nothing was "
+                f"certified."
+            )
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValueError(f"The base model {name} returned NaN scores. Nothing was certified.")
+        return array.argmax(axis=1)
+
+    def fingerprint(self) -> str:
+        """Hash the function's content and code."""
+        return f"{_name(self.function)} {content_hash((self.function, _code(self.function)))}"
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _code(function: Any) -> str:
+    """Return the compiled code of a function, for functions that pickles only name; empty where there is none."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
+    return code_text(code) if code is not None else ""

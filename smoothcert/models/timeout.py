@@ -1,0 +1,73 @@
+"""Base models that may hang: an answer that does not come in time is an error."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Voter
+from .torch import TorchVoter
+
+
+class TimedVoter(Voter):
+    """A voter whose answers are waited for no longer than some seconds.
+
+    Parameters
+    ----------
+    voter : Voter
+        Not one of torch, whose modules this process cannot let go of.
+    seconds : float
+    """
+
+    def __init__(self, voter: Voter, seconds: float) -> None:
+        if isinstance(voter, TorchVoter):
+            raise ValueError(
+                "timeout is for base models outside of torch, such as a function that asks a service. Use timeout=None."
+            )
+        self.voter = voter
+        self.seconds = seconds
+        self.dtype, self.n_classes = voter.dtype, voter.n_classes
+        self.batch_values, self.most_rows = voter.batch_values, voter.most_rows
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
+        """Return class indices; see `Voter.__call__`.
+
+        Raises
+        ------
+        TimeoutError
+            If they do not come in time. The call that hangs is left behind, in a thread that ends with the process.
+        """
+        answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        # Should the call go on behind our back, it must not see the next batch.
+        Thread(target=_answer, args=(self.voter, batch.copy(), answers), daemon=True).start()
+        try:
+            votes, error = answers.get(timeout=self.seconds)
+        except Empty:
+            raise TimeoutError(
+                f"The base model {self.voter.fingerprint().split()[0]} did not answer {len(batch)} rows within "
+                f"timeout={self.seconds:g} seconds. Nothing was certified. Allow more time, or set a smaller "
+                f"batch_size."
+            ) from None
+        if error is not None:
+            raise error
+        return votes
+
+    def fingerprint(self) -> str:
+        """Return that of the voter."""
+        return self.voter.fingerprint()
+
+    def ready(self) -> AbstractContextManager[Any]:
+        """Hold the voter ready."""
+        return self.voter.ready()
+
+
+def _answer(voter: Voter, batch: NDArray[Any], answers: SimpleQueue[tuple[Any, BaseException | None]]) -> None:
+    try:
+        answers.put((voter(batch), None))
+    except BaseException as error:
+        answers.put((None, error))

@@ -1,0 +1,110 @@
+"""Deterministic splitting noise: all of its outcomes are evaluated, and nothing is sampled."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._utils.checks import check_count
+from .lattice import DIGITAL_LEVELS, SplitNoise
+
+
+class DeterministicSplitNoise(SplitNoise):
+    """Splitting noise whose offsets move together (Levine & Feizi 2021; section 2.3.1 of the paper).
+
+    Feature i gets the offset (template_i + j) mod L, with one random template for all inputs and samples, and the
+    smoothed classifier is the majority over all L = floor(2 lam q) values of j: it is evaluated exactly, with L calls
+    of the base model for each input. A move of one lattice step in one feature changes the outcome for one j, so the
+    label stands for floor((c_A - c_B - [B < A]) / 2) steps. Nothing can be wrong: alpha is 0. Features are not
+    independent, so the box cannot be used.
+
+    Parameters
+    ----------
+    lam : float, default=1.0
+        Half the range of the split points, in units of the unit box.
+    levels : int, default=255
+        Number of steps q of the digital inputs.
+    seed : int, default=0
+        Seed of the template. It may be known to everyone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = DeterministicSplitNoise(lam=1.0, levels=2)
+    >>> out = np.empty((4, 1))
+    >>> noise.enumerate(np.array([1]), 0, out)
+    >>> print(np.sort(out.ravel()))
+    [0.375 0.5   0.5   0.625]
+    """
+
+    uses_box = False
+    norms: tuple[float, ...] = (1,)
+
+    def __init__(self, lam: float = 1.0, levels: int = 255, seed: int = 0) -> None:
+        self.lam = lam
+        self.levels = levels
+        self.seed = seed
+
+    @classmethod
+    def from_sigma(cls, sigma: float, levels: int | str = 255) -> Self:
+        """Build the noise whose split points have this standard deviation: lam = sqrt(3) sigma."""
+        return super().from_sigma(sigma, levels)
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+        if isinstance(self.levels, str):
+            raise ValueError(
+                f"levels must be a whole number from 1 to {DIGITAL_LEVELS} for deterministic noise, got "
+                f"{self.levels!r}: all of its outcomes are evaluated."
+            )
+        super().check()
+        if self.seed != 0:
+            check_count("seed", self.seed)
+
+    @property
+    def n_outcomes(self) -> int:
+        """Number of outcomes, L = floor(2 lam q)."""
+        return self.n_offsets
+
+    def enumerate(self, point: NDArray[Any], first: int, out: NDArray[np.floating]) -> None:
+        """Write the outcomes ``first`` and following of one point, shape (d,), into ``out``, shape (n, d)."""
+        self._write(point, np.arange(first, first + len(out))[:, None], out)
+
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write the outcomes whose numbers are the samples'; keys do not matter."""
+        row = 0
+        for owner, first, count in runs.tolist():
+            self.enumerate(points[owner], first, out[row : row + count])
+            row += count
+
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write a random outcome of each row, for training."""
+        self._write(points, rng.integers(self.n_offsets, size=(len(out), 1)), out)
+
+    def _write(self, points: NDArray[Any], shifts: NDArray[np.int64], out: NDArray[np.floating]) -> None:
+        offsets = (_template(self.seed, self.n_offsets, out.shape[1]) + shifts) % self.n_offsets
+        self.displace(points, offsets, out)
+
+    def budget(self, p_a: Any, p_b: Any) -> Any:
+        """Return half the lead."""
+        return (p_a - p_b) / 2
+
+    def cost(self, z: Any) -> Any:
+        """Return z/(2 lam), the share of outcomes that a move of ``z`` changes."""
+        return np.asarray(z) / (2 * self.effective_lam)
+
+    def inverse_cost(self, spent: Any) -> Any:
+        """Return the whole lattice steps that so many outcomes allow; they come in halves, which floats tell apart."""
+        return np.floor(np.asarray(spent) * self.n_offsets + 0.25) / self.q
+
+
+@lru_cache(maxsize=8)
+def _template(seed: int, n_offsets: int, n_features: int) -> NDArray[np.int64]:
+    """Return the offsets of the features, the same in every process."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    return rng.integers(n_offsets, size=n_features)

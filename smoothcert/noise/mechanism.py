@@ -1,0 +1,83 @@
+"""Box and noise together: raw inputs in, noisy raw inputs out. Training and voting draw from the same channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Noise
+from .box import Box
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyChannel:
+    """What stands between an input and the base model.
+
+    Parameters
+    ----------
+    box : Box
+    noise : Noise
+    shape : tuple of int
+        Shape of one input. Points are flat, shape (n, d); raw values keep the shape.
+    """
+
+    box: Box
+    noise: Noise
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        self.box.check_shape(self.shape)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features d of one input."""
+        return int(np.prod(self.shape))
+
+    def points(self, X: Any) -> NDArray[Any]:
+        """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
+        return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), self.n_features)
+
+    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write noisy copies of ``points``, in raw units, into ``out`` of shape (n, *shape)."""
+        self.noise.perturb(points, rng, out.reshape(len(out), -1))
+        self.box.to_raw_inplace(out)
+
+    def fill(
+        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+    ) -> None:
+        """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
+        flat = out.reshape(len(out), -1)
+        noise: Any = self.noise
+        if noise.fused is not None:
+            noise.fill_raw(points, keys, runs, flat, *self.to_raw(out.dtype))
+        else:
+            self.noise.fill(points, keys, runs, flat)
+            self.box.to_raw_inplace(out)
+
+    def to_raw(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return what the features of unit-box values are multiplied with, and what is then added; None for nothing."""
+        if self.box.is_unit:
+            return None, None
+        scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
+        return scale, shift
+
+    def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
+        """Return one noisy copy of each raw input."""
+        out = np.empty((len(X), *self.shape), dtype=dtype)
+        self.draw(self.points(X), rng, out)
+        return out
+
+    def room(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return how far the points can move down and up, shape (n, d) each; 0 where the box holds a feature fixed."""
+        down, up = self.box.room(self.noise.snap(self.box.to_unit(X)))
+        return down.reshape(len(X), self.n_features), up.reshape(len(X), self.n_features)
+
+    def rounding(self, norm: float = 1) -> float:
+        """Bound on what rounding adds to the distance of two raw inputs; radii shrink by it."""
+        if self.noise.resolution == 0:
+            return 0.0
+        per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)
+        return float(np.linalg.norm(per_feature[self.box.movable(self.shape)], ord=norm))

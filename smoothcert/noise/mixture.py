@@ -1,0 +1,162 @@
+"""Mixtures of uniform noises: the densities with cubic level sets."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._utils.checks import check_positive
+from .base import FloatArray
+from .greedy import STEP_ERROR, largest
+from .lattice import LatticeNoise, UniformNoise
+
+#: Bisections that find a zero to the last bit of a float.
+BISECTIONS = 64
+
+
+class UniformMixtureNoise(LatticeNoise):
+    """Uniform noise whose width is drawn first, once for all features of a sample.
+
+    Every density whose level sets are cubes is such a mixture (the paper, section 2.1, after Yang et al. 2020). Two
+    inputs overlap by at least ``sum_k w_k prod_i (1 - |dx_i| / (2 lam_k))_+``, each summand of which is least where the
+    largest reaches are filled first (Proposition A.4).
+
+    Parameters
+    ----------
+    lams : array-like of float
+        Half-widths, in units of the unit box.
+    weights : array-like of float
+        Probabilities of the half-widths.
+    levels : "auto" or int, default="auto"
+        What inputs are: "auto" for real numbers, or the number of steps of digital data; see `LatticeNoise`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import LipschitzRadius
+    >>> noise = UniformMixtureNoise(lams=[0.5, 2.0], weights=[0.5, 0.5])
+    >>> p_a, p_b, faces = np.array([0.9]), np.array([0.1]), np.full((1, 9), 0.5)
+    >>> LipschitzRadius().radii(noise, p_a, p_b, faces, faces).round(6)
+    array([0.64])
+    """
+
+    norms: tuple[float, ...] = (1,)
+
+    def __init__(self, lams: Any = (0.5, 1.0), weights: Any = (0.5, 0.5), levels: int | str = "auto") -> None:
+        self.lams = lams
+        self.weights = weights
+        self.levels = levels
+
+    @property
+    def parts(self) -> list[UniformNoise]:
+        """The uniform noises that are mixed."""
+        return [UniformNoise(lam, self.levels) for lam in self.lams]
+
+    @property
+    def allows_closed_form(self) -> bool:
+        """Whether lam > 1/2 for every part: the overlap with a narrower one ends before a full move does."""
+        return all(part.allows_closed_form for part in self.parts)
+
+    def _edges(self) -> FloatArray:
+        """Cumulative probabilities of the parts, in the 53 bits that choose one of them; the last gets the rest."""
+        inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
+        return np.concatenate([[0.0], np.rint(inner * 2.0**53) / 2.0**53, [1.0]])
+
+    @property
+    def lam(self) -> float:  # type: ignore[override]
+        """The largest half-width."""
+        return float(max(self.lams))
+
+    @classmethod
+    def from_sigma(cls, sigma: float, levels: int | str = "auto") -> Self:
+        """Refuse: one number does not determine a mixture."""
+        raise ValueError("UniformMixtureNoise needs lams and weights: its sigma does not determine them.")
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise of one feature."""
+        return float(np.sqrt(np.dot(self.weights, np.square(self.lams)) / 3))
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+        for name, values in (("lams", self.lams), ("weights", self.weights)):
+            if np.ndim(values) != 1 or not len(values):
+                raise ValueError(f"{name} must be a list of numbers, got {values!r}.")
+            for value in values:
+                check_positive(f"each of {name}", value)
+        if len(self.lams) != len(self.weights) or abs(sum(self.weights) - 1) > 1e-9:
+            raise ValueError(f"weights must hold one number for each of lams and sum to 1, got {self.weights!r}.")
+        for part in self.parts:
+            part.check()
+
+    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Draw the width of each row, then the rows of each width together."""
+        chosen = np.searchsorted(self._edges()[1:-1], rng.random(len(out)), side="right")
+        points = np.broadcast_to(points, out.shape)
+        for k, part in enumerate(self.parts):
+            rows = chosen == k
+            if not rows.any():
+                continue
+            drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
+            part.perturb(points[rows], rng, drawn)
+            out[rows] = drawn
+
+    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
+        """Write the noisy copies of the widest part."""
+        UniformNoise(self.lam, self.levels).displace(points, offsets, out)
+
+    def overlap(self, moves: FloatArray) -> FloatArray:
+        """Return the overlap after moving features by ``moves``, shape (..., n_features)."""
+        lams = np.array([part.effective_lam for part in self.parts])
+        each = np.prod(np.maximum(1 - moves[..., None] / (2 * lams), 0.0), axis=-2)
+        return np.sum(each * np.diff(self._edges()), axis=-1)
+
+    def cost(self, z: Any) -> Any:
+        """Return -ln of the overlap after moving one feature by ``z``."""
+        # What is lost, not what is left: next to 1 the overlap has no digits for a small move.
+        lams = np.array([part.effective_lam for part in self.parts])
+        each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0)
+        lost = np.sum(each * np.diff(self._edges()), axis=-1)
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-np.minimum(lost, 1.0))
+
+    def inverse_cost(self, spent: Any) -> Any:
+        """Return how far one feature moves at this cost, by bisection."""
+        spent = np.asarray(spent, dtype=np.float64)
+        return _bisect(lambda z: self.cost(z) < spent, np.zeros_like(spent), np.full_like(spent, 2 * self.lam))
+
+    def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
+        """Fill the largest reaches first; costs do not add up here, so the overlap itself is followed."""
+        if not len(budget):
+            return np.empty(0)
+        slack = STEP_ERROR * (reach.shape[1] + 4)
+        least = np.exp(-budget) * (1 + slack) + slack
+        reach = largest(reach, reach.shape[1])
+        lams = np.array([part.effective_lam for part in self.parts])
+        weights = np.diff(self._edges())
+        kept = np.cumprod(np.maximum(1 - reach[..., None] / (2 * lams), 0.0), axis=1)
+        full = np.sum(kept * weights, axis=-1) > least[:, None]
+
+        covered = np.sum(reach, axis=1, where=full)
+        n_full = full.sum(axis=1)
+        start = np.ones((len(budget), len(lams)))
+        started = n_full > 0
+        start[started] = kept[started, n_full[started] - 1]
+        end = np.where(full.all(axis=1), 0.0, reach[np.arange(len(reach)), np.minimum(n_full, reach.shape[1] - 1)])
+
+        def affordable(z: FloatArray) -> NDArray[np.bool_]:
+            return np.sum(start * np.maximum(1 - z[:, None] / (2 * lams), 0.0) * weights, axis=-1) > least
+
+        rest = _bisect(affordable, np.zeros(len(budget)), end)
+        return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))
+
+
+def _bisect(holds: Any, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return the largest values at which a condition holds that holds at ``low`` and ends before ``high``."""
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        inside = holds(middle)
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return low

@@ -1,0 +1,28 @@
+"""Plain data: certificates and votes, their files, scores and plots."""
+
+from .certificates import Certificates, Decisions
+from .display import CertifiedAccuracyDisplay, GreedyBudgetDisplay, VotesDisplay
+from .metrics import (
+    average_certified_radius,
+    certified_accuracy_curve,
+    certified_accuracy_envelope,
+    certified_accuracy_score,
+    summarize,
+)
+from .scorer import make_certified_scorer
+from .votes import VoteCounts
+
+__all__ = [
+    "Certificates",
+    "CertifiedAccuracyDisplay",
+    "Decisions",
+    "GreedyBudgetDisplay",
+    "VoteCounts",
+    "VotesDisplay",
+    "average_certified_radius",
+    "certified_accuracy_curve",
+    "certified_accuracy_envelope",
+    "certified_accuracy_score",
+    "make_certified_scorer",
+    "summarize",
+]

@@ -1,0 +1,295 @@
+"""Scores of certificates against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._utils.checks import check_positive
+from .records import Table
+from .tables import Summary
+
+if TYPE_CHECKING:
+    from .certificates import Certificates
+
+FloatArray = NDArray[np.float64]
+
+
+def certified_accuracy_score(
+    y: ArrayLike, certificates: Certificates, radius: Any, *, sample_weight: ArrayLike | None = None
+) -> Any:
+    """Share of inputs whose label is right and certified at a radius; an abstention counts as wrong.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : Certificates
+    radius : float or array-like of float
+        Radius or radii, in the unit box.
+    sample_weight : array-like of shape (n_inputs,), optional
+        Weight of each input in the share; equal by default.
+
+    Returns
+    -------
+    score : float, or ndarray of the shape of ``radius``
+
+    Raises
+    ------
+    ValueError
+        If ``y`` and ``certificates`` differ in length or in the kind of their labels, or are empty; if a radius is
+        negative or NaN; if ``certificates`` are something else; if weights are negative or all 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> certificates = Certificates(
+    ...     labels=np.array([0, 1, 1]), radii=np.array([2.0, 0.5, np.nan]), abstained=np.array([False, False, True]),
+    ...     p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]), alpha=0.001, norm=1)
+    >>> print(certified_accuracy_score([0, 1, 1], certificates, [0.0, 1.0]).round(2))
+    [0.67 0.33]
+    """
+    radii, weight = _right_radii(y, certificates, sample_weight)
+    least = np.asarray(radius, dtype=np.float64)
+    if not (least >= 0).all():
+        raise ValueError(f"radius must be 0 or above, got {radius!r}.")
+    # In order of decreasing radius the weights add up to the curve: memory does not grow with inputs times radii.
+    order = np.argsort(-radii, kind="stable")
+    reached = np.concatenate([[0.0], np.cumsum(weight[order])])
+    score = reached[np.searchsorted(-radii[order], -least, side="right")] / reached[-1]
+    return float(score) if score.ndim == 0 else score
+
+
+def certified_accuracy_curve(
+    y: ArrayLike, certificates: Certificates, *, sample_weight: ArrayLike | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the certified accuracy at every radius, as the points at which the curve steps.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : Certificates
+    sample_weight : array-like of shape (n_inputs,), optional
+        Weight of each input; equal by default.
+
+    Returns
+    -------
+    radii : ndarray of shape (n_steps,)
+        0, and then every radius of a right and certified input, once, in increasing order; the last may be +inf.
+    accuracy : ndarray of shape (n_steps,)
+        ``accuracy[i]`` is the certified accuracy at ``radii[i]``, and at all radii below it down to, but without,
+        ``radii[i - 1]``. Beyond the last radius it is 0. matplotlib draws this as
+        ``step(radii, accuracy, where="pre")``.
+
+    Raises
+    ------
+    ValueError
+        As `certified_accuracy_score`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> certificates = Certificates(
+    ...     labels=np.array([0, 1, 1]), radii=np.array([2.0, 0.5, np.nan]), abstained=np.array([False, False, True]),
+    ...     p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]), alpha=0.001, norm=1)
+    >>> radii, accuracy = certified_accuracy_curve([0, 1, 1], certificates)
+    >>> print(radii, accuracy.round(2))
+    [0.  0.5 2. ] [0.67 0.67 0.33]
+    """
+    right, _ = _right_radii(y, certificates, sample_weight)
+    radii = np.unique(np.append(right[right > 0], 0.0))
+    return radii, certified_accuracy_score(y, certificates, radii, sample_weight=sample_weight)
+
+
+def average_certified_radius(
+    y: ArrayLike,
+    certificates: Certificates,
+    *,
+    max_radius: float | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean certified radius, where wrong labels and abstentions count 0: the area under the certified accuracy curve.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : Certificates
+    max_radius : float, optional
+        Larger radii count as this. Without it, one input that is certified against everything makes the mean infinite.
+        The number of features is a natural choice for l1: nothing in the unit box is farther away.
+    sample_weight : array-like of shape (n_inputs,), optional
+        Weight of each input; equal by default.
+
+    Returns
+    -------
+    radius : float
+        In the unit box; +inf where a right input has an infinite radius and there is no ``max_radius``.
+
+    Raises
+    ------
+    ValueError
+        As `certified_accuracy_score`, or if ``max_radius`` is not above 0.
+
+    Notes
+    -----
+    It is easily misread. Radii grow steeply as votes become unanimous, so easy inputs decide about the mean: a
+    classifier can win by giving up on hard ones, and more votes raise it without any change of the model (Sun et al.,
+    "Average Certified Radius is a Poor Metric for Randomized Smoothing", 2024). A constant classifier, right on the
+    inputs of its class alone, has the largest radii there are. Report the curve, and this number next to it at most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> certificates = Certificates(
+    ...     labels=np.array([0, 1, 1]), radii=np.array([np.inf, 0.5, np.nan]), abstained=np.array([False, False, True]),
+    ...     p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]), alpha=0.001, norm=1)
+    >>> average_certified_radius([0, 1, 1], certificates)
+    inf
+    >>> average_certified_radius([0, 1, 1], certificates, max_radius=4)
+    1.5
+    """
+    cap = np.inf if max_radius is None else check_positive("max_radius", max_radius)
+    radii, weight = _right_radii(y, certificates, sample_weight)
+    counted = weight > 0
+    radii, weight = np.clip(radii[counted], 0.0, cap), weight[counted]
+    return float(np.sum(radii * weight) / np.sum(weight))
+
+
+def certified_accuracy_envelope(
+    y: ArrayLike, certificates: Sequence[Certificates], radius: Any, *, sample_weight: ArrayLike | None = None
+) -> Any:
+    """Best certified accuracy of several classifiers at each radius (Figure 1 of the paper).
+
+    Parameters
+    ----------
+    y : array-like of shape (n_inputs,)
+        True labels.
+    certificates : sequence of Certificates
+        Of the same inputs, in the same norm.
+    radius : float or array-like of float
+        Radius or radii, in the unit box.
+    sample_weight : array-like of shape (n_inputs,), optional
+        Weight of each input; equal by default.
+
+    Returns
+    -------
+    score : float, or ndarray of the shape of ``radius``
+
+    Raises
+    ------
+    ValueError
+        If the certificates are in several norms or against different perturbations, or there are none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> narrow, wide = (
+    ...     Certificates(labels=np.array([0, label]), radii=np.array(radii), abstained=np.zeros(2, dtype=bool),
+    ...                  p_a=np.array([0.9, 0.9]), p_b=np.array([0.1, 0.1]), alpha=0.001, norm=1)
+    ...     for label, radii in [(1, [0.8, 0.8]), (0, [1.6, 1.6])])
+    >>> print(certified_accuracy_envelope([0, 1], [narrow, wide], [0.5, 1.5]))
+    [1.  0.5]
+    """
+    check_one_kind(dict(enumerate(certificates)))
+    scores = [certified_accuracy_score(y, one, radius, sample_weight=sample_weight) for one in certificates]
+    best = np.max(scores, axis=0)
+    return float(best) if best.ndim == 0 else best
+
+
+def check_truth(y: ArrayLike, labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the true labels as an array, or raise a ValueError unless they can be compared with predicted ones."""
+    truth = np.asarray(y)
+    if truth.shape != labels.shape or not len(labels):
+        raise ValueError(
+            f"y must hold one label for each of the {len(labels)} certificates (at least one), got shape {truth.shape}."
+        )
+    if (labels.dtype.kind in "OSU") != (truth.dtype.kind in "OSU"):
+        raise ValueError(f"y must hold labels like those of certificates, {labels[0]!r}, got {truth[0]!r}.")
+    return truth
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> FloatArray:
+    """Return one weight for each input, or raise a ValueError unless they are finite, not negative, and not all 0."""
+    if sample_weight is None:
+        return np.ones(n_inputs)
+    try:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+        valid = weight.shape == (n_inputs,) and bool((np.isfinite(weight) & (weight >= 0)).all() and weight.any())
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, not all of them "
+            f"0, got {sample_weight!r}."
+        )
+    return weight
+
+
+def _right_radii(
+    y: ArrayLike, certificates: Certificates, sample_weight: ArrayLike | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the radius of each right and certified input, -1 for the others; and the weights."""
+    if not _are_certificates(certificates):
+        raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
+    labels, radii = certificates
+    right = (check_truth(y, labels) == labels) & (radii >= 0)
+    return np.where(right, radii, -1.0), check_sample_weight(sample_weight, len(labels))
+
+
+def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
+    """Return a table of certified accuracies of one or several classifiers.
+
+    Parameters
+    ----------
+    certificates : Certificates or dict of str to Certificates
+        Of the same inputs, in the same norm and against the same perturbations.
+    y : array-like of shape (n_inputs,)
+        True labels.
+    radii : array-like of shape (n_radii,)
+        In the unit box.
+
+    Returns
+    -------
+    summary : Summary
+
+    Raises
+    ------
+    ValueError
+        If the certificates cannot be compared, or as `certified_accuracy_score`.
+    """
+    named = {"certified accuracy": certificates} if _are_certificates(certificates) else dict(certificates)
+    first = check_one_kind(named)
+    least = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    abstained = sorted({int(one.abstained.sum()) for one in named.values()})
+    levels = sorted({one.alpha for one in named.values()})
+    note = (
+        f"{len(first)} inputs, {' to '.join(map(str, abstained[:: max(1, len(abstained) - 1)]))} abstained, against "
+        f"{first.threat}, alpha={' or '.join(f'{alpha:g}' for alpha in levels)}"
+    )
+    scores = {str(name): certified_accuracy_score(y, one, least) for name, one in named.items()}
+    return Summary(least, scores, f"l{first.norm:g}", note)
+
+
+def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
+    """Return the first of several certificates, or raise a ValueError if their radii cannot be compared."""
+    for name, one in certificates.items():
+        if not _are_certificates(one):
+            raise ValueError(f"certificates must be what certify returns, but {name!r} is a {type(one).__name__}.")
+    kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates.values()})
+    if len(kinds) != 1:
+        raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
+    return next(iter(certificates.values()))
+
+
+def _are_certificates(thing: Any) -> bool:
+    """Tell whether this is what `certify` returns."""
+    return isinstance(thing, Table) and hasattr(thing, "radii")

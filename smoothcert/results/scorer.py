@@ -1,0 +1,119 @@
+"""Certified accuracy as a score for scikit-learn's model selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.metadata_routing import UNUSED
+
+from .._utils.checks import check_not_negative
+from .metrics import check_sample_weight, check_truth
+
+
+class CertifiedScorer(BaseEstimator):
+    """A scorer: ``scorer(estimator, X, y)`` is the certified accuracy; see `make_certified_scorer`.
+
+    Parameters
+    ----------
+    radius : float
+    norm : float, default=1
+    """
+
+    # Only sample_weight is metadata; the estimator is the first argument of every scorer.
+    __metadata_request__score = {"estimator": UNUSED}  # noqa: RUF012
+
+    def __init__(self, radius: float, *, norm: float = 1) -> None:
+        self.radius = radius
+        self.norm = norm
+
+    def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the certified accuracy of a fitted classifier, from 0 to 1."""
+        return self.score(estimator, X, y, sample_weight=sample_weight)
+
+    def score(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the certified accuracy of a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : SmoothedClassifier, or Pipeline that ends in one
+            Fitted.
+        X : array-like of shape (n_inputs, ...)
+        y : array-like of shape (n_inputs,)
+            True labels.
+        sample_weight : array-like of shape (n_inputs,), optional
+
+        Returns
+        -------
+        score : float
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no certificates, or has them in another norm.
+        """
+        if not hasattr(estimator, "certify_at"):
+            raise ValueError(
+                f"estimator must be a SmoothedClassifier, or a smoothcert.pipeline.Pipeline that ends in one, to have "
+                f"a certified accuracy, got a {type(estimator).__name__}. scikit-learn's own Pipeline does not pass "
+                f"certification on."
+            )
+        decisions = estimator.certify_at(X, self.radius)
+        if decisions.norm != self.norm:
+            raise ValueError(
+                f"norm={self.norm:g} is what the scorer compares, but the classifier's radii are in "
+                f"l{decisions.norm:g}. Use make_certified_scorer({self.radius!r}, norm={decisions.norm:g}), and one "
+                f"norm for all candidates."
+            )
+        labels, robust = decisions
+        right = (check_truth(y, labels) == labels) & robust
+        return float(np.average(right, weights=check_sample_weight(sample_weight, len(labels))))
+
+
+def make_certified_scorer(radius: float, *, norm: float = 1) -> CertifiedScorer:
+    """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
+
+    The score is the share of inputs that are classified right and certified at the radius; abstentions count as wrong.
+    It is decided by `SmoothedClassifier.certify_at`, which stops drawing for an input as soon as the answer is clear.
+    Each positive decision is wrong with probability at most alpha, as those read off `certify` are; on inputs whose
+    radius is close to the one asked for the two may decide differently, since they draw different numbers of votes.
+
+    Radii are in the unit box of each candidate, so candidates must share it to be compared: give ``bounds`` as numbers
+    rather than "minmax", which follows the training part of each fold, and keep them, and the transformers before them,
+    out of the grid. Strategies that limit the adversary, such as ``GreedyRadius(max_features=1)``, are comparable
+    with each other only where the limits are the same.
+
+    Parameters
+    ----------
+    radius : float
+        At least 0, in the unit box.
+    norm : float, default=1
+        Norm that radii must have.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``. With metadata routing enabled,
+        ``scorer.set_score_request(sample_weight=True)`` asks for weights.
+
+    Raises
+    ------
+    ValueError
+        If ``radius`` is negative or no number.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from smoothcert import SmoothedClassifier, SplitNoise
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> clf = SmoothedClassifier(GaussianNB(), SplitNoise(), n_samples=200, random_state=0)
+    >>> search = GridSearchCV(clf, {"noise__lam": [0.02, 1.0]}, scoring=make_certified_scorer(radius=0.2), cv=2)
+    >>> search.fit(minmax_scale(X), y).best_params_
+    {'noise__lam': 1.0}
+    """
+    check_not_negative("radius", radius)
+    return CertifiedScorer(radius, norm=norm)

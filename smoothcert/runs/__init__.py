@@ -1,0 +1,1 @@
+"""Many inputs: read, shared among workers, recorded in a store, and resumed."""

@@ -1,0 +1,375 @@
+"""A run on disk: one SQLite file with everything that its certificates depend on, and the votes of finished inputs.
+
+Nothing in it is ever executed: it holds numbers, text and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from ..sampling.sampler import Votes
+from .metadata import RunRecord
+
+#: "SmCe": tells the file from other SQLite files.
+APPLICATION_ID = 0x536D4365
+
+#: Of the tables. Files with a larger one were written by a later release.
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    created TEXT NOT NULL,
+    n_inputs INTEGER NOT NULL,
+    seed TEXT NOT NULL,
+    model TEXT NOT NULL,
+    noise TEXT NOT NULL,
+    box TEXT NOT NULL,
+    classes TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    versions TEXT NOT NULL,
+    checksum BLOB NOT NULL
+);
+CREATE TABLE results (
+    input INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    selection TEXT NOT NULL,
+    estimation TEXT NOT NULL,
+    n_samples INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    reach BLOB NOT NULL,
+    label TEXT,
+    checksum BLOB NOT NULL
+);
+"""
+
+#: What users meet: the rest is for `certify` and `Certificates.from_store`.
+__all__ = ["StoreError"]
+
+#: Errors of SQLite that are not the file's fault.
+OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
+
+RUN_COLUMNS = "created, n_inputs, seed, model, noise, box, classes, shape, parameters, versions"
+RESULT_COLUMNS = "input, hash, selection, estimation, n_samples, seconds, reach, label"
+
+
+class StoreError(ValueError):
+    """A store cannot be used as it was asked for; the message says why."""
+
+
+class Store:
+    """The store of a run, open for writing, by one process at a time; others can read it meanwhile.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Made if it is not there.
+    run : RunRecord
+        What is about to be run. Its seed may be None: that of the store is used then, or a fresh one.
+
+    Raises
+    ------
+    StoreError
+        If the file is no store, is damaged or belongs to another run (the message lists what differs), if another
+        process is writing to it, or if it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], run: RunRecord) -> None:
+        self.path = Path(path)
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise StoreError(f"store={str(path)!r} must be a file in a directory that exists.")
+        self._lock = FileLock(f"{self.path}.lock", timeout=0)
+        with self._explained():
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
+        try:
+            if not self.path.exists() or self.path.stat().st_size == 0:
+                self._create(run)
+            with self._explained():
+                self._connection = connect(self.path, writing=True)
+            self.run = read_run(self._connection, self.path)
+            differences = self.run.differences(run)
+            if differences:
+                raise StoreError(
+                    f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
+                    f"another file, or Certificates.from_store(path, alpha=..., radius=...) to certify again from its "
+                    f"votes."
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let others write to it."""
+        with suppress(sqlite3.Error):
+            if hasattr(self, "_connection"):
+                self._connection.close()
+        self._lock.release()
+
+    def _create(self, run: RunRecord) -> None:
+        """Write the tables and the run in one transaction: a file is a store, or empty."""
+        values = run.with_seed().to_row()
+        with self._explained():
+            connection = sqlite3.connect(self.path, isolation_level=None)
+            try:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                    f"PRAGMA user_version = {SCHEMA_VERSION};"
+                )
+                marks = ", ".join("?" * (len(values) + 1))
+                connection.execute(
+                    f"INSERT INTO run (id, {RUN_COLUMNS}, checksum) VALUES (1, {marks})", (*values, checksum(values))
+                )
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of the file system and the database into one that says what to do."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{self.path} cannot be written: {error}. Is the disk full, or the directory read-only? What was "
+                f"finished is kept: run again with the same store to go on."
+            ) from error
+
+    def finished(self) -> NDArray[np.intp]:
+        """Return the positions of finished inputs, in order, after a look whether all of the file is sound."""
+        rows = sound_rows(self._connection, self.path, self.run)
+        return np.fromiter((row[0] for row in rows), dtype=np.intp)
+
+    def read(self, index: NDArray[np.intp]) -> Votes:
+        """Return the votes of finished inputs at increasing positions."""
+        return read_results(self._connection, self.path, self.run, index).votes
+
+    def append(self, index: NDArray[np.intp], votes: Votes, reach: NDArray[np.float64], labels: Any = None) -> None:
+        """Write the votes of finished inputs, all or none.
+
+        Parameters
+        ----------
+        index : ndarray of shape (n,)
+            Positions in X.
+        votes : Votes
+        reach : ndarray of shape (n, k)
+            The largest distances by which each input's features can move, in decreasing order.
+        labels : list of length n, optional
+            True labels, where they are known.
+        """
+        seconds = votes.seconds / len(index)
+        rows = []
+        for i in range(len(index)):
+            row = (
+                int(index[i]),
+                votes.inputs[i].tobytes(),
+                to_text(votes.selection[i]),
+                to_text(votes.estimation[i]),
+                int(votes.estimation[i].sum()),
+                seconds,
+                reach[i].astype("<f8").tobytes(),
+                None if labels is None else json.dumps(labels[i]),
+            )
+            rows.append((*row, checksum(row)))
+        marks = ", ".join("?" * len(rows[0]))
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(f"INSERT INTO results ({RESULT_COLUMNS}, checksum) VALUES ({marks})", rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+class StoredRun:
+    """What a store holds about some inputs.
+
+    Attributes
+    ----------
+    run : RunRecord
+    index : ndarray of shape (n,)
+        Positions of the inputs in X, increasing.
+    votes : Votes
+    reach : ndarray of shape (n, k)
+        The largest distances by which each input's features can move.
+    labels : list of length n
+        True labels, None where unknown.
+    seconds : ndarray of shape (n,)
+    """
+
+    def __init__(self, run: RunRecord, rows: list[Any]) -> None:
+        self.run = run
+        self.index = np.array([row[0] for row in rows], dtype=np.intp)
+        n_classes = len(run.classes)
+        self.votes = Votes(
+            selection=from_text([row[2] for row in rows], n_classes),
+            estimation=from_text([row[3] for row in rows], n_classes),
+            inputs=np.frombuffer(b"".join(row[1] for row in rows), dtype=np.uint8).reshape(-1, 16),
+            seconds=float(sum(row[5] for row in rows)),
+        )
+        self.seconds = np.array([row[5] for row in rows], dtype=np.float64)
+        reach = np.frombuffer(b"".join(row[6] for row in rows), dtype="<f8")
+        self.reach = reach.reshape(len(rows), -1) if rows else np.empty((0, 0))
+        self.labels = [None if row[7] is None else json.loads(row[7]) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def read_store(path: str | os.PathLike[str]) -> StoredRun:
+    """Read the finished inputs of a store; it may be being written meanwhile.
+
+    Raises
+    ------
+    StoreError
+        If the file is no store, was written by a later release, or is damaged.
+    """
+    connection = connect(Path(path), writing=False)
+    try:
+        connection.execute("BEGIN")
+        return read_results(connection, Path(path), read_run(connection, Path(path)))
+    finally:
+        connection.close()
+
+
+def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
+    """Open a store, or raise a StoreError if the file is not a sound one."""
+    try:
+        head = path.open("rb").read(72)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    if head[:16] != b"SQLite format 3\0" or len(head) < 72:
+        raise StoreError(f"{path} is not a smoothcert store.")
+    wal = Path(f"{path}-wal")
+    try:
+        if writing:
+            connection = sqlite3.connect(path, isolation_level=None)
+        else:
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            try:
+                connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError:
+                if wal.exists():
+                    raise
+                # A directory in which nothing can be written: nobody is writing to the store either.
+                connection.close()
+                address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+                connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        _check_kind(connection, path)
+        if writing:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA busy_timeout = 30000")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise damaged(path, found)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(OUTSIDE):
+            raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
+        raise damaged(path, error) from error
+    return connection
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise a StoreError unless this is a store of a known version."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"{path} is not a smoothcert store, but another SQLite file.")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. Use the release that wrote it."
+        )
+
+
+def damaged(path: Path, what: Any) -> StoreError:
+    """Return the error for a store that cannot be trusted."""
+    return StoreError(f"{path} is damaged ({what}). Nothing was read from it: restore a copy, or start a new store.")
+
+
+def read_run(connection: sqlite3.Connection, path: Path) -> RunRecord:
+    """Read what was run, or raise a StoreError if it is damaged."""
+    try:
+        row = connection.execute(f"SELECT {RUN_COLUMNS}, checksum FROM run").fetchone()
+        if row is None or checksum(row[:-1]) != row[-1]:
+            raise damaged(path, "the checksum of the run does not match")
+        return RunRecord.from_row(row[:-1])
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+
+
+def read_results(
+    connection: sqlite3.Connection, path: Path, run: RunRecord, index: NDArray[np.intp] | None = None
+) -> StoredRun:
+    """Read the results at some increasing positions, or all, or raise a StoreError if one is damaged."""
+    if index is None:
+        return StoredRun(run, list(sound_rows(connection, path, run)))
+    wanted = set(index.tolist())
+    rows = sound_rows(connection, path, run, int(index[0]), int(index[-1]))
+    return StoredRun(run, [row for row in rows if row[0] in wanted])
+
+
+def sound_rows(
+    connection: sqlite3.Connection, path: Path, run: RunRecord, first: int = 0, last: int | None = None
+) -> Iterator[Any]:
+    """Yield results in the order of the inputs, or raise a StoreError where one is damaged."""
+    limits = () if last is None else (first, last)
+    where = "" if last is None else "WHERE input BETWEEN ? AND ?"
+    try:
+        for row in connection.execute(f"SELECT {RESULT_COLUMNS}, checksum FROM results {where} ORDER BY input", limits):
+            if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
+                raise damaged(path, f"the checksum of input {row[0]} does not match")
+            yield row[:-1]
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+
+
+def checksum(row: Any) -> bytes:
+    """Hash the values of a row."""
+    content = blake2b(digest_size=8)
+    for value in row:
+        kind = "blob" if isinstance(value, bytes) else "other"
+        data = value if isinstance(value, bytes) else repr(value).encode()
+        content.update(f"{kind} {len(data)} ".encode() + data)
+    return content.digest()
+
+
+def to_text(counts: NDArray[np.int64]) -> str:
+    """Return the votes of one input as JSON, from class index to number of votes.
+
+    Examples
+    --------
+    >>> to_text(np.array([0, 250, 0, 6]))
+    '{"1": 250, "3": 6}'
+    """
+    return json.dumps({str(i): int(counts[i]) for i in np.flatnonzero(counts)})
+
+
+def from_text(texts: list[str], n_classes: int) -> NDArray[np.int64]:
+    """Return votes of shape (n_inputs, n_classes); see `to_text`."""
+    counts = np.zeros((len(texts), n_classes), dtype=np.int64)
+    for row, text in zip(counts, texts, strict=True):
+        for i, n in json.loads(text).items():
+            row[int(i)] = n
+    return counts

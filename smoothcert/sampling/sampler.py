@@ -1,0 +1,243 @@
+"""Votes: the noise of a few inputs goes through the base model in batches, and is counted."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+from .._utils.checks import check_count
+from .._utils.memory import keep_freed
+from ..models.base import Voter
+from ..models.threads import side_by_side
+from ..noise import seeding as stream
+from ..noise.mechanism import NoisyChannel
+from .counters import counts, open_polls
+
+#: Batches that one task fills at most: what a crash costs.
+BATCHES_PER_TASK = 16
+
+#: Batches that one task fills at least, where there are inputs enough: less is not worth the start.
+FEW_BATCHES = 8
+
+#: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
+TASKS = 64
+
+#: Tasks of a run that are more important than full batches.
+FEW_TASKS = 10
+
+#: Votes that an input takes at least where a rule stops it.
+FEW_VOTES = 64
+
+#: Values of a batch at most: kernels count them in 32 bits.
+LARGEST_BATCH = 2**31 - 1
+
+#: Values whose points are computed at once.
+POINT_VALUES = 2**20
+
+
+class StoppingRule(Protocol):
+    """Decides after how many votes an input has enough of them."""
+
+    @property
+    def looks(self) -> NDArray[np.int64]:
+        """Numbers of votes, increasing, after which the rule is asked: whatever the batches and the other inputs."""
+
+    def __getitem__(self, rows: Any) -> StoppingRule:
+        """Return the rule for some of the inputs."""
+
+    def enough(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each input whether it needs no more votes; all of them have had equally many."""
+
+    def verdict(self, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Return what all votes decide, if there is anything to decide."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Votes:
+    """Votes of some inputs.
+
+    Parameters
+    ----------
+    selection, estimation : ndarray of int64, shape (n_inputs, n_classes)
+        Votes of the two stages of Algorithm 1.
+    inputs : ndarray of uint8, shape (n_inputs, 16)
+        Fingerprint of each input.
+    seconds : float
+        Time that all of them took together.
+    verdict : ndarray of bool, shape (n_inputs,), optional
+        What the stopping rule has decided, if it was asked to decide anything.
+    """
+
+    selection: NDArray[np.int64]
+    estimation: NDArray[np.int64]
+    inputs: NDArray[np.uint8]
+    seconds: float
+    verdict: NDArray[np.bool_] | None = None
+
+    @property
+    def n_votes(self) -> int:
+        """All votes of both stages."""
+        return int(self.selection.sum() + self.estimation.sum())
+
+
+#: Makes the stopping rule of some inputs from their selection votes, themselves and what is asked about each.
+RuleMaker = Callable[[NDArray[np.int64], NoisyChannel, NDArray[Any], Any], StoppingRule]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampler:
+    """Draws votes for some inputs (Algorithm 1, SampleUnderNoise).
+
+    Parameters
+    ----------
+    voter : Voter
+    channel : NoisyChannel
+    seed : int
+        Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
+        worker matters.
+    n_selection : int
+        Votes that choose the class.
+    n_samples : int
+        Fresh votes that bound its probability, at most; 0 draws none. Noise that is not sampled needs none either: all
+        of its outcomes are in the selection votes, and what they choose they also prove.
+    rule : callable, optional
+        Makes the rule by which inputs that have enough votes leave; batches are filled with the others.
+    batch_size : "auto" or int
+        Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
+        not suffice, batches are halved.
+    """
+
+    voter: Voter
+    channel: NoisyChannel
+    seed: int
+    n_selection: int
+    n_samples: int
+    rule: RuleMaker | None = None
+    batch_size: int | str = "auto"
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = min(max(32, self.voter.batch_values // self.channel.n_features), self.voter.most_rows)
+        return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
+
+    def chunk_size(self, n_inputs: int) -> int:
+        """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
+
+        A task fills a few batches; within that, there are `TASKS` of them. It fills one batch only where there would be
+        less than `FEW_TASKS`.
+        """
+        each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
+        least = -(-FEW_BATCHES * self.rows // each)
+        size = min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
+        return min(size, max(-(-n_inputs // FEW_TASKS), -(-self.rows // each)))
+
+    def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
+        """Draw the votes of a few inputs.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_inputs, *shape)
+            In raw units.
+        target : ndarray of shape (n_inputs,), optional
+            What the rule is asked about each.
+        """
+        started = time.perf_counter()
+        keep_freed()
+        inputs = fingerprints(self.channel, X)
+
+        def stage(number: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
+            keys = stream.keys(self.seed, inputs, number)
+            return count(self.voter, self.channel, X, keys, n, self.rows, rule)
+
+        with self.voter.voting():
+            estimation = selection = stage(stream.SELECTION, self.n_selection)
+            verdict = None
+            if self.n_samples:
+                rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
+                estimation = stage(stream.ESTIMATION, self.n_samples, rule)
+                verdict = None if rule is None else rule.verdict(estimation)
+        seconds = time.perf_counter() - started
+        return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
+
+
+def fingerprints(channel: NoisyChannel, X: NDArray[Any]) -> NDArray[np.uint8]:
+    """Fingerprint of each input as the noise sees it, shape (n_inputs, 16)."""
+    size = max(1, POINT_VALUES // channel.n_features)
+    return np.concatenate([stream.digests(channel.points(X[part])) for part in gen_batches(len(X), size)])
+
+
+def count(
+    voter: Voter,
+    channel: NoisyChannel,
+    X: NDArray[Any],
+    keys: NDArray[np.uint32],
+    n: int,
+    rows: int,
+    rule: StoppingRule | None = None,
+) -> NDArray[np.int64]:
+    """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
+    polls = open_polls(voter, channel, channel.points(X), keys)
+    undecided, drawn = np.arange(len(X)), 0
+    for look in [n] if rule is None else rule.looks:
+        rows = _cast(polls, undecided, drawn, int(look), rows)
+        drawn = look
+        if rule is not None and look < n:
+            undecided = undecided[~rule[undecided].enough(counts(polls)[undecided])]
+            if not len(undecided):
+                break
+    return counts(polls)
+
+
+def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
+    votes_each = end - first
+    total = votes_each * len(inputs)
+    # Several polls get equally many batches of equal size: none waits long for the last.
+    rounds = -(-total // (len(polls) * rows))
+    step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
+    batches = range(0, total, step)
+    starts = iter(batches)
+
+    def cast(poll: Any, start: int, stop: int) -> None:
+        nonlocal rows
+        half = -(-(stop - start) // 2)
+        if stop - start <= rows:
+            skipped, share = start % votes_each, inputs[start // votes_each : -(-stop // votes_each)]
+            runs = np.empty((len(share), 3), dtype=np.int64)
+            runs[:, 0], runs[:, 1], runs[:, 2] = share, first, votes_each
+            runs[0, 1:] += skipped, -skipped
+            runs[-1, 2] -= -stop % votes_each
+            try:
+                poll.cast(runs)
+            except MemoryError:
+                if stop - start == 1:
+                    raise
+                rows = min(rows, half)
+            else:
+                return
+        cast(poll, start, start + half)
+        cast(poll, start + half, stop)
+
+    def work(poll: Any) -> None:
+        # Whoever is free takes the next batch. Should one fail, nobody takes another.
+        try:
+            for start in starts:
+                cast(poll, start, min(start + step, total))
+        finally:
+            stop()
+
+    def stop() -> None:
+        deque(starts, maxlen=0)
+
+    side_by_side(work, polls[: len(batches)], len(polls), polls[0].voter.n_cores, stop)
+    return rows

@@ -1,0 +1,21 @@
+"""How base models meet the noise when they are fitted: noise augmentation and stability training."""
+
+from typing import Any
+
+from .._utils.optional import attribute
+from .strategies import CleanTraining, NoiseAugmentation, StabilityTraining, Training
+
+#: The pieces for torch, which import torch when they are first asked for.
+_TORCH = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
+
+__all__ = [
+    "CleanTraining",
+    "NoiseAugmentation",
+    "StabilityTraining",
+    "Training",
+    *_TORCH,
+]
+
+
+def __getattr__(name: str) -> Any:
+    return attribute(__name__, name, dict.fromkeys(_TORCH, ".torch_layers"))

@@ -1,0 +1,339 @@
+"""Training strategies: how the base model meets the noise before it is certified under it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+
+from .._utils.checks import check_bool, check_count, check_not_negative, check_positive
+from ..models.base import is_torch
+from ..noise.mechanism import NoisyChannel
+
+
+class Training(BaseEstimator, ABC):
+    """A way to fit the base model.
+
+    Parameters
+    ----------
+    max_epochs : int, default=40
+    lr : float, default=0.1
+    momentum : float, default=0.9
+    weight_decay : float, default=1e-4
+    batch_size : int, default=64
+        The paper's recipe for bare torch modules: SGD with Nesterov momentum and a cosine schedule. skorch nets keep
+        settings of their own.
+    standardize : bool, default=True
+        Centre and scale what a torch model sees, per channel of images and per feature of tables, by the mean and
+        standard deviation of noisy training data. Without it, networks under wide splitting noise hardly learn.
+    """
+
+    #: Noisy copies of each batch that a torch model is trained on at a time; 0 is clean data.
+    copies_per_batch: int
+
+    #: Weight of the stability term in a torch model's loss; None leaves the loss alone.
+    stability_weight: float | None = None
+
+    def __init__(
+        self,
+        *,
+        max_epochs: int = 40,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 64,
+        standardize: bool = True,
+    ) -> None:
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.standardize = standardize
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+        check_count("max_epochs", self.max_epochs)
+        check_positive("lr", self.lr)
+        check_not_negative("momentum", self.momentum)
+        check_not_negative("weight_decay", self.weight_decay)
+        check_count("batch_size", self.batch_size)
+        check_bool("standardize", self.standardize)
+
+    def train(
+        self,
+        estimator: Any,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        *,
+        channel: NoisyChannel,
+        seed: int,
+        device: Any = None,
+        verbose: int = 0,
+        **fit_params: Any,
+    ) -> Any:
+        """Fit a copy of a base model.
+
+        Parameters
+        ----------
+        estimator : estimator, torch module or skorch net
+            Never changed.
+        X : ndarray of shape (n_inputs, *shape)
+            Raw inputs inside the box.
+        y : ndarray of shape (n_inputs,)
+            Labels; torch models are trained on their indices among the sorted labels.
+        channel : NoisyChannel
+            The noise that certification will use.
+        seed : int
+            All randomness of the training follows from it, except where the base model has a seed of its own.
+        device : str, torch.device or None
+            Where torch models are trained; None leaves that to them.
+        verbose : int
+            Above 0, show the progress of torch models.
+        **fit_params
+            Passed to the base model's ``fit``.
+
+        Returns
+        -------
+        fitted : estimator or skorch net
+
+        Raises
+        ------
+        ValueError
+            If the strategy cannot train such a model, or a torch model does not return one logit per class, or its
+            loss becomes NaN.
+        """
+        if not is_torch(estimator):
+            return self.fit_estimator(seeded(estimator, seed), X, y, channel, np.random.default_rng(seed), fit_params)
+        from .torch_training import fit_net
+
+        return fit_net(
+            estimator,
+            X,
+            y,
+            n_copies=self.copies_per_batch,
+            noise=channel.noise,
+            box=channel.box,
+            standardize=self.standardize,
+            stability_weight=self.stability_weight,
+            recipe=self.recipe(),
+            seed=seed,
+            device=device,
+            verbose=verbose,
+            fit_params=fit_params,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings of bare torch modules as parameters of a skorch net."""
+        return {
+            "max_epochs": self.max_epochs,
+            "lr": self.lr,
+            "optimizer__momentum": self.momentum,
+            "optimizer__nesterov": self.momentum > 0,
+            "optimizer__weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+        }
+
+    @abstractmethod
+    def fit_estimator(
+        self,
+        estimator: Any,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        channel: NoisyChannel,
+        rng: np.random.Generator,
+        fit_params: dict[str, Any],
+    ) -> Any:
+        """Fit a seeded clone of an estimator that is no torch model, and return it."""
+
+
+class CleanTraining(Training):
+    """Training on the data as it is, without noise (``training=None``).
+
+    Parameters
+    ----------
+    max_epochs, lr, momentum, weight_decay, batch_size, standardize
+        For torch models; see `Training`.
+    """
+
+    copies_per_batch = 0
+
+    def fit_estimator(
+        self,
+        estimator: Any,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        channel: NoisyChannel,
+        rng: np.random.Generator,
+        fit_params: dict[str, Any],
+    ) -> Any:
+        """Fit on clean data."""
+        return estimator.fit(X, y, **fit_params)
+
+
+class NoiseAugmentation(Training):
+    """Cross-entropy on noisy inputs (Cohen et al. 2019; section 3.1 of the paper).
+
+    Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data, with
+    fresh noise each and the labels of the clean data.
+
+    Parameters
+    ----------
+    n_copies : int, default=10
+        Noisy copies of each input, for estimators that are not torch models.
+    stream : bool, default=False
+        Hand the copies to ``partial_fit`` one after the other, so that memory does not grow with their number. An
+        estimator then makes one pass over each copy.
+    max_epochs, lr, momentum, weight_decay, batch_size, standardize
+        For torch models; see `Training`.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> from smoothcert import SmoothedClassifier
+    >>> SmoothedClassifier(SGDClassifier(), training=NoiseAugmentation(n_copies=5, stream=True)).training
+    NoiseAugmentation(n_copies=5, stream=True)
+    """
+
+    copies_per_batch = 1
+
+    def __init__(
+        self,
+        n_copies: int = 10,
+        *,
+        stream: bool = False,
+        max_epochs: int = 40,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 64,
+        standardize: bool = True,
+    ) -> None:
+        self.n_copies = n_copies
+        self.stream = stream
+        super().__init__(
+            max_epochs=max_epochs,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            standardize=standardize,
+        )
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+        super().check()
+        check_count("n_copies", self.n_copies)
+        check_bool("stream", self.stream)
+
+    def fit_estimator(
+        self,
+        estimator: Any,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        channel: NoisyChannel,
+        rng: np.random.Generator,
+        fit_params: dict[str, Any],
+    ) -> Any:
+        """Fit on noisy copies, all at once or one after the other."""
+        if not self.stream:
+            copies = np.concatenate([channel.noisy(X, rng) for _ in range(self.n_copies)])
+            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in fit_params.items()}
+            return estimator.fit(copies, np.tile(y, self.n_copies), **repeated)
+        if not hasattr(estimator, "partial_fit"):
+            raise ValueError(
+                f"stream=True needs an estimator with partial_fit, and {type(estimator).__name__} has none. Use "
+                f"stream=False."
+            )
+        for _ in range(self.n_copies):
+            estimator.partial_fit(channel.noisy(X, rng), y, classes=np.unique(y), **fit_params)
+        return estimator
+
+
+class StabilityTraining(Training):
+    """Cross-entropy on one noisy copy, and agreement with another (Li et al. 2019; section 3.1 of the paper).
+
+    The loss is ``-log f(x + d1)_y + weight * KL(f(x + d1) || f(x + d2))``, at about twice the cost of
+    `NoiseAugmentation`. It needs gradients: only torch models can be trained with it.
+
+    Parameters
+    ----------
+    weight : float, default=6.0
+        The paper's C; 0 is noise augmentation.
+    max_epochs, lr, momentum, weight_decay, batch_size, standardize
+        See `Training`.
+
+    Examples
+    --------
+    >>> StabilityTraining(weight=2.0, max_epochs=120)
+    StabilityTraining(max_epochs=120, weight=2.0)
+    """
+
+    copies_per_batch = 2
+
+    def __init__(
+        self,
+        weight: float = 6.0,
+        *,
+        max_epochs: int = 40,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 64,
+        standardize: bool = True,
+    ) -> None:
+        self.weight = weight
+        super().__init__(
+            max_epochs=max_epochs,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            standardize=standardize,
+        )
+
+    @property
+    def stability_weight(self) -> float:  # type: ignore[override]
+        """Weight of the stability term."""
+        return self.weight
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is out of range."""
+        super().check()
+        check_not_negative("weight", self.weight)
+
+    def fit_estimator(
+        self,
+        estimator: Any,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        channel: NoisyChannel,
+        rng: np.random.Generator,
+        fit_params: dict[str, Any],
+    ) -> Any:
+        """Refuse: there are no gradients to train with."""
+        raise ValueError(
+            f"StabilityTraining needs the gradients of a torch.nn.Module or skorch net, got a "
+            f"{type(estimator).__name__}. Use training='augment' for it."
+        )
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """Clone an estimator, and seed each of its ``random_state`` parameters that is None."""
+    copy = clone(estimator)
+    open_states = sorted(
+        name
+        for name, value in copy.get_params(deep=True).items()
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    )
+    seeds = np.random.SeedSequence(seed).generate_state(len(open_states))
+    return copy.set_params(**dict(zip(open_states, map(int, seeds), strict=True)))
+
+
+def _repeat_rows(value: Any, n_inputs: int, n_copies: int) -> Any:
+    """Repeat a fit parameter that has one entry per input, such as sample_weight, along with the inputs."""
+    per_input = hasattr(value, "__len__") and not isinstance(value, (str, dict)) and len(value) == n_inputs
+    return np.concatenate([np.asarray(value)] * n_copies) if per_input else value

@@ -1,0 +1,563 @@
+"""Attacks: budgets and boxes are kept, worst cases are found, and no valid certificate is beaten."""
+
+import itertools
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.stats import binom
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from torch import nn
+
+from smoothcert import (
+    DeterministicSplitNoise,
+    GaussianNoise,
+    GreedyRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformNoise,
+)
+from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, GreedyFaceAttack, project_l1_box
+from smoothcert.attacks.gradient import end_share
+from smoothcert.attacks.target import Target
+from smoothcert.attacks.verification import Jury
+from smoothcert.noise.box import Box
+from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.results.metrics import certified_accuracy_score as accuracy
+
+from ..base_models import MeanOfFirst, Rule, WorstCase, all_offsets, constant, steps
+
+BLACK_BOX = [GreedyFaceAttack(random_state=0), CoordinateAttack(random_state=0)]
+GRADIENT = [GradientAttack(random_state=0), GradientAttack(loss="margin", random_state=0)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Let torch work alone: threads cost more than they save on models as small as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def smooth(base, classes=(0, 1), **params):
+    return SmoothedClassifier.from_pretrained(base, list(classes), **params)
+
+
+def exact_distance(point, center):
+    return sum(abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(point, center, strict=True))
+
+
+class TestProjection:
+    @pytest.mark.parametrize("seed", range(6))
+    def test_is_the_solution_of_the_quadratic_programme(self, seed):
+        rng = np.random.default_rng(seed)
+        d, radius = 5, rng.uniform(0.05, 2)
+        center, point = rng.random(d), rng.normal(0.5, 1.0, d)
+        found = project_l1_box(point[None], center, radius)[0]
+        # In terms of moves up and down, both at least 0, the constraints are linear.
+        solution = minimize(
+            lambda uv: 0.5 * np.sum((center + uv[:d] - uv[d:] - point) ** 2),
+            np.zeros(2 * d),
+            jac=lambda uv: np.tile(center + uv[:d] - uv[d:] - point, 2) * np.repeat([1, -1], d),
+            bounds=[(0, room) for room in np.concatenate([1 - center, center])],
+            constraints=[{"type": "ineq", "fun": lambda uv: radius - uv.sum(), "jac": lambda uv: -np.ones(2 * d)}],
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        assert solution.success
+        np.testing.assert_allclose(found, center + solution.x[:d] - solution.x[d:], atol=1e-6)
+
+    @settings(max_examples=300, deadline=None)
+    @given(data=st.data())
+    def test_never_leaves_ball_or_box(self, data):
+        d = data.draw(st.integers(1, 6))
+        finite = st.floats(allow_nan=False, allow_infinity=False)
+        point = data.draw(st.lists(finite, min_size=d, max_size=d))
+        ends = [sorted(data.draw(st.lists(st.floats(-1e9, 1e9), min_size=3, max_size=3))) for _ in range(d)]
+        lo, center, hi = np.array(ends).T
+        radius = data.draw(st.floats(0, 1e12) | st.just(np.inf) | st.floats(0, 1e-300))
+        found = project_l1_box([point], center, radius, lo, hi)
+        assert ((lo <= found[0]) & (found[0] <= hi)).all()
+        if np.isfinite(radius):
+            assert exact_distance(found[0], center) <= Fraction(radius)
+        np.testing.assert_array_equal(project_l1_box(found, center, radius, lo, hi), found)
+
+    def test_huge_and_small_numbers_share_as_they_should(self):
+        points = [[1e300, 1.0], [1e300, 1e300], [1e-300, 2e-300]]
+        found = project_l1_box(points, 0.0, [1.5, 1.0, 1e-300])
+        np.testing.assert_allclose(found, [[1.0, 0.5], [0.5, 0.5], [0.0, 1e-300]], rtol=1e-12)
+
+    def test_points_inside_stay(self):
+        X = np.random.default_rng(0).random((20, 7))
+        np.testing.assert_array_equal(project_l1_box(X, 0.5, 7.0), X)
+        np.testing.assert_array_equal(project_l1_box(X, 0.5, 0.0), np.full_like(X, 0.5))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([0.5], 0.5, 1.0), "points must have shape"),
+            (([[np.nan]], 0.5, 1.0), "finite"),
+            (([[0.5]], 1.5, 1.0), "center must lie in the box"),
+            (([[0.5]], 0.5, -1.0), "radius must be"),
+            (([[0.5]], [0.5, 0.5], 1.0), "broadcast"),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            project_l1_box(*arguments)
+
+
+class HalfSpace(nn.Module):
+    """Votes 1 where one feature exceeds a threshold: the tight case of Proposition 2.1 in one feature."""
+
+    def __init__(self, feature, threshold):
+        super().__init__()
+        self.feature, self.threshold = feature, threshold
+
+    def forward(self, X):
+        lead = 20 * (X[:, self.feature] - self.threshold)
+        return torch.stack([-lead, lead], dim=1)
+
+
+class UniformWorstCase(nn.Module):
+    """The worst case of Proposition 2.1 for uniform noise, as a network.
+
+    All features but the last move up from x to y. Votes 1 where x's noise does not land, and in a share of what both
+    noises reach, which the last feature decides wherever it is, without a gradient; 0 everywhere else.
+    """
+
+    def __init__(self, x, y, lam, share):
+        super().__init__()
+        self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+        self.lam, self.share = lam, share
+
+    def forward(self, X):
+        of_x = (self.x + self.lam - X[:, :-1]).amin(dim=1)
+        of_y = (X[:, :-1] - self.y + self.lam).amin(dim=1)
+        coin = torch.where((X[:, -1] * 8 / (2 * self.lam)) % 1 < self.share, 1.0, -1.0)
+        lead = torch.maximum(-of_x, torch.minimum(of_y, coin))
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+class SplitWorstCase(nn.Module):
+    """The worst case of Theorem 2.11 for splitting noise, as `UniformWorstCase`; the last feature starts at 1/2.
+
+    x and y lead to different cells where a split falls between them: then y is in the upper one, in whose middle the
+    network sees more than (1 + x)/2, and x in the lower one, where it sees y/2 at most, and 1/2 or more otherwise.
+    """
+
+    def __init__(self, x, y, lam, share):
+        super().__init__()
+        self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+        self.threshold = 0.25 + lam * share
+
+    def forward(self, X):
+        beyond_x = (X[:, :-1] - (1 + self.x) / 2).amax(dim=1)
+        short_of_y = ((X[:, :-1] > self.x / 2) & (X[:, :-1] <= self.y / 2) & (X[:, :-1] < 0.5)).any(dim=1)
+        lead = torch.where((X[:, -1] < self.threshold) & ~short_of_y, 0.5, -0.5)
+        lead = torch.maximum(beyond_x, lead)
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+#: Enough votes to show a lead of half a per cent, with the confidence that is the default.
+MANY = {"n_samples": 1_000_000, "max_queries": 200_000_000, "n_votes": 5000}
+QUICK = {"n_steps": 10, "n_restarts": 1}
+
+
+def many(attack):
+    return clone(attack).set_params(**MANY | (QUICK if isinstance(attack, GradientAttack) else {}))
+
+
+@pytest.mark.parametrize("attack", [*BLACK_BOX, *GRADIENT], ids=str)
+def test_half_space_is_broken_within_1_percent_of_the_tight_radius(attack):
+    """Uniform noise changes P(z_0 > t) at rate 1/(2 lam): h_1(x) = .05 reaches 1/2 after .9."""
+    x = np.array([[0.05, 0.5, 0.3, 0.9]])
+    clf = smooth(HalfSpace(0, 0.95), noise=UniformNoise(lam=1.0), random_state=0)
+    found = many(attack).minimal(clf, x)
+    assert found.success.all()
+    assert 0.9 < found.distance[0] <= 0.9 * 1.01
+    assert found.labels[0] == 1
+    assert found.original[0] == 0
+
+
+@pytest.mark.parametrize(("lam", "x"), [(0.75, [0.4, 0.45]), (1.5, [0.3, 0.4, 0.35])])
+@pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_worst_case_in_several_features_is_broken_within_1_percent_of_the_tight_radius(attack, noise_type, lam, x):
+    """Features move to their upper faces one after the other, the last of them until p_1 is .503 at y."""
+    share, x = 0.05, np.array(x)
+    overlap = (1 - 0.503) / (1 - share)
+    y = np.ones(len(x))
+    last = x.argmax()
+    others = np.prod(np.delete(1 - (y - x) / (2 * lam), last))
+    y[last] = x[last] + 2 * lam * (1 - overlap / others)
+    noise = noise_type(lam)
+    net = (UniformWorstCase if noise_type is UniformNoise else SplitWorstCase)(x, y, lam, share)
+    point = np.append(x, 0.5)[None]
+    p_a = np.array([1 - share * overlap])
+    tight = GreedyRadius().radii(noise, p_a, 1 - p_a, point, 1 - point)[0]
+    assert np.abs(y - x).sum() == pytest.approx(tight, rel=0.01)
+    clf = smooth(net, noise=noise, n_samples=100_000, random_state=0)
+    assert clf.count_votes(point).estimation[0, 0] / clf.n_samples == pytest.approx(p_a[0], abs=0.002)
+    found = many(attack).minimal(clf, point)
+    assert found.success.all()
+    assert tight < found.distance[0] <= 1.01 * tight
+
+
+class Window(nn.Module):
+    """Votes 1 in a box event around y with probability ``share``, which the last feature decides wherever it is."""
+
+    def __init__(self, y, lam, share):
+        super().__init__()
+        self.y, self.lam, self.share = y, lam, share
+
+    def forward(self, X):
+        inside = self.lam - (X[:, 0] - self.y).abs()
+        coin = torch.where((X[:, -1] * 8 / (2 * self.lam)) % 1 < self.share, 1.0, -1.0)
+        lead = torch.minimum(inside, coin)
+        return torch.stack([-lead, lead], dim=1) * 20
+
+
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_a_window_that_looks_step_over_is_found(attack):
+    """Between .7 - .0385 and .7 + .0385 alone the label is another one; paths go on for several units."""
+    lam, share, y = 0.5, 0.52, 0.7
+    clf = smooth(Window(y, lam, share), noise=UniformNoise(lam), random_state=0)
+    x = np.array([[0.1, 0.5, 0.5, 0.5, 0.5, 0.5]])
+    tight = y - 2 * lam * (1 - 0.5 / share) - x[0, 0]
+    found = many(attack).minimal(clf, x)
+    assert found.success.all()
+    assert tight < found.distance[0] <= 1.01 * tight
+    near = many(attack).run(clf, x, radius=2.0)
+    assert near.success.all()
+    assert abs(near.inputs[0, 0] - y) < 2 * lam * (1 - 0.5 / share)
+
+
+def test_leads_that_few_votes_cannot_show_get_more_of_them():
+    """A lead of .02 takes 30,000 votes; each attempt asks for 1000 at least."""
+    clf = smooth(Window(0.7, 0.5, 0.51), noise=UniformNoise(0.5), n_samples=1000, random_state=0)
+    raw, x = np.array([[0.7, 0.5]]), np.array([0.7, 0.5])
+    few, more = [
+        Jury(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
+            raw, Target(clf._voter(), clf._channel((2,)), GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
+        )
+        for n in (1000, 64_000)
+    ]
+    assert not few[1]
+    assert more == (1, True, True)
+
+
+def test_no_attempt_spends_more_than_its_share_of_alpha():
+    jury = Jury(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    for n in (1000, 64_000):
+        drawing = jury.channel.noise.draw_error * n * 3
+        assert 0 < 4 * (jury.level(n) + drawing) <= 0.01 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [UniformNoise(0.75, 24), SplitNoise(0.75, 24), SplitNoise(0.5, 24), SplitNoise(0.3, 40), SplitNoise(0.1, 40)],
+    ids=str,
+)
+def test_gradients_are_those_of_the_smoothed_model(noise):
+    """Against central differences of the mean probability over all outcomes of the noise, at inner lattice points."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    with torch.no_grad():
+        net[0].weight *= 3
+    q, offsets = noise.q, all_offsets(noise, 2)
+
+    def seen(point):
+        rows = np.empty((len(offsets), 2))
+        noise.displace(np.asarray(point), offsets, rows)
+        return torch.from_numpy(rows).requires_grad_()
+
+    def mean(point):
+        return net(seen(point)).softmax(dim=1)[:, 0].mean().item()
+
+    for point in ([5, 8], [12, 3], [20, 17]):
+        rows = seen(point)
+        (slopes,) = torch.autograd.grad(net(rows).softmax(dim=1)[:, 0].sum(), rows)
+        gradient = (slopes.numpy() * end_share(noise, rows.detach().numpy())).mean(axis=0)
+        steps = np.eye(2, dtype=int)
+        truth = [(mean(np.add(point, step)) - mean(np.subtract(point, step))) * q / 2 for step in steps]
+        # Noise and differences on a lattice are off by a step at most.
+        np.testing.assert_allclose(gradient, truth, rtol=0.1, atol=0.01)
+
+
+@pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+def test_worst_cases_on_the_lattice_are_broken_at_the_first_step_beyond_the_radius(noise_type, attack):
+    """The base model of `WorstCase` for the point that the greedy certificate fears most, one step too far."""
+    levels, x = 8, np.array([3, 8])
+    noise = noise_type(lam=0.75, levels=levels)
+    y = np.array([3, 5])
+    base = WorstCase(noise, x, y, mass=int(0.7 * noise.n_offsets**2))
+    p_a = np.array([base.share(x)])
+    room = NoisyChannel(smooth(base).box_, noise, (2,)).room(x[None] / levels)
+    tight = GreedyRadius().radii(noise, p_a, 1 - p_a, *room)[0]
+    clf = smooth(base, noise=noise, n_samples=4000, random_state=0)
+    found = clone(attack).set_params(n_votes=2000).minimal(clf, x[None] / levels)
+    assert found.success.all()
+    assert tight < found.distance[0] <= np.floor(tight * levels + 1) / levels
+    np.testing.assert_array_equal(np.rint(found.inputs * levels), found.inputs * levels)
+
+
+def random_rule(seed, d):
+    """Return a base model of three classes that depends on all features."""
+    weights = np.random.default_rng(seed).normal(size=(d, 3))
+    return Rule(lambda X: ((X - 0.5) @ weights).argmax(axis=1), classes=(0, 1, 2)).fit(None, None)
+
+
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+@pytest.mark.parametrize("levels", [4, 17])
+def test_deterministic_certificates_are_never_beaten(attack, levels):
+    rng = np.random.default_rng(levels)
+    X = rng.integers(levels + 1, size=(40, 4)) / levels
+    for seed in range(3):
+        clf = smooth(random_rule(seed, 4), (0, 1, 2), noise=DeterministicSplitNoise(0.8, levels))
+        certificates = clf.certify(X)
+        found = attack.minimal(clf, X)
+        assert found.alpha == 0
+        assert (found.upper_bounds > certificates.radii).all()
+        assert (clf.predict(found.inputs) != certificates.labels)[found.success].all()
+        assert found.success.sum() > 10
+        steps_moved = found.distance * levels
+        np.testing.assert_allclose(steps_moved, np.rint(steps_moved), atol=1e-9)
+
+
+@pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
+def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius(attack):
+    levels = 20
+    noise = DeterministicSplitNoise(0.5, levels)
+    clf = smooth(HalfSpace(0, 0.501), noise=noise)
+    X = np.array([[i / levels, 0.5] for i in range(levels + 1)])
+    radii = clf.certify(X).radii
+    found = (
+        clone(attack)
+        .set_params(**QUICK if isinstance(attack, GradientAttack) else {}, max_queries=20_000)
+        .minimal(clf, X)
+    )
+    truth = []
+    labels = clf.predict(X)
+    for i in range(levels + 1):
+        others = [abs(j - i) for j in range(levels + 1) if labels[j] != labels[i]]
+        truth.append(min(others, default=np.inf) / levels)
+    np.testing.assert_allclose(found.upper_bounds, truth)
+    assert (found.upper_bounds > radii).all()
+    assert np.isfinite(truth).any()
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(1.0), SplitNoise(0.8, levels=16), GaussianNoise(0.5)], ids=str)
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+def test_sampled_certificates_are_beaten_no_more_often_than_alpha(noise, attack):
+    alpha = 0.05
+    X = np.random.default_rng(0).integers(17, size=(40, 3)) / 16
+    clf = smooth(random_rule(1, 3), (0, 1, 2), noise=noise, alpha=alpha, n_samples=1000, random_state=0)
+    certificates = clf.certify(X)
+    found = clone(attack).set_params(n_votes=200).minimal(clf, X, certificates.labels)
+    beaten = found.success & (found.distance <= certificates.radii)
+    assert beaten.sum() <= binom.ppf(1 - 1e-4, len(X), 2 * alpha)
+    assert found.success.sum() > 10
+
+
+def test_success_is_claimed_no_more_often_than_alpha_where_there_is_none():
+    """Classes that tie exactly everywhere: no label can be shown wrong."""
+    parity = Rule(lambda X: np.floor(X[:, 0] * 1024).astype(int) % 2).fit(None, None)
+    clf = smooth(parity, noise=UniformNoise(1.0, levels=2**16), n_samples=300, alpha=0.2, random_state=0)
+    X = np.random.default_rng(0).integers(2**16, size=(100, 2)) / 2**16
+    found = GreedyFaceAttack(order="reach", n_votes=50, max_queries=20_000, random_state=1).minimal(clf, X)
+    assert found.success.sum() <= binom.ppf(1 - 1e-4, len(X), 0.2)
+
+
+BOXES = [(0.0, 1.0), (-3.0, 1e6), (1e6, 1e6 + 1), (np.array([0.0, 5.0, -1.0]), np.array([255.0, 5.0, 1.0]))]
+
+
+@pytest.mark.parametrize("bounds", BOXES, ids=str)
+@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[0]], ids=str)
+@pytest.mark.parametrize("levels", ["auto", 10])
+def test_budget_and_box_are_kept_in_raw_units(bounds, attack, levels):
+    lo, hi = (np.broadcast_to(end, 3) for end in bounds)
+    rng = np.random.default_rng(0)
+    unit = rng.integers(11, size=(4, 3)) / 10
+    X = lo + unit * (hi - lo)
+    torch.manual_seed(0)
+    clf = smooth(
+        nn.Linear(3, 3).double(),
+        (0, 1, 2),
+        noise=UniformNoise(0.6, levels),
+        bounds=bounds,
+        n_samples=500,
+        random_state=0,
+    )
+    radius = np.array([0.0, 0.05, 0.35, 2.0])
+    attack = clone(attack).set_params(n_votes=100, **QUICK if isinstance(attack, GradientAttack) else {})
+    found = attack.run(clf, X, radius=radius)
+    assert ((found.inputs >= lo) & (found.inputs <= hi)).all()
+    assert (found.distance <= radius).all()
+    for x, adversarial, distance in zip(X, found.inputs, found.distance, strict=True):
+        exact = sum(
+            abs(Fraction(a) - Fraction(b)) / Fraction(w)
+            for a, b, w in zip(adversarial.tolist(), x.tolist(), (hi - lo).tolist(), strict=True)
+            if w > 0
+        )
+        assert float(exact) <= distance + (1e-9 if levels == 10 else 0)
+    clf.predict(found.inputs)
+
+
+def test_constant_features_and_limits_of_the_radius_strategy_are_respected():
+    clf = smooth(
+        random_rule(0, 4),
+        (0, 1, 2),
+        noise=UniformNoise(0.8),
+        bounds=([0, 0, 2, 0], [1, 1, 2, 1]),
+        radius=GreedyRadius(max_change=([0.1, 0.0, 1.0, 1.0], [0.2, 0.5, 1.0, 0.3]), max_features=2),
+        n_samples=500,
+        random_state=0,
+    )
+    X = np.array([[0.4, 0.5, 2.0, 0.6]] * 3)
+    for attack in BLACK_BOX:
+        moves = clone(attack).set_params(n_votes=100).run(clf, X, radius=5.0).inputs - X
+        assert (moves >= np.array([-0.1, 0.0, 0.0, -1.0]) - 1e-12).all()
+        assert (moves <= np.array([0.2, 0.5, 0.0, 0.3]) + 1e-12).all()
+        assert (np.count_nonzero(moves, axis=1) <= 2).all()
+        assert np.count_nonzero(moves)
+
+
+def test_wrong_labels_are_broken_at_distance_0():
+    clf = smooth(Rule(constant).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    X = np.array([[0.2], [0.7], [0.4]])
+    found = GreedyFaceAttack(random_state=0).minimal(clf, X, [0, 1, 7])
+    np.testing.assert_array_equal(found.success, [False, True, True])
+    np.testing.assert_array_equal(found.upper_bounds, [np.inf, 0.0, 0.0])
+    np.testing.assert_array_equal(found.robust_accuracy([0.0, 1.0]), [1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("attack", [BLACK_BOX[0], BLACK_BOX[1], GRADIENT[0]], ids=str)
+def test_images_and_queries(attack):
+    attack = clone(attack).set_params(**QUICK if isinstance(attack, GradientAttack) else {})
+    clf = smooth(MeanOfFirst(), (5, 6), noise=SplitNoise(0.5), n_samples=300, random_state=0)
+    X = np.random.default_rng(0).random((3, 2, 3, 4), dtype=np.float32)
+    before = X.copy()
+    for most in (5000, 50_000):
+        attack = clone(attack).set_params(n_votes=50, max_queries=most)
+        found = attack.minimal(clf, X)
+        assert found.inputs.shape == X.shape
+        assert (found.n_queries <= most).all()
+        assert (found.n_queries > 0).all()
+    np.testing.assert_array_equal(X, before)
+    assert found.success.any()
+    again = attack.minimal(clf, X)
+    np.testing.assert_array_equal(again.inputs, found.inputs)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Return a network for digits of shape (1, 8, 8), trained under splitting noise in a second, and test data."""
+    X, y = load_digits(return_X_y=True)
+    X, noise = (X / 16).reshape(-1, 1, 8, 8), SplitNoise(1.0, levels=16)
+    channel, rng = NoisyChannel(Box(np.zeros(()), np.ones(())), noise, (1, 8, 8)), np.random.default_rng(0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(20):
+        order = rng.permutation(1500)
+        for rows in np.split(order, 15):
+            noisy = torch.from_numpy(channel.noisy(X[rows], rng, np.float32))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(noisy), torch.from_numpy(y[rows])).backward()
+            optimizer.step()
+    return net.eval(), noise, X[1500:1504], y[1500:1504]
+
+
+def test_images_of_a_trained_network_are_broken_beyond_their_radii(digits):
+    net, noise, X, y = digits
+    clf = smooth(net, range(10), noise=noise, n_samples=1000, random_state=0)
+    certificates = clf.certify(X)
+    attack = GradientAttack(
+        n_steps=10, n_copies=32, n_restarts=1, loss="margin", n_votes=100, max_queries=100_000, random_state=0
+    )
+    found = attack.minimal(clf, X, certificates.labels)
+    assert (certificates.labels == y).mean() > 0.7
+    assert found.inputs.shape == X.shape
+    assert found.success.all()
+    assert (found.distance > np.where(certificates.abstained, 0.0, certificates.radii)).all()
+    np.testing.assert_array_equal(np.rint(found.inputs * 16), found.inputs * 16)
+    # The gradient knows more than the faces do.
+    faces = GreedyFaceAttack(order="reach", n_votes=100, random_state=0).minimal(clf, X, certificates.labels)
+    assert np.median(found.upper_bounds) < np.median(faces.upper_bounds)
+
+
+def test_results_are_sliced_pickled_and_shown():
+    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    found = GreedyFaceAttack(random_state=0).minimal(clf, np.array([[0.2], [0.5], [0.7]]))
+    assert len(found[1:]) == 2
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).distance, found.distance)
+    assert "3 inputs" in repr(found)
+    with pytest.raises(ValueError, match="radius must be 0"):
+        found.robust_accuracy(-1)
+    with pytest.raises(ValueError, match="read-only"):
+        found.distance[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (GreedyFaceAttack(order="up"), "order must be one of"),
+        (GreedyFaceAttack(n_votes=0), "n_votes must be"),
+        (GreedyFaceAttack(max_queries=10), "max_queries must exceed"),
+        (CoordinateAttack(alpha=2), "alpha must lie"),
+        (GradientAttack(), "GradientAttack needs a torch model"),
+    ],
+)
+def test_bad_parameters(attack, message):
+    clf = smooth(Rule(constant).fit(None, None), noise=UniformNoise(1.0), n_samples=500)
+    with pytest.raises(ValueError, match=message):
+        attack.minimal(clf, np.array([[0.5]]))
+    clone(attack)
+
+
+def test_display_draws_both_curves_with_the_gap():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    X, y = np.array([[0.1], [0.3], [0.5]]), np.zeros(3, dtype=int)
+    certificates = clf.certify(X)
+    found = GreedyFaceAttack(random_state=0).minimal(clf, X, y)
+    display = AttackDisplay.from_results(y, certificates, found)
+    assert (display.certified <= display.attacked).all()
+    assert (display.certified < display.attacked).any()
+    between = (display.radius[1:] + display.radius[:-1]) / 2
+    for curve, share in (("attacked", found.robust_accuracy), ("certified", lambda r: accuracy(y, certificates, r))):
+        np.testing.assert_array_equal(share(display.radius), getattr(display, curve))
+        flat = np.diff(display.radius) > 1e-9
+        np.testing.assert_array_equal(getattr(display, curve)[:-1][flat], share(between[flat]))
+        np.testing.assert_array_equal(getattr(display, curve)[1:][flat], share(between[flat]))
+    lower, upper = display.lines_
+    np.testing.assert_array_equal(upper.get_ydata(), display.attacked)
+    np.testing.assert_array_equal(lower.get_ydata(), display.certified)
+    assert "l1" in display.ax_.get_xlabel()
+    with pytest.raises(ValueError, match="y must be the labels that were attacked"):
+        AttackDisplay.from_results(y + 1, certificates, found)
+    matplotlib.pyplot.close("all")
+
+
+def test_every_pair_of_faces_can_be_reached():
+    """Whichever single feature and direction matters, both black-box attacks find it."""
+    for feature, up in itertools.product(range(3), (True, False)):
+        sign = 1 if up else -1
+        rule = Rule(lambda X, f=feature, s=sign: (s * (X[:, f] - 0.5) > 0.1).astype(int)).fit(None, None)
+        clf = smooth(rule, noise=DeterministicSplitNoise(0.5, levels=10))
+        for attack in BLACK_BOX:
+            found = attack.minimal(clf, np.full((1, 3), 0.5))
+            moved = np.flatnonzero(found.inputs[0] != 0.5)
+            if found.success[0]:
+                assert moved.tolist() == [feature]
+                assert (found.inputs[0, feature] > 0.5) == up

@@ -1,0 +1,93 @@
+"""Base models whose behaviour under noise is known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from smoothcert.noise.lattice import LatticeNoise
+
+
+class Rule(ClassifierMixin, BaseEstimator):
+    """A classifier that is a fixed function from a batch to class labels."""
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], classes: Any = (0, 1)) -> None:
+        self.function = function
+        self.classes = classes
+
+    def fit(self, X: Any, y: Any) -> Rule:
+        self.classes_ = np.asarray(self.classes)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.function(X)
+
+
+def steps(thresholds: list[float]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the rule that answers with the interval between thresholds that the first feature falls in."""
+    return lambda X: np.searchsorted(thresholds, X[:, 0], side="right")
+
+
+def constant(X: np.ndarray) -> np.ndarray:
+    """Answer 0 whatever comes."""
+    return np.zeros(len(X), dtype=int)
+
+
+def all_offsets(noise: LatticeNoise, d: int) -> np.ndarray:
+    """Return every offset vector of the noise in d dimensions, shape (L**d, d)."""
+    grid = np.meshgrid(*[np.arange(noise.n_offsets)] * d, indexing="ij")
+    return np.stack(grid, axis=-1).reshape(-1, d)
+
+
+def outcomes(noise: LatticeNoise, point: np.ndarray) -> np.ndarray:
+    """Return what the base model sees for every offset, as one integer key per outcome and feature."""
+    offsets = all_offsets(noise, len(point))
+    out = np.empty(offsets.shape)
+    noise.displace(np.asarray(point), offsets, out)
+    return to_keys(noise, out)
+
+
+def to_keys(noise: LatticeNoise, values: np.ndarray) -> np.ndarray:
+    """Return noisy values as integers: all of them are multiples of 1/(4q)."""
+    keys = np.rint(values * 4 * noise.q)
+    assert np.allclose(keys, values * 4 * noise.q, atol=1e-6)
+    return keys.astype(np.int64)
+
+
+class WorstCase(Rule):
+    """The base model of Proposition 2.1's worst case: it votes 0 where x's noise lands and y's cannot, first of all.
+
+    Of the ``L**d`` outcomes of x, ``mass`` get label 0: those that y's noise cannot reach, and then as many of the
+    others as are left to fill. Everything else gets label 1.
+    """
+
+    def __init__(self, noise: LatticeNoise, x: np.ndarray, y: np.ndarray, mass: int) -> None:
+        self.noise = noise
+        self.x = x
+        self.y = y
+        self.mass = mass
+        reachable = {row.tobytes() for row in outcomes(noise, y)}
+        of_x = [row.tobytes() for row in outcomes(noise, x)]
+        self.chosen_ = set(sorted(of_x, key=lambda key: key in reachable)[:mass])
+        self.classes_ = np.array([0, 1])
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        keys = to_keys(self.noise, X)
+        return np.array([0 if row.tobytes() in self.chosen_ else 1 for row in keys])
+
+    def share(self, point: np.ndarray) -> float:
+        """Return h_0(point), exactly."""
+        rows = outcomes(self.noise, point)
+        return sum(row.tobytes() in self.chosen_ for row in rows) / len(rows)
+
+
+class MeanOfFirst(torch.nn.Module):
+    """A network whose answer depends on the shape of its inputs: it looks at what comes first in each."""
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        mean = X[:, 0].flatten(1).mean(dim=1)
+        return torch.stack([mean, 1 - mean], dim=1)

@@ -1,0 +1,522 @@
+"""Certification that stops early: validity on base models of known probabilities, and independence of batches."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from smoothcert import (
+    DeterministicSplitNoise,
+    GaussianNoise,
+    GreedyRadius,
+    LaplaceNoise,
+    LipschitzRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    TorchInference,
+    UniformMixtureNoise,
+    UniformNoise,
+)
+from smoothcert.certify.binomial import class_probabilities
+from smoothcert.certify.radius import certified_radii
+from smoothcert.certify.stopping import BET, RadiusTest
+from smoothcert.noise.mechanism import NoisyChannel
+
+from ..base_models import Rule, constant
+
+LEVELS = 1000
+ALPHA = 0.05
+
+
+def inputs(n):
+    """Return inputs that differ in the second feature, which the base models below do not look at."""
+    return np.column_stack([np.full(n, 0.5), np.arange(n) / LEVELS % 1, np.arange(n) // LEVELS / LEVELS])
+
+
+def smooth(shares, noise=None, n_classes=None, **params):
+    """Return a classifier whose base model answers class k with probability ``shares[k]``, and those probabilities.
+
+    Under uniform noise on a lattice the first feature is equally likely to be each of L numbers, and thresholds between
+    them cut off exact shares.
+    """
+    noise = UniformNoise(1.0, levels=LEVELS) if noise is None else noise
+    size = noise.n_offsets
+    ends = np.rint(np.cumsum(shares) * size).astype(int)
+    thresholds = 0.5 - noise.effective_lam + ends[:-1] / noise.q
+    model = Rule(lambda X: np.searchsorted(thresholds, X[:, 0]), range(n_classes or len(shares))).fit(None, None)
+    params = {"alpha": ALPHA, "n_samples": 2000, "n_selection": 32, "random_state": 0} | params
+    clf = SmoothedClassifier.from_pretrained(model, model.classes_, noise, **params)
+    return clf, np.diff([0, *ends]) / size
+
+
+def rarely(wrong, tried, alpha=ALPHA):
+    """Tell whether so many errors are compatible with probability ``alpha`` each."""
+    return wrong <= binom.ppf(1 - 1e-4, tried, alpha)
+
+
+SHARES = [
+    pytest.param([0.7, 0.3], id="two classes"),
+    pytest.param([0.97, 0.03], id="two classes, near 1"),
+    pytest.param([0.5, 0.1, 0.1, 0.1, 0.1, 0.1], id="weak rivals"),
+    pytest.param([0.55, 0.2, 0.2, 0.05], id="rivals that tie"),
+    pytest.param([0.6, 0.35, 0.05], id="one strong rival"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["multiclass", "binary"])
+@pytest.mark.parametrize("shares", SHARES)
+def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
+    """The radius is the least that is not certified by the true probabilities: every certification is false."""
+    clf, p = smooth(shares, scheme=scheme)
+    margin = p[0] - (p[1:].max() if scheme == "multiclass" else 1 - p[0])
+    if margin <= 0:
+        margin = 0.0
+    X = inputs(1500)
+    exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
+    radius = max(float(exact[0]), 0.0) * (1 + 1e-9) + 1e-12
+    decisions = clf.set_params(radius="lipschitz").certify_at(X, radius)
+    selected = decisions.labels == 0
+    wrong = int((decisions.robust & selected).sum())
+    assert rarely(wrong, selected.sum())
+    if shares[0] > 0.5:
+        assert wrong > 0, "a test of no power would pass as well"
+
+
+def radius_test(required, looks, n_classes=2, alpha=ALPHA, selection=(28, 4)):
+    return RadiusTest(
+        selection=np.array([[*selection, *[0] * (n_classes - len(selection))]]),
+        top=np.array([0]),
+        rivals_apart=n_classes > 2,
+        alpha=alpha,
+        looks=looks,
+        required=np.array([required]),
+    )
+
+
+@pytest.mark.parametrize("looks", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
+@pytest.mark.parametrize("required", [0.5, 0.7, 0.95, 0.999])
+def test_the_exact_probability_of_a_false_certificate(required, looks):
+    """Of two classes, at the threshold, by summing over all ways that the votes can come; whenever one stops."""
+    rule, last = radius_test(required, looks), looks[-1]
+    # The distribution of the votes for the class, where nothing has been certified yet.
+    alive, n, false = np.array([1.0]), 0, 0.0
+    for look in looks:
+        alive, n = np.convolve(alive, binom.pmf(np.arange(look - n + 1), look - n, required)), look
+        counts = np.column_stack([np.arange(n + 1), n - np.arange(n + 1)])
+        certified = rule[np.zeros(n + 1, dtype=int)].verdict(counts)
+        false += alive[certified].sum()
+        alive[certified] = 0
+    assert false <= ALPHA
+    if required**last < ALPHA / 10:
+        assert false > ALPHA / 50, "a test of no power would pass as well"
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("required", [0.6, 0.9])
+def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(required, n_classes):
+    n, rng = 400, np.random.default_rng(0)
+    counts = np.array([rng.multinomial(n, rng.dirichlet([9, 1, 1][:n_classes])) for _ in range(500)])
+    rule = radius_test(required, np.array([n]), n_classes)[np.zeros(500, dtype=int)]
+    p_a, p_b = class_probabilities(
+        counts, rule.top, scheme="multiclass", bound="clopper-pearson", alpha=(1 - BET) * ALPHA
+    )
+    ordinary = p_a - p_b >= 2 * required - 1
+    by_bets = rule.evidence(*rule.split(counts)) >= -np.log(BET * ALPHA)
+    np.testing.assert_array_equal(rule.verdict(counts), ordinary | by_bets)
+    assert (ordinary & ~by_bets).any()
+    assert not ordinary.all()
+    # Before the last look, only bets count.
+    earlier = radius_test(required, np.array([n, 2 * n]), n_classes)[np.zeros(500, dtype=int)]
+    assert (rule.verdict(counts) & ~earlier.verdict(counts)).any()
+
+
+@pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
+def test_giving_up_costs_few_certificates(share):
+    """Against a rule that never gives up, on the same votes."""
+    looks, rng = np.array([16, 32, 64, 128, 256, 512, 1024]), np.random.default_rng(0)
+    rule = radius_test(0.7, looks, alpha=0.001)[np.zeros(4000, dtype=int)]
+    hits, certified, given_up, n = np.zeros(4000, dtype=int), np.zeros(4000, bool), np.zeros(4000, bool), 0
+    for look in looks:
+        hits, n = hits + rng.binomial(look - n, share, size=4000), look
+        counts = np.column_stack([hits, n - hits])
+        certified |= rule.verdict(counts)
+        given_up |= rule.enough(counts) & ~certified
+    assert (certified & given_up).mean() < 0.01
+    assert given_up.mean() > 0.5 * (~certified).mean()
+
+
+@pytest.mark.parametrize(("p_a", "p_b", "n_rivals"), [(0.3, 0.005, 140), (0.35, 0.05, 13), (0.5, 0.03, 16)])
+def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
+    """Where most votes are for neither the class nor its rival, at the radius of which half would be certified."""
+    looks, rng, size = np.array([100, 1000, 3000, 9000, 9900, 10_000]), np.random.default_rng(0), 500
+    shares = np.array([p_a, *[p_b] * n_rivals])
+    shares = np.append(shares, max(0.0, 1 - shares.sum()))
+    counts = np.cumsum([rng.multinomial(step, shares, size=size) for step in np.diff(looks, prepend=0)], axis=0)
+    top = np.zeros(size, dtype=int)
+    p_a, p_b = class_probabilities(counts[-1], top, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
+    rule = RadiusTest(
+        selection=rng.multinomial(256, shares, size=size),
+        top=top,
+        rivals_apart=True,
+        alpha=0.001,
+        looks=looks,
+        required=np.full(size, (1 + np.quantile(p_a - p_b, 0.3)) / 2),
+    )
+    certified, given_up = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    for count in counts:
+        certified |= rule.verdict(count)
+        given_up |= rule.enough(count) & ~certified
+    assert certified.mean() > 0.4
+    assert (certified & given_up).mean() < 0.02
+
+
+def test_what_unanimous_votes_would_not_certify_is_given_up_at_once():
+    looks = np.array([16, 32, 10_000])
+    for required, hopeless in ((0.99928, False), (0.9993, True)):
+        assert radius_test(required, looks, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
+
+
+def test_giving_up_knows_small_alpha():
+    rule = radius_test(0.5, np.array([16, 3000]), alpha=1e-100)
+    assert not rule.hopeless(np.array([14]), np.array([2]), np.array([16]))
+
+
+@pytest.mark.parametrize("scheme", ["multiclass", "binary"])
+@pytest.mark.parametrize("shares", SHARES)
+def test_precise_radii_are_rarely_too_large(shares, scheme):
+    clf, p = smooth(shares, scheme=scheme, rtol=0.1)
+    certificates = clf.set_params(radius="lipschitz").certify(inputs(600))
+    margin = p[0] - p[1:].max()
+    exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
+    selected = certificates.labels == 0
+    wrong = (np.nan_to_num(certificates.radii, nan=0.0) > exact[0] + 1e-9) & selected
+    assert rarely(wrong.sum(), selected.sum())
+    certified = (certificates.margin[selected] > 0).sum()
+    if margin > 0.1 and (scheme == "multiclass" or shares[0] > 0.5):
+        assert certified
+    else:
+        assert rarely(certified, selected.sum())
+
+
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_decisions_are_right_away_from_the_threshold(shares, factor):
+    """With votes enough, what is certified is what the true probabilities certify."""
+    clf, p = smooth(shares, n_samples=200_000, n_selection=256, alpha=0.001, radius="lipschitz")
+    margin = p[0] - p[1:].max()
+    exact = 2 * clf.noise_.effective_lam * margin / 2
+    decisions = clf.certify_at(inputs(40), exact * factor)
+    assert (decisions.labels == 0).all()
+    assert decisions.robust.all() == (factor < 1)
+    assert decisions.robust.any() == (factor < 1)
+    assert decisions.n_samples.max() < 200_000, "neither side needs all votes"
+
+
+def test_easy_and_hopeless_inputs_need_few_votes():
+    clf, _ = smooth([1.0, 0.0], n_samples=100_000, alpha=0.001)
+    X = inputs(5)
+    assert (clf.certify_at(X, 0.1).n_samples <= 32).all()
+    unreachable = clf.certify_at(X, 2.5)
+    assert not unreachable.robust.any()
+    assert (unreachable.n_samples <= 16).all()
+    hopeless, _ = smooth([0.55, 0.45], n_samples=100_000, alpha=0.001)
+    assert not hopeless.certify_at(X, 0.8).robust.any()
+    assert (hopeless.certify_at(X, 0.8).n_samples < 1000).all()
+
+
+def test_radius_0_asks_for_a_majority():
+    clf, _ = smooth([0.7, 0.3])
+    decisions = clf.certify_at(inputs(20), 0)
+    assert decisions.robust.all()
+    assert not smooth([0.5, 0.5])[0].certify_at(inputs(20), 0.0).robust.all()
+
+
+def test_each_input_can_have_a_radius_of_its_own():
+    clf, _ = smooth([0.9, 0.1], n_samples=10_000)
+    X, radii = inputs(4), np.array([0.1, 1.5, 0.5, 0.79])
+    together = clf.certify_at(X, radii)
+    assert together.robust.tolist() == [True, False, True, False]
+    for i in range(4):
+        alone = clf.certify_at(X[i : i + 1], radii[i])
+        assert (alone.robust[0], alone.n_samples[0]) == (together.robust[i], together.n_samples[i])
+
+
+def test_precise_radii_stop_early_and_lose_little():
+    clf, _ = smooth([0.96, 0.03, 0.01], n_samples=20_000, n_selection=256, alpha=0.001)
+    X = inputs(100)
+    fixed = clf.certify(X)
+    assert (fixed.n_samples == 20_000).all()
+    early = clf.set_params(rtol=0.05).certify(X)
+    assert early.n_samples.mean() < 20_000 / 4
+    assert early.radii.mean() > 0.94 * fixed.radii.mean()
+    finer = clf.set_params(rtol=0.01).certify(X)
+    assert finer.n_samples.mean() > early.n_samples.mean()
+    assert finer.radii.mean() > early.radii.mean()
+    np.testing.assert_array_equal(early.labels, clf.predict(X))
+
+
+def test_votes_that_are_given_are_all_used():
+    clf, _ = smooth([0.9, 0.1])
+    X = inputs(10)
+    votes = clf.count_votes(X)
+    fixed = clf.certify(X, votes=votes)
+    np.testing.assert_array_equal(clf.set_params(rtol=0.1).certify(X, votes=votes).radii, fixed.radii)
+
+
+def random_models():
+    """Return a scikit-learn model and a network, whose votes on random inputs range from clear to tied."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((200, 4)), rng.integers(3, size=200)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    return {"linear": LogisticRegression().fit(X + y[:, None] / 5, y), "network": network}
+
+
+@pytest.mark.parametrize("model", ["linear", "network"])
+@pytest.mark.parametrize("mode", ["certify_at", "rtol"])
+def test_neither_batches_nor_company_nor_workers_matter(model, mode):
+    X = np.random.default_rng(1).random((12, 4))
+
+    def run(rows=slice(None), backend="threading", **params):
+        clf = SmoothedClassifier.from_pretrained(
+            random_models()[model], range(3), SplitNoise(1.0), n_samples=2000, n_selection=64, random_state=0, **params
+        )
+        with joblib.parallel_config(backend=backend):
+            if mode == "certify_at":
+                result = clf.certify_at(X[rows], 0.3)
+                return np.column_stack([result.labels, result.robust, result.n_samples])
+            result = clf.set_params(rtol=0.1).certify(X[rows])
+        return np.column_stack([result.labels, result.radii, result.n_samples])
+
+    whole = run()
+    assert len(np.unique(whole[:, 2])) > 2
+    for size in (1, 7, 333):
+        np.testing.assert_array_equal(run(batch_size=size), whole)
+    np.testing.assert_array_equal(run(rows=slice(None, None, -1)), whole[::-1])
+    np.testing.assert_array_equal(run(rows=[5]), whole[[5]])
+    for backend in ("threading", "loky"):
+        np.testing.assert_array_equal(run(n_jobs=2, backend=backend), whole)
+
+
+@pytest.mark.parametrize(
+    ("noise", "radius"),
+    [
+        (SplitNoise(1.0), "auto"),
+        (SplitNoise(0.3), "auto"),
+        (UniformMixtureNoise(), "auto"),
+        (GaussianNoise(0.5), "auto"),
+        (GaussianNoise(0.5), LipschitzRadius(norm=2)),
+        (GaussianNoise(0.5, levels=8), "box"),
+        (UniformNoise(1.0), LipschitzRadius(norm=np.inf)),
+        (UniformNoise(1.0), GreedyRadius(max_features=2)),
+        (LaplaceNoise(0.5), "auto"),
+    ],
+)
+@pytest.mark.parametrize("target", [0.0, 0.1, 0.4])
+def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius, target):
+    """All noises and strategies: robust inputs have a radius of that size at the probability that was tested."""
+    X = np.random.default_rng(1).integers(9, size=(6, 4)) / 8
+    clf = SmoothedClassifier.from_pretrained(
+        random_models()["linear"], range(3), noise, radius=radius, n_samples=3000, random_state=0
+    )
+    decisions = clf.certify_at(X, target)
+    fixed = clf.set_params(n_samples=100_000, alpha=1e-6).certify(X)
+    assert decisions.robust.any() or (fixed.radii[~fixed.abstained] < target + 0.2).all()
+    far_below = fixed.abstained | (fixed.radii < 0.8 * target - 0.05)
+    assert not (decisions.robust & far_below).any()
+    strategy = (
+        clf.radius if not isinstance(clf.radius, str) else GreedyRadius() if noise.uses_box else LipschitzRadius()
+    )
+    if not isinstance(clf.radius, str):
+        from smoothcert.certify.radius import required_probability
+
+        channel = NoisyChannel(clf.box_, clf.noise_, (4,))
+        p = required_probability(strategy, channel, X, target)
+        reachable = p <= 1
+        found = certified_radii(strategy, channel, X[reachable], p[reachable], 1 - p[reachable])
+        assert (found >= target).all()
+
+
+def test_noise_without_sampling_decides_exactly():
+    noise = DeterministicSplitNoise(1.0, levels=4)
+    clf = SmoothedClassifier.from_pretrained(Rule(constant).fit(None, None), [0, 1], noise)
+    decisions = clf.certify_at([[0.25, 0.5]], [0.75])
+    assert decisions.robust.all()
+    assert decisions.alpha == 0
+    assert decisions.n_samples.tolist() == [8]
+    assert not clf.certify_at([[0.25, 0.5]], 1.5).robust.any()
+    assert clf.set_params(rtol=0.1).certify([[0.25, 0.5]]).n_samples.tolist() == [8]
+
+
+def test_a_single_class_is_certain():
+    clf = SmoothedClassifier.from_pretrained(nn.Linear(2, 1), [7], n_selection=1, n_samples=1)
+    assert clf.certify_at([[0.1, 0.2]], 100.0).robust.all()
+
+
+def test_memory_that_does_not_suffice_changes_nothing():
+    """A model that fails on large batches gets smaller ones, and no vote is lost or counted twice."""
+    whole, _ = smooth([0.7, 0.2, 0.1])
+    X = inputs(30)
+    expected = whole.count_votes(X)
+    known = whole.estimator_.estimator.function
+
+    def frugal(rows):
+        if len(rows) > 70:
+            raise MemoryError
+        return known(rows)
+
+    model = Rule(frugal, range(3)).fit(None, None)
+    clf = SmoothedClassifier.from_pretrained(model, range(3), whole.noise, **whole_params(whole))
+    np.testing.assert_array_equal(clf.count_votes(X).estimation, expected.estimation)
+    decisions, known_decisions = clf.certify_at(X, 0.4), whole.certify_at(X, 0.4)
+    np.testing.assert_array_equal(decisions.n_samples, known_decisions.n_samples)
+
+    def never(rows):
+        raise MemoryError("no room for a single row")
+
+    clf = SmoothedClassifier.from_pretrained(Rule(never).fit(None, None), range(2))
+    with pytest.raises(MemoryError, match="no room for a single row"):
+        clf.predict(X)
+
+
+def whole_params(clf):
+    return {name: getattr(clf, name) for name in ("alpha", "n_samples", "n_selection", "random_state")}
+
+
+class Scarce(nn.Module):
+    """A network that runs out of memory, in the words of the device, on large batches."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, X):
+        if len(X) > 50:
+            raise self.error
+        return self.linear(X)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_networks_that_run_out_of_memory_get_smaller_batches(error):
+    torch.manual_seed(0)
+    model = Scarce(error)
+    counts = []
+    for module in (model, model.linear):
+        clf = SmoothedClassifier.from_pretrained(module, range(2), n_samples=500, random_state=0)
+        counts.append(clf.count_votes(inputs(7)).estimation)
+    np.testing.assert_array_equal(*counts)
+
+
+class Tied(nn.Module):
+    """A network of logits that always nearly tie, and that runs out of memory when a row is asked about alone."""
+
+    def __init__(self, failures):
+        super().__init__()
+        self.failures = failures
+        self.rng = {"left": failures}
+
+    def forward(self, X):
+        if len(X) == 1 and self.rng["left"]:
+            self.rng["left"] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        z = X.sum(dim=1)
+        return torch.stack([z, z + 1e-6 * torch.sign(z - z.round())], dim=1)
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_no_vote_is_lost_where_memory_runs_out_over_a_near_tie(failures, monkeypatch):
+    # Of several threads each would have failures of its own.
+    monkeypatch.setattr("smoothcert.models.torch.n_threads", lambda n_cores: 1)
+    counts = []
+    for module in (Tied(0), Tied(failures)):
+        clf = SmoothedClassifier.from_pretrained(module, range(2), n_samples=600, batch_size=64, random_state=0)
+        counts.append(clf.count_votes(inputs(2)).estimation)
+    assert (counts[0].sum(axis=1) == 600).all()
+    assert (counts[0] > 0).all()
+    np.testing.assert_array_equal(*counts)
+
+
+def test_a_batch_is_no_larger_than_its_votes():
+    clf, _ = smooth([0.9, 0.1], batch_size=10**12)
+    np.testing.assert_array_equal(clf.predict(inputs(2)), [0, 0])
+
+
+def test_decisions_can_be_sliced_and_stored():
+    clf, _ = smooth([0.9, 0.1])
+    decisions = clf.certify_at(inputs(5), 0.2)
+    assert len(decisions[1:3]) == 2
+    labels, robust = pickle.loads(pickle.dumps(decisions))
+    np.testing.assert_array_equal(labels, decisions.labels)
+    np.testing.assert_array_equal(robust, decisions.robust)
+    assert repr(decisions).startswith("Decisions(5 inputs, 5 robust in l1 against every perturbation, ")
+    with pytest.raises(ValueError, match="read-only"):
+        decisions.robust[0] = False
+
+
+@pytest.mark.parametrize("radius", [-0.1, np.nan, [0.1, 0.2], "far", None, True])
+def test_bad_radii(radius):
+    clf, _ = smooth([0.9, 0.1])
+    with pytest.raises(ValueError, match=r"radius must be a number of at least 0, or one for each of 3 inputs, got"):
+        clf.certify_at(inputs(3), radius)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rtol": -0.1}, "rtol must be 0 or a finite number above 0, got -0.1"),
+        ({"rtol": 1.0}, "rtol must lie below 1, got 1.0"),
+        ({"rtol": "fine"}, "rtol must be .* got 'fine'"),
+        ({"inference": TorchInference(autocast="int8")}, "autocast must be one of None, 'bfloat16', 'float16', got 'i"),
+        ({"inference": TorchInference(compile=1)}, "compile must be True or False, got 1"),
+        ({"inference": "fast"}, "inference must be a TorchInference or None, got 'fast'"),
+        (
+            {"inference": TorchInference(compile=True)},
+            "inference=.* is for torch models, got a Rule. Use inference=None",
+        ),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        smooth([0.9, 0.1], **params)
+
+
+# Torch inference
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        TorchInference(),
+        TorchInference(channels_last=True),
+        TorchInference(autocast="bfloat16"),
+        TorchInference(compile=True),
+    ],
+    ids=["plain", "channels last", "autocast", "compiled"],
+)
+def test_ways_to_run_a_network(inference):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    X = np.random.default_rng(0).random((4, 2, 6, 6))
+    params = {"n_samples": 1000, "n_selection": 100, "random_state": 0}
+    plain = SmoothedClassifier.from_pretrained(network, range(3), **params).count_votes(X)
+    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, **params)
+    votes = clf.count_votes(X)
+    assert np.abs(votes.estimation - plain.estimation).max() <= (0 if inference.autocast is None else 50)
+    if repr(inference) == repr(TorchInference()):
+        clf.certify(X, votes=plain)
+    else:
+        assert repr(inference) in votes.origin.model
+        with pytest.raises(ValueError, match="votes were drawn with a different model"):
+            clf.certify(X, votes=plain)

@@ -1,0 +1,371 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from smoothcert import Certificates, LipschitzRadius, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert.cli.loading import call_factory
+from smoothcert.cli.main import cli
+from smoothcert.runs.store import read_store
+
+NETS = """
+import torch
+from sklearn.linear_model import LogisticRegression
+
+def small():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+
+def broken():
+    raise KeyError("weights")
+
+def forgetful():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+"""
+
+
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with models and data."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    X = rng.random((30, 5))
+    y = (X[:, 0] > 0.5).astype(int)
+    model = LogisticRegression(C=100).fit(X, y)
+    joblib.dump(model, "model.joblib")
+    np.savez("test.npz", X=X, y=y)
+    np.save("test.npy", X)
+    np.save("labels.npy", y)
+    np.save("images.npy", rng.integers(0, 256, (12, 1, 4, 4)).astype(np.float32) / 255)
+    Path("nets.py").write_text(NETS)
+    return tmp_path
+
+
+def run(*arguments, code=0):
+    """Run a command, and return what it prints; errors are one line without a traceback."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    if code == 1:
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+    return result.stdout if code == 0 else result.stderr
+
+
+def table(name):
+    """Return the rows of a table."""
+    with open(name) as file:
+        return list(csv.DictReader(file, delimiter="\t" if name.endswith(".tsv") else ","))
+
+
+FAST = ("--n", "300", "--alpha", "0.01", "--quiet")
+
+
+@pytest.fixture
+def skops_model(folder):
+    io = pytest.importorskip("skops.io")
+    io.dump(joblib.load("model.joblib"), "model.skops")
+    return "model.skops"
+
+
+def test_a_run_from_beginning_to_end(skops_model, folder):
+    shown = run("certify", skops_model, "test.npz", "--lam", "0.5", "--seed", "3", "--store", "run.sqlite", *FAST)
+    assert "30 inputs" in shown
+    assert "Certified accuracy" in shown
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], SplitNoise(0.5), n_samples=300, alpha=0.01, random_state=3
+    )
+    with np.load("test.npz") as arrays:
+        X, y = arrays["X"], arrays["y"]
+    stored = Certificates.from_store("run.sqlite")
+    np.testing.assert_array_equal(stored.radii, clf.certify(X).radii)
+    assert read_store("run.sqlite").run.noise["text"] == "SplitNoise(lam=0.5, levels='auto')"
+    assert stored.alpha == 0.01
+
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert state["finished"] == "30 of 30 inputs (100.0%)"
+    assert state["being written"] == "no"
+    assert state["votes"] == 30 * (256 + 300)
+    assert "noise:               SplitNoise(lam=0.5" in run("status", "run.sqlite")
+
+    lines = run("curve", "run.sqlite", "--radii", "0,0.2,9", "--png", "curve.png").splitlines()
+    correct = [np.mean((stored.labels == y) & (stored.radii >= radius)) for radius in (0, 0.2, 9)]
+    assert lines[0] == "radius\trun.sqlite"
+    assert [float(line.split("\t")[1]) for line in lines[1:]] == pytest.approx(correct, abs=5e-5)
+    assert Path("curve.png").read_bytes()[:4] == b"\x89PNG"
+
+    run("export", "run.sqlite", "out.csv")
+    rows = table("out.csv")
+    assert [float(row["radius"]) for row in rows] == pytest.approx(stored.radii, rel=0, abs=0, nan_ok=True)
+    run("export", "run.sqlite", "out.tsv")
+    rows = table("out.tsv")
+    assert list(rows[0]) == ["idx", "label", "predict", "radius", "correct", "time"]
+    assert [int(row["label"]) for row in rows] == y.tolist()
+    assert np.mean([int(row["correct"]) for row in rows]) == pytest.approx(correct[0])
+    read, truth, _ = Certificates.from_tsv("out.tsv", alpha=0.01, norm=1)
+    np.testing.assert_array_equal(read.radii, stored.radii)
+    np.testing.assert_array_equal(truth, y)
+    pandas = pytest.importorskip("pandas")
+    run("export", "run.sqlite", "out.parquet")
+    np.testing.assert_array_equal(pandas.read_parquet("out.parquet")["radius"], stored.radii)
+
+    shown = run("recertify", "run.sqlite", "--alpha", "0.05", "--radius", "lipschitz", "-o", "again.csv")
+    assert "alpha=0.05" in shown
+    again = Certificates.from_store("run.sqlite", alpha=0.05, radius="lipschitz")
+    rows = table("again.csv")
+    assert [float(row["radius"]) for row in rows] == pytest.approx(again.radii, rel=0, abs=0, nan_ok=True)
+
+
+def test_resume(skops_model, folder):
+    run("certify", skops_model, "test.npz", "--lam", "0.5", "--store", "run.sqlite", *FAST)
+    whole = Certificates.from_store("run.sqlite")
+    import sqlite3
+
+    connection = sqlite3.connect("run.sqlite")
+    connection.execute("DELETE FROM results WHERE input % 3 = 0")
+    connection.commit()
+    connection.close()
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert state["finished"] == "20 of 30 inputs (66.7%)"
+    assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
+    assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
+    assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
+    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0"])
+    assert noted.stderr == "Note: run.sqlite holds 20 of 30 inputs: the run has not ended.\n"
+    run("export", "run.sqlite", "out.csv", "--partial")
+    assert len(Path("out.csv").read_text().splitlines()) == 21
+    run("resume", "run.sqlite", skops_model, "test.npz", "--quiet")
+    np.testing.assert_array_equal(Certificates.from_store("run.sqlite").radii, whole.radii)
+    message = run("certify", skops_model, "test.npz", "--lam", "0.6", "--store", "run.sqlite", *FAST, code=1)
+    assert "belongs to another run" in message
+    np.save("other.npy", np.zeros((30, 5)))
+    assert "on other data" in run("resume", "run.sqlite", skops_model, "other.npy", "--quiet", code=1)
+
+
+def test_pickles_are_not_loaded_unless_asked(folder):
+    for name in ("bomb.pkl", "bomb.joblib", "bomb.pt"):
+        Path(name).write_bytes(pickle.dumps(Bomb(str(folder / "exploded"))))
+        assert "add --allow-pickle" in run("certify", name, "test.npy", code=1)
+    np.save("objects.npy", np.array([Bomb(str(folder / "exploded"))], dtype=object), allow_pickle=True)
+    np.savez("objects.npz", X=np.array([Bomb(str(folder / "exploded"))], dtype=object))
+    for name in ("objects.npy", "objects.npz"):
+        assert "bject" in run("certify", "nets:small", name, "--classes", "3", code=1)
+    assert not (folder / "exploded").exists()
+    run("certify", "model.joblib", "test.npz", "--allow-pickle", *FAST)
+    run("certify", "bomb.pkl", "test.npy", "--allow-pickle", "--classes", "2", code=1)
+    assert (folder / "exploded").exists()
+
+
+def test_unknown_types_in_skops_files_are_named(folder):
+    io = pytest.importorskip("skops.io")
+    from sklearn.ensemble import RandomForestClassifier
+
+    with np.load("test.npz") as arrays:
+        io.dump(RandomForestClassifier(2).fit(arrays["X"], arrays["y"]), "forest.skops")
+    message = run("certify", "forest.skops", "test.npz", *FAST, code=1)
+    assert "--trust sklearn.tree._tree.Tree" in message
+    run("certify", "forest.skops", "test.npz", "--trust", "sklearn.tree._tree.Tree", *FAST)
+
+
+def test_functions_of_the_library_in_skops_files_are_not_trusted(folder):
+    io = pytest.importorskip("skops.io")
+    with np.load("test.npz") as arrays:
+        model = make_pipeline(FunctionTransformer(call_factory), LogisticRegression()).set_params(
+            functiontransformer__func=None
+        )
+        model.fit(arrays["X"], arrays["y"]).set_params(functiontransformer__func=call_factory)
+    io.dump(model, "call.skops")
+    assert "--trust smoothcert.cli.loading.call_factory" in run("certify", "call.skops", "test.npz", *FAST, code=1)
+
+
+def test_columns_in_another_order_are_refused(folder):
+    pandas = pytest.importorskip("pandas")
+    with np.load("test.npz") as arrays:
+        frame, y = pandas.DataFrame(arrays["X"], columns=list("abcde")), arrays["y"]
+    joblib.dump(LogisticRegression(C=100).fit(frame, y), "named.joblib")
+    frame.to_csv("same.csv", index=False)
+    frame[list("edcba")].to_csv("other.csv", index=False)
+    options = ("--allow-pickle", "--seed", "0", *FAST)
+    run("certify", "named.joblib", "same.csv", *options)
+    for command in ("certify", "predict"):
+        some = options if command == "certify" else ("--allow-pickle", "--seed", "0")
+        assert "same order" in run(command, "named.joblib", "other.csv", *some, code=1)
+
+
+def test_smoothed_classifiers_bring_their_parameters(folder):
+    io = pytest.importorskip("skops.io")
+    with np.load("test.npz") as arrays:
+        clf = SmoothedClassifier(LogisticRegression(), UniformNoise(0.7), alpha=0.02, n_samples=250, random_state=1)
+        io.dump(clf.fit(arrays["X"], arrays["y"]), "smoothed.skops")
+        expected = clf.certify(arrays["X"])
+    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "own.sqlite")
+    np.testing.assert_array_equal(Certificates.from_store("own.sqlite").radii, expected.radii)
+    run(
+        "certify", "smoothed.skops", "test.npz", "--quiet", "--store", "other.sqlite", "--alpha", "0.03", "--lam", "0.2"
+    )
+    run_record = read_store("other.sqlite").run
+    assert run_record.parameters["alpha"] == 0.03
+    assert run_record.noise["text"] == "UniformNoise(lam=0.2, levels='auto')"
+    split = ("--noise", "split", "--sigma", "0.2", "--levels", "255")
+    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "split.sqlite", *split[:4])
+    assert read_store("split.sqlite").run.noise["class"] == "SplitNoise"
+
+
+def test_networks_from_factories_and_weights(folder, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("nets", None)
+    arguments = (
+        "images.npy",
+        "--classes",
+        "cat,dog,eel",
+        "--levels",
+        "255",
+        "--n",
+        "300",
+        "--alpha",
+        "0.01",
+        "--seed",
+        "0",
+    )
+    shown = run("certify", "nets:small", *arguments, "--quiet", "--device", "cpu", "-o", "net.csv", "--workers", "1")
+    assert "12 inputs" in shown
+    import nets
+
+    safetensors.save_model(nets.small(), "net.safetensors")
+    run("certify", "net.safetensors", *arguments, "--factory", "nets:forgetful", "-o", "weights.csv", "--quiet")
+    assert Path("net.csv").read_text() == Path("weights.csv").read_text()
+    labels = run(
+        "predict", "nets:small", "images.npy", "--classes", "cat,dog,eel", "--seed", "0", "--quiet", "--levels", "255"
+    )
+    rows = table("net.csv")
+    assert labels.split() == [row["predicted"] for row in rows]
+    assert "name the network's function" in run("predict", "net.safetensors", "images.npy", code=1)
+    assert "give --classes" in run("certify", "nets:small", "images.npy", code=2)
+    assert "must name a function" in run("certify", "nets:none", "images.npy", code=1)
+    assert run("certify", "nets:broken", "images.npy", code=1) == "Error: KeyError: 'weights'\n"
+
+
+def test_tables(folder):
+    pandas = pytest.importorskip("pandas")
+    with np.load("test.npz") as arrays:
+        frame = pandas.DataFrame(arrays["X"]).rename(columns=str).assign(animal=arrays["y"])
+    frame.to_csv("test.csv", index=False)
+    frame.to_parquet("test.parquet")
+    model = ("model.joblib", "--allow-pickle", *FAST, "--seed", "0")
+    for name in ("test.csv", "test.parquet"):
+        run("certify", model[0], name, *model[1:], "--target", "animal", "-o", f"{name}.out.csv")
+    assert Path("test.csv.out.csv").read_text() == Path("test.parquet.out.csv").read_text()
+    assert "has no column 'plant', but '0'" in run(
+        "certify", model[0], "test.csv", *model[1:], "--target", "plant", code=1
+    )
+
+
+def test_models_that_know_their_columns_check_them(folder):
+    pandas = pytest.importorskip("pandas")
+    with np.load("test.npz") as arrays:
+        X, y = pandas.DataFrame(arrays["X"], columns=list("abcde")), arrays["y"]
+    X.to_csv("table.csv", index=False)
+    X[list("edcba")].to_csv("reversed.csv", index=False)
+    clf = SmoothedClassifier(LogisticRegression(), alpha=0.01, n_samples=300, random_state=0).fit(X, y)
+    joblib.dump(clf, "knows.joblib")
+    model = ("knows.joblib", "--allow-pickle", "--quiet")
+    run("certify", model[0], "table.csv", *model[1:], "-o", "out.csv", "--store", "run.sqlite")
+    radii = [float(row["radius"]) for row in table("out.csv")]
+    np.testing.assert_array_equal(radii, clf.certify(X).radii)
+    run("resume", "run.sqlite", model[0], "table.csv", *model[1:])
+    run("recertify", "run.sqlite", "--alpha", "0.02", "--data", "table.csv")
+    for command in (("certify",), ("predict",), ("resume", "run.sqlite")):
+        message = run(*command, model[0], "reversed.csv", *model[1:], code=1)
+        assert "must be in the same order as they were in fit" in message
+
+
+def test_mistakes_are_explained(folder, skops_model):
+    assert "There is no file 'missing.skops'" in run("certify", "missing.skops", "test.npy", code=1)
+    assert "There is no file 'missing.npy'" in run("certify", skops_model, "missing.npy", code=1)
+    assert "lam must be a finite number above 0" in run("certify", skops_model, "test.npy", "--lam", "-1", code=1)
+    assert "Give --lam or --sigma" in run("certify", skops_model, "test.npy", "--lam", "1", "--sigma", "1", code=2)
+    assert "--bounds must be LO,HI" in run("certify", skops_model, "test.npy", "--bounds", "1", code=2)
+    assert "is not a smoothcert store" in run("status", "test.npy", code=1)
+    assert "must end in .tsv" in run("certify", skops_model, "test.npy", *FAST, "-o", "table.doc", code=1)
+    run("certify", skops_model, "test.npy", *FAST, "--store", "run.sqlite")
+    assert "holds no true labels" in run("curve", "run.sqlite", code=1)
+    assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
+    np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))
+    assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
+
+
+def test_warnings_are_one_line(folder):
+    with np.load("test.npz") as arrays:
+        np.save("far.npy", 1000 * arrays["X"])
+    result = CliRunner().invoke(cli, ["certify", "model.joblib", "far.npy", "--allow-pickle", *FAST])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: X ranges from")
+    assert result.stderr.count("\n") == 1
+
+
+def test_true_labels_that_are_no_class(folder):
+    np.save("strange.npy", np.array([7] * 5 + [0] * 25))
+    arguments = ("model.joblib", "test.npy", "--allow-pickle", "--labels", "strange.npy", *FAST)
+    run("certify", *arguments, "-o", "strange.tsv")
+    read, truth, _ = Certificates.from_tsv("strange.tsv", alpha=0.01, norm=1)
+    assert truth.tolist() == [2] * 5 + [0] * 25
+    assert len(read) == 30
+    Path("words.txt").write_text("yes\n" * 30)
+    message = run("certify", "model.joblib", "test.npy", "--allow-pickle", "--labels", "words.txt", *FAST, code=1)
+    assert "y must hold labels like the classes, [0, 1], got ['yes', 'yes', 'yes']" in message
+
+
+def test_curves_of_several_runs(folder):
+    certify = ("certify", "model.joblib", "test.npz", "--allow-pickle", *FAST)
+    for path in ("a/run.sqlite", "b/run.sqlite"):
+        Path(path).parent.mkdir()
+        run(*certify, "--store", path)
+    shown = run("curve", "a/run.sqlite", "b/run.sqlite", "--radii", "0,0.1", "--png", "both.png")
+    assert shown.startswith("radius\ta/run.sqlite\tb/run.sqlite\n0\t")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], "gaussian", radius=LipschitzRadius(norm=2), n_samples=300, alpha=0.01
+    )
+    with np.load("test.npz") as arrays:
+        clf.certify(arrays["X"], y=arrays["y"], store="l2.sqlite")
+    assert "their radii cannot be compared" in run("curve", "a/run.sqlite", "l2.sqlite", code=1)
+    for wrong in ("a", "-1", "nan", "0,"):
+        assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
+
+
+@pytest.mark.parametrize("command", ["certify", "resume", "status", "curve", "export", "recertify", "predict"])
+def test_help_shows_an_example(command):
+    shown = run(command, "--help")
+    assert f"  smoothcert {command} " in shown
+
+
+def test_python_m():
+    done = subprocess.run([sys.executable, "-m", "smoothcert", "--version"], capture_output=True, text=True)
+    if "is not installed" in done.stderr:
+        pytest.skip("smoothcert is not installed")
+    assert done.stdout.startswith("smoothcert, version")

@@ -1,0 +1,263 @@
+"""Wrong variants of the library, each of which the guarantee suite must catch: else it would prove nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from smoothcert import GaussianNoise
+from smoothcert.certify import algorithm as procedure
+from smoothcert.certify import betting, radius
+from smoothcert.certify import binomial as bounds
+from smoothcert.certify import stopping as sequential
+from smoothcert.certify.radius import GreedyRadius, LipschitzRadius
+from smoothcert.noise import (
+    deterministic,
+    mixture,
+)
+from smoothcert.noise import (
+    greedy as calculus,
+)
+from smoothcert.noise import (
+    lattice as noise,
+)
+from smoothcert.noise import (
+    mechanism as channel,
+)
+from smoothcert.noise import (
+    seeding as stream,
+)
+from smoothcert.sampling.sampler import Sampler
+
+from .suite import failures, run
+
+MUTANTS = {}
+
+#: Problems and certificates that a mutant is tried on; rare errors take more of them.
+SIZES = {
+    "fixed": {"n_problems": 10, "n_inputs": 300},
+    "bonferroni_forgotten": {"n_problems": 30, "n_inputs": 300},
+    "rtol": {"n_problems": 4, "n_inputs": 150},
+    "certify_at": {"n_problems": 4, "n_inputs": 400},
+}
+
+
+def mutant(**only):
+    """Register a way to break the library, and the kinds of certificates that should suffer."""
+    return lambda break_it: MUTANTS.setdefault(break_it.__name__, (break_it, only))
+
+
+@mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
+def class_from_the_estimation_counts(patch):
+    original = Sampler.draw
+
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
+        return replace(votes, selection=votes.estimation)
+
+    patch.setattr(Sampler, "draw", draw)
+
+
+@mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
+def margin_from_the_selection_counts(patch):
+    original = Sampler.draw
+
+    def draw(self, X, target=None):
+        votes = original(self, X, target)
+        return replace(votes, estimation=votes.selection)
+
+    patch.setattr(Sampler, "draw", draw)
+
+
+@mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
+def stages_that_share_their_noise(patch):
+    original = Sampler.draw
+    patch.setattr(stream, "ESTIMATION", stream.SELECTION)
+    patch.setattr(Sampler, "draw", lambda self, X, target=None: original(replace(self, n_selection=160), X, target))
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy", mode="exact")
+def reach_to_the_near_face(patch):
+    patch.setattr(GreedyRadius, "reach", lambda self, noise, down, up: np.minimum(down, up))
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy", mode="fixed", bound="clopper-pearson")
+def reach_to_the_near_face_of_sampled_certificates(patch):
+    patch.setattr(GreedyRadius, "reach", lambda self, noise, down, up: np.minimum(down, up))
+
+
+@mutant(noise="uniform, wide", mode="fixed", bound="clopper-pearson")
+def offsets_by_a_modulo(patch):
+    def fill(self, points, keys, runs, out, scale=None, shift=None):
+        row = 0
+        for owner, _, count in runs.tolist():
+            rng = np.random.default_rng(keys[owner].tolist())
+            words = rng.integers(2**32, size=(count, points.shape[1]), dtype=np.uint64)
+            self.displace(points[owner], words % np.uint64(self.n_offsets), out[row : row + count])
+            row += count
+        if scale is not None:
+            out *= scale
+            out += shift
+
+    patch.setattr(noise.LatticeNoise, "fill_raw", fill)
+
+
+@mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
+def radius_rounded_up(patch):
+    original = radius.certified_radii
+    patch.setattr("tests.guarantees.suite.certified_radii", lambda *args: np.ceil(original(*args) * 1e9) / 1e9)
+
+
+@mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
+def errors_added_where_they_should_be_taken_off(patch):
+    for module in (calculus, radius, mixture):
+        patch.setattr(module, "STEP_ERROR", -module.STEP_ERROR)
+
+
+@mutant(noise=("deterministic-split", "deterministic-split, narrow"))
+def steps_rounded_up(patch):
+    def inverse_cost(self, spent):
+        return np.ceil(np.asarray(spent) * self.n_offsets) / self.q
+
+    patch.setattr(deterministic.DeterministicSplitNoise, "inverse_cost", inverse_cost)
+
+
+@mutant(noise=("deterministic-split", "deterministic-split, narrow"))
+def ties_forgotten(patch):
+    def shares(counts, top):
+        rivals = counts.copy()
+        rivals[np.arange(len(counts)), top] = 0
+        n = counts.sum(axis=1)
+        return counts[np.arange(len(counts)), top] / n, rivals.max(axis=1) / n
+
+    patch.setattr(procedure, "exact_probabilities", shares)
+
+
+@mutant(noise="uniform, three classes", scheme="multiclass", mode="fixed")
+def bonferroni_forgotten(patch):
+    original = procedure.class_probabilities
+
+    def bound(counts, top, *, alpha, **rest):
+        return original(counts, top, alpha=alpha if counts.shape[1] < 3 else 2 * alpha, **rest)
+
+    patch.setattr(procedure, "class_probabilities", bound)
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy", mode="fixed", bound="clopper-pearson")
+def two_sided_levels(patch):
+    original = bounds.clopper_pearson
+    patch.setitem(bounds.BOUNDS, "clopper-pearson", lambda k, n, alpha: original(k, n, 2 * alpha))
+
+
+@mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="fixed", bound="clopper-pearson")
+def frequencies_for_bounds(patch):
+    patch.setitem(bounds.BOUNDS, "clopper-pearson", lambda k, n, alpha: np.asarray(k) / n)
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy", mode="exact")
+def cost_with_lam_for_2_lam(patch):
+    def cost(self, z):
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-np.minimum(z / self.effective_lam, 1.0))
+
+    patch.setattr(noise.LatticeNoise, "cost", cost)
+    patch.setattr(
+        noise.LatticeNoise, "inverse_cost", lambda self, spent: -self.effective_lam * np.expm1(-np.asarray(spent))
+    )
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy", mode="exact")
+def budget_of_the_whole_margin(patch):
+    patch.setattr(noise.LatticeNoise, "budget", lambda self, p_a, p_b: -np.log1p(-np.minimum(p_a - p_b, 1 - 1e-9)))
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy, upwards", mode="exact")
+def limits_swapped(patch):
+    original = GreedyRadius._limits
+    patch.setattr(GreedyRadius, "_limits", lambda self: original(self)[::-1])
+
+
+@mutant(noise="uniform-mixture", strategy=("box", "greedy"), mode="exact")
+def mixture_taken_for_its_widest_part(patch):
+    def walk(self, budget, reach):
+        return noise.UniformNoise(max(self.lams), self.levels).walk(budget, reach)
+
+    patch.setattr(mixture.UniformMixtureNoise, "walk", walk)
+
+
+@mutant(noise="gaussian, real", strategy=("box", "greedy"), mode="exact")
+def gaussian_lead_not_halved(patch):
+    budget = GaussianNoise.budget
+    patch.setattr(GaussianNoise, "budget", lambda self, p_a, p_b: 4 * budget(self, p_a, p_b))
+
+
+@mutant(noise="uniform, tie", mode="certify_at")
+def evidence_of_a_fifth_of_1_over_alpha(patch):
+    def robust(self, counts):
+        return self.evidence(*self.split(counts)) >= -np.log(5 * self.alpha)
+
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
+
+
+@mutant(noise="uniform, tie", mode="certify_at")
+def a_new_level_at_each_look(patch):
+    """Clopper and Pearson's bound at every look, as if it were the only one."""
+
+    def robust(self, counts):
+        k_a, _, n = self.split(counts)
+        return bounds.clopper_pearson(k_a, n, self.alpha) > self.required
+
+    patch.setattr(sequential.RadiusTest, "verdict", robust)
+
+
+@mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="rtol")
+def confidence_sequence_taken_for_one_look(patch):
+    def bound(k, n, alpha, a, b):
+        return np.asarray(k) / np.asarray(n)
+
+    patch.setattr(sequential, "anytime_lower_bound", bound)
+    assert betting.anytime_lower_bound is not bound
+
+
+@mutant(noise=("uniform, 8-bit", "uniform, real"), mode="exact")
+def box_map_with_half_the_width(patch):
+    original = channel.NoisyChannel.room
+    patch.setattr(channel.NoisyChannel, "room", lambda self, X: tuple(side / 2 for side in original(self, X)))
+
+
+@mutant(noise="uniform, 8-bit", strategy=("lipschitz", "greedy"), mode="exact")
+def lam_not_rounded_to_the_lattice(patch):
+    patch.setattr(noise.LatticeNoise, "effective_lam", property(lambda self: 1.01 * self.lam))
+
+
+@mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="exact")
+def only_the_first_feature_counts(patch):
+    patch.setattr(LipschitzRadius, "within", lambda self, noise, budget, reach: noise.inverse_cost(budget) * 1.001)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_suite_catches(name, monkeypatch):
+    break_it, only = MUTANTS[name]
+    size = SIZES.get(name, SIZES.get(only.get("mode"), {}))
+    assert not failures(run(5, **size, **only))
+    break_it(monkeypatch)
+    assert failures(run(5, **size, **only))
+
+
+def test_evidence_must_outweigh_what_is_bet():
+    """The suite cannot see a factor of 2: bets leave about half of what they may spend."""
+    selection = np.array([[28, 4]])
+    rule = sequential.RadiusTest(
+        selection=selection,
+        top=np.array([0]),
+        rivals_apart=False,
+        alpha=0.01,
+        looks=np.array([10_000]),
+        required=np.array([0.7]),
+    )
+    counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
+    evidence = np.array([rule.evidence(*rule.split(row[None]))[0] for row in counts])
+    robust = np.array([rule.verdict(row[None])[0] for row in counts])
+    np.testing.assert_array_equal(robust, evidence >= -np.log(0.01 * sequential.BET))
+    assert robust.any()
+    assert not robust.all()

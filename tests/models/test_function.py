@@ -1,0 +1,204 @@
+"""Functions as base models."""
+
+import functools
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
+
+from ..base_models import Rule, steps
+
+PARAMS = {"noise": UniformNoise(0.5), "n_samples": 300, "random_state": 0}
+X = np.random.default_rng(0).random((20, 3))
+
+
+def thirds(batch):
+    """Answer with labels."""
+    return np.searchsorted([0.3, 0.7], batch[:, 0])
+
+
+def scores(batch):
+    """Answer with scores whose largest is at the same class."""
+    return -np.abs(batch[:, :1] - [0.1, 0.5, 0.9])
+
+
+def smoothed(function, classes=(0, 1, 2), **params):
+    return SmoothedClassifier.from_pretrained(function, classes, **(PARAMS | params))
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.radii, b.radii)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """The certificates of the same rule as an estimator."""
+    rule = Rule(steps([0.3, 0.7]), (0, 1, 2)).fit(None, None)
+    return SmoothedClassifier.from_pretrained(rule, [0, 1, 2], **PARAMS).certify(X)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        thirds,
+        scores,
+        lambda batch: thirds(batch).tolist(),
+        lambda batch: thirds(batch).astype(float),
+        lambda batch: scores(batch).astype(np.float32) * 1000,
+        lambda batch: torch.from_numpy(scores(batch)),
+        lambda batch: (100 * scores(batch)).tolist(),
+        lambda batch: np.eye(3, dtype=int)[thirds(batch)],
+        Rule(thirds, (0, 1, 2)).predict,
+        functools.partial(lambda k, batch: k(batch), thirds),
+    ],
+)
+def test_labels_and_scores_are_told_apart_by_dimension(function, expected):
+    clf = smoothed(function)
+    assert_same(clf.certify(X), expected)
+    np.testing.assert_array_equal(clf.predict(X), expected.labels)
+
+
+def test_classes_name_the_columns_of_scores(expected):
+    names = np.array(["low", "middle", "high"])
+    found = smoothed(scores, names).certify(X)
+    np.testing.assert_array_equal(found.labels, names[expected.labels])
+    np.testing.assert_array_equal(found.radii, expected.radii)
+    words = smoothed(lambda batch: names[thirds(batch)], sorted(names)).certify(X)
+    np.testing.assert_array_equal(words.labels, names[expected.labels])
+
+
+def test_inputs_may_have_any_shape():
+    images = np.random.default_rng(0).random((4, 3, 8, 8))
+    shapes = set()
+
+    def bright(batch):
+        shapes.add((batch.shape[1:], batch.dtype))
+        return batch.mean(axis=(1, 2, 3)) > 0.5
+
+    found = smoothed(bright, [False, True]).certify(images)
+    flat = smoothed(lambda batch: batch.mean(axis=1) > 0.5, [False, True]).certify(images.reshape(4, -1))
+    assert shapes == {((3, 8, 8), np.dtype("float64"))}
+    assert_same(found, flat)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda batch: np.zeros(len(batch) - 1), r"return one label per row, shape \(256,\), or .* shape \(255,\)"),
+        (lambda batch: np.zeros((len(batch), 1)), r"numbers of shape \(256, 3\), but returned shape \(256, 1\)"),
+        (lambda batch: np.zeros((len(batch), 4)), r"returned shape \(256, 4\) of float64"),
+        (lambda batch: np.zeros((len(batch), 3, 1)), r"returned shape \(256, 3, 1\)"),
+        (lambda batch: np.full((len(batch), 3), "a"), r"returned shape \(256, 3\) of <U1"),
+        (lambda batch: None, r"returned shape \(\) of object"),
+        (lambda batch: np.full((len(batch), 3), np.nan), "returned NaN scores"),
+        (lambda batch: np.where(np.arange(len(batch)) == 7, 3, 0), "returned the label .*3.*, which is not among"),
+        (lambda batch: np.full(len(batch), 0.5), r"returned the label .*0\.5"),
+        (lambda batch: np.full(len(batch), np.nan), "returned the label .*nan"),
+        (lambda batch: np.full(len(batch), "cat"), "returned the label .*cat"),
+        (lambda batch: torch.zeros(len(batch), 3, requires_grad=True), "return an array, but returned a Tensor"),
+        (lambda batch: [[0, 1, 2], [0]], "return an array, but returned a list"),
+    ],
+)
+def test_wrong_answers_name_the_function(answer, message):
+    answer.__name__ = "my_model"
+    with pytest.raises(ValueError, match=f"The base model my_model .*{message}.*Nothing was certified"):
+        smoothed(answer).certify([[0.5, 0.5, 0.5]])
+
+
+def test_errors_of_the_function_come_through():
+    def unreachable(batch):
+        raise ConnectionError("no route to host")
+
+    with pytest.raises(ConnectionError, match="no route to host"):
+        smoothed(unreachable).certify(X)
+
+
+def test_functions_cannot_be_trained_but_frozen():
+    with pytest.raises(ValueError, match=r"A function cannot be trained: use SmoothedClassifier\.from_pretrained"):
+        SmoothedClassifier(thirds).fit(X, thirds(X))
+    frozen = SmoothedClassifier(FrozenEstimator(thirds), **PARAMS).fit(X, thirds(X))
+    assert_same(frozen.certify(X), smoothed(thirds).certify(X))
+    with pytest.raises(ValueError, match=r"got LinearRegression.*predict method alone"):
+        SmoothedClassifier.from_pretrained(LinearRegression(), [0, 1])
+    with pytest.raises(ValueError, match=r"Pass an instance: LogisticRegression\(\)"):
+        SmoothedClassifier.from_pretrained(LogisticRegression, [0, 1])
+    with pytest.raises(ValueError, match="is for torch models"):
+        smoothed(thirds, inference=TorchInference())
+
+
+def test_repr_and_parameters():
+    clf = smoothed(thirds)
+    assert "thirds" in repr(clf)
+    assert "thirds" in clf._repr_html_()
+    assert clf.get_params()["estimator__estimator"] is thirds
+
+
+# Votes are told apart by what the function computes
+
+
+def test_votes_belong_to_one_function():
+    votes = smoothed(thirds).count_votes(X)
+    assert_same(smoothed(thirds).certify(X, votes=votes), smoothed(thirds).certify(X))
+    for other in (scores, lambda batch: np.searchsorted([0.3, 0.8], batch[:, 0])):
+        with pytest.raises(ValueError, match="votes were drawn with a different model"):
+            smoothed(other).certify(X, votes=votes)
+
+
+def at(threshold):
+    return lambda batch: batch[:, 0] > threshold
+
+
+class At:
+    def __init__(self, threshold):
+        self.threshold = threshold
+
+    def __call__(self, batch):
+        return batch[:, 0] > self.threshold
+
+    def method(self, batch):
+        return batch[:, 0] > self.threshold
+
+
+@pytest.mark.parametrize(
+    "make", [at, At, lambda t: At(t).method, lambda t: functools.partial(At.method, At(t)), lambda t: At(t).__call__]
+)
+def test_what_a_function_holds_is_part_of_it(make):
+    votes = smoothed(make(0.5), [False, True]).count_votes(X)
+    smoothed(make(0.5), [False, True]).certify(X, votes=votes)
+    with pytest.raises(ValueError, match="votes were drawn with a different model"):
+        smoothed(make(0.6), [False, True]).certify(X, votes=votes)
+
+
+SAVED = """
+import pickle, sys
+import numpy as np
+for clf, X, votes, radii in pickle.load(open(sys.argv[1], "rb")):
+    assert np.array_equal(clf.certify(X, votes=votes).radii, radii, equal_nan=True)
+"""
+
+
+def test_saved_votes_are_taken_in_another_process(tmp_path):
+    saved = []
+    for clf in (smoothed(thirds), smoothed(functools.partial(At.method, At(0.5)))):
+        votes = clf.count_votes(X[:3])
+        saved.append((clf, X[:3], votes, clf.certify(X[:3], votes=votes).radii))
+    path = tmp_path / "votes.pickle"
+    path.write_bytes(pickle.dumps(saved))
+    subprocess.run([sys.executable, "-c", SAVED, path], check=True)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_do_not_matter(backend):
+    clf = smoothed(at(0.5))
+    expected = clf.certify(X)
+    with joblib.parallel_config(backend=backend):
+        assert_same(clf.set_params(n_jobs=2).certify(X), expected)

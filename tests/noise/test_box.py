@@ -1,0 +1,119 @@
+import re
+
+import numpy as np
+import pytest
+
+from smoothcert import Box, SplitNoise, UniformNoise
+from smoothcert.noise.mechanism import NoisyChannel
+
+
+def test_minmax_takes_each_features_range():
+    box = Box.from_bounds("minmax", np.array([[0, 5, 2], [10, 5, 4]]))
+    np.testing.assert_array_equal(box.lo, [0, 5, 2])
+    np.testing.assert_array_equal(box.hi, [10, 5, 4])
+
+
+def test_to_unit_clips_and_scales_and_keeps_constant_features_at_0():
+    box = Box.from_bounds(([0, 5, 2], [10, 5, 4]))
+    np.testing.assert_array_equal(box.to_unit([[5, 5, 9], [-3, 7, 2]]), [[0.5, 0, 1], [0, 0, 0]])
+    unit = np.array([[0.5, 0.3, 1.5]])
+    box.to_raw_inplace(unit)
+    np.testing.assert_array_equal(unit, [[5, 5, 5]])
+
+
+def test_a_box_too_wide_for_floats():
+    with pytest.raises(ValueError, match="bounds must be less than 1e308 apart"):
+        Box.from_bounds("minmax", np.array([[-1.7e308], [1.7e308]]))
+
+
+def test_rounding_of_the_map_to_the_unit_box_counts():
+    near, far = (NoisyChannel(Box.from_bounds(b), UniformNoise(), (10,)) for b in ((0, 1), (1e8, 1e8 + 1)))
+    assert near.rounding() == pytest.approx(10 / near.noise.q, rel=1e-3)
+    assert far.rounding() > near.rounding() + 10 * 1e8 * np.finfo(float).eps
+
+
+def test_room_is_the_distance_to_the_faces():
+    box = Box.from_bounds(([0, 0, 2], [1, 1, 2]))
+    down, up = box.room(np.array([[0.25, 0.75, 0.0]]))
+    np.testing.assert_array_equal(down, [[0.25, 0.75, 0]])
+    np.testing.assert_array_equal(up, [[0.75, 0.25, 0]])
+
+
+def test_bounds_per_channel():
+    box = Box.from_bounds((np.zeros((3, 1, 1)), np.array([1, 2, 4]).reshape(3, 1, 1)))
+    unit = box.to_unit(np.ones((2, 3, 4, 4)))
+    np.testing.assert_array_equal(unit[0, :, 0, 0], [1, 0.5, 0.25])
+    assert box.movable((3, 4, 4)).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "bounds", [(1, 0), (0, 0), (0, np.inf), (np.nan, 1), (0, 1, 2), 3, "range", None, ("a", "b"), ([0, 0], [1, 1, 1])]
+)
+def test_bad_bounds(bounds):
+    expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax", got '
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        Box.from_bounds(bounds)
+
+
+@pytest.mark.parametrize("ends", [(np.zeros(2), np.ones(2)), (0, np.ones((1, 5))), (np.zeros((3, 1, 1)), 1)])
+def test_bounds_that_do_not_fit_the_inputs(ends):
+    with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\), but one has shape"):
+        NoisyChannel(Box.from_bounds(ends), UniformNoise(), (5,))
+    with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\)"):
+        Box.from_bounds(ends).check(np.zeros((4, 5)))
+
+
+def test_minmax_needs_data():
+    with pytest.raises(ValueError, match=r'bounds="minmax" needs training data'):
+        Box.from_bounds("minmax")
+
+
+def test_training_data_outside_the_box():
+    box = Box.from_bounds((0, 1))
+    box.check(np.array([[1 + 1e-9, -1e-9]]))
+    with pytest.raises(
+        ValueError, match=r"X must lie inside bounds=\(0, 1\), but ranges from 0 to 255. Scale X .* or set"
+    ):
+        box.check(np.array([[0.0, 255.0]]))
+    box = Box.from_bounds(([0, 0], [1, 2]))
+    with pytest.raises(ValueError, match=r"inside bounds=\(0, 2\), but ranges from 3 to 4 in feature 1. Scale X"):
+        box.check(np.array([[0.0, 3.0], [1.0, 4.0]]))
+    with pytest.raises(ValueError, match=r"but ranges from 3 to 3 in column 'dose'. Scale X"):
+        box.check(np.array([[0.0, 3.0]]), ["age", "dose"])
+    images = Box.from_bounds((np.zeros((3, 1, 1)), np.ones((3, 1, 1))))
+    X = np.zeros((2, 3, 4, 4))
+    X[1, 2, 3, 1] = 7
+    with pytest.raises(ValueError, match=r"inside bounds=\(0, 1\), but ranges from 0 to 7 in feature \(2, 3, 1\)"):
+        images.check(X)
+
+
+def test_bad_bounds_name_the_feature():
+    with pytest.raises(ValueError, match=r"got \(5, 1\) in feature 1\."):
+        Box.from_bounds(([0, 5, 0], 1))
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])
+@pytest.mark.parametrize("scale", [1e-9, 1e-7, 1e-3, 1])
+def test_rounding_bounds_what_the_lattice_adds_to_a_distance(bounds, scale):
+    """Points never lie farther apart than the raw inputs, by more than the radii shrink."""
+    rng = np.random.default_rng(0)
+    box = Box.from_bounds(bounds)
+    channel = NoisyChannel(box, UniformNoise(), (30,))
+    lo, width = np.broadcast_to(box.lo, 30), np.broadcast_to(box.width, 30)
+    x = lo + rng.random((300, 30)) * width
+    y = np.clip(x + scale * rng.standard_normal((300, 30)) * width, lo, lo + width)
+    raw = np.where(width > 0, np.abs(x - y) / np.where(width > 0, width, 1), 0).sum(axis=1)
+    apart = np.abs(channel.points(x).astype(float) - channel.points(y)).sum(axis=1) / channel.noise.q
+    assert (apart <= raw + channel.rounding()).all()
+    assert channel.rounding() < 30 / channel.noise.q * 1.01
+
+
+def test_half_a_step_per_feature_reaches_the_bound():
+    """The worst case for rounding: radii that ignored it would be wrong."""
+    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(), (100,))
+    q = channel.noise.q
+    x = np.full((1, 100), 5.5 / q - 1e-13)
+    y = np.full((1, 100), 5.5 / q + 1e-13)
+    apart = np.abs(channel.points(x).astype(float) - channel.points(y)).sum() / q
+    assert apart == pytest.approx(channel.rounding(), rel=1e-6)
+    assert NoisyChannel(channel.box, SplitNoise(levels=255), (100,)).rounding() == 0

@@ -1,0 +1,276 @@
+"""What the displays draw, against the numbers that they are about."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from smoothcert import (
+    Certificates,
+    GreedyRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformMixtureNoise,
+    UniformNoise,
+    certified_accuracy_score,
+)
+from smoothcert.noise.greedy import moves
+from smoothcert.results.display import COLORS, CertifiedAccuracyDisplay, GreedyBudgetDisplay, VotesDisplay
+
+from ..base_models import Rule, constant
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def certificates(radii, labels=None, **changes):
+    radii = np.array(radii, dtype=np.float64)
+    labels = np.zeros(len(radii), dtype=int) if labels is None else np.array(labels)
+    p_a = np.full(len(radii), 0.9)
+    arguments = {"alpha": 0.001, "norm": 1} | changes
+    return Certificates(labels, radii, np.isnan(radii), p_a, 1 - p_a, **arguments)
+
+
+def value_at(line, radius):
+    """Height at which a drawn step curve passes over a radius; where it jumps, the upper end."""
+    vertices = line.get_path().vertices if line.get_drawstyle() == "default" else step_vertices(line)
+    x, height = vertices.T
+    at = height[x == radius]
+    if len(at):
+        return at.max()
+    after = np.flatnonzero(x > radius)[0]
+    assert height[after - 1] == height[after]
+    return height[after]
+
+
+def step_vertices(line):
+    assert line.get_drawstyle() == "steps-pre"
+    x, y = line.get_data()
+    return np.array([(x[0], y[0]), *[(x[i + k - 1], y[i]) for i in range(1, len(x)) for k in (0, 1)]])
+
+
+def test_curves_are_exact_at_and_between_all_jumps():
+    rng = np.random.default_rng(0)
+    radii = rng.choice([0.0, 0.1 + 0.2, 0.3, 0.5, 1.0, np.inf, np.nan, 2.7], size=60)
+    y = rng.integers(2, size=60)
+    certified = certificates(radii)
+    (line,) = CertifiedAccuracyDisplay.from_certificates(certified, y).lines_
+    known = np.unique(radii[np.isfinite(radii)])
+    for radius in [*known, *np.nextafter(known, np.inf), *np.nextafter(known[1:], 0), 1.5, 100.0]:
+        assert value_at(line, radius) == certified_accuracy_score(y, certified, radius)
+
+
+def test_infinite_radii_keep_the_curve_up_to_the_edge_and_beyond():
+    display = CertifiedAccuracyDisplay.from_certificates(certificates([1, np.inf, np.nan, 2]), [0, 0, 0, 1])
+    (line,) = display.lines_
+    assert value_at(line, 1000) == 0.25
+    (arrow,) = [one for one in display.ax_.lines if one.get_marker() == ">"]
+    assert arrow.get_ydata() == [0.25]
+    assert display.ax_.get_xlim() == (0, 1.05)
+    endless = CertifiedAccuracyDisplay.from_certificates(certificates([np.inf, np.inf]), [0, 0])
+    assert endless.ax_.get_xlim() == (0, 1)
+    nothing = CertifiedAccuracyDisplay.from_certificates(certificates([np.nan, np.nan]), [0, 0])
+    assert (nothing.lines_[0].get_ydata() == 0).all()
+
+
+def test_several_curves_on_one_axis():
+    y = [0, 0, 0]
+    one, other, third = certificates([1, 2, 3]), certificates([0.5, 1, 7]), certificates([1, 1, 1])
+    display = CertifiedAccuracyDisplay.from_certificates({"one": one, "other": other}, y)
+    again = CertifiedAccuracyDisplay.from_certificates({"third": third}, y, ax=display.ax_)
+    lines = [*display.lines_, *again.lines_]
+    assert again.ax_ is display.ax_
+    assert display.ax_.get_xlim() == pytest.approx((0, 7.35))
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["one", "other", "third"]
+    assert len({line.get_color() for line in lines}) == 3
+    assert len({str(line._dash_pattern) for line in lines}) == 3
+    assert display.ax_.get_xlabel() == "l1 radius (1 = one feature across its range)"
+    (styled,) = display.plot(plt.figure().gca(), color="red", linewidth=3).lines_[:1]
+    assert (styled.get_color(), styled.get_linewidth()) == ("red", 3)
+
+
+def test_axes_say_which_norm_and_threat():
+    limited = certificates([1], norm=2, threat="perturbations with " + "max_change=1, " * 30)
+    label = CertifiedAccuracyDisplay.from_certificates(limited, [0]).ax_.get_xlabel()
+    first, *others = label.split("\n")
+    assert first == "l2 radius (1 = one feature across its range)"
+    assert others[0].startswith("against perturbations with max_change=1")
+    assert max(map(len, others)) <= 56
+    assert len(others) <= 3
+    assert "l-inf" in CertifiedAccuracyDisplay.from_certificates(certificates([1], norm=np.inf), [0]).ax_.get_xlabel()
+    with pytest.raises(ValueError, match="certificates must be of one kind"):
+        CertifiedAccuracyDisplay.from_certificates({"a": limited, "b": certificates([1])}, [0])
+    with pytest.raises(ValueError, match="y must hold one label"):
+        CertifiedAccuracyDisplay.from_certificates(limited, [0, 1])
+    with pytest.raises(ValueError, match="certificates must be what certify returns, but 'a' is a tuple"):
+        CertifiedAccuracyDisplay.from_certificates({"a": (1, 2)}, [0])
+
+
+def luminance(color):
+    channels = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize(("style", "background"), [("default", "light"), ("dark_background", "dark")])
+def test_colors_stand_out_from_the_background(style, background):
+    with plt.style.context(style):
+        _, ax = plt.subplots()
+        ax.set_facecolor("none")
+        display = CertifiedAccuracyDisplay.from_certificates({str(i): certificates([1]) for i in range(6)}, [0], ax=ax)
+    assert [line.get_color() for line in display.lines_] == COLORS[background]
+    ground = {"light": 1.0, "dark": 0.0}[background]
+    for color in COLORS[background]:
+        low, high = sorted([luminance(color), ground])
+        assert (high + 0.05) / (low + 0.05) > 2
+
+
+@pytest.fixture
+def smoothed():
+    classes = ["left", "right", "up"]
+    rule = Rule(lambda X: np.array(classes)[np.searchsorted([0.4, 0.7], X.mean(axis=1))], classes=classes).fit(0, 0)
+    return SmoothedClassifier.from_pretrained(rule, classes, UniformNoise(0.5), n_samples=300, random_state=0)
+
+
+X = np.random.default_rng(0).random((5, 4))
+
+
+def test_estimators_are_drawn(smoothed):
+    y = np.array(["left", "right", "up", "left", "up"])
+    votes = smoothed.count_votes(X)
+    certified = smoothed.certify(X, votes=votes)
+    display = CertifiedAccuracyDisplay.from_estimator(smoothed, X, y, votes=votes)
+    again = CertifiedAccuracyDisplay.from_estimator(smoothed, X, y, name="again", ax=display.ax_)
+    for radius in (0, 0.1, 0.3):
+        for shown in (display, again):
+            assert value_at(shown.lines_[0], radius) == certified_accuracy_score(y, certified, radius)
+    shown = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert shown == ["UniformNoise(lam=0.5)", "again"]
+
+
+def test_votes_are_the_bars_and_bounds_the_lines(smoothed):
+    votes = smoothed.count_votes(X)
+    certified = smoothed.certify(X, votes=votes)
+    display = VotesDisplay.from_estimator(smoothed, X, certified.labels, votes=votes)
+    assert len(display.axes_) == 5
+    for i, ax in enumerate(display.axes_):
+        np.testing.assert_allclose([bar.get_width() for bar in ax.containers[0]], votes.estimation[i] / 300)
+        lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
+        assert lines == {"p_a, at least": certified.p_a[i], "p_b, at most": certified.p_b[i]}
+        assert f"predicted {certified.labels[i]} (right)" in ax.get_title()
+        shown = "abstained" if certified.abstained[i] else f"l1 radius {str(certified.radii[i])[:4]}"
+        assert shown in ax.get_title()
+        assert [text.get_text() for text in ax.get_yticklabels()] == ["left", "right", "up"]
+    with pytest.raises(ValueError, match=r"votes, certificates and y must be of the same 1 to 12 inputs"):
+        VotesDisplay(votes, certified[:3], classes=smoothed.classes_).plot()
+    with pytest.raises(ValueError, match=r"1 to 12 inputs, got 13"):
+        VotesDisplay.from_estimator(smoothed, np.full((13, 4), 0.5))
+
+
+def test_of_many_classes_those_with_most_votes_are_shown_and_the_predicted_one():
+    counts = np.arange(40)[None] * 10
+    counts[0, 0] = 10**6
+    rule = Rule(constant, classes=range(40)).fit(0, 0)
+    clf = SmoothedClassifier.from_pretrained(rule, range(40), "uniform", n_samples=300, random_state=0)
+    votes = clf.count_votes(X[:1])
+    (ax,) = VotesDisplay.from_estimator(clf, X[:1], [3], votes=votes).axes_
+    assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(10)]
+    assert "predicted 0 (it is 3)" in ax.get_title()
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(2.0), SplitNoise(1.5), UniformMixtureNoise((0.7, 2.0), (0.3, 0.7))])
+def test_moves_add_up_to_the_radius_and_cost_the_budget(noise):
+
+    def paid(moved):
+        inside = np.minimum(moved, 1.0)
+        return -np.log(noise.overlap(inside)) if hasattr(noise, "overlap") else noise.cost(inside).sum(axis=1)
+
+    rng = np.random.default_rng(0)
+    x = rng.choice([0.0, 0.2, 0.5, 0.9, 1.0], size=(50, 30))
+    p_a = rng.uniform(0.51, 0.97, 50)
+    radii = GreedyRadius().radii(noise, p_a, 1 - p_a, x, 1 - x)
+    reach = np.maximum(x, 1 - x)
+    found = moves(reach, radii)
+    np.testing.assert_allclose(found.sum(axis=1), radii, rtol=1e-12)
+    assert ((found >= 0) & (found <= reach)).all()
+    # One feature at most is moved in part, and no other reach is larger than one that is moved in full.
+    assert (((found > 0) & (found < reach)).sum(axis=1) <= 1).all()
+    spent = paid(found)
+    np.testing.assert_allclose(spent, noise.budget(p_a, 1 - p_a), rtol=1e-9)
+    for _ in range(20):  # Nobody who goes as far pays more: the drawn perturbation is a worst one.
+        other = rng.dirichlet(np.full(30, 0.1), size=50) * radii[:, None]
+        inside = (other <= reach).all(axis=1)
+        assert (paid(other)[inside] <= spent[inside] * (1 + 1e-9)).all()
+
+
+def test_moves_of_the_whole_way_and_of_few_features():
+    reach = np.array([[0.5, 1.0, 0.7, 1.0]])
+    np.testing.assert_array_equal(moves(reach, np.array([np.inf])), reach)
+    np.testing.assert_array_equal(moves(reach, np.array([np.inf]), 2), [[0, 1, 0, 1]])
+    np.testing.assert_array_equal(moves(reach, np.array([1.5]), 2), [[0, 1, 0, 0.5]])
+    np.testing.assert_array_equal(moves(reach, np.array([0.0])), [[0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (1, 6, 4), (6, 4, 1), (3, 4, 2), (4, 2, 3)])
+def test_the_greedy_picture_is_a_perturbation_of_the_certified_size(shape):
+    rng = np.random.default_rng(0)
+    x = rng.choice([0.0, 51.0, 102.0, 255.0], size=24)
+    rule = Rule(constant).fit(0, 0)
+    clf = SmoothedClassifier.from_pretrained(rule, [0, 1], UniformNoise(2.0), bounds=(0, 255), n_samples=300)
+    certified = clf.certify(x[None])
+    display = GreedyBudgetDisplay.from_estimator(clf, x, certificate=certified, image_shape=shape)
+    assert abs(display.moves).sum() == pytest.approx(certified.radii[0], rel=1e-9)
+    np.testing.assert_allclose(display.perturbed, display.image + 255 * display.moves, atol=1e-3)
+    assert display.perturbed.min() >= 0
+    assert display.perturbed.max() <= 255
+    assert (abs(display.moves) <= display.reach).all()
+    assert len(display.axes_) == 4
+    flat = np.sort(
+        display.image.ravel() if 3 not in shape or shape[-1] == 3 else np.moveaxis(display.image, -1, 0).ravel()
+    )
+    np.testing.assert_array_equal(flat, np.sort(x))
+    assert f"l1 radius {str(certified.radii[0])[:4]}" in display.axes_[2].get_title()
+
+
+def test_the_greedy_picture_respects_the_limits_of_the_adversary():
+    x = np.array([[0.0, 0.2], [0.6, 1.0]])
+    rule = Rule(constant).fit(0, 0)
+    limits = GreedyRadius(max_change=(0.0, 0.5), max_features=2)
+    clf = SmoothedClassifier.from_pretrained(rule, [0, 1], UniformNoise(0.8), n_samples=300, radius=limits)
+    display = GreedyBudgetDisplay.from_estimator(clf, x.ravel(), image_shape=(2, 2))
+    np.testing.assert_allclose(display.reach, [[0.5, 0.5], [0.4, 0]], atol=1e-6)
+    assert display.radius == np.inf or display.radius <= 1
+    assert display.moves.min() == 0
+    assert np.count_nonzero(display.moves) <= 2
+    assert "2 pixels" in display.axes_[2].get_title()
+
+
+def test_pictures_that_cannot_be_drawn(smoothed):
+    wide = X[:1].repeat(1, axis=0)
+    with pytest.raises(ValueError, match=r'estimator must have radius="greedy".*BoxRadius'):
+        GreedyBudgetDisplay.from_estimator(smoothed.set_params(radius="box"), X[0], image_shape=(2, 2))
+    smoothed.set_params(radius="greedy")
+    for shape in (None, (2, 3), (2, 2, 1, 1), (4,)):
+        with pytest.raises(ValueError, match="image_shape must be"):
+            GreedyBudgetDisplay.from_estimator(smoothed, X[0], image_shape=shape)
+    with pytest.raises(ValueError, match="certificate must be one of a single input that is not abstained on"):
+        GreedyBudgetDisplay.from_estimator(smoothed, wide[0], certificate=certificates([np.nan]), image_shape=(2, 2))
+
+
+def test_matplotlib_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r'pip install "smoothcert\[plots\]"'):
+        CertifiedAccuracyDisplay.from_certificates(certificates([1]), [0])
+
+
+def test_importing_the_displays_does_not_import_matplotlib():
+    code = "import sys, smoothcert.results.display; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,195 @@
+"""Inputs that are read when their turn comes, and how a run shows where it stands."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from smoothcert import SmoothedClassifier
+from smoothcert.runs.inputs import Inputs, is_lazy
+from smoothcert.runs.progress import Progress
+
+from ..base_models import MeanOfFirst, Rule, constant, steps
+
+IMAGES = np.random.default_rng(0).random((30, 1, 4, 4)).astype(np.float32)
+
+
+class Items:
+    """A sized sequence that remembers what was read."""
+
+    def __init__(self, items):
+        self.items = items
+        self.seen: list[int] = []
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        self.seen.append(i)
+        return self.items[i]
+
+
+def network(**params):
+    params = {"n_samples": 200, "n_selection": 20, "alpha": 0.01, "random_state": 0, "batch_size": 64} | params
+    return SmoothedClassifier.from_pretrained(MeanOfFirst(), [0, 1], **params)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return network().certify(IMAGES)
+
+
+def memory_map(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    return np.load(tmp_path / "images.npy", mmap_mode="r")
+
+
+def data_set(tmp_path):
+    return torch.utils.data.TensorDataset(torch.from_numpy(IMAGES), torch.arange(30))
+
+
+def subset_of_pairs(tmp_path):
+    return torch.utils.data.Subset([(image, 0) for image in IMAGES], range(30))
+
+
+def sequence(tmp_path):
+    return Items(IMAGES)
+
+
+def column(tmp_path):
+    """A column of a Hugging Face data set: items are nested lists."""
+    return Items([image.tolist() for image in IMAGES])
+
+
+def dask_array(tmp_path):
+    return pytest.importorskip("dask.array").from_array(IMAGES, chunks=(7, 1, 4, 2))
+
+
+@pytest.mark.parametrize("make", [memory_map, data_set, subset_of_pairs, sequence, column, dask_array])
+def test_streams_give_what_arrays_give(tmp_path, expected, make):
+    X, clf = make(tmp_path), network()
+    assert is_lazy(X)
+    found = clf.certify(X)
+    for name in ("labels", "radii", "p_a"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_array_equal(clf.predict(X), expected.labels)
+    np.testing.assert_array_equal(clf.certify(X, votes=clf.count_votes(X)).radii, expected.radii)
+    np.testing.assert_array_equal(clf.certify_at(X, 0.1).robust, clf.certify_at(IMAGES, 0.1).robust)
+    np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(X, store=tmp_path / "run").radii, expected.radii)
+
+
+def test_what_is_in_memory_is_no_stream():
+    pandas = pytest.importorskip("pandas")
+    for X in ([[1.0]], np.ones((2, 2)), torch.ones(2, 2), "text", {"a": 1}, pandas.DataFrame({"a": [1]}), ([1], [2])):
+        assert not is_lazy(X)
+
+
+def test_inputs_are_read_when_their_turn_comes():
+    read_at_call: list[int] = []
+    X = Items(np.random.default_rng(0).random((40, 2)))
+
+    def watched(batch):
+        read_at_call.append(len(X.seen))
+        return constant(batch)
+
+    clf = SmoothedClassifier.from_pretrained(
+        Rule(watched).fit(None, None), [0, 1], n_samples=100, n_selection=10, alpha=0.1, batch_size=10
+    )
+    clf.certify(X)
+    # The first is looked at for its shape.
+    assert X.seen == [0, *range(40)]
+    assert read_at_call[0] == 2
+    assert np.diff(read_at_call).max() == 1
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_errors_name_the_inputs(n_jobs):
+    table = np.random.default_rng(0).random((40, 2))
+    clf = SmoothedClassifier.from_pretrained(
+        Rule(constant).fit(None, None), [0, 1], n_samples=100, alpha=0.1, batch_size=10, n_jobs=n_jobs
+    )
+    table[25, 1] = np.nan
+    with pytest.raises(ValueError, match=r"X\[25:26\]: Input X contains NaN"):
+        clf.certify(Items(table))
+    with pytest.raises(ValueError, match=r"X\[7:8\]: They have shape \(3,\), but the first input has shape \(2,\)"):
+        clf.predict(Items([np.zeros(2)] * 7 + [np.zeros(3)] * 9))
+    with pytest.raises(ValueError, match=r"X\[0:1\]: .*X\[0\] is a mapping with the keys 'image', 'label'"):
+        clf.predict(Items([{"image": 0, "label": 1}]))
+    with pytest.raises(ValueError, match="at least one input"):
+        clf.predict(Items([]))
+
+
+def test_arrays_of_unknown_length_are_refused():
+    array = pytest.importorskip("dask.array").from_array(np.random.default_rng(0).random((40, 2)))
+    with pytest.raises(ValueError, match="must have a known length"):
+        Inputs(array[array[:, 0] > 0.5], np.asarray)
+
+
+def test_memory_does_not_grow_with_the_inputs():
+    class Endless:
+        def __init__(self, n):
+            self.n = n
+
+        def __len__(self):
+            return self.n
+
+        def __getitem__(self, i):
+            if not 0 <= i < self.n:
+                raise IndexError(i)
+            return np.full(20_000, i / self.n)
+
+    clf = SmoothedClassifier.from_pretrained(
+        Rule(steps([0.5])).fit(None, None), [0, 1], n_samples=20, n_selection=4, alpha=0.1, batch_size=16
+    )
+    clf.certify(Endless(4))
+    peaks = {20: [], 200: []}
+    for n in 3 * list(peaks):
+        gc.collect()
+        tracemalloc.start()
+        clf.certify(Endless(n))
+        peaks[n].append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert min(peaks[200]) - min(peaks[20]) < 180 * 20_000 * 8 / 3
+
+
+# Progress
+
+
+def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch, capsys):
+    monkeypatch.setattr("smoothcert.runs.progress.LOG_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(4, "certifying") as progress:
+        progress.update(1, 100, stored=True, correct_radii=np.array([np.nan]))
+        progress.update(2, 50, correct_radii=np.array([0.5, 1.0]))
+    assert progress.figures() == {"votes": "150", "certified at 0": "0.667", "certified at 1": "0.333"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "certifying: 4 inputs"
+    assert messages[2].startswith("certifying: 3 of 4 inputs, 1 of them stored, ")
+    assert " s left, votes 150, certified at 0 0.667" in messages[2]
+    assert messages[-1].startswith("certifying: ended, 3 of 4")
+    assert capsys.readouterr().err == ""
+
+
+def test_log_records_are_few(caplog):
+    with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(1000, "certifying") as progress:
+        for _ in range(1000):
+            progress.update(1, 10)
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_bar(capsys, n_jobs):
+    y = np.arange(30) % 2
+    clf = network(verbose=1).set_params(n_jobs=n_jobs)
+    certificates = clf.certify(IMAGES, y=y)
+    shown = capsys.readouterr().err
+    assert "30/30" in shown
+    assert "votes=6.6e+03" in shown
+    correct = (certificates.labels == y) & (certificates.radii >= 0)
+    assert f"certified at 0={correct.mean():.3f}" in shown
+    clf.set_params(verbose=0).certify(IMAGES, y=y)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,542 @@
+"""The store of a run: what is kept, what is refused, and that certificates made from it are the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from smoothcert import (
+    BoxRadius,
+    Certificates,
+    DeterministicSplitNoise,
+    GaussianNoise,
+    GreedyRadius,
+    LaplaceNoise,
+    LatticeNoise,
+    LipschitzRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformMixtureNoise,
+    UniformNoise,
+    VoteCounts,
+)
+from smoothcert.models.adapt import make_voter
+from smoothcert.models.identity import content_hash
+from smoothcert.runs.recertify import largest_reaches
+from smoothcert.runs.store import StoreError, read_store
+
+from ..base_models import Rule, constant
+
+FIELDS = ("labels", "radii", "abstained", "p_a", "p_b", "n_samples")
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    X = np.round(rng.random((40, 30)) * 255) / 255
+    return X, (X[:, 0] > 0.4).astype(int) + (X[:, 1] > 0.6)
+
+
+@pytest.fixture(scope="module")
+def base(table):
+    return LogisticRegression(C=100).fit(*table)
+
+
+def smoothed(base, noise="split", **params):
+    params = {"n_samples": 400, "alpha": 0.01, "n_selection": 50, "batch_size": 512} | params
+    return SmoothedClassifier.from_pretrained(base, [0, 1, 2], noise, **params)
+
+
+def assert_equal(found: Certificates, expected: Certificates) -> None:
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    assert (found.alpha, found.norm, found.threat) == (expected.alpha, expected.norm, expected.threat)
+
+
+NOISES = [
+    SplitNoise(1.0),
+    SplitNoise(6.0, levels=255),
+    UniformNoise(2.0),
+    GaussianNoise(1.0, levels=255),
+    LaplaceNoise(0.3),
+    UniformMixtureNoise((1.0, 4.0), (0.5, 0.5)),
+    DeterministicSplitNoise(lam=1.0, levels=255),
+]
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_certificates_from_a_store_are_those_of_certify(tmp_path, table, base, noise, rtol):
+    X, y = table
+    clf = smoothed(base, noise, rtol=rtol)
+    path = tmp_path / "run.sqlite"
+    drawn = clf.certify(X, store=path, y=y)
+    assert not drawn.abstained.all()
+    assert_equal(Certificates.from_store(path), drawn)
+    assert_equal(Certificates.from_store(path, X=X), drawn)
+    assert_equal(clf.certify(X, store=path), drawn)
+    assert read_store(path).labels == y.tolist()
+
+
+STRATEGIES = [
+    LipschitzRadius(),
+    LipschitzRadius(norm=np.inf),
+    BoxRadius(),
+    BoxRadius(closed_form=True),
+    GreedyRadius(),
+    GreedyRadius(max_features=3),
+    GreedyRadius(max_change=0.7),
+    GreedyRadius(max_change=0.0),
+]
+
+
+@pytest.mark.parametrize("noise", [SplitNoise(1.0), UniformNoise(3.0, levels=255), GaussianNoise(0.5, levels=255)])
+def test_votes_of_a_store_serve_other_strategies_and_levels(tmp_path, table, base, noise):
+    X, _ = table
+    path = tmp_path / "run.sqlite"
+    # Features differ in their room to move, and one cannot move.
+    clf = smoothed(base, noise, bounds=(np.zeros(30), np.r_[np.linspace(1, 1.2, 29), 0.0]))
+    X = np.clip(np.round(X * 255 / clf.box_.hi.clip(0.1)) / 255 * clf.box_.hi, 0, clf.box_.hi)
+    clf.certify(X, store=path)
+    votes = VoteCounts.from_store(path)
+    for radius in STRATEGIES:
+        for rule in (
+            {"alpha": 0.05},
+            {"scheme": "binary"},
+            {"bound": "hoeffding"},
+            {"bound": "randomized-clopper-pearson"},
+        ):
+            expected = smoothed(base, noise, bounds=clf.bounds, radius=radius, **rule).certify(X, votes=votes)
+            assert_equal(Certificates.from_store(path, radius=radius, **rule, X=X), expected)
+            if "max_change=0.0" not in repr(radius):
+                assert_equal(Certificates.from_store(path, radius=radius, **rule), expected)
+
+
+def test_limits_on_single_features_need_the_inputs(tmp_path, table, base):
+    X, _ = table
+    path = tmp_path / "run.sqlite"
+    smoothed(base).certify(X, store=path)
+    limits = np.linspace(0, 1, 30)
+    for radius in (GreedyRadius(max_change=limits), GreedyRadius(max_change=(0.0, np.inf))):
+        with pytest.raises(ValueError, match=r"looks at each feature .* Give X="):
+            Certificates.from_store(path, radius=radius)
+        expected = smoothed(base, radius=radius).certify(X, votes=VoteCounts.from_store(path))
+        assert_equal(Certificates.from_store(path, radius=radius, X=X), expected)
+    with pytest.raises(ValueError, match=r"needs more than the 20 largest reaches .* Give X="):
+        Certificates.from_store(path, radius=GreedyRadius(max_change=0.01))
+    with pytest.raises(ValueError, match="some of 0 to 39 differ"):
+        Certificates.from_store(path, radius=GreedyRadius(max_change=limits), X=X[::-1])
+    with pytest.raises(ValueError, match=r"X must be the inputs of the run, of shape \(40, 30\), got shape \(39, 30\)"):
+        Certificates.from_store(path, X=X[1:])
+
+
+def test_reaches_are_the_largest(base, table):
+    X, _ = table
+    channel = smoothed(base)._channel(X.shape[1:])
+    down, up = channel.room(X)
+    expected = np.sort(np.maximum(down, up), axis=1)[:, ::-1]
+    np.testing.assert_array_equal(largest_reaches(channel, X, 7), expected[:, :7])
+    np.testing.assert_array_equal(largest_reaches(channel, X, 99), expected)
+
+
+def test_votes_of_a_run_that_stopped_early_are_not_taken_for_fixed_ones(tmp_path, table, base):
+    path = tmp_path / "run.sqlite"
+    smoothed(base, rtol=0.1).certify(table[0], store=path)
+    with pytest.raises(ValueError, match=r"stopped early \(rtol=0.1\): bounds for a fixed number"):
+        VoteCounts.from_store(path)
+    # No bound but the anytime-valid one is used, whatever is asked for.
+    assert_equal(Certificates.from_store(path, bound="hoeffding"), Certificates.from_store(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_samples": 401}, "n_samples: 400, 401"),
+        ({"alpha": 0.02}, "alpha: 0.01, 0.02"),
+        ({"radius": "box"}, r"radius: GreedyRadius\(.*\), BoxRadius\("),
+        ({"noise": SplitNoise(2.0)}, r"noise: SplitNoise\(lam=1.0, .*, SplitNoise\(lam=2.0"),
+        ({"bounds": (0.0, 1.5)}, "bounds: box"),
+        ({"rtol": 0.1}, "rtol: None, 0.1"),
+        ({"random_state": 1}, r"random_state: seed 0, seed 1"),
+    ],
+)
+def test_a_store_of_other_parameters_is_refused(tmp_path, table, base, change, named):
+    path = tmp_path / "run.sqlite"
+    smoothed(base, random_state=0).certify(table[0], store=path)
+    before = read_store(path).votes.estimation
+    with pytest.raises(StoreError, match=f"belongs to another run.*{named}"):
+        smoothed(base, **{"noise": "split", "random_state": 0} | change).certify(table[0], store=path)
+    np.testing.assert_array_equal(read_store(path).votes.estimation, before)
+    # Without a seed of one's own, that of the store is used.
+    smoothed(base).certify(table[0], store=path)
+
+
+def test_a_store_of_another_model_or_data_is_refused(tmp_path, table, base):
+    X, y = table
+    path = tmp_path / "run.sqlite"
+    smoothed(base).certify(X, store=path)
+    with pytest.raises(StoreError, match=r"model: LogisticRegression \w+, LogisticRegression \w+"):
+        smoothed(LogisticRegression(C=1).fit(X, y)).certify(X, store=path)
+    with pytest.raises(StoreError, match=r"shape of X: \(40, 30\), \(39, 30\)"):
+        smoothed(base).certify(X[1:], store=path)
+    other = X.copy()
+    other[7, 3] = 1 - other[7, 3]
+    with pytest.raises(StoreError, match=r"X\[7\] is not the input"):
+        smoothed(base).certify(other, store=path)
+
+
+def test_a_model_is_known_again_in_another_process(tmp_path, table):
+    """The nodes of trees have bytes between their fields that mean nothing and change from file to file."""
+    forest = RandomForestClassifier(5, random_state=0).fit(*table)
+    joblib.dump(forest, tmp_path / "forest")
+    script = f"""
+import joblib
+from smoothcert.models.identity import content_hash
+print(content_hash(joblib.load({str(tmp_path / "forest")!r})))
+"""
+    found = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(2)}
+    assert found == {content_hash(forest) + "\n"}
+    other = RandomForestClassifier(5, random_state=1).fit(*table)
+    assert content_hash(other) != content_hash(forest)
+    forest.estimators_[0].tree_.threshold[0] += 1e-9
+    assert content_hash(forest) + "\n" not in found
+
+
+MODELS = """
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def head(self, score):
+        return torch.stack([score, SIGN * score], 1)
+
+    def forward(self, rows):
+        return self.head(rows @ self.weight)
+
+
+class Rule(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.array([0, 1])
+        return self
+
+    @property
+    def sign(self):
+        return SIGN
+
+    def predict(self, X):
+        return (self.sign * X[:, 0] > 0).astype(int)
+"""
+
+
+def test_a_model_whose_code_has_changed_is_another(tmp_path, monkeypatch):
+    """Also where it is the code of a method that another calls, in a module that pickles only name."""
+    found = []
+    for folder, sign in (("a", "1"), ("b", "-1"), ("c", "1")):
+        path = tmp_path / folder / "edited.py"
+        path.parent.mkdir()
+        path.write_text(MODELS.replace("SIGN", sign))
+        spec = importlib.util.spec_from_file_location("edited", path)
+        edited = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "edited", edited)
+        spec.loader.exec_module(edited)
+        models = (edited.Net(), edited.Rule().fit(None, None))
+        found.append([make_voter(model, np.array([0, 1])).fingerprint() for model in models])
+    first, changed, moved = found
+    assert first == moved
+    assert first[0] != changed[0]
+    assert first[1] != changed[1]
+
+
+def test_nothing_is_drawn_twice(tmp_path, table):
+    X, _ = table
+    calls = []
+
+    def watched(batch):
+        calls.append(len(batch))
+        if sum(calls) > 5000:
+            raise KeyboardInterrupt
+        return constant(batch)
+
+    path = tmp_path / "run.sqlite"
+    clf = smoothed(Rule(watched, (0, 1, 2)).fit(None, None), n_samples=500)
+    clf._voter().__class__.fingerprint, original = (lambda self: "the same"), clf._voter().__class__.fingerprint
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clf.certify(X, store=path)
+        with pytest.raises(ValueError, match=r"holds \d+ of 40 inputs: the run has not ended"):
+            Certificates.from_store(path)
+        done = len(Certificates.from_store(path, partial=True))
+        assert done == len(read_store(path))
+        assert 0 < done < 40
+        with pytest.raises(ValueError, match="the run has not ended"):
+            VoteCounts.from_store(path)
+        calls.clear()
+        calls.append(-(10**9))
+        clf.certify(X, store=path)
+        assert sum(calls[1:]) == (40 - done) * 550
+        del calls[1:]
+        clf.certify(X, store=path)
+        assert calls[1:] == []
+    finally:
+        clf._voter().__class__.fingerprint = original
+
+
+def test_others_read_while_one_writes(tmp_path, table, base):
+    X, _ = table
+    path, seen = tmp_path / "run.sqlite", []
+
+    class Watching:
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            if i == 30:
+                seen.append(len(read_store(path)))
+                with pytest.raises(StoreError, match="is being written by another process"):
+                    smoothed(base).certify(X, store=path)
+            return X[i]
+
+    smoothed(base, batch_size=64).certify(Watching(), store=path)
+    assert seen == [30]
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    row = connection.execute("SELECT estimation, n_samples, seconds FROM results WHERE input = 3").fetchone()
+    assert sum(json.loads(row[0]).values()) == row[1] == 400
+    assert row[2] > 0
+
+
+@pytest.fixture
+def finished(tmp_path, table, base):
+    path = tmp_path / "run.sqlite"
+    smoothed(base).certify(table[0], store=path)
+    return path
+
+
+def refused(path: Path, table, base, match: str) -> None:
+    """Check that neither reading nor resuming takes a file."""
+    with pytest.raises(StoreError, match=match):
+        Certificates.from_store(path)
+    with pytest.raises(StoreError, match=match):
+        smoothed(base).certify(table[0], store=path)
+
+
+def test_truncated_files_are_refused(finished, table, base):
+    content = finished.read_bytes()
+    for size in (20, 90, 4096, len(content) // 2, len(content) - 4096, len(content) - 1):
+        finished.write_bytes(content[:size])
+        refused(finished, table, base, "is damaged|is not a smoothcert store")
+
+
+def test_foreign_files_are_refused(tmp_path, table, base):
+    path = tmp_path / "other"
+    path.write_text("a text that is certainly longer than the head of a database file, which has 100 bytes in all")
+    refused(path, table, base, "is not a smoothcert store")
+    assert path.read_text().startswith("a text")
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE run (x)")
+    connection.commit()
+    connection.close()
+    refused(path, table, base, "another SQLite file")
+    with pytest.raises(StoreError, match="cannot be read"):
+        Certificates.from_store(tmp_path / "missing")
+
+
+def test_stores_of_later_releases_are_refused(finished, table, base):
+    connection = sqlite3.connect(finished)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    refused(finished, table, base, "schema version 99, this release reads 1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE results SET estimation = '{\"0\": 400}' WHERE input = 5",
+        "UPDATE results SET reach = zeroblob(length(reach)) WHERE input = 5",
+        "UPDATE results SET input = 400 WHERE input = 5",
+        "UPDATE run SET seed = '1'",
+        "UPDATE run SET parameters = replace(parameters, '0.01', '0.99')",
+        "DELETE FROM run",
+        "DROP TABLE results",
+    ],
+)
+def test_changed_rows_are_refused(finished, table, base, change):
+    connection = sqlite3.connect(finished)
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    refused(finished, table, base, "is damaged")
+
+
+def test_flipped_bytes_are_never_half_read(finished, table):
+    expected = Certificates.from_store(finished)
+    content = bytearray(finished.read_bytes())
+    rng = np.random.default_rng(0)
+    refusals = 0
+    for place in rng.integers(len(content), size=60):
+        changed = content.copy()
+        changed[place] ^= 1 << rng.integers(8)
+        finished.write_bytes(changed)
+        try:
+            assert_equal(Certificates.from_store(finished), expected)
+        except StoreError:
+            refusals += 1
+    assert refusals > 20
+
+
+def test_full_disk(tmp_path, table, base):
+    """The system refuses to let files grow: SQLite sees what it sees on a full disk."""
+    path = tmp_path / "run.sqlite"
+    script = f"""
+import resource, signal, sys
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from smoothcert import SmoothedClassifier
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+X = np.random.default_rng(0).random((2000, 30))
+y = (X[:, 0] > 0.4).astype(int) + (X[:, 1] > 0.6)
+clf = SmoothedClassifier.from_pretrained(LogisticRegression().fit(X, y), [0, 1, 2], n_samples=400, random_state=0)
+clf.predict(X[:1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    clf.certify(X, store={str(path)!r})
+except ValueError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+from smoothcert.runs.store import read_store
+print(len(read_store({str(path)!r})))
+found = clf.certify(X, store={str(path)!r})
+assert np.array_equal(found.radii, clf.certify(X).radii, equal_nan=True)
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert output.returncode == 0, output.stderr
+    message, finished = output.stdout.splitlines()
+    assert "cannot be written" in message
+    assert "Is the disk full" in message
+    assert 0 < int(finished) < 2000
+
+
+def test_places_that_cannot_be_written(tmp_path, table, base):
+    for path in (tmp_path, tmp_path / "missing" / "run.sqlite"):
+        with pytest.raises(StoreError, match="must be a file in a directory that exists"):
+            smoothed(base).certify(table[0], store=path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs another user's rights")
+def test_read_only_directory(table, base):
+    folder = Path(tempfile.mkdtemp())
+    path = folder / "run.sqlite"
+    smoothed(base).certify(table[0], store=path)
+    expected = Certificates.from_store(path)
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
+    child = os.fork()
+    if not child:
+        # The rights of root would be no hindrance.
+        code = 1
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            assert_equal(Certificates.from_store(path), expected)
+            for place in (path, folder / "new.sqlite"):
+                with pytest.raises(StoreError, match="Is the disk full, or the directory read-only"):
+                    smoothed(base).certify(table[0], store=place)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+    assert status == 0
+
+
+def test_a_copy_without_its_log_is_a_store(finished, tmp_path):
+    copy = tmp_path / "copy.sqlite"
+    shutil.copy(finished, copy)
+    assert len(read_store(copy)) == 40
+
+
+def test_labels_of_any_kind(tmp_path, table):
+    X, y = table
+    for i, names in enumerate(
+        (np.array(["a", "b", "c"]), np.array(["a", "b", "c"], dtype=object), np.array([1.0, 2, 7]))
+    ):
+        base = LogisticRegression().fit(X, names[y])
+        clf = SmoothedClassifier.from_pretrained(base, names, n_samples=200, alpha=0.01)
+        path = tmp_path / f"{i}.sqlite"
+        drawn = clf.certify(X, store=path, y=names[y])
+        found = Certificates.from_store(path)
+        assert found.labels.dtype == drawn.labels.dtype
+        np.testing.assert_array_equal(found.labels, drawn.labels)
+        assert read_store(path).labels == names[y].tolist()
+
+
+def test_noise_of_ones_own_is_drawn_but_not_rebuilt(tmp_path, table, base):
+    class MyNoise(UniformNoise):
+        pass
+
+    path = tmp_path / "run.sqlite"
+    clf = smoothed(base, MyNoise(1.0))
+    assert isinstance(clf.noise_, LatticeNoise)
+    drawn = clf.certify(table[0], store=path)
+    with pytest.raises(ValueError, match=r"noise=MyNoise\(.*\) is not one of smoothcert's own"):
+        Certificates.from_store(path)
+    assert_equal(clf.certify(table[0], votes=VoteCounts.from_store(path)), drawn)
+
+
+def test_a_noise_with_the_name_of_another_is_not_taken_for_it(tmp_path, table, base):
+    class Dearer(UniformNoise):
+        def budget(self, p_a, p_b):
+            return super().budget(p_a, p_b) / 10
+
+    Dearer.__name__ = "UniformNoise"
+    path = tmp_path / "run.sqlite"
+    own, other = (smoothed(base, noise(1.0), random_state=0) for noise in (Dearer, UniformNoise))
+    own.certify(table[0], store=path)
+    with pytest.raises(ValueError, match=r"is not one of smoothcert's own"):
+        Certificates.from_store(path)
+    with pytest.raises(StoreError, match="noise: "):
+        other.certify(table[0], store=path)
+    with pytest.raises(ValueError, match="drawn with a different noise"):
+        other.certify(table[0], votes=own.count_votes(table[0]))
+
+
+def test_a_box_too_coarse_for_limits_is_refused_without_the_inputs_too(tmp_path, table):
+    path = tmp_path / "run.sqlite"
+    X = table[0] + 1e9
+    smoothed(constant, UniformNoise(1.0), bounds=(1e9, 1e9 + 1)).certify(X, store=path)
+    for inputs in (None, X):
+        with pytest.raises(ValueError, match="max_change needs bounds whose ends"):
+            Certificates.from_store(path, radius=GreedyRadius(max_change=0.5), X=inputs)
+
+
+def test_store_and_votes_do_not_go_together(tmp_path, table, base):
+    clf = smoothed(base, random_state=0)
+    with pytest.raises(ValueError, match="Give one of votes and store"):
+        clf.certify(table[0], votes=clf.count_votes(table[0]), store=tmp_path / "run.sqlite")
+    with pytest.raises(ValueError, match="y must hold one label for each of 40 inputs"):
+        clf.certify(table[0], y=[0, 1])

@@ -1,0 +1,293 @@
+"""Workers: every backend gives the same, and the model travels once to each."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+from smoothcert import SmoothedClassifier
+from smoothcert.models.torch import TorchVoter
+from smoothcert.runs import sharing as delivery
+from smoothcert.runs import workers as scheduling
+
+from ..base_models import MeanOfFirst
+from . import crashes
+
+DATA = np.random.default_rng(0).random((60, 4))
+LABELS = (DATA[:, 0] > 0.5).astype(int)
+
+
+class Traveller(ClassifierMixin, BaseEstimator):
+    """Leaves a line in a file wherever it arrives."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.classes_ = np.array([0, 1])
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        return (X[:, 0] > 0.5).astype(int)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+
+
+def smoothed(base, **params):
+    params = {"n_samples": 100, "n_selection": 20, "alpha": 0.1, "batch_size": 32, "random_state": 0} | params
+    return SmoothedClassifier.from_pretrained(base, [0, 1], **params)
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+@pytest.mark.parametrize(
+    "base", [RandomForestClassifier(5, random_state=0), KNeighborsClassifier()], ids=lambda base: type(base).__name__
+)
+def test_loky_and_threads_give_the_same(base, rtol):
+    base.fit(DATA, LABELS)
+    expected = smoothed(base, rtol=rtol).certify(DATA)
+    for backend in ("loky", "threading"):
+        with joblib.parallel_config(backend=backend):
+            found = smoothed(base, rtol=rtol, n_jobs=2).certify(DATA)
+        np.testing.assert_array_equal(found.radii, expected.radii)
+        np.testing.assert_array_equal(found.n_samples, expected.n_samples)
+
+
+def test_networks_travel_too():
+    images = np.random.default_rng(0).random((30, 1, 4, 4)).astype(np.float32)
+    expected = smoothed(MeanOfFirst()).certify(images)
+    np.testing.assert_array_equal(smoothed(MeanOfFirst(), n_jobs=2).certify(images).radii, expected.radii)
+
+
+SCRIPT = """
+import numpy as np
+import torch
+from smoothcert import SmoothedClassifier
+
+def rule(batch):
+    return np.where(batch[:, 0] > 0.5, 1, 0)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, rows):
+        return self.linear(rows)
+
+if __name__ == "__main__":
+    X = np.random.default_rng(0).random((4, 3))
+    for base in (rule, Net()):
+        clf = SmoothedClassifier.from_pretrained(base, [0, 1], n_samples=50, alpha=0.01, random_state=0)
+        alone = clf.certify(X).p_a
+        np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(X).p_a, alone)
+"""
+
+
+def test_functions_and_classes_of_a_script_travel_too(tmp_path):
+    """A worker's __main__ is not that of the script or notebook."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("n_jobs", "times"), [(None, 1), (2, 0)])
+def test_a_driver_that_does_not_vote_needs_no_device(monkeypatch, n_jobs, times):
+    images = np.random.default_rng(0).random((30, 1, 4, 4)).astype(np.float32)
+    entered, original = [], TorchVoter.ready
+    monkeypatch.setattr(TorchVoter, "ready", lambda voter: entered.append(voter) or original(voter))
+    module = MeanOfFirst().train()
+    smoothed(module, n_jobs=n_jobs).certify(images)
+    assert len(entered) == times
+    assert module.training
+
+
+def arrivals(log) -> list[int]:
+    return [int(line) for line in log.read_text().splitlines() if int(line) != os.getpid()]
+
+
+def test_the_model_travels_once_per_worker(tmp_path):
+    log = tmp_path / "log"
+    clf = smoothed(Traveller(str(log)), n_jobs=2)
+    assert clf._run("", clf._open(DATA), None).sampler.chunk_size(60) <= 7
+    clf.certify(DATA)
+    assert 1 <= len(arrivals(log)) == len(set(arrivals(log))) <= 2
+
+
+def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with delivery.Parcel("a sampler") as parcel:
+        assert list(tmp_path.iterdir()) == []
+        copy = pickle.loads(pickle.dumps(parcel))
+        assert copy.open() == "a sampler"
+        assert len(list(tmp_path.iterdir())) == 1
+        pickle.dumps(parcel)
+        assert len(list(tmp_path.iterdir())) == 1
+        assert len(pickle.dumps(parcel)) < 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dask_gives_the_same_and_delivers_once(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    array = pytest.importorskip("dask.array")
+    log = tmp_path / "log"
+    expected = smoothed(Traveller(str(log))).certify(DATA)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        log.unlink(missing_ok=True)
+        found = smoothed(Traveller(str(log))).certify(DATA)
+        np.testing.assert_array_equal(found.radii, expected.radii)
+        assert 1 <= len(arrivals(log)) == len(set(arrivals(log))) <= 2
+        # The array is computed on the cluster that the votes are drawn on.
+        X = array.from_array(DATA, chunks=(7, 4)).persist()
+        np.testing.assert_array_equal(smoothed(Traveller(str(log))).certify(X).radii, expected.radii)
+
+
+RAY = """
+import sys
+import joblib, numpy as np, ray
+from ray.util.joblib import register_ray
+from sklearn.linear_model import LogisticRegression
+from smoothcert import SmoothedClassifier
+try:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+except Exception as error:
+    print(error)
+    sys.exit(77)
+register_ray()
+X = np.random.default_rng(0).random((30, 4))
+base = LogisticRegression().fit(X, X[:, 0] > 0.5)
+def certify():
+    clf = SmoothedClassifier.from_pretrained(base, [False, True], n_samples=100, alpha=0.1, random_state=0)
+    return clf.certify(X)
+with joblib.parallel_config(backend="ray", n_jobs=2):
+    found = certify()
+assert np.array_equal(found.radii, certify().radii, equal_nan=True)
+print("equal")
+"""
+
+
+def test_ray_gives_the_same():
+    pytest.importorskip("ray")
+    try:
+        done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True, timeout=90)
+    except subprocess.TimeoutExpired:
+        pytest.skip("ray does not start here")
+    if done.returncode == 77:
+        pytest.skip(f"ray does not start here: {done.stdout}")
+    assert done.stdout.endswith("equal\n"), done.stderr
+
+
+# Failure
+
+
+class Deadly(ClassifierMixin, BaseEstimator):
+    """Kills its process at a certain input."""
+
+    def __init__(self, driver: int) -> None:
+        self.driver = driver
+        self.classes_ = np.array([0, 1])
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        if X.mean() > 0.9 and os.getpid() != self.driver:
+            os.kill(os.getpid(), 9)
+        return np.zeros(len(X), dtype=int)
+
+
+def test_an_input_that_kills_every_worker_ends_the_run(monkeypatch):
+    monkeypatch.setattr(scheduling, "PATIENCE", 1)
+    X = np.full((6, 400), 0.5)
+    X[3] = 1.0
+    clf = smoothed(Deadly(os.getpid()), noise="uniform", n_jobs=2)
+    clf.set_params(noise=clf.noise_.set_params(lam=0.05))
+    with pytest.raises(RuntimeError, match=r"Workers died 2 times in a row, at last over one of the inputs .*3-3"):
+        clf.certify(X)
+
+
+def test_errors_of_the_model_are_not_repeated():
+    class Wrong(Deadly):
+        def predict(self, X):
+            return np.zeros((len(X), 2))
+
+    with pytest.raises(ValueError, match="must return one label per row"):
+        smoothed(Wrong(0), n_jobs=2).certify(DATA)
+
+
+# Devices
+
+
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    given = []
+    for number in range(7):
+        monkeypatch.setattr(delivery, "worker_number", lambda number=number: number)
+        given.append(str(delivery.own_device(torch.device("cuda"))))
+    assert given == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert delivery.own_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert delivery.own_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_settled_models_vote(monkeypatch):
+    module = MeanOfFirst().train()
+    voter = TorchVoter(module, 2)
+    delivery.settle(type("Sampler", (), {"voter": voter})())
+    assert not module.training
+
+
+NUMBER = """
+import sys, time
+from smoothcert.runs.sharing import worker_number
+print(worker_number(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_numbers_of_dead_workers_are_given_again(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", NUMBER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        return process, int(process.stdout.readline())
+
+    living = [start() for _ in range(2)]
+    assert [number for _, number in living] == [0, 1]
+    living[0][0].kill()
+    living[0][0].wait()
+    living[0] = start()
+    assert living[0][1] == 0
+    for process, _ in living:
+        process.kill()
+        process.wait()
+
+
+def test_chunks_depend_on_nothing_but_the_run():
+    sampler = smoothed(Traveller(os.devnull))._run("", smoothed(Traveller(os.devnull))._open(DATA), None).sampler
+    assert [sampler.chunk_size(n) for n in (1, 60, 200, 1000, 10**6)] == [2, 6, 13, 16, 25]
+    assert crashes.INPUTS == 100

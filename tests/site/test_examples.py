@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
+    command = [sys.executable, EXAMPLES / "mnist.py", "--epochs=2", "--images=20", "--samples=500", "--lam=1"]
+    run = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in run.stdout.splitlines()]
+    table = {float(row[0]): list(map(float, row[1:])) for row in rows if len(row) == 4 and row[0][0].isdigit()}
+    assert table[0.0][0] > 0.5
+    for lipschitz, box, greedy in table.values():
+        assert lipschitz <= box <= greedy
+    assert "abstentions" in run.stdout
+    assert "20/20" in run.stderr.replace(" ", "")
+    image = matplotlib.image.imread(tmp_path / "mnist_certified_accuracy.png")
+    assert image.shape[0] > 400
+    assert image[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "shown"),
+    [
+        ("plain_loop.py", ["--epochs=3"], "certified accuracy at l1 radius 0.5"),
+        ("fine_tuning.py", ["--epochs=3", "--more-epochs=1"], "fine-tuned    SplitNoise(lam=1.5)"),
+        ("denoised_smoothing.py", ["--epochs=1"], "weights of the classifier unchanged: True"),
+        ("paper_figures.py", ["2", "3", "6", "--images=5", "--epochs=1", "--output={output}"], "figure_6.png"),
+    ],
+)
+def test_smaller_runs_of_the_other_examples(script, arguments, shown, tmp_path):
+    arguments = [argument.format(output=tmp_path) for argument in arguments]
+    command = [sys.executable, EXAMPLES / script, "--samples=50", *arguments]
+    assert shown in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+GALLERY = sorted(EXAMPLES.glob("plot_*.py"))
+SCRIPTS = sorted(set(EXAMPLES.glob("*.py")) - set(GALLERY))
+
+
+@pytest.mark.parametrize("script", GALLERY, ids=lambda path: path.name)
+def test_the_gallery_runs(script):
+    subprocess.run([sys.executable, script], env=os.environ | {"MPLBACKEND": "Agg"}, check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_example_has_help(script):
+    assert (
+        "usage" in subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    )

@@ -1,0 +1,427 @@
+"""Noise augmentation and stability training, for torch and for scikit-learn."""
+
+import io
+import pickle
+from contextlib import redirect_stderr
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Checkpoint, EarlyStopping, LRScheduler
+from torch import nn
+
+from smoothcert import (
+    CleanTraining,
+    NoiseAugmentation,
+    SmoothedClassifier,
+    SplitNoise,
+    StabilityTraining,
+    UniformNoise,
+)
+from smoothcert.training.torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return (X[:600] / 16).astype(np.float32), y[:600]
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return (X - X.min(axis=0)) / (X.max(axis=0) - X.min(axis=0)), y
+
+
+class Mlp(nn.Sequential):
+    def __init__(self, width=32):
+        super().__init__(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def user_net(**params):
+    settings = {
+        "criterion": nn.CrossEntropyLoss,
+        "optimizer": torch.optim.Adam,
+        "lr": 0.01,
+        "max_epochs": 4,
+        "verbose": 0,
+    }
+    return NeuralNetClassifier(Mlp, **(settings | params))
+
+
+def smooth(estimator, noise=None, **params):
+    return SmoothedClassifier(estimator, noise or UniformNoise(0.5), **({"random_state": 0, "n_samples": 50} | params))
+
+
+def weights(clf):
+    return torch.cat([value.flatten() for value in clf.estimator_.module_.state_dict().values()])
+
+
+# The stability criterion
+
+
+def written_formula(first, second, y, weight):
+    """The paper's loss, term by term."""
+    p, q = first.softmax(dim=1), second.softmax(dim=1)
+    kl = (p * (p / q).log()).sum(dim=1)
+    return (-p[torch.arange(len(y)), y].log() + weight * kl).mean()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 6.0])
+def test_stability_loss_and_its_gradient_are_the_written_formula(weight):
+    torch.manual_seed(0)
+    first, second = (torch.randn(7, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
+    y = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    found, expected = StabilityLoss(weight)((first, second), y), written_formula(first, second, y, weight)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found, (first, second)), torch.autograd.grad(expected, (first, second)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+    assert torch.autograd.gradcheck(lambda a, b: StabilityLoss(weight)((a, b), y), (first, second))
+
+
+def test_stability_loss_of_one_copy_is_cross_entropy():
+    logits, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    torch.testing.assert_close(StabilityLoss(6.0)(logits, y), nn.CrossEntropyLoss()(logits, y))
+    torch.testing.assert_close(StabilityLoss(6.0)((logits, logits), y), nn.CrossEntropyLoss()(logits, y))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_stability_loss_reduces_as_cross_entropy_does(reduction):
+    first, second, y = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    rows = torch.stack([written_formula(first[i : i + 1], second[i : i + 1], y[i : i + 1], 6.0) for i in range(5)])
+    found = StabilityLoss(6.0, reduction=reduction)((first, second), y)
+    torch.testing.assert_close(found, rows.sum() if reduction == "sum" else rows)
+
+
+def test_stability_loss_is_finite_for_confident_networks():
+    first = torch.tensor([[1000.0, 0.0]], requires_grad=True)
+    loss = StabilityLoss()((first, torch.tensor([[0.0, 1000.0]])), torch.tensor([0]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(first.grad).all()
+
+
+# Torch training
+
+
+def test_the_second_copy_has_noise_of_its_own():
+    module = NoisyModule(nn.Flatten(), SplitNoise(1.0), n_copies=2, seed=0)
+    first, second = module(torch.full((50, 8), 0.5))
+    assert not torch.equal(first, second)
+    assert len(torch.cat([first, second]).unique(dim=0)) == 100
+
+
+def test_weight_0_is_augmentation_on_the_first_of_two_copies(digits):
+    """With no stability term, the gradients are those of cross-entropy on one noisy copy."""
+    X, y = digits
+    torch.manual_seed(0)
+    module = NoisyModule(Mlp(), UniformNoise(0.5), n_copies=2, seed=0)
+    logits = module(torch.from_numpy(X[:64]))
+    target = torch.from_numpy(y[:64])
+    stable, plain = StabilityLoss(0.0)(logits, target), nn.CrossEntropyLoss()(logits[0], target)
+    for a, b in zip(
+        *(torch.autograd.grad(loss, list(module.parameters()), retain_graph=True) for loss in (stable, plain)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_weight_0_trains_as_well_as_augmentation(digits):
+    X, y = digits
+    scores = [
+        smooth(user_net(max_epochs=15), training=training).fit(X[:500], y[:500]).score(X[500:], y[500:])
+        for training in (StabilityTraining(weight=0), "augment")
+    ]
+    assert abs(scores[0] - scores[1]) < 0.08
+
+
+def test_stability_makes_noisy_answers_agree(digits):
+    X, y = digits
+    divergence = {}
+    for training in ("augment", "stability"):
+        net = smooth(user_net(max_epochs=15), UniformNoise(1.0), training=training).fit(X, y).estimator_
+        pair = NoisyModule(nn.Identity(), UniformNoise(1.0), n_copies=2, seed=0)(torch.from_numpy(X))
+        with torch.no_grad():
+            first, second = (net.module_(copy).log_softmax(dim=1) for copy in pair)
+        divergence[training] = (first.exp() * (first - second)).sum(dim=1).mean()
+    assert divergence["stability"] < divergence["augment"] / 3
+
+
+@pytest.mark.parametrize("training", ["augment", "stability", None])
+def test_training_twice_with_one_seed_gives_identical_weights(digits, training):
+    X, y = digits
+    clf = smooth(user_net(), training=training)
+    a, b, other = (weights(clone(clf).set_params(random_state=seed).fit(X, y)) for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)
+
+
+@pytest.mark.parametrize("training", ["augment", "stability", None])
+def test_a_module_instance_is_never_changed(digits, training):
+    X, y = digits
+    module = Mlp()
+    before = pickle.dumps(module.state_dict())
+    strategy = {"augment": NoiseAugmentation, "stability": StabilityTraining, None: CleanTraining}[training]
+    clf = smooth(module, training=strategy(max_epochs=2)).fit(X, y)
+    assert pickle.dumps(module.state_dict()) == before
+    assert len(clf.estimator_.history) == 2
+    net = make_net(module, max_epochs=1)
+    smooth(net, training=training).fit(X, y)
+    assert pickle.dumps(module.state_dict()) == before
+
+
+def test_the_recipe_of_bare_modules_can_be_searched(digits):
+    X, y = digits
+    clf = smooth(Mlp(), training=NoiseAugmentation(max_epochs=2), n_selection=16)
+    grid = {"training__lr": [1e-6, 0.1], "training__max_epochs": [3], "training__momentum": [0.0, 0.9]}
+    search = GridSearchCV(clf, grid, cv=2).fit(X, y)
+    assert search.best_params_["training__lr"] == 0.1
+    net = search.best_estimator_.estimator_
+    assert net.max_epochs == 3
+    best = clone(clf).set_params(training__weight_decay=0.5, training__batch_size=50, training__momentum=0.5).fit(X, y)
+    optimizer = best.estimator_.optimizer_.param_groups[0]
+    assert (optimizer["weight_decay"], optimizer["momentum"], optimizer["nesterov"]) == (0.5, 0.5, True)
+    assert len(best.estimator_.history[-1]["batches"]) == 12
+
+
+@pytest.mark.parametrize("training", ["augment", "stability"])
+def test_validation_is_scored_on_noisy_inputs(digits, training):
+    """Under noise that hides everything, no validation score may look as if it did not."""
+    X, y = digits
+    net = smooth(user_net(max_epochs=12), UniformNoise(50.0), training=training).fit(X, y).estimator_
+    for row in net.history:
+        assert row["valid_noisy_accuracy"] < 0.35
+        assert row["valid_acc"] == row["valid_noisy_accuracy"]
+        assert 0 <= row["train_noisy_accuracy"] < 0.35
+    assert not net.module_.noisy_evaluation
+
+
+def test_accuracy_of_training_is_that_of_noisy_batches(digits):
+    X, y = digits
+    net = smooth(user_net(max_epochs=20), UniformNoise(0.3)).fit(X, y).estimator_
+    assert net.history[-1, "train_noisy_accuracy"] > 0.85
+    assert net.history[-1, "valid_noisy_accuracy"] > 0.75
+
+
+@pytest.mark.parametrize("training", ["augment", "stability"])
+def test_the_users_callbacks_keep_working(digits, training, tmp_path):
+    X, y = digits
+    net = user_net(
+        max_epochs=60,
+        callbacks=[
+            ("schedule", LRScheduler("StepLR", step_size=2, gamma=0.5)),
+            ("stop", EarlyStopping(monitor="valid_noisy_accuracy", lower_is_better=False, patience=3)),
+            ("best", Checkpoint(monitor="valid_noisy_accuracy_best", dirname=str(tmp_path), load_best=True)),
+        ],
+    )
+    net.set_params(callbacks__best__monitor="valid_loss_best")
+    clf = smooth(net, training=training).fit(X, y)
+    assert len(clf.estimator_.history) < 60
+    assert (tmp_path / "params.pt").exists()
+    assert clf.estimator_.optimizer_.param_groups[0]["lr"] < 0.01
+    assert clf.score(X, y) > 0.5
+    assert pickle.loads(pickle.dumps(clf)).predict(X[:5]).tolist() == clf.predict(X[:5]).tolist()
+
+
+def test_disabled_callbacks_stay_disabled(digits):
+    X, y = digits
+    net = smooth(user_net(callbacks="disable")).fit(X, y).estimator_
+    assert "valid_noisy_accuracy" not in net.history[-1]
+
+
+def test_the_users_loader_and_criterion_keep_working(digits):
+    X, y = digits
+    net = user_net(
+        criterion=nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.ones(10)),
+        iterator_train__shuffle=True,
+        iterator_train__drop_last=True,
+        batch_size=50,
+        train_split=None,
+    )
+    for training in ("augment", "stability"):
+        fitted = smooth(net, training=training).fit(X[:530], y[:530]).estimator_
+        assert len(fitted.history[-1]["batches"]) == 10
+        assert fitted.criterion_.label_smoothing == 0.1
+    assert fitted.criterion_.stability_weight == 6.0
+
+
+@pytest.mark.parametrize("training", ["augment", "stability"])
+def test_compiled_networks_can_be_trained(digits, training):
+    X, y = digits
+    net = user_net(compile=True, compile__backend="eager", max_epochs=2)
+    clf = smooth(net, training=training).fit(X, y)
+    plain = smooth(user_net(max_epochs=2), training=training).fit(X, y)
+    torch.testing.assert_close(weights(clf), weights(plain))
+    assert clf.certify(X[:3]).radii.shape == (3,)
+
+
+def test_mixed_precision_in_the_module_keeps_working(digits):
+    class Autocast(Mlp):
+        def forward(self, X):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(X).float()
+
+    X, y = digits
+    net = user_net(max_epochs=15)
+    net.set_params(module=Autocast)
+    assert smooth(net, UniformNoise(0.2), training="stability").fit(X, y).score(X, y) > 0.8
+
+
+def test_progress_is_shown_when_asked_for(digits):
+    X, y = digits
+    shown = {}
+    for verbose in (0, 1):
+        with redirect_stderr(io.StringIO()) as stderr:
+            smooth(user_net(max_epochs=2), verbose=verbose).fit(X, y)
+        shown[verbose] = stderr.getvalue()
+    assert shown[0] == ""
+    assert "2/2" in shown[1]
+    assert "train_noisy_accuracy=" in shown[1]
+    assert "loss=" in shown[1]
+
+
+# Fine-tuning
+
+
+def test_a_module_instance_is_where_training_starts(digits):
+    X, y = digits
+    trained = smooth(Mlp(), UniformNoise(0.2), training=NoiseAugmentation(max_epochs=15)).fit(X, y)
+    module = trained.estimator_.module_.module
+    tuned = smooth(module, training=NoiseAugmentation(max_epochs=1, lr=1e-9, standardize=False)).fit(X, y)
+    torch.testing.assert_close(tuned.estimator_.module_.module[0].weight, module[0].weight)
+
+
+def test_warm_start_continues_from_the_weights_of_a_net(digits):
+    X, y = digits
+    first = smooth(user_net(module__width=48, max_epochs=15), UniformNoise(0.2)).fit(X, y).estimator_
+    before = pickle.dumps(first.module_.state_dict())
+    cold = smooth(first.set_params(lr=1e-9, max_epochs=1), SplitNoise(0.5)).fit(X, y).estimator_
+    warm = smooth(first.set_params(warm_start=True), SplitNoise(0.5), training="stability").fit(X, y).estimator_
+    again = smooth(warm, SplitNoise(0.5)).fit(X, y).estimator_
+    trained = first.module_.module[0].weight
+    torch.testing.assert_close(warm.module_.module[0].weight, trained)
+    assert (cold.module_.module[0].weight - trained).abs().max() > 0.01
+    torch.testing.assert_close(again.module_.module[0].weight, trained)
+    assert again.criterion is nn.CrossEntropyLoss
+    assert isinstance(warm.module_.noise, SplitNoise)
+    assert isinstance(cold.module_.module, Mlp)
+    assert pickle.dumps(first.module_.state_dict()) == before
+
+
+# scikit-learn
+
+
+def test_streaming_sees_the_same_copies(cancer):
+    X, y = cancer
+    seen = []
+
+    class Watch(GaussianNB):
+        def partial_fit(self, X, y, classes=None, sample_weight=None):
+            seen.append((X, y))
+            return super().partial_fit(X, y, classes=classes, sample_weight=sample_weight)
+
+    streamed = smooth(Watch(), training=NoiseAugmentation(5, stream=True)).fit(X, y)
+    at_once = smooth(GaussianNB(), training=NoiseAugmentation(5)).fit(X, y)
+    assert [len(rows) for rows, _ in seen] == [len(X)] * 5
+    assert all((labels == y).all() for _, labels in seen)
+    np.testing.assert_allclose(streamed.estimator_.theta_, at_once.estimator_.theta_)
+
+
+def test_streaming_takes_sample_weights(cancer):
+    X, y = cancer
+    clf = smooth(SGDClassifier(loss="log_loss", random_state=0), training=NoiseAugmentation(20, stream=True))
+    assert (clone(clf).fit(X, y, sample_weight=(y == 1) + 1e-9).predict(X) == 1).mean() > 0.95
+    assert clone(clf).fit(X, y).score(X, y) > 0.7
+
+
+def test_streaming_needs_partial_fit(cancer):
+    with pytest.raises(
+        ValueError, match="stream=True needs an estimator with partial_fit, and LogisticRegression has none"
+    ):
+        smooth(LogisticRegression(), training=NoiseAugmentation(stream=True)).fit(*cancer)
+
+
+def test_stability_training_needs_gradients(cancer):
+    with pytest.raises(
+        ValueError, match=r"needs the gradients of a torch.nn.Module .* LogisticRegression.*Use training='augment'"
+    ):
+        smooth(LogisticRegression(), training="stability").fit(*cancer)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (NoiseAugmentation(max_epochs=0), "max_epochs must be a whole number of at least 1, got 0"),
+        (NoiseAugmentation(lr=-1), "lr must be a finite number above 0, got -1"),
+        (NoiseAugmentation(batch_size=0.5), "batch_size must be a whole number of at least 1, got 0.5"),
+        (NoiseAugmentation(stream=1), "stream must be True or False, got 1"),
+        (NoiseAugmentation(momentum=-0.1), "momentum must be 0 or a finite number above 0, got -0.1"),
+        (NoiseAugmentation(weight_decay="x"), "weight_decay must be 0 or a finite number above 0, got 'x'"),
+        (StabilityTraining(weight=-6), "weight must be 0 or a finite number above 0, got -6"),
+        (StabilityTraining(lr=0), "lr must be a finite number above 0, got 0"),
+    ],
+)
+def test_bad_parameters(digits, training, message):
+    with pytest.raises(ValueError, match=message):
+        smooth(Mlp(), training=training).fit(*digits)
+
+
+@pytest.mark.parametrize("criterion", [nn.NLLLoss, nn.MultiMarginLoss])
+def test_criterion_that_cannot_take_noisy_copies(digits, criterion):
+    with pytest.raises(
+        ValueError, match=r"criterion is torch.nn.CrossEntropyLoss on logits, got .* or use training='augment'"
+    ):
+        smooth(user_net(criterion=criterion), training="stability").fit(*digits)
+
+
+def test_module_that_returns_more_than_logits_cannot_take_noisy_copies(digits):
+    class Pair(Mlp):
+        def forward(self, X):
+            return super().forward(X), X
+
+    with pytest.raises(ValueError, match=r"module Pair must return a tensor of logits .* but returned a tuple"):
+        smooth(make_net(Pair, max_epochs=1), training="stability").fit(*digits)
+
+
+@pytest.mark.parametrize("training", ["augment", "stability", None])
+def test_width_must_be_the_number_of_classes(digits, training):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"one logit for each of the 3 classes of y, .* but returned shape"):
+        smooth(make_net(Mlp), training=training).fit(X[y < 3], y[y < 3])
+
+
+@pytest.mark.parametrize("training", ["augment", "stability", None])
+def test_nan_loss_stops_the_training_at_once(digits, training):
+    with pytest.raises(ValueError, match=r"became NaN in epoch 1. Lower the learning rate \(lr is 1e\+30\)"):
+        smooth(make_net(Mlp, lr=1e30), training=training).fit(*digits)
+
+
+# The pieces, in a loop of one's own
+
+
+def test_pieces_work_in_a_plain_loop(digits):
+    X, y = digits
+    noise = UniformNoise(0.5)
+    center, scale = noisy_statistics(X, noise, seed=0)
+    torch.manual_seed(0)
+    module = NoisyModule(Mlp(), noise, center=center, scale=scale, n_copies=2, seed=0)
+    optimizer, criterion = torch.optim.Adam(module.parameters(), lr=0.01), StabilityLoss()
+    for _ in range(30):
+        for rows in torch.randperm(500).split(100):
+            optimizer.zero_grad()
+            criterion(module(torch.from_numpy(X)[rows]), torch.from_numpy(y)[rows]).backward()
+            optimizer.step()
+    clf = SmoothedClassifier.from_pretrained(module, range(10), noise, random_state=0)
+    assert clf.score(X[500:], y[500:]) > 0.75
+    clone(clf)
