@@ -21,7 +21,7 @@ import pandas as pd
 from smoothcert import GreedyRadius, SplitNoise
 from smoothcert.certify.radius import certified_radii
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 NOISE = SplitNoise(lam=3.5)
 
@@ -49,8 +49,8 @@ def python_radii(X: np.ndarray, p_a: np.ndarray, *, lists: bool) -> list[float]:
 
 
 def greedy_radii(X: np.ndarray, p_a: np.ndarray) -> np.ndarray:
-    channel = NoisyChannel(Box.from_bounds((0, 1)), NOISE, X.shape[1:])
-    return certified_radii(GreedyRadius(), channel, X, p_a, 1 - p_a)
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), NOISE, X.shape[1:])
+    return certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a)
 
 
 def peak_memory(X: np.ndarray, p_a: np.ndarray) -> int:

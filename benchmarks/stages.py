@@ -21,7 +21,7 @@ from sklearn.preprocessing import minmax_scale
 from small import small_network
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def stages(
     best = best_batch(bare, powers(64, largest), rows=min(rows, largest))
     results = []
     for _ in range(repeats):
-        with timed(NoisyChannel, "fill") as noise, timed(*model) as answers:
+        with timed(NoiseMechanism, "fill") as noise, timed(*model) as answers:
             total = seconds(lambda: clf.count_votes(X))
         parts = {"noise": sum(noise), "model": sum(answers)}
         parts["rest"] = total - sum(parts.values())

@@ -187,7 +187,7 @@ def verify(
         possible = np.full(len(rows), -1.0)
         able = claimed.p_a > claimed.p_b
         possible[able] = certified_radii(
-            strategy, clf._channel(inputs.shape[1:]), inputs[able], claimed.p_a[able], claimed.p_b[able]
+            strategy, clf._mechanism(inputs.shape[1:]), inputs[able], claimed.p_a[able], claimed.p_b[able]
         )
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level

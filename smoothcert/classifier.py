@@ -38,12 +38,12 @@ from .models.portable import portable, restored
 from .models.timeout import TimedVoter
 from .noise.base import Noise
 from .noise.box import Box
-from .noise.mechanism import NoisyChannel
+from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, Decisions
 from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import RunRecord, to_spec
+from .runs.metadata import RunMetadata, to_spec
 from .runs.run import Part, Run, certificates, from_votes, in_order
 from .runs.store import Store
 from .sampling.sampler import RuleMaker, Sampler, fingerprints
@@ -262,8 +262,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
         box.check(X, columns.names if columns else None)
         self._check_parameters(self.n_samples, noise, classes)
-        channel = NoisyChannel(box, noise, X.shape[1:])
-        channel.points(X)
+        mechanism = NoiseMechanism(box, noise, X.shape[1:])
+        mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
             fitted = self.estimator
             columns = Columns.of_model(fitted, columns)
@@ -276,7 +276,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
                 model,
                 X,
                 y,
-                channel=channel,
+                mechanism=mechanism,
                 seed=resolve_seed(self.random_state),
                 device=self.device,
                 verbose=self.verbose,
@@ -388,18 +388,18 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             # The fewest votes must suffice to certify anything; drawing errs the most often where there are most.
             procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
             procedure = replace(procedure, n_samples=int(votes.estimation.sum(axis=1).max()))
-            make = certificates(procedure, self._channel(inputs.shape))
+            make = certificates(procedure, self._mechanism(inputs.shape))
             return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
         rule = procedure.precision if procedure.stops else None
         run = self._run("certifying", inputs, procedure, rule, y=check_labels(y, len(inputs), self.classes_))
         if store is None:
-            return run.collect(certificates(procedure, run.sampler.channel))
+            return run.collect(certificates(procedure, run.sampler.mechanism))
         with Store(store, self._record(run, procedure)) as opened:
             seed = int(opened.run.seed or 0)
             procedure = replace(procedure, seed=seed)
             run = replace(run, store=opened, sampler=replace(run.sampler, seed=seed))
-            return run.collect(certificates(procedure, run.sampler.channel))
+            return run.collect(certificates(procedure, run.sampler.mechanism))
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -436,7 +436,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
         run = self._run("deciding", inputs, procedure, procedure.test if procedure.can_stop else None)
         run = replace(run, target=target)
-        by_radius = certificates(procedure, run.sampler.channel)
+        by_radius = certificates(procedure, run.sampler.mechanism)
 
         def decisions(part: Part) -> Decisions:
             verdict = part.votes.verdict
@@ -478,7 +478,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self._open(X)
         checked = inputs.read(np.arange(len(inputs)))
-        return worst_perturbations(strategy, self._channel(inputs.shape), checked, check_radii(radius, len(inputs)))
+        return worst_perturbations(strategy, self._mechanism(inputs.shape), checked, check_radii(radius, len(inputs)))
 
     def _open(self, X: Any) -> Inputs:
         """Return inputs that are validated: at once, or where they are not in memory as they are read."""
@@ -606,10 +606,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
 
-    def _channel(self, shape: tuple[int, ...]) -> NoisyChannel:
+    def _mechanism(self, shape: tuple[int, ...]) -> NoiseMechanism:
         """Box and noise for inputs of this shape."""
         self._check_unchanged()
-        return NoisyChannel(self.box_, self.noise_, shape)
+        return NoiseMechanism(self.box_, self.noise_, shape)
 
     def _voter(self) -> Voter:
         voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
@@ -621,7 +621,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """Bind what votes for the inputs depend on; without a procedure they only choose classes."""
         sampler = Sampler(
             voter=self._voter(),
-            channel=self._channel(inputs.shape),
+            mechanism=self._mechanism(inputs.shape),
             seed=self._call_seed() if procedure is None else procedure.seed,
             n_selection=self.noise_.n_outcomes or check_count("n_selection", self.n_selection),
             n_samples=0 if procedure is None or procedure.exact else procedure.n_samples,
@@ -654,7 +654,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             seed=sampler.seed,
             model=sampler.voter.fingerprint(),
             classes=repr(self.classes_.tolist()),
-            shape=sampler.channel.shape,
+            shape=sampler.mechanism.shape,
         )
 
     def _check_votes(self, votes: VoteCounts, inputs: Inputs) -> None:
@@ -664,13 +664,13 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         sampler = self._run("", inputs, None).sampler
         if self.random_state is None:
             sampler = replace(sampler, seed=votes.origin.seed)
-        found = [fingerprints(sampler.channel, X) for _, X in inputs.chunks()]
+        found = [fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()]
         votes.check_same(self._origin(sampler), np.concatenate(found))
 
-    def _record(self, run: Run, procedure: Procedure) -> RunRecord:
+    def _record(self, run: Run, procedure: Procedure) -> RunMetadata:
         """Return what a store keeps about a run."""
         known_seed = self.random_state is not None or procedure.exact
-        return RunRecord.new(
+        return RunMetadata.new(
             n_inputs=len(run.inputs),
             seed=procedure.seed if known_seed else None,
             model=run.sampler.voter.fingerprint(),

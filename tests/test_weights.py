@@ -33,6 +33,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert import weights as persistence
+from smoothcert.models import portable
 
 PARAMS = {"n_samples": 60, "n_selection": 20, "random_state": 0}
 
@@ -183,7 +184,7 @@ def test_the_record_is_readable_by_others(digits, tmp_path):
 def away(monkeypatch):
     """Make torch write files as if all tensors were on a CUDA device, and the library believe it."""
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-    monkeypatch.setattr(persistence, "on_accelerator", lambda module: True)
+    monkeypatch.setattr(portable, "on_accelerator", lambda module: True)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -226,15 +226,15 @@ class GradientAttack(Attack):
         import torch
 
         voter: Any = target.voter
-        total = target.channel.noise.n_outcomes
+        total = target.mechanism.noise.n_outcomes
         n = self.n_copies if total is None else min(self.n_copies, total)
         target.spend(n)
-        points = target.channel.points(target.raw(target.snap(point[None])))
+        points = target.mechanism.points(target.raw(target.snap(point[None])))
         runs = np.array([[0, 0, n]])
         if total is not None and total > n:
             numbers = np.random.default_rng(key.ravel()).permutation(total)[:n]
             runs = np.array([[0, int(number), 1] for number in numbers])
-        rows = Feed(voter, target.channel, points, key).draw(runs).clone().to(voter.precision).requires_grad_()
+        rows = Feed(voter, target.mechanism, points, key).draw(runs).clone().to(voter.precision).requires_grad_()
         with torch.enable_grad():
             logits = voter.module(rows)
             logits = (logits[0] if isinstance(logits, tuple) else logits).double()
@@ -242,7 +242,7 @@ class GradientAttack(Attack):
             (slope,) = torch.autograd.grad(loss, rows)
         seen, slopes = (part.detach().double().cpu().numpy().reshape(n, -1) for part in (rows, slope))
         unit = (seen - target.lo) / np.where(target.width > 0, target.width, 1.0)
-        return float(loss.detach()), (slopes * end_share(target.channel.noise, unit)).sum(axis=0) * target.width
+        return float(loss.detach()), (slopes * end_share(target.mechanism.noise, unit)).sum(axis=0) * target.width
 
     def _loss(self, logits: Any, label: int, rival: int | None) -> Any:
         import torch

@@ -17,7 +17,7 @@ from ..noise.seeding import resolve_seed
 from ..results.certificates import FloatArray
 from .results import Adversarials
 from .target import Path, QueriesSpentError, Target
-from .verification import Jury
+from .verification import Verifier
 
 #: Verifications of one input at most, each with this share of alpha: if the closest candidate is not confirmed, it gets
 #: more votes, or the next ones have clearer leads.
@@ -156,7 +156,7 @@ class Attack(BaseEstimator, ABC):
         if original.shape != (len(X),):
             raise ValueError(f"y must hold one label for each of {len(X)} inputs, got shape {original.shape}.")
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
-        jury = Jury(clf, X.shape[1:], self.n_samples, self.alpha, ATTEMPTS if closest else 2, seeds.spawn(1)[0])
+        jury = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, ATTEMPTS if closest else 2, seeds.spawn(1)[0])
         spare = self.max_queries - jury.reserve
         if spare < 1:
             raise ValueError(
@@ -170,7 +170,7 @@ class Attack(BaseEstimator, ABC):
             for x, label, budget in zip(X, original, budgets, strict=True):
                 index = np.flatnonzero(clf.classes_ == label)
                 label = int(index[0]) if len(index) else -1
-                target = Target(jury.voter, jury.channel, strategy, x, label, rng, max_queries=spare)
+                target = Target(jury.voter, jury.mechanism, strategy, x, label, rng, max_queries=spare)
                 found.append(self._attack_one(target, target.budget(float(budget)), jury, closest))
         inputs, distance, labels, success, queries = zip(*found, strict=True)
         return Adversarials(
@@ -183,7 +183,7 @@ class Attack(BaseEstimator, ABC):
             alpha=jury.alpha,
         )
 
-    def _attack_one(self, target: Target, budget: float, jury: Jury, closest: bool) -> tuple[Any, ...]:
+    def _attack_one(self, target: Target, budget: float, jury: Verifier, closest: bool) -> tuple[Any, ...]:
         """Attack one input; return the adversarial input, its distance, its label, success and queries."""
         clear = jury.clear_lead(jury.n_samples)
         route: Path | None = None
@@ -216,7 +216,7 @@ class Attack(BaseEstimator, ABC):
                 break
         return raw, target.distance(raw), label, success, target.n_queries
 
-    def _walk_on(self, target: Target, route: Path, budget: float, clear: float, jury: Jury, attempts: int) -> bool:
+    def _walk_on(self, target: Target, route: Path, budget: float, clear: float, jury: Verifier, attempts: int) -> bool:
         """Look for a point with a clearer lead, farther along a path; tell if there is one that can be verified."""
         reserve = (jury.attempts - attempts) * jury.queries(jury.n_samples)
         target.max_queries -= reserve
@@ -297,7 +297,7 @@ class Attack(BaseEstimator, ABC):
 
     def _closer(self, target: Target, looks: FloatArray, leads: FloatArray, start: float, clear: float) -> FloatArray:
         """Return where to look next: on both sides of the highest peaks at which the label may change unseen."""
-        doubt, noise = self._doubt(target), target.channel.noise
+        doubt, noise = self._doubt(target), target.mechanism.noise
         finest = RTOL * looks[-1] if target.levels is None else 1 / target.levels
         over = np.flatnonzero(leads > clear + doubt)
         before = over[0] if len(over) else len(leads)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..certify.radius import GreedyRadius, RadiusStrategy
 from ..models.base import Voter
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 from ..results.certificates import FloatArray
 from ..sampling.sampler import count
 from .projection import EPS
@@ -50,7 +50,7 @@ class Target:
     Parameters
     ----------
     voter : Voter
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
     strategy : RadiusStrategy
         Whose limits on the adversary, if it has any, the attack respects as well.
     x : ndarray of shape
@@ -64,7 +64,7 @@ class Target:
     """
 
     voter: Voter
-    channel: NoisyChannel
+    mechanism: NoiseMechanism
     strategy: RadiusStrategy
     x: NDArray[Any]
     label: int
@@ -77,29 +77,29 @@ class Target:
     votes: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        box, shape = self.channel.box, self.channel.shape
+        box, shape = self.mechanism.box, self.mechanism.shape
         self.lo, self.hi = (np.broadcast_to(end, shape).ravel() for end in (box.lo, box.hi))
         self.width = self.hi - self.lo
         self.x = np.clip(np.asarray(self.x, dtype=np.float64).ravel(), self.lo, self.hi)
-        levels = getattr(self.channel.noise, "levels", "auto")
+        levels = getattr(self.mechanism.noise, "levels", "auto")
         self.levels = None if isinstance(levels, str) else int(levels)
         self.start = self._unit(self.x)
         self.low, self.high = self._faces()
         limit = getattr(self.strategy, "max_features", None)
         self.max_features = len(self.start) if limit is None else min(limit, len(self.start))
         self.best = self.start
-        self.exact = self.channel.noise.n_outcomes is not None
+        self.exact = self.mechanism.noise.n_outcomes is not None
 
     def _unit(self, raw: FloatArray) -> FloatArray:
         """Map a raw point to the unit box; of digital data, to the lattice."""
-        shaped = raw.reshape(1, *self.channel.shape)
+        shaped = raw.reshape(1, *self.mechanism.shape)
         if self.levels is None:
-            return self.channel.box.to_unit(shaped).ravel()
-        return self.channel.noise.to_unit(self.channel.points(shaped)).ravel()
+            return self.mechanism.box.to_unit(shaped).ravel()
+        return self.mechanism.noise.to_unit(self.mechanism.points(shaped)).ravel()
 
     def _faces(self) -> tuple[FloatArray, FloatArray]:
         """Return how low and how high each feature can go: to its faces, or to the limits of the radius strategy."""
-        down, up = (room.ravel() for room in self.channel.box.room(self.start.reshape(1, *self.channel.shape)))
+        down, up = (room.ravel() for room in self.mechanism.box.room(self.start.reshape(1, *self.mechanism.shape)))
         if isinstance(self.strategy, GreedyRadius):
             down, up = (
                 np.minimum(room, limit) for room, limit in zip((down, up), self.strategy._limits(), strict=True)
@@ -143,12 +143,12 @@ class Target:
         raw = np.where(points == self.start, self.x, np.clip(moved, self.lo, self.hi))
         if self.levels is None:
             raw = np.where(np.abs(raw - self.x) > np.abs(moves), np.nextafter(raw, self.x), raw)
-        return raw.reshape(-1, *self.channel.shape)
+        return raw.reshape(-1, *self.mechanism.shape)
 
     def distance(self, raw: FloatArray) -> float:
         """Return the l1 distance of a raw input, shape (*shape), from the one under attack."""
         if self.levels is not None:
-            ends = [self.channel.points(one.reshape(1, *self.channel.shape)) for one in (raw, self.x)]
+            ends = [self.mechanism.points(one.reshape(1, *self.mechanism.shape)) for one in (raw, self.x)]
             steps = np.abs(ends[0].astype(np.int64) - ends[1].astype(np.int64)).sum()
             return float(steps / self.levels)
         moves = np.abs(raw.ravel() - self.x)
@@ -192,7 +192,7 @@ class Target:
 
     def cost(self, n: int) -> int:
         """Return the queries that ``n`` votes at one point take: where all outcomes are counted, as many as those."""
-        return self.channel.noise.n_outcomes or n
+        return self.mechanism.noise.n_outcomes or n
 
     def new_key(self) -> NDArray[np.uint32]:
         """Return a key of noise that has not been drawn yet."""
@@ -209,8 +209,8 @@ class Target:
         raw = self.raw(points)
         key = self.new_key() if key is None else key
         keys = np.repeat(key, len(raw), axis=0)
-        rows = max(64, self.voter.batch_values // self.channel.n_features)
-        return count(self.voter, self.channel, raw, keys, n, rows)
+        rows = max(64, self.voter.batch_values // self.mechanism.n_features)
+        return count(self.voter, self.mechanism, raw, keys, n, rows)
 
     def leads(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> FloatArray:
         """Return by which share of votes the strongest rival leads the label at each point.

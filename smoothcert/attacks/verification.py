@@ -13,7 +13,7 @@ from ..sampling.sampler import Sampler
 from .target import Target
 
 
-class Jury:
+class Verifier:
     """Fresh votes on candidates, each with noise that neither the search nor another attempt has seen.
 
     All attempts on one input share alpha, whatever the outcome of one makes of the next (union bound): which point is
@@ -46,8 +46,8 @@ class Jury:
         attempts: int,
         seeds: np.random.SeedSequence,
     ) -> None:
-        self.voter, self.channel, self.batch_size = clf._voter(), clf._channel(shape), clf.batch_size
-        self.exact = self.channel.noise.n_outcomes is not None
+        self.voter, self.mechanism, self.batch_size = clf._voter(), clf._mechanism(shape), clf.batch_size
+        self.exact = self.mechanism.noise.n_outcomes is not None
         self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
         self.attempts = 1 if self.exact else attempts
         self.alpha = 0.0 if self.exact else clf.alpha if alpha is None else alpha
@@ -58,7 +58,7 @@ class Jury:
 
     def _drawing(self, n: int) -> float:
         """Return by how much the distribution of ``n`` votes may be off."""
-        return self.channel.noise.draw_error * n * self.channel.n_features
+        return self.mechanism.noise.draw_error * n * self.mechanism.n_features
 
     def level(self, n: int) -> float:
         """Return the level of one attempt with ``n`` estimation votes."""
@@ -66,7 +66,7 @@ class Jury:
 
     def queries(self, n: int) -> int:
         """Return the queries of one attempt with ``n`` estimation votes."""
-        return self.channel.noise.n_outcomes or self.n_selection + n
+        return self.mechanism.noise.n_outcomes or self.n_selection + n
 
     @property
     def reserve(self) -> int:
@@ -92,7 +92,7 @@ class Jury:
         words = self.seeds.spawn(1)[0].generate_state(4)
         sampler = Sampler(
             voter=self.voter,
-            channel=self.channel,
+            mechanism=self.mechanism,
             seed=int.from_bytes(words.tobytes(), "little"),
             n_selection=self.queries(n) if self.exact else self.n_selection,
             n_samples=0 if self.exact else n,

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..noise.base import Noise
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates
 from ..sampling.sampler import Votes
-from .betting import looks
+from .betting import checkpoints
 from .binomial import class_probabilities, exact_probabilities
 from .radius import RadiusStrategy, required_probability
 from .stopping import RadiusPrecision, RadiusTest, Rule
@@ -82,23 +82,23 @@ class Procedure:
             )
         return float(self.alpha - drawing)
 
-    def precision(self, selection: Counts, channel: NoisyChannel, X: NDArray[Any], target: Any) -> RadiusPrecision:
+    def precision(self, selection: Counts, mechanism: NoiseMechanism, X: NDArray[Any], target: Any) -> RadiusPrecision:
         """Return the rule that stops once radii are precise to ``rtol``."""
         return RadiusPrecision(
             **self._evidence(selection),
-            looks=looks(self.n_samples, growth=1.15, step=64),
+            checkpoints=checkpoints(self.n_samples, growth=1.15, step=64),
             rtol=float(self.rtol or 0.0),
             strategy=self.strategy,
-            channel=channel,
+            mechanism=mechanism,
             X=X,
         )
 
-    def test(self, selection: Counts, channel: NoisyChannel, X: NDArray[Any], target: Any) -> RadiusTest:
+    def test(self, selection: Counts, mechanism: NoiseMechanism, X: NDArray[Any], target: Any) -> RadiusTest:
         """Return the rule that stops once it is decided whether inputs are certified at the radii ``target``."""
         return RadiusTest(
             **self._evidence(selection),
-            looks=looks(self.n_samples),
-            required=required_probability(self.strategy, channel, X, target),
+            checkpoints=checkpoints(self.n_samples),
+            required=required_probability(self.strategy, mechanism, X, target),
         )
 
     def _evidence(self, selection: Counts) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Procedure:
         if self.exact:
             return exact_probabilities(votes.estimation, top)
         if self.stops:
-            return Rule(**self._evidence(votes.selection), looks=np.arange(0)).probabilities(votes.estimation)
+            return Rule(**self._evidence(votes.selection), checkpoints=np.arange(0)).probabilities(votes.estimation)
         return class_probabilities(
             votes.estimation,
             top,

@@ -132,9 +132,9 @@ def anytime_lower_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
     k, n : array-like of int
         Successes and trials so far.
     alpha : float
-        One-sided level, for all looks together.
+        One-sided level, for all checkpoints together.
     a, b : array-like of float
-        Parameters of the Beta prior, the same at all looks and independent of these trials.
+        Parameters of the Beta prior, the same at all checkpoints and independent of these trials.
 
     Examples
     --------
@@ -166,9 +166,9 @@ def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
     k, n : array-like of int
         Successes and trials so far.
     alpha : float
-        One-sided level, for all looks together.
+        One-sided level, for all checkpoints together.
     a, b : array-like of float
-        Parameters of the Beta prior, the same at all looks and independent of these trials.
+        Parameters of the Beta prior, the same at all checkpoints and independent of these trials.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
     return 1 - anytime_lower_bound(np.asarray(n) - np.asarray(k), n, alpha, b, a)
 
 
-def looks(n_samples: int, growth: float = 1.1, step: int = 16) -> NDArray[np.int64]:
+def checkpoints(n_samples: int, growth: float = 1.1, step: int = 16) -> NDArray[np.int64]:
     """Numbers of votes at which a sequential test looks at them: multiples of ``step``, and ``n_samples`` last.
 
     Parameters
@@ -192,7 +192,7 @@ def looks(n_samples: int, growth: float = 1.1, step: int = 16) -> NDArray[np.int
 
     Examples
     --------
-    >>> looks(200, growth=1.5)
+    >>> checkpoints(200, growth=1.5)
     array([ 16,  32,  48,  64,  96, 144, 200])
     """
     at, sizes = step, []

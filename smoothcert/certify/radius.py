@@ -16,7 +16,7 @@ from .._utils.memory import keep_freed
 from .._utils.text import exact
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, covering, largest, moves, walk_largest
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 
 FloatArray = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class RadiusStrategy(BaseEstimator, ABC):
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
 
-    def check_box(self, channel: NoisyChannel) -> None:
+    def check_box(self, mechanism: NoiseMechanism) -> None:
         """Raise a ValueError if inputs cannot be told apart well enough in this box."""
 
     def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
@@ -236,9 +236,9 @@ class GreedyRadius(RadiusStrategy):
         below, above = self._limits()
         return self._limited(noise, down, below), self._limited(noise, up, above)
 
-    def check_box(self, channel: NoisyChannel) -> None:
+    def check_box(self, mechanism: NoiseMechanism) -> None:
         """Raise a ValueError if the map to the unit box is too coarse for limits; see `RadiusStrategy.check_box`."""
-        coarse = channel.box.rounding(channel.shape).max() > channel.noise.resolution / 2 > 0
+        coarse = mechanism.box.rounding(mechanism.shape).max() > mechanism.noise.resolution / 2 > 0
         if self.max_change is not None and coarse:
             raise ValueError(
                 "max_change needs bounds whose ends are less than 3e7 times as large as their distance: else moving a "
@@ -269,14 +269,14 @@ class GreedyRadius(RadiusStrategy):
 
 
 def certified_radii(
-    strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any], p_a: FloatArray, p_b: FloatArray
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], p_a: FloatArray, p_b: FloatArray
 ) -> FloatArray:
     """Return the radii of raw inputs: those of their points, less what rounding may add to a distance.
 
     Parameters
     ----------
     strategy : RadiusStrategy
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
     X : ndarray of shape (n_inputs, *shape)
         Raw inputs.
     p_a, p_b : ndarray of shape (n_inputs,)
@@ -287,22 +287,24 @@ def certified_radii(
     radii : ndarray of shape (n_inputs,)
         At least 0.
     """
-    budget = channel.noise.budget(p_a, p_b)
+    budget = mechanism.noise.budget(p_a, p_b)
 
     def compute(rows: slice, reach: FloatArray) -> FloatArray:
-        return strategy.within(channel.noise, budget[rows], reach)
+        return strategy.within(mechanism.noise, budget[rows], reach)
 
-    radii = over_reaches(compute, strategy, channel, X)
-    return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
+    radii = over_reaches(compute, strategy, mechanism, X)
+    return np.maximum(radii - mechanism.rounding(strategy.norm), 0.0)
 
 
-def required_probability(strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any], radius: Any) -> FloatArray:
+def required_probability(
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], radius: Any
+) -> FloatArray:
     """Return how likely the predicted class must be for a radius: the inverse of `certified_radii`.
 
     Parameters
     ----------
     strategy : RadiusStrategy
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
         With noise that is sampled.
     X : ndarray of shape (n_inputs, *shape)
         Raw inputs.
@@ -316,12 +318,12 @@ def required_probability(strategy: RadiusStrategy, channel: NoisyChannel, X: NDA
         least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
     radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
-    rounding = channel.rounding(strategy.norm)
+    rounding = mechanism.rounding(strategy.norm)
 
     def compute(rows: slice, reach: FloatArray) -> FloatArray:
-        return _required(strategy, channel.noise, reach, radius[rows], rounding)
+        return _required(strategy, mechanism.noise, reach, radius[rows], rounding)
 
-    return over_reaches(compute, strategy, channel, X)
+    return over_reaches(compute, strategy, mechanism, X)
 
 
 def _required(
@@ -339,16 +341,19 @@ def _required(
 
 
 def over_reaches(
-    compute: Callable[[slice, FloatArray], FloatArray], strategy: RadiusStrategy, channel: NoisyChannel, X: NDArray[Any]
+    compute: Callable[[slice, FloatArray], FloatArray],
+    strategy: RadiusStrategy,
+    mechanism: NoiseMechanism,
+    X: NDArray[Any],
 ) -> FloatArray:
     """Return what is computed from how far features can move: for a few raw inputs at a time, in threads if many."""
     keep_freed()
-    strategy.check_box(channel)
-    size = max(1, ROOM_VALUES // channel.n_features)
+    strategy.check_box(mechanism)
+    size = max(1, ROOM_VALUES // mechanism.n_features)
     parts = [slice(start, start + size) for start in range(0, max(1, len(X)), size)]
 
     def work(rows: slice) -> FloatArray:
-        return compute(rows, strategy.reach(channel.noise, *channel.room(X[rows])))
+        return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))
 
     if len(parts) < FEW_PARTS:
         return np.concatenate([work(rows) for rows in parts])
@@ -375,12 +380,12 @@ class WorstPerturbations(NamedTuple):
 
 
 def worst_perturbations(
-    strategy: GreedyRadius, channel: NoisyChannel, X: NDArray[Any], distance: FloatArray
+    strategy: GreedyRadius, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
 ) -> WorstPerturbations:
     """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8)."""
-    down, up = strategy.room(channel.noise, *channel.room(X))
+    down, up = strategy.room(mechanism.noise, *mechanism.room(X))
     reach = np.maximum(down, up)
     signed = np.where(up >= down, 1.0, -1.0) * moves(reach, distance, strategy.max_features)
-    perturbed = np.clip(channel.noise.to_unit(channel.points(X)) + signed, 0.0, 1.0).reshape(X.shape)
-    channel.box.to_raw_inplace(perturbed)
+    perturbed = np.clip(mechanism.noise.to_unit(mechanism.points(X)) + signed, 0.0, 1.0).reshape(X.shape)
+    mechanism.box.to_raw_inplace(perturbed)
     return WorstPerturbations(reach.reshape(X.shape), signed.reshape(X.shape), perturbed)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 from .betting import anytime_lower_bound, log_e_margin, log_e_value
 from .binomial import class_probabilities, clopper_pearson, upper_bound
 from .radius import RadiusStrategy, certified_radii
@@ -54,7 +54,7 @@ class Rule:
         probability the mean is smallest, and for the one with most votes so is the evidence, so that looking at the
         latter errs no more often than a test of the former. Otherwise all rivals count as one: p_b = 1 - p_a.
     alpha : float
-    looks : ndarray
+    checkpoints : ndarray
         Numbers of votes after which a rule is asked.
     """
 
@@ -62,10 +62,10 @@ class Rule:
     top: NDArray[np.intp]
     rivals_apart: bool
     alpha: float
-    looks: NDArray[np.int64]
+    checkpoints: NDArray[np.int64]
 
     def __getitem__(self, rows: Any) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "looks"}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "checkpoints"}
         return replace(self, **{name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)})
 
     def split(self, counts: Counts) -> tuple[Counts, Counts, Counts]:
@@ -127,7 +127,7 @@ class RadiusTest(Rule):
         """
         k_a, k_b, n = self.split(counts)
         certified = self.evidence(k_a, k_b, n) >= -np.log(BET * self.alpha)
-        last = n == self.looks[-1]
+        last = n == self.checkpoints[-1]
         if last.any():
             scheme = "multiclass" if self.rivals_apart else "binary"
             p_a, p_b = class_probabilities(
@@ -145,7 +145,7 @@ class RadiusTest(Rule):
 
         Giving up too early costs robust inputs, and no validity.
         """
-        last = self.looks[-1]
+        last = self.checkpoints[-1]
         alpha = (1 - BET) * self.alpha / (2 if self.rivals_apart else 1)
         best_a = np.ceil(lucky(k_a, n, last, LUCK))
         best_b = np.floor(lucky(k_b, n, last, -LUCK))
@@ -173,14 +173,14 @@ class RadiusPrecision(Rule):
     ----------
     rtol : float
     strategy : RadiusStrategy
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
     X : ndarray of shape (n_inputs, *shape)
         Raw inputs.
     """
 
     rtol: float
     strategy: RadiusStrategy
-    channel: NoisyChannel
+    mechanism: NoiseMechanism
     X: NDArray[Any]
 
     def expected_radii(self, score: FloatArray, n: Any) -> FloatArray:
@@ -189,12 +189,12 @@ class RadiusPrecision(Rule):
         certified = p_a > 0.5
         radii = np.zeros(len(p_a))
         p_a = p_a[certified]
-        radii[certified] = certified_radii(self.strategy, self.channel, self.X[certified], p_a, 1 - p_a)
+        radii[certified] = certified_radii(self.strategy, self.mechanism, self.X[certified], p_a, 1 - p_a)
         return radii
 
     def enough(self, counts: Counts) -> NDArray[np.bool_]:
         """Tell for each input whether its radius is close to the largest that it could still reach."""
         k_a, k_b, n = self.split(counts)
-        score, last = (n + k_a - k_b) / 2, self.looks[-1]
+        score, last = (n + k_a - k_b) / 2, self.checkpoints[-1]
         hoped_for = last * betaincinv(score + 0.5, n - score + 0.5, HOPE)
         return self.expected_radii(score, n) >= (1 - self.rtol) * self.expected_radii(hoped_for, last)

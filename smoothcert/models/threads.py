@@ -147,8 +147,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-class Turns:
-    """What all users of one module share; see `turns_of`.
+class ModuleLock:
+    """What all users of one module share; see `module_lock`.
 
     Attributes
     ----------
@@ -180,13 +180,13 @@ class Turns:
                     self._modes = {}
 
 
-_turns: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Any, ModuleLock] = WeakKeyDictionary()
 
 
-def turns_of(module: Any) -> Turns:
+def module_lock(module: Any) -> ModuleLock:
     """Return what all users of a module share, whatever voters they use it through."""
     with _lock:
         found = _turns.get(module)
         if found is None:
-            found = _turns[module] = Turns()
+            found = _turns[module] = ModuleLock()
         return found

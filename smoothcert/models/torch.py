@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .base import Voter, name_of
 from .identity import class_code, code_text, content_hash
 from .inference import TorchInference
-from .threads import n_threads, turns_of
+from .threads import module_lock, n_threads
 
 #: Attributes of a torch module that do not decide its answers, or are hashed one by one.
 MODULE_STATE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "rng"}
@@ -69,7 +69,7 @@ class TorchVoter(Voter):
         if self.device.type != "cpu":
             self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()
-        self.turns = turns_of(module)
+        self.module_lock = module_lock(module)
         self.forward: Any = None
         self.members: list[TorchVoter] = []
 
@@ -96,7 +96,7 @@ class TorchVoter(Voter):
             # A hook may share what it knows with the hooks of other copies, and so may a forward of the instance's own.
             or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         )
-        with self.turns.lock:
+        with self.module_lock.lock:
             if not self.members:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
                 try:
@@ -156,7 +156,7 @@ class TorchVoter(Voter):
         import torch
 
         try:
-            with torch.inference_mode(), self.turns.lock, self.inference.context(self.device):
+            with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if self.forward is None:
                     self.forward = self.inference.prepare(self.module)
                 logits = self.forward(rows.to(self.precision))
@@ -193,10 +193,10 @@ class TorchVoter(Voter):
         return f"{name_of(self.module)} {content.hexdigest()}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"turns": None, "forward": None, "members": []}
+        return self.__dict__ | {"module_lock": None, "forward": None, "members": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, turns=turns_of(state["module"]))
+        self.__dict__.update(state, module_lock=module_lock(state["module"]))
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -204,14 +204,14 @@ class TorchVoter(Voter):
         self.module.to(self.device)
         self.members = []
         try:
-            with self.turns.evaluating(self.module):
+            with self.module_lock.evaluating(self.module):
                 yield
         finally:
             self.members = []
 
     def voting(self) -> AbstractContextManager[Any]:
         """Keep the module in evaluation mode."""
-        return self.turns.evaluating(self.module)
+        return self.module_lock.evaluating(self.module)
 
 
 def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:

@@ -95,7 +95,7 @@ def fill(
     kind: int,
     points: NDArray[np.uint32],
     keys: NDArray[np.uint32],
-    runs: NDArray[np.int64],
+    segments: NDArray[np.int64],
     n_offsets: int,
     q: int,
     out: NDArray[np.floating],
@@ -111,7 +111,7 @@ def fill(
         `UNIFORM` or `SPLIT`.
     points : ndarray of shape (n_inputs, n_features)
     keys : ndarray of shape (n_inputs, 4)
-    runs : ndarray of shape (n_runs, 3)
+    segments : ndarray of shape (n_segments, 3)
         Input, first sample and number of samples of consecutive rows.
     n_offsets, q : int
         Of the noise.
@@ -124,14 +124,14 @@ def fill(
     """
     # The type of offsets is that of what they are drawn from.
     limit = np.array([n_offsets], dtype=f"uint{offset_bits(n_offsets)}")
-    _share(_fill_part, kind, points, keys, runs, (limit, q), out, scale, shift, part)
+    _share(_fill_part, kind, points, keys, segments, (limit, q), out, scale, shift, part)
 
 
 def add(
     kind: int,
     points: NDArray[np.float64],
     keys: NDArray[np.uint32],
-    runs: NDArray[np.int64],
+    segments: NDArray[np.int64],
     size: float,
     step: float,
     thresholds: NDArray[np.uint64],
@@ -152,7 +152,7 @@ def add(
     """
     buckets = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
     guide = np.append(np.searchsorted(thresholds, buckets, side="right"), len(thresholds))
-    _share(_add_part, kind, points, keys, runs, (size, step, thresholds, guide), out, scale, shift, part)
+    _share(_add_part, kind, points, keys, segments, (size, step, thresholds, guide), out, scale, shift, part)
 
 
 def _share(
@@ -160,7 +160,7 @@ def _share(
     kind: int,
     points: Any,
     keys: Any,
-    runs: Any,
+    segments: Any,
     noise: tuple[Any, ...],
     out: Any,
     scale: Any,
@@ -170,8 +170,8 @@ def _share(
     """Share the parts of a batch among threads."""
     if scale is None:
         scale = shift = _NOTHING[out.dtype.type]
-    ends = runs[:, 2].cumsum() * points.shape[1]
-    arguments = (kind, points, keys, runs, ends, *noise, scale, shift, out.reshape(-1))
+    ends = segments[:, 2].cumsum() * points.shape[1]
+    arguments = (kind, points, keys, segments, ends, *noise, scale, shift, out.reshape(-1))
     most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     n_helpers = min(most, -(-out.size // part)) - 1
     if n_helpers <= 0:
@@ -196,7 +196,7 @@ def _fill_part(
     kind: Any,
     points: Any,
     keys: Any,
-    runs: Any,
+    segments: Any,
     ends: Any,
     limit: Any,
     q: Any,
@@ -221,9 +221,9 @@ def _fill_part(
     scales, shifts = _repeat(scale), _repeat(shift)
     run = np.searchsorted(ends, start, side="right")
     while start < stop:
-        owner = runs[run, 0]
+        owner = segments[run, 0]
         end = min(stop, ends[run])
-        value = (runs[run, 1] + runs[run, 2]) * d - (ends[run] - start)
+        value = (segments[run, 1] + segments[run, 2]) * d - (ends[run] - start)
         # The point is repeated, so that a tile may cross rows.
         needed = min(d + TILE, value % d + end - start)
         for i in range(min(d, needed)):
@@ -251,7 +251,7 @@ def _add_part(
     kind: Any,
     points: Any,
     keys: Any,
-    runs: Any,
+    segments: Any,
     ends: Any,
     size: Any,
     step: Any,
@@ -271,11 +271,11 @@ def _add_part(
     run = np.searchsorted(ends, start, side="right")
     owner, point = -1, points[0]
     while start < stop:
-        if runs[run, 0] != owner:
-            owner = runs[run, 0]
+        if segments[run, 0] != owner:
+            owner = segments[run, 0]
             point = _repeat(points[owner])
         end = min(stop, ends[run])
-        value = (runs[run, 1] + runs[run, 2]) * d - (ends[run] - start)
+        value = (segments[run, 1] + segments[run, 2]) * d - (ends[run] - start)
         while start < end:
             n = min(end - start, TILE)
             group = value // GROUP

@@ -16,7 +16,7 @@ from ._philox import GROUP, LANES, offset_bits
 COUNTERS = 256
 
 
-def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: int, q: int, out: Any) -> None:
+def fill(kind: int, points: Any, keys: Any, segments: NDArray[np.int64], n_offsets: int, q: int, out: Any) -> None:
     """Write noisy copies of lattice points; see `kernel.fill`.
 
     Parameters
@@ -25,7 +25,7 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
         `kernel.UNIFORM` or `kernel.SPLIT`.
     points, keys : tensor of int32
         The bits of unsigned integers, on the device.
-    runs : ndarray of int64, shape (n_runs, 3)
+    segments : ndarray of int64, shape (n_segments, 3)
         On the host.
     n_offsets, q : int
         Of the noise.
@@ -33,13 +33,13 @@ def fill(kind: int, points: Any, keys: Any, runs: NDArray[np.int64], n_offsets: 
         On the device; contiguous, with one row per sample.
     """
     d, bits = points.shape[1], offset_bits(n_offsets)
-    n_values, per_word = runs[:, 2] * d, 32 // bits
-    before = runs[:, 1] * d % (GROUP * per_word)
-    table = torch.from_numpy(np.column_stack([runs, np.cumsum(n_values) - n_values]))
+    n_values, per_word = segments[:, 2] * d, 32 // bits
+    before = segments[:, 1] * d % (GROUP * per_word)
+    table = torch.from_numpy(np.column_stack([segments, np.cumsum(n_values) - n_values]))
     if out.is_cuda:
         table = table.pin_memory().to(out.device, non_blocking=True)
     stretches = triton.cdiv(int((before + n_values).max()), 4 * COUNTERS * per_word)
-    _fill[(len(runs) * stretches,)](
+    _fill[(len(segments) * stretches,)](
         out,
         points,
         keys,

@@ -85,11 +85,11 @@ class Noise(BaseEstimator, ABC):
         points = np.atleast_2d(points)
         keys = rng.integers(2**32, size=(len(points), 4), dtype=np.uint32)
         copies = len(out) // len(points)
-        runs = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
-        self.fill(points, keys, runs, out)
+        segments = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
+        self.fill(points, keys, segments, out)
 
     def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples: what a row holds is a function of its input's key and the sample's number.
 
@@ -98,7 +98,7 @@ class Noise(BaseEstimator, ABC):
         points : ndarray of shape (n_inputs, d)
         keys : ndarray of uint32, shape (n_inputs, 4)
             From `seeding.keys`.
-        runs : ndarray of int64, shape (n_runs, 3)
+        segments : ndarray of int64, shape (n_segments, 3)
             Input, first sample and number of samples of consecutive rows.
         out : ndarray of shape (n_rows, d)
 
@@ -108,7 +108,7 @@ class Noise(BaseEstimator, ABC):
         """
         d, row = points.shape[1], 0
         size = seeding.block_size(d)
-        for owner, first, count in runs.tolist():
+        for owner, first, count in segments.tolist():
             for block in range(first // size, -(-(first + count) // size)):
                 wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
                 target = out[row : row + wanted.stop - wanted.start]
@@ -154,28 +154,28 @@ class FusedNoise(Noise):
         self.perturb_keyed(points, rng, out)
 
     def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples; see `Noise.fill`."""
         if type(self).perturb is not FusedNoise.perturb:
-            super().fill(points, keys, runs, out)
+            super().fill(points, keys, segments, out)
         else:
-            self.fill_raw(points, keys, runs, out)
+            self.fill_raw(points, keys, segments, out)
 
     def fill_raw(
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
-        runs: NDArray[np.int64],
+        segments: NDArray[np.int64],
         out: NDArray[np.floating],
         scale: NDArray[np.floating] | None = None,
         shift: NDArray[np.floating] | None = None,
     ) -> None:
         """Write keyed samples, multiply each feature by ``scale`` and add ``shift``."""
         if self.fused is not None and out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-            self.fill_fused(points, keys, runs, out, scale, shift)
+            self.fill_fused(points, keys, segments, out, scale, shift)
             return
-        self.fill_plainly(points, keys, runs, out)
+        self.fill_plainly(points, keys, segments, out)
         if scale is not None and shift is not None:
             out *= scale
             out += shift
@@ -185,7 +185,7 @@ class FusedNoise(Noise):
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
-        runs: NDArray[np.int64],
+        segments: NDArray[np.int64],
         out: NDArray[np.floating],
         scale: NDArray[np.floating] | None,
         shift: NDArray[np.floating] | None,
@@ -194,6 +194,6 @@ class FusedNoise(Noise):
 
     @abstractmethod
     def fill_plainly(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Do in NumPy what `fill` does: the reference."""

@@ -74,11 +74,11 @@ class DeterministicSplitNoise(SplitNoise):
         self._write(point, np.arange(first, first + len(out))[:, None], out)
 
     def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write the outcomes whose numbers are the samples'; keys do not matter."""
         row = 0
-        for owner, first, count in runs.tolist():
+        for owner, first, count in segments.tolist():
             self.enumerate(points[owner], first, out[row : row + count])
             row += count
 

@@ -60,7 +60,7 @@ class FloatNoise(FusedNoise):
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
-        runs: NDArray[np.int64],
+        segments: NDArray[np.int64],
         out: NDArray[np.floating],
         scale: NDArray[np.floating] | None,
         shift: NDArray[np.floating] | None,
@@ -71,10 +71,10 @@ class FloatNoise(FusedNoise):
 
         kind, size, step, thresholds = self.recipe
         reals = points.astype(np.float64, copy=False)
-        kernel.add(kind, reals, keys, runs, size, step, thresholds, out, scale, shift)
+        kernel.add(kind, reals, keys, segments, size, step, thresholds, out, scale, shift)
 
     def fill_plainly(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Do in NumPy what `fill` does: the reference."""
         kind, size, step, thresholds = self.recipe
@@ -84,7 +84,7 @@ class FloatNoise(FusedNoise):
             philox.STEPS: partial(philox.steps, thresholds=thresholds),
         }[kind]
         row = 0
-        for owner, first, count in runs.tolist():
+        for owner, first, count in segments.tolist():
             numbers = draw(keys[owner], first, count, points.shape[1])
             out[row : row + count] = (points[owner] + size * numbers) * step
             row += count

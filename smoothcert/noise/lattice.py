@@ -134,7 +134,7 @@ class LatticeNoise(FusedNoise):
         self,
         points: NDArray[Any],
         keys: NDArray[np.uint32],
-        runs: NDArray[np.int64],
+        segments: NDArray[np.int64],
         out: NDArray[np.floating],
         scale: NDArray[np.floating] | None,
         shift: NDArray[np.floating] | None,
@@ -143,14 +143,14 @@ class LatticeNoise(FusedNoise):
         # Imported when needed: numba takes as long to import as scikit-learn.
         from . import _cpu as kernel
 
-        kernel.fill(FUSED[type(self).displace], points, keys, runs, self.n_offsets, self.q, out, scale, shift)
+        kernel.fill(FUSED[type(self).displace], points, keys, segments, self.n_offsets, self.q, out, scale, shift)
 
     def fill_plainly(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Do in NumPy what `fill` does: the reference, and the path of families with a ``displace`` of their own."""
         row = 0
-        for owner, first, count in runs.tolist():
+        for owner, first, count in segments.tolist():
             offsets = philox.offsets(keys[owner], first, count, points.shape[1], self.n_offsets)
             self.displace(points[owner], offsets, out[row : row + count])
             row += count

@@ -1,4 +1,4 @@
-"""Box and noise together: raw inputs in, noisy raw inputs out. Training and voting draw from the same channel."""
+"""Box and noise together: raw inputs in, noisy raw inputs out. Training and voting draw from the same mechanism."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .box import Box
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyChannel:
+class NoiseMechanism:
     """What stands between an input and the base model.
 
     Parameters
@@ -46,15 +46,15 @@ class NoisyChannel:
         self.box.to_raw_inplace(out)
 
     def fill(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], runs: NDArray[np.int64], out: NDArray[np.floating]
+        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
         flat = out.reshape(len(out), -1)
         noise: Any = self.noise
         if noise.fused is not None:
-            noise.fill_raw(points, keys, runs, flat, *self.to_raw(out.dtype))
+            noise.fill_raw(points, keys, segments, flat, *self.to_raw(out.dtype))
         else:
-            self.noise.fill(points, keys, runs, flat)
+            self.noise.fill(points, keys, segments, flat)
             self.box.to_raw_inplace(out)
 
     def to_raw(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:

@@ -24,7 +24,7 @@ LIBRARIES = ("smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorc
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunRecord:
+class RunMetadata:
     """One run.
 
     Parameters
@@ -81,7 +81,7 @@ class RunRecord:
             shape=self.shape,
         )
 
-    def differences(self, other: RunRecord) -> list[str]:
+    def differences(self, other: RunMetadata) -> list[str]:
         """Describe what differs in another record: name, value here, value there."""
         mine, theirs = self._compared(), other._compared()
         if other.seed is None:

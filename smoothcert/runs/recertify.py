@@ -15,7 +15,7 @@ from ..certify.names import resolve_radius
 from ..certify.radius import BoxRadius, GreedyRadius, RadiusStrategy, certified_radii, over_reaches
 from ..noise.base import Noise
 from ..noise.greedy import largest
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 from ..results.certificates import Certificates
 from ..results.votes import VoteCounts
 from ..sampling.sampler import fingerprints
@@ -46,12 +46,12 @@ def n_reaches(noise: Noise, n_samples: int) -> int:
     return SPARE + (k if np.isinf(found) else int(np.ceil(2 * found[0])))
 
 
-def largest_reaches(channel: NoisyChannel, X: NDArray[Any], k: int) -> FloatArray:
+def largest_reaches(mechanism: NoiseMechanism, X: NDArray[Any], k: int) -> FloatArray:
     """Return the ``k`` largest distances by which features can move, shape (n_inputs, min(k, d)), decreasing."""
-    k = min(k, channel.n_features)
+    k = min(k, mechanism.n_features)
     if k == 0:
         return np.empty((len(X), 0))
-    return over_reaches(lambda _, reach: largest(reach, k), GreedyRadius(), channel, X)
+    return over_reaches(lambda _, reach: largest(reach, k), GreedyRadius(), mechanism, X)
 
 
 def certificates_from_store(
@@ -88,7 +88,7 @@ def recertified(
     if len(stored) == 0:
         raise ValueError("The store holds no finished input yet.")
     noise = from_spec("noise", run.noise)
-    channel = NoisyChannel(run.box, noise, run.shape)
+    mechanism = NoiseMechanism(run.box, noise, run.shape)
     given = {"scheme": scheme, "bound": bound, "alpha": alpha}
     rule: dict[str, Any] = {name: run.parameters[name] if value is None else value for name, value in given.items()}
     strategy = resolve_radius(from_spec("radius", run.parameters["radius"]) if radius is None else radius, noise)
@@ -96,7 +96,7 @@ def recertified(
         noise=noise,
         strategy=strategy,
         classes=run.classes,
-        n_features=channel.n_features,
+        n_features=mechanism.n_features,
         n_samples=run.parameters["n_samples"],
         rtol=run.parameters["rtol"],
         seed=int(run.seed or 0),
@@ -107,8 +107,8 @@ def recertified(
 
     def radii(certified: NDArray[np.bool_], p_a: FloatArray, p_b: FloatArray) -> FloatArray:
         if X is not None:
-            return _radii_of_inputs(strategy, channel, X, stored, certified, p_a, p_b)
-        return radii_from_largest(strategy, channel, stored.reach[certified], p_a, p_b)
+            return _radii_of_inputs(strategy, mechanism, X, stored, certified, p_a, p_b)
+        return radii_from_largest(strategy, mechanism, stored.reach[certified], p_a, p_b)
 
     return procedure.certify(stored.votes, radii)
 
@@ -129,7 +129,7 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
 
 
 def radii_from_largest(
-    strategy: RadiusStrategy, channel: NoisyChannel, reach: FloatArray, p_a: FloatArray, p_b: FloatArray
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, reach: FloatArray, p_a: FloatArray, p_b: FloatArray
 ) -> FloatArray:
     """Return the radii of inputs of which the largest reaches are known: those of `certified_radii`.
 
@@ -138,21 +138,21 @@ def radii_from_largest(
     ValueError
         If these do not decide: the strategy limits single features, or its walk does not end among them.
     """
-    movable = int(channel.box.movable(channel.shape).sum())
-    budget = channel.noise.budget(p_a, p_b)
+    movable = int(mechanism.box.movable(mechanism.shape).sum())
+    budget = mechanism.noise.budget(p_a, p_b)
     if not strategy.uses_box:
-        every = channel.box.movable(channel.shape).reshape(1, -1).astype(np.float64)
-        radii = np.broadcast_to(strategy.within(channel.noise, budget, every), budget.shape)
+        every = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
+        radii = np.broadcast_to(strategy.within(mechanism.noise, budget, every), budget.shape)
     else:
         if not _needs_only_largest(strategy):
             raise ValueError(
                 f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
                 f"inputs of the run."
             )
-        strategy.check_box(channel)
+        strategy.check_box(mechanism)
         n_kept = reach.shape[1]
-        reach = strategy.reach(channel.noise, reach, reach)
-        radii = strategy.within(channel.noise, budget, reach)
+        reach = strategy.reach(mechanism.noise, reach, reach)
+        radii = strategy.within(mechanism.noise, budget, reach)
         enough = n_kept >= movable or (getattr(strategy, "max_features", None) or np.inf) <= n_kept
         open_ended = np.isinf(radii) & np.isfinite(budget) & (reach[:, -1] > 0)
         if not enough and open_ended.any():
@@ -160,7 +160,7 @@ def radii_from_largest(
                 f"radius={strategy!r} needs more than the {n_kept} largest reaches of each input that the store "
                 f"holds. Give X=, the inputs of the run."
             )
-    return np.maximum(radii - channel.rounding(strategy.norm), 0.0)
+    return np.maximum(radii - mechanism.rounding(strategy.norm), 0.0)
 
 
 def _needs_only_largest(strategy: RadiusStrategy) -> bool:
@@ -172,7 +172,7 @@ def _needs_only_largest(strategy: RadiusStrategy) -> bool:
 
 def _radii_of_inputs(
     strategy: RadiusStrategy,
-    channel: NoisyChannel,
+    mechanism: NoiseMechanism,
     X: Any,
     stored: StoredRun,
     certified: NDArray[np.bool_],
@@ -193,8 +193,8 @@ def _radii_of_inputs(
         part = part[np.isin(index, stored.index)]
         if not len(part):
             continue
-        if not np.array_equal(fingerprints(channel, part), stored.votes.inputs[rows]):
+        if not np.array_equal(fingerprints(mechanism, part), stored.votes.inputs[rows]):
             raise ValueError(f"X must be the inputs of the run: some of {index[0]} to {index[-1]} differ from those.")
         ask = certified[rows]
-        radii[rows[ask]] = certified_radii(strategy, channel, part[ask], *bounds[:, rows[ask]])
+        radii[rows[ask]] = certified_radii(strategy, mechanism, part[ask], *bounds[:, rows[ask]])
     return radii[certified]

@@ -99,10 +99,10 @@ class Run:
         for chunk in chunks:
             if finished[chunk].any():
                 yield self._stored(self.store, chunk[finished[chunk]])
-        channel, k = self.sampler.channel, n_reaches(self.sampler.channel.noise, max(1, self.sampler.n_samples))
+        mechanism, k = self.sampler.mechanism, n_reaches(self.sampler.mechanism.noise, max(1, self.sampler.n_samples))
         for part in self._drawn([chunk[~finished[chunk]] for chunk in chunks if not finished[chunk].all()]):
             labels = None if self.y is None else self.y[part.index].tolist()
-            self.store.append(part.index, part.votes, largest_reaches(channel, part.X, k), labels)
+            self.store.append(part.index, part.votes, largest_reaches(mechanism, part.X, k), labels)
             yield part
 
     def _drawn(self, chunks: list[NDArray[np.intp]]) -> Iterator[Part]:
@@ -115,7 +115,7 @@ class Run:
     def _stored(self, store: Store, index: NDArray[np.intp]) -> Part:
         """Return finished inputs, after a look whether they are those of the store."""
         X, votes = self.inputs.read(index), store.read(index)
-        wrong = (fingerprints(self.sampler.channel, X) != votes.inputs).any(axis=1)
+        wrong = (fingerprints(self.sampler.mechanism, X) != votes.inputs).any(axis=1)
         if wrong.any():
             raise StoreError(
                 f"{store.path} belongs to a run on other data: X[{index[wrong][0]}] is not the input that it holds "
@@ -135,12 +135,12 @@ def from_votes(inputs: Inputs, votes: VoteCounts) -> Iterator[Part]:
         )
 
 
-def certificates(procedure: Procedure, sampler_channel: Any) -> Callable[[Part], Certificates]:
+def certificates(procedure: Procedure, mechanism: Any) -> Callable[[Part], Certificates]:
     """Return what makes certificates of a part."""
 
     def make(part: Part) -> Certificates:
         def radii(certified: Any, p_a: Any, p_b: Any) -> Any:
-            return certified_radii(procedure.strategy, sampler_channel, part.X[certified], p_a, p_b)
+            return certified_radii(procedure.strategy, mechanism, part.X[certified], p_a, p_b)
 
         return procedure.certify(part.votes, radii)
 

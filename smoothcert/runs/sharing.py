@@ -19,7 +19,7 @@ import joblib
 from ..models.torch import TorchVoter
 from ..sampling.sampler import Sampler
 
-#: In a worker process: the parcel that came last, by its name. A worker serves one run at a time.
+#: In a worker process: the shared that came last, by its name. A worker serves one run at a time.
 _opened: dict[str, Sampler] = {}
 
 #: In a dask worker: what the scheduler has sent ahead, by name.
@@ -34,7 +34,7 @@ _ready = contextlib.ExitStack()
 _slot: list[Any] = []
 
 
-class Parcel:
+class SharedSampler:
     """A sampler that is pickled once: tasks carry its address.
 
     In the process that made it, and its threads, the sampler itself is used. Workers on this machine read it from a
@@ -48,8 +48,8 @@ class Parcel:
 
     Examples
     --------
-    >>> with Parcel("anything") as parcel:
-    ...     print(parcel.open())
+    >>> with SharedSampler("anything") as shared:
+    ...     print(shared.open())
     anything
     """
 
@@ -80,7 +80,7 @@ class Parcel:
                 return self.sampler
             if self.name not in _opened:
                 sampler = self._load()
-                settle(sampler)
+                prepare_worker(sampler)
                 _opened.clear()
                 _opened[self.name] = sampler
             return _opened[self.name]
@@ -120,28 +120,28 @@ class Parcel:
 
 
 @contextlib.contextmanager
-def on_ray(parcel: Parcel) -> Iterator[None]:
-    """Deliver a parcel through ray's object store, as long as the context lasts."""
+def on_ray(shared: SharedSampler) -> Iterator[None]:
+    """Deliver a shared through ray's object store, as long as the context lasts."""
     import ray
 
-    parcel.object = ray.put(parcel.pickled())
-    parcel.sent = True
+    shared.object = ray.put(shared.pickled())
+    shared.sent = True
     try:
         yield
     finally:
-        parcel.object = None
+        shared.object = None
 
 
 @contextlib.contextmanager
-def on_dask(parcel: Parcel, client: Any) -> Iterator[None]:
-    """Deliver a parcel to all workers of a dask cluster, now and later, as long as the context lasts."""
-    client.register_plugin(_plugin(parcel.name, parcel.pickled()))
-    parcel.sent = True
+def on_dask(shared: SharedSampler, client: Any) -> Iterator[None]:
+    """Deliver a shared to all workers of a dask cluster, now and later, as long as the context lasts."""
+    client.register_plugin(_plugin(shared.name, shared.pickled()))
+    shared.sent = True
     try:
         yield
     finally:
         with contextlib.suppress(Exception):
-            client.unregister_worker_plugin(parcel.name)
+            client.unregister_worker_plugin(shared.name)
 
 
 def _plugin(name: str, content: bytes) -> Any:
@@ -169,7 +169,7 @@ def _discard(name: str) -> None:
     _opened.pop(name, None)
 
 
-def settle(sampler: Any) -> None:
+def prepare_worker(sampler: Any) -> None:
     """Put the model of a worker process in the state in which it votes, on the GPU that is this worker's."""
     voter = getattr(sampler, "voter", None)
     if isinstance(voter, TorchVoter):

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
-from .metadata import RunRecord
+from .metadata import RunMetadata
 
 #: "SmCe": tells the file from other SQLite files.
 APPLICATION_ID = 0x536D4365
@@ -76,7 +76,7 @@ class Store:
     ----------
     path : str or path-like
         Made if it is not there.
-    run : RunRecord
+    run : RunMetadata
         What is about to be run. Its seed may be None: that of the store is used then, or a fresh one.
 
     Raises
@@ -86,7 +86,7 @@ class Store:
         process is writing to it, or if it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], run: RunRecord) -> None:
+    def __init__(self, path: str | os.PathLike[str], run: RunMetadata) -> None:
         self.path = Path(path)
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise StoreError(f"store={str(path)!r} must be a file in a directory that exists.")
@@ -126,7 +126,7 @@ class Store:
                 self._connection.close()
         self._lock.release()
 
-    def _create(self, run: RunRecord) -> None:
+    def _create(self, run: RunMetadata) -> None:
         """Write the tables and the run in one transaction: a file is a store, or empty."""
         values = run.with_seed().to_row()
         with self._explained():
@@ -208,7 +208,7 @@ class StoredRun:
 
     Attributes
     ----------
-    run : RunRecord
+    run : RunMetadata
     index : ndarray of shape (n,)
         Positions of the inputs in X, increasing.
     votes : Votes
@@ -219,7 +219,7 @@ class StoredRun:
     seconds : ndarray of shape (n,)
     """
 
-    def __init__(self, run: RunRecord, rows: list[Any]) -> None:
+    def __init__(self, run: RunMetadata, rows: list[Any]) -> None:
         self.run = run
         self.index = np.array([row[0] for row in rows], dtype=np.intp)
         n_classes = len(run.classes)
@@ -308,19 +308,19 @@ def damaged(path: Path, what: Any) -> StoreError:
     return StoreError(f"{path} is damaged ({what}). Nothing was read from it: restore a copy, or start a new store.")
 
 
-def read_run(connection: sqlite3.Connection, path: Path) -> RunRecord:
+def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
     """Read what was run, or raise a StoreError if it is damaged."""
     try:
         row = connection.execute(f"SELECT {RUN_COLUMNS}, checksum FROM run").fetchone()
         if row is None or checksum(row[:-1]) != row[-1]:
             raise damaged(path, "the checksum of the run does not match")
-        return RunRecord.from_row(row[:-1])
+        return RunMetadata.from_row(row[:-1])
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
 
 
 def read_results(
-    connection: sqlite3.Connection, path: Path, run: RunRecord, index: NDArray[np.intp] | None = None
+    connection: sqlite3.Connection, path: Path, run: RunMetadata, index: NDArray[np.intp] | None = None
 ) -> StoredRun:
     """Read the results at some increasing positions, or all, or raise a StoreError if one is damaged."""
     if index is None:
@@ -331,7 +331,7 @@ def read_results(
 
 
 def sound_rows(
-    connection: sqlite3.Connection, path: Path, run: RunRecord, first: int = 0, last: int | None = None
+    connection: sqlite3.Connection, path: Path, run: RunMetadata, first: int = 0, last: int | None = None
 ) -> Iterator[Any]:
     """Yield results in the order of the inputs, or raise a StoreError where one is damaged."""
     limits = () if last is None else (first, last)

@@ -15,7 +15,7 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Sampler, Votes
-from .sharing import Parcel, on_dask, on_ray
+from .sharing import SharedSampler, on_dask, on_ray
 
 logger = logging.getLogger("smoothcert")
 
@@ -58,7 +58,7 @@ def draw_all(sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_job
         If workers keep dying: a worker's death costs the chunks that were out, which are drawn again.
     """
     missing, failures = dict(enumerate(chunks)), 0
-    with Parcel(sampler) as parcel, _backend(parcel, n_jobs) as results_of:
+    with SharedSampler(sampler) as shared, _backend(shared, n_jobs) as results_of:
         while missing:
             tasks = _Tasks(missing, read)
             results = results_of(tasks)
@@ -111,30 +111,30 @@ def _positions(out: dict[int, NDArray[Any]], missing: dict[int, NDArray[np.intp]
 
 
 @contextmanager
-def _backend(parcel: Parcel, n_jobs: int | None) -> Iterator[Callable[[_Tasks], Results]]:
-    """Deliver the parcel to the workers of joblib's active backend, and yield what runs tasks there."""
+def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_Tasks], Results]]:
+    """Deliver the shared to the workers of joblib's active backend, and yield what runs tasks there."""
     backend, limit = get_active_backend()
     client = getattr(backend, "client", None)
     if client is not None:
-        with on_dask(parcel, client):
-            yield lambda tasks: _by_dask(parcel, tasks, client)
+        with on_dask(shared, client):
+            yield lambda tasks: _by_dask(shared, tasks, client)
     elif type(backend).__name__ == "RayBackend":
-        with on_ray(parcel):
+        with on_ray(shared):
             workers = backend.effective_n_jobs(limit if n_jobs is None else n_jobs)
-            yield lambda tasks: _by_ray(parcel, tasks, workers)
+            yield lambda tasks: _by_ray(shared, tasks, workers)
     else:
-        yield lambda tasks: _by_joblib(parcel, tasks, n_jobs)
+        yield lambda tasks: _by_joblib(shared, tasks, n_jobs)
 
 
-def _by_joblib(parcel: Parcel, tasks: _Tasks, n_jobs: int | None) -> Results:
+def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Results:
     """Run tasks on joblib's backend: loky, threads."""
     parallel = Parallel(
         n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs", max_nbytes=None
     )
-    return cast(Results, parallel(delayed(work)(parcel, task) for task in tasks))
+    return cast(Results, parallel(delayed(work)(shared, task) for task in tasks))
 
 
-def _by_dask(parcel: Parcel, tasks: _Tasks, client: Any) -> Results:
+def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
     """Run tasks on a dask cluster, which repeats those of a lost worker by itself.
 
     Not through joblib, which reads tasks in the thread that talks to the scheduler: a dask array among them would wait
@@ -147,7 +147,7 @@ def _by_dask(parcel: Parcel, tasks: _Tasks, client: Any) -> Results:
 
     def send(n: int) -> int:
         """Send up to ``n`` tasks, and return how many there were."""
-        sent = [client.submit(work, parcel, task, pure=False) for task in islice(waiting, n)]
+        sent = [client.submit(work, shared, task, pure=False) for task in islice(waiting, n)]
         results.update(sent)
         return len(sent)
 
@@ -163,24 +163,24 @@ def _by_dask(parcel: Parcel, tasks: _Tasks, client: Any) -> Results:
             future.cancel()
 
 
-def _by_ray(parcel: Parcel, tasks: _Tasks, n_workers: int) -> Results:
+def _by_ray(shared: SharedSampler, tasks: _Tasks, n_workers: int) -> Results:
     """Run tasks on a ray cluster, which repeats those of a lost worker; its joblib backend knows no generators."""
     import ray
 
     remote = ray.remote(work)
     waiting = iter(tasks)
-    out = [remote.remote(parcel, task) for task in islice(waiting, AHEAD * n_workers)]
+    out = [remote.remote(shared, task) for task in islice(waiting, AHEAD * n_workers)]
     try:
         while out:
             done, out = ray.wait(out, num_returns=1)
             yield ray.get(done[0])
-            out += [remote.remote(parcel, task) for task in islice(waiting, 1)]
+            out += [remote.remote(shared, task) for task in islice(waiting, 1)]
     finally:
         for task in out:
             ray.cancel(task)
 
 
-def work(parcel: Parcel, task: tuple[int, NDArray[Any], Any]) -> tuple[int, Votes]:
+def work(shared: SharedSampler, task: tuple[int, NDArray[Any], Any]) -> tuple[int, Votes]:
     """Do one task in a worker."""
     number, X, target = task
-    return number, parcel.open().draw(X, target)
+    return number, shared.open().draw(X, target)

@@ -18,14 +18,14 @@ def count_logits(
     Parameters
     ----------
     logits : ndarray of shape (n_rows, n_classes)
-    sizes : ndarray of shape (n_runs,)
+    sizes : ndarray of shape (n_segments,)
         Numbers of consecutive rows that are counted together.
     near_tie : float
         A row is doubtful unless its largest logit leads the second by more than this part of 1 plus its size.
 
     Returns
     -------
-    votes : ndarray of shape (n_runs, n_classes)
+    votes : ndarray of shape (n_segments, n_classes)
         Of rows that are not doubtful.
     doubtful : ndarray of shape (n_doubtful,)
         The others; among them all that hold a NaN.

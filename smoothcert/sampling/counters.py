@@ -16,7 +16,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..models.torch import NEAR_TIE, TorchVoter
 from ..noise.lattice import LatticeNoise
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
@@ -25,12 +25,12 @@ PENDING = 2
 TOGETHER = 64
 
 
-def open_polls(voter: Voter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> list[Any]:
+def open_polls(voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> list[Any]:
     """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
     kind: Any = ArrayPoll
     if isinstance(voter, TorchVoter):
         kind = TorchPoll if voter.device.type == "cpu" else DevicePoll
-    return [kind(member, channel, points, keys) for member in voter.team()]
+    return [kind(member, mechanism, points, keys) for member in voter.team()]
 
 
 def counts(polls: list[Any]) -> NDArray[np.int64]:
@@ -48,29 +48,29 @@ class Poll(ABC):
     Parameters
     ----------
     voter : Voter
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
     points : ndarray of shape (n_inputs, d)
         The noise's points.
     keys : ndarray of uint32, shape (n_inputs, 4)
         Of the inputs' streams.
     """
 
-    def __init__(self, voter: Any, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
+    def __init__(self, voter: Any, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         self.voter = voter
-        self.channel = channel
+        self.mechanism = mechanism
         self.points = points
         self.keys = keys
-        self.buffer = np.empty((0, *channel.shape), dtype=voter.dtype)
+        self.buffer = np.empty((0, *mechanism.shape), dtype=voter.dtype)
         self.tally = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         #: Votes that are not in the tally yet.
         self.doubtful: list[Any] = []
 
-    def cast(self, runs: NDArray[np.int64]) -> None:
+    def cast(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
 
         Parameters
         ----------
-        runs : ndarray of shape (n_runs, 3)
+        segments : ndarray of shape (n_segments, 3)
             Input, first sample and number of samples of consecutive rows; an input has one run at most.
 
         Raises
@@ -78,23 +78,23 @@ class Poll(ABC):
         MemoryError
             If there is no memory for so many rows; nothing is counted then.
         """
-        votes, doubtful = self.votes(runs)
-        total = self.tally[runs[:, 0]] + votes
+        votes, doubtful = self.votes(segments)
+        total = self.tally[segments[:, 0]] + votes
         # Should memory run out above, nothing has changed.
-        self.tally[runs[:, 0]] = total
+        self.tally[segments[:, 0]] = total
         self.doubtful += doubtful
 
     @abstractmethod
-    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
-        """Return the votes of each run, shape (n_runs, n_classes), and where the votes are that are still doubtful."""
+    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
+        """Return the votes of each segment, shape (n_segments, n_classes), and the places of those still doubtful."""
 
-    def draw(self, runs: NDArray[np.int64]) -> NDArray[np.floating]:
+    def draw(self, segments: NDArray[np.int64]) -> NDArray[np.floating]:
         """Draw noisy rows into the reused batch."""
-        n_rows = int(runs[:, 2].sum())
+        n_rows = int(segments[:, 2].sum())
         if n_rows > len(self.buffer):
-            self.buffer = np.empty((n_rows, *self.channel.shape), dtype=self.voter.dtype)
+            self.buffer = np.empty((n_rows, *self.mechanism.shape), dtype=self.voter.dtype)
         batch = self.buffer[:n_rows]
-        self.channel.fill(self.points, self.keys, runs, batch)
+        self.mechanism.fill(self.points, self.keys, segments, batch)
         return batch
 
     def counts(self) -> NDArray[np.int64]:
@@ -105,12 +105,12 @@ class Poll(ABC):
 class ArrayPoll(Poll):
     """Votes of a model that takes and returns arrays."""
 
-    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
+    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
         """Return the votes of each run; see `Poll.votes`."""
         # Imported when needed: numba takes as long to import as scikit-learn.
         from ._counting import count_indices
 
-        return count_indices(self.voter(self.draw(runs)), runs[:, 2], self.voter.n_classes), []
+        return count_indices(self.voter(self.draw(segments)), segments[:, 2], self.voter.n_classes), []
 
 
 class TorchPoll(Poll):
@@ -120,34 +120,34 @@ class TorchPoll(Poll):
     alone.
     """
 
-    def votes(self, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
+    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
         """Return the votes of each run; see `Poll.votes`."""
         from ._counting import count_logits
 
         if len(self.doubtful) >= TOGETHER:
             self.settle()
-        logits = self.voter.logits(self.rows(runs))
+        logits = self.voter.logits(self.rows(segments))
         if logits.dtype.itemsize < 4:
             logits = logits.float()
-        votes, doubtful = count_logits(logits.contiguous().numpy(), runs[:, 2], NEAR_TIE)
-        return votes, list(places(runs, doubtful)) if doubtful.size else []
+        votes, doubtful = count_logits(logits.contiguous().numpy(), segments[:, 2], NEAR_TIE)
+        return votes, list(places(segments, doubtful)) if doubtful.size else []
 
     def settle(self) -> None:
         """Take the votes that are still doubtful."""
         # No more rows than a batch has had, whose size bounds memory.
         together = min(TOGETHER, len(self.buffer))
         while self.doubtful:
-            runs = np.array(self.doubtful[:together])
-            votes = [self.voter.vote_alone(row) for row in self.rows(runs).split(1)]
+            segments = np.array(self.doubtful[:together])
+            votes = [self.voter.vote_alone(row) for row in self.rows(segments).split(1)]
             # Should memory run out above, nothing has changed.
-            np.add.at(self.tally, (runs[:, 0], votes), 1)
+            np.add.at(self.tally, (segments[:, 0], votes), 1)
             del self.doubtful[:together]
 
-    def rows(self, runs: NDArray[np.int64]) -> Any:
+    def rows(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows as a tensor; the module may change it in place."""
         import torch
 
-        return torch.from_numpy(self.draw(runs))
+        return torch.from_numpy(self.draw(segments))
 
 
 class DevicePoll:
@@ -158,27 +158,27 @@ class DevicePoll:
     """
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
+        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
         import torch
 
         self.voter = voter
-        noise = channel.noise
+        noise = mechanism.noise
         fused = voter.device.type == "cuda" and isinstance(noise, LatticeNoise) and noise.fused is not None
-        self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, channel, points, keys)
+        self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, mechanism, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
         self.doubtful: deque[Any] = deque()
 
-    def cast(self, runs: NDArray[np.int64]) -> None:
+    def cast(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch; see `Poll.cast`."""
         import torch
 
         with on_device(self.voter.device), memory_errors():
             while len(self.doubtful) > PENDING:
                 self.settle_batch()
-            votes, doubtful = self.voter.vote(self.feed.draw(runs))
-            cells = upload(np.repeat(runs[:, 0] * self.tally.shape[1], runs[:, 2]), self.voter.device) + votes
-            batch = (runs, votes, *download(doubtful))
+            votes, doubtful = self.voter.vote(self.feed.draw(segments))
+            cells = upload(np.repeat(segments[:, 0] * self.tally.shape[1], segments[:, 2]), self.voter.device) + votes
+            batch = (segments, votes, *download(doubtful))
             self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
             self.doubtful.append(batch)
 
@@ -190,13 +190,13 @@ class DevicePoll:
 
     def settle_batch(self) -> None:
         """Take the doubtful votes of the oldest batch again, each row alone."""
-        runs, votes, doubtful, arrived = self.doubtful[0]
+        segments, votes, doubtful, arrived = self.doubtful[0]
         if arrived is not None:
             arrived.synchronize()
         rows = doubtful.numpy().nonzero()[0]
         corrections = [
             (place[0], int(votes[row]), self.voter.vote_alone(self.feed.draw(place[None])))
-            for row, place in zip(rows, places(runs, rows), strict=True)
+            for row, place in zip(rows, places(segments, rows), strict=True)
         ]
         # Should memory run out above, nothing has changed.
         for owner, before, alone in corrections:
@@ -209,51 +209,51 @@ class DevicePoll:
         return self.tally.cpu().numpy()
 
 
-def places(runs: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+def places(segments: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
     """Return for some rows of a batch the run that consists of the row alone, shape (n_rows, 3)."""
-    ends = runs[:, 2].cumsum()
+    ends = segments[:, 2].cumsum()
     run = np.searchsorted(ends, rows, side="right")
-    sample = runs[run, 1] + runs[run, 2] + rows - ends[run]
-    return np.column_stack([runs[run, 0], sample, np.ones_like(sample)])
+    sample = segments[run, 1] + segments[run, 2] + rows - ends[run]
+    return np.column_stack([segments[run, 0], sample, np.ones_like(sample)])
 
 
 class Feed:
     """Noisy rows that the host draws, as tensors on the voter's device."""
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
+        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
-        self.poll = TorchPoll(voter, channel, points, keys)
+        self.poll = TorchPoll(voter, mechanism, points, keys)
 
-    def draw(self, runs: NDArray[np.int64]) -> Any:
+    def draw(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows."""
-        return self.poll.rows(runs).to(self.poll.voter.device)
+        return self.poll.rows(segments).to(self.poll.voter.device)
 
 
 class CudaFeed:
     """Noisy rows that are drawn on a CUDA device, for noise that its kernel knows."""
 
     def __init__(
-        self, voter: TorchVoter, channel: NoisyChannel, points: NDArray[Any], keys: NDArray[np.uint32]
+        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
     ) -> None:
         import torch
 
-        self.noise: Any = channel.noise
+        self.noise: Any = mechanism.noise
         self.points = upload(points.view(np.int32), voter.device)
         self.keys = upload(keys.view(np.int32), voter.device)
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
-        self.buffer = torch.empty((0, *channel.shape), dtype=dtype, device=voter.device)
-        self.to_raw = [None if end is None else upload(end, voter.device) for end in channel.to_raw(voter.dtype)]
+        self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
+        self.to_raw = [None if end is None else upload(end, voter.device) for end in mechanism.to_raw(voter.dtype)]
 
-    def draw(self, runs: NDArray[np.int64]) -> Any:
+    def draw(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows into the reused batch."""
         from ..noise import _cuda as cuda
 
-        n_rows = int(runs[:, 2].sum())
+        n_rows = int(segments[:, 2].sum())
         if n_rows > len(self.buffer):
             self.buffer = self.buffer.new_empty((n_rows, *self.buffer.shape[1:]))
         batch = self.buffer[:n_rows]
-        cuda.fill(self.noise.fused, self.points, self.keys, runs, self.noise.n_offsets, self.noise.q, batch)
+        cuda.fill(self.noise.fused, self.points, self.keys, segments, self.noise.n_offsets, self.noise.q, batch)
         scale, shift = self.to_raw
         if scale is not None and shift is not None:
             batch.view(len(batch), -1).mul_(scale).add_(shift)

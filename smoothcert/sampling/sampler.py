@@ -16,8 +16,8 @@ from .._utils.checks import check_count
 from .._utils.memory import keep_freed
 from ..models.base import Voter
 from ..models.threads import side_by_side
-from ..noise import seeding as stream
-from ..noise.mechanism import NoisyChannel
+from ..noise import seeding
+from ..noise.mechanism import NoiseMechanism
 from .counters import counts, open_polls
 
 #: Batches that one task fills at most: what a crash costs.
@@ -46,7 +46,7 @@ class StoppingRule(Protocol):
     """Decides after how many votes an input has enough of them."""
 
     @property
-    def looks(self) -> NDArray[np.int64]:
+    def checkpoints(self) -> NDArray[np.int64]:
         """Numbers of votes, increasing, after which the rule is asked: whatever the batches and the other inputs."""
 
     def __getitem__(self, rows: Any) -> StoppingRule:
@@ -88,7 +88,7 @@ class Votes:
 
 
 #: Makes the stopping rule of some inputs from their selection votes, themselves and what is asked about each.
-RuleMaker = Callable[[NDArray[np.int64], NoisyChannel, NDArray[Any], Any], StoppingRule]
+RuleMaker = Callable[[NDArray[np.int64], NoiseMechanism, NDArray[Any], Any], StoppingRule]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +98,7 @@ class Sampler:
     Parameters
     ----------
     voter : Voter
-    channel : NoisyChannel
+    mechanism : NoiseMechanism
     seed : int
         Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
         worker matters.
@@ -115,7 +115,7 @@ class Sampler:
     """
 
     voter: Voter
-    channel: NoisyChannel
+    mechanism: NoiseMechanism
     seed: int
     n_selection: int
     n_samples: int
@@ -127,8 +127,8 @@ class Sampler:
         """Rows of a batch."""
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = min(max(32, self.voter.batch_values // self.channel.n_features), self.voter.most_rows)
-        return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.channel.n_features))
+            batch_size = min(max(32, self.voter.batch_values // self.mechanism.n_features), self.voter.most_rows)
+        return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.mechanism.n_features))
 
     def chunk_size(self, n_inputs: int) -> int:
         """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
@@ -153,32 +153,32 @@ class Sampler:
         """
         started = time.perf_counter()
         keep_freed()
-        inputs = fingerprints(self.channel, X)
+        inputs = fingerprints(self.mechanism, X)
 
         def stage(number: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
-            keys = stream.keys(self.seed, inputs, number)
-            return count(self.voter, self.channel, X, keys, n, self.rows, rule)
+            keys = seeding.keys(self.seed, inputs, number)
+            return count(self.voter, self.mechanism, X, keys, n, self.rows, rule)
 
         with self.voter.voting():
-            estimation = selection = stage(stream.SELECTION, self.n_selection)
+            estimation = selection = stage(seeding.SELECTION, self.n_selection)
             verdict = None
             if self.n_samples:
-                rule = None if self.rule is None else self.rule(selection, self.channel, X, target)
-                estimation = stage(stream.ESTIMATION, self.n_samples, rule)
+                rule = None if self.rule is None else self.rule(selection, self.mechanism, X, target)
+                estimation = stage(seeding.ESTIMATION, self.n_samples, rule)
                 verdict = None if rule is None else rule.verdict(estimation)
         seconds = time.perf_counter() - started
         return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
 
 
-def fingerprints(channel: NoisyChannel, X: NDArray[Any]) -> NDArray[np.uint8]:
+def fingerprints(mechanism: NoiseMechanism, X: NDArray[Any]) -> NDArray[np.uint8]:
     """Fingerprint of each input as the noise sees it, shape (n_inputs, 16)."""
-    size = max(1, POINT_VALUES // channel.n_features)
-    return np.concatenate([stream.digests(channel.points(X[part])) for part in gen_batches(len(X), size)])
+    size = max(1, POINT_VALUES // mechanism.n_features)
+    return np.concatenate([seeding.digests(mechanism.points(X[part])) for part in gen_batches(len(X), size)])
 
 
 def count(
     voter: Voter,
-    channel: NoisyChannel,
+    mechanism: NoiseMechanism,
     X: NDArray[Any],
     keys: NDArray[np.uint32],
     n: int,
@@ -186,9 +186,9 @@ def count(
     rule: StoppingRule | None = None,
 ) -> NDArray[np.int64]:
     """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
-    polls = open_polls(voter, channel, channel.points(X), keys)
+    polls = open_polls(voter, mechanism, mechanism.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
-    for look in [n] if rule is None else rule.looks:
+    for look in [n] if rule is None else rule.checkpoints:
         rows = _cast(polls, undecided, drawn, int(look), rows)
         drawn = look
         if rule is not None and look < n:
@@ -213,12 +213,12 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
         half = -(-(stop - start) // 2)
         if stop - start <= rows:
             skipped, share = start % votes_each, inputs[start // votes_each : -(-stop // votes_each)]
-            runs = np.empty((len(share), 3), dtype=np.int64)
-            runs[:, 0], runs[:, 1], runs[:, 2] = share, first, votes_each
-            runs[0, 1:] += skipped, -skipped
-            runs[-1, 2] -= -stop % votes_each
+            segments = np.empty((len(share), 3), dtype=np.int64)
+            segments[:, 0], segments[:, 1], segments[:, 2] = share, first, votes_each
+            segments[0, 1:] += skipped, -skipped
+            segments[-1, 2] -= -stop % votes_each
             try:
-                poll.cast(runs)
+                poll.cast(segments)
             except MemoryError:
                 if stop - start == 1:
                     raise

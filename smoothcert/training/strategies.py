@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 
 from .._utils.checks import check_bool, check_count, check_not_negative, check_positive
 from ..models.base import is_torch
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 
 
 class Training(BaseEstimator, ABC):
@@ -69,7 +69,7 @@ class Training(BaseEstimator, ABC):
         X: NDArray[Any],
         y: NDArray[Any],
         *,
-        channel: NoisyChannel,
+        mechanism: NoiseMechanism,
         seed: int,
         device: Any = None,
         verbose: int = 0,
@@ -85,7 +85,7 @@ class Training(BaseEstimator, ABC):
             Raw inputs inside the box.
         y : ndarray of shape (n_inputs,)
             Labels; torch models are trained on their indices among the sorted labels.
-        channel : NoisyChannel
+        mechanism : NoiseMechanism
             The noise that certification will use.
         seed : int
             All randomness of the training follows from it, except where the base model has a seed of its own.
@@ -107,7 +107,7 @@ class Training(BaseEstimator, ABC):
             loss becomes NaN.
         """
         if not is_torch(estimator):
-            return self.fit_estimator(seeded(estimator, seed), X, y, channel, np.random.default_rng(seed), fit_params)
+            return self.fit_estimator(seeded(estimator, seed), X, y, mechanism, np.random.default_rng(seed), fit_params)
         from .torch_training import fit_net
 
         return fit_net(
@@ -115,8 +115,8 @@ class Training(BaseEstimator, ABC):
             X,
             y,
             n_copies=self.copies_per_batch,
-            noise=channel.noise,
-            box=channel.box,
+            noise=mechanism.noise,
+            box=mechanism.box,
             standardize=self.standardize,
             stability_weight=self.stability_weight,
             recipe=self.recipe(),
@@ -143,7 +143,7 @@ class Training(BaseEstimator, ABC):
         estimator: Any,
         X: NDArray[Any],
         y: NDArray[Any],
-        channel: NoisyChannel,
+        mechanism: NoiseMechanism,
         rng: np.random.Generator,
         fit_params: dict[str, Any],
     ) -> Any:
@@ -166,7 +166,7 @@ class CleanTraining(Training):
         estimator: Any,
         X: NDArray[Any],
         y: NDArray[Any],
-        channel: NoisyChannel,
+        mechanism: NoiseMechanism,
         rng: np.random.Generator,
         fit_params: dict[str, Any],
     ) -> Any:
@@ -234,13 +234,13 @@ class NoiseAugmentation(Training):
         estimator: Any,
         X: NDArray[Any],
         y: NDArray[Any],
-        channel: NoisyChannel,
+        mechanism: NoiseMechanism,
         rng: np.random.Generator,
         fit_params: dict[str, Any],
     ) -> Any:
         """Fit on noisy copies, all at once or one after the other."""
         if not self.stream:
-            copies = np.concatenate([channel.noisy(X, rng) for _ in range(self.n_copies)])
+            copies = np.concatenate([mechanism.noisy(X, rng) for _ in range(self.n_copies)])
             repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in fit_params.items()}
             return estimator.fit(copies, np.tile(y, self.n_copies), **repeated)
         if not hasattr(estimator, "partial_fit"):
@@ -249,7 +249,7 @@ class NoiseAugmentation(Training):
                 f"stream=False."
             )
         for _ in range(self.n_copies):
-            estimator.partial_fit(channel.noisy(X, rng), y, classes=np.unique(y), **fit_params)
+            estimator.partial_fit(mechanism.noisy(X, rng), y, classes=np.unique(y), **fit_params)
         return estimator
 
 
@@ -310,7 +310,7 @@ class StabilityTraining(Training):
         estimator: Any,
         X: NDArray[Any],
         y: NDArray[Any],
-        channel: NoisyChannel,
+        mechanism: NoiseMechanism,
         rng: np.random.Generator,
         fit_params: dict[str, Any],
     ) -> Any:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..noise.base import Noise
 from ..noise.box import Box
-from ..noise.mechanism import NoisyChannel
+from ..noise.mechanism import NoiseMechanism
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
 
@@ -101,8 +101,8 @@ class NoisyModule(nn.Module):
 
     @torch.compiler.disable
     def _noisy(self, X: torch.Tensor) -> torch.Tensor:
-        channel = NoisyChannel(self.box, self.noise, tuple(X.shape[1:]))
-        noisy = channel.noisy(X.detach().cpu().numpy(), self.rng, np.float32)
+        mechanism = NoiseMechanism(self.box, self.noise, tuple(X.shape[1:]))
+        noisy = mechanism.noisy(X.detach().cpu().numpy(), self.rng, np.float32)
         return torch.from_numpy(noisy).to(X.device, X.dtype)
 
 
@@ -137,7 +137,7 @@ def noisy_statistics(
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(X))[: max(STATISTICS_INPUTS, STATISTICS_VALUES // max(X[0].size, 1))]
     box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
-    noisy = NoisyChannel(box, noise, X.shape[1:]).noisy(X[rows], rng)
+    noisy = NoiseMechanism(box, noise, X.shape[1:]).noisy(X[rows], rng)
     axes = (0, *range(2, noisy.ndim))
     center = noisy.mean(axis=axes, keepdims=True)[0]
     scale = noisy.std(axis=axes, keepdims=True)[0]

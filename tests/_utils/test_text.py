@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from smoothcert import Certificates, GreedyRadius, SmoothedClassifier, UniformMixtureNoise
-from smoothcert._utils.text import exact
-from smoothcert.certify.names import describe
+from smoothcert._utils.text import describe, exact
 from smoothcert.results.metrics import check_one_kind
 
 

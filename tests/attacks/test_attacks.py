@@ -26,9 +26,9 @@ from smoothcert import (
 from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, GreedyFaceAttack, project_l1_box
 from smoothcert.attacks.gradient import end_share
 from smoothcert.attacks.target import Target
-from smoothcert.attacks.verification import Jury
+from smoothcert.attacks.verification import Verifier
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.results.metrics import certified_accuracy_score as accuracy
 
 from ..base_models import MeanOfFirst, Rule, WorstCase, all_offsets, constant, steps
@@ -245,8 +245,8 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
     clf = smooth(Window(0.7, 0.5, 0.51), noise=UniformNoise(0.5), n_samples=1000, random_state=0)
     raw, x = np.array([[0.7, 0.5]]), np.array([0.7, 0.5])
     few, more = [
-        Jury(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
-            raw, Target(clf._voter(), clf._channel((2,)), GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
+        Verifier(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
+            raw, Target(clf._voter(), clf._mechanism((2,)), GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
         )
         for n in (1000, 64_000)
     ]
@@ -255,9 +255,9 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
 
 
 def test_no_attempt_spends_more_than_its_share_of_alpha():
-    jury = Jury(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    jury = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
     for n in (1000, 64_000):
-        drawing = jury.channel.noise.draw_error * n * 3
+        drawing = jury.mechanism.noise.draw_error * n * 3
         assert 0 < 4 * (jury.level(n) + drawing) <= 0.01 * (1 + 1e-12)
 
 
@@ -301,7 +301,7 @@ def test_worst_cases_on_the_lattice_are_broken_at_the_first_step_beyond_the_radi
     y = np.array([3, 5])
     base = WorstCase(noise, x, y, mass=int(0.7 * noise.n_offsets**2))
     p_a = np.array([base.share(x)])
-    room = NoisyChannel(smooth(base).box_, noise, (2,)).room(x[None] / levels)
+    room = NoiseMechanism(smooth(base).box_, noise, (2,)).room(x[None] / levels)
     tight = GreedyRadius().radii(noise, p_a, 1 - p_a, *room)[0]
     clf = smooth(base, noise=noise, n_samples=4000, random_state=0)
     found = clone(attack).set_params(n_votes=2000).minimal(clf, x[None] / levels)
@@ -463,14 +463,14 @@ def digits():
     """Return a network for digits of shape (1, 8, 8), trained under splitting noise in a second, and test data."""
     X, y = load_digits(return_X_y=True)
     X, noise = (X / 16).reshape(-1, 1, 8, 8), SplitNoise(1.0, levels=16)
-    channel, rng = NoisyChannel(Box(np.zeros(()), np.ones(())), noise, (1, 8, 8)), np.random.default_rng(0)
+    mechanism, rng = NoiseMechanism(Box(np.zeros(()), np.ones(())), noise, (1, 8, 8)), np.random.default_rng(0)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(20):
         order = rng.permutation(1500)
         for rows in np.split(order, 15):
-            noisy = torch.from_numpy(channel.noisy(X[rows], rng, np.float32))
+            noisy = torch.from_numpy(mechanism.noisy(X[rows], rng, np.float32))
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(noisy), torch.from_numpy(y[rows])).backward()
             optimizer.step()

@@ -12,9 +12,9 @@ from smoothcert.certify.betting import (
     _BETS,
     anytime_lower_bound,
     anytime_upper_bound,
+    checkpoints,
     log_e_margin,
     log_e_value,
-    looks,
 )
 
 SELECTION = 256
@@ -197,7 +197,7 @@ def most_false_alarms(repetitions, alpha):
 )
 def test_log_e_value_keeps_its_level_at_the_worst_moment(p0, alpha, repetitions, flat):
     rng = np.random.default_rng(3)
-    at = looks(10_000)
+    at = checkpoints(10_000)
     k = paths(rng, repetitions, at, [p0, 1 - p0])[0]
     selected = np.zeros((repetitions, 1)) if flat else rng.binomial(SELECTION, p0, size=(repetitions, 1))
     prior = selected + 0.5, (0 if flat else SELECTION) - selected + 0.5
@@ -222,7 +222,7 @@ def test_log_e_margin_of_the_strongest_rival_keeps_its_level_at_the_worst_moment
     mu0, probabilities, alpha, repetitions
 ):
     rng = np.random.default_rng(4)
-    at = looks(10_000)
+    at = checkpoints(10_000)
     votes = paths(rng, repetitions, at, probabilities)
     selected = rng.multinomial(SELECTION, probabilities, size=repetitions)[..., None]
     prior = selected[:, 0], selected[:, 1:].max(axis=1), SELECTION
@@ -280,7 +280,7 @@ def test_anytime_bounds_rise_with_the_successes_and_enclose_their_share(n, a, b)
 
 def test_anytime_bounds_hold_at_all_looks_at_once():
     rng = np.random.default_rng(5)
-    repetitions, alpha, p, prior, at = 2_000, 0.05, 0.9, (20.5, 5.5), looks(10_000, growth=1.3)
+    repetitions, alpha, p, prior, at = 2_000, 0.05, 0.9, (20.5, 5.5), checkpoints(10_000, growth=1.3)
     k = paths(rng, repetitions, at, [p, 1 - p])[0]
     pairs, inverse = np.unique(np.stack(np.broadcast_arrays(k, at)).reshape(2, -1), axis=1, return_inverse=True)
     lower, upper = (bound(*pairs, alpha, *prior) for bound in (anytime_lower_bound, anytime_upper_bound))
@@ -383,7 +383,7 @@ def test_arguments_broadcast():
 @pytest.mark.parametrize(("growth", "step"), [(1.1, 16), (1.5, 16), (2, 64), (1.0001, 100), (1.1, 1)])
 @pytest.mark.parametrize("n_samples", [1, 15, 16, 17, 100, 10_000])
 def test_looks(n_samples, growth, step):
-    at = looks(n_samples, growth, step)
+    at = checkpoints(n_samples, growth, step)
     assert at.dtype == np.int64
     assert (at[0], at[-1]) == (min(step, n_samples), n_samples)
     assert (at[:-1] % step == 0).all()
@@ -394,5 +394,5 @@ def test_looks(n_samples, growth, step):
 
 
 def test_looks_are_few():
-    assert len(looks(100_000)) < 90
-    assert looks(40).tolist() == [16, 32, 40]
+    assert len(checkpoints(100_000)) < 90
+    assert checkpoints(40).tolist() == [16, 32, 40]

@@ -24,7 +24,7 @@ from smoothcert import (
 from smoothcert.certify.binomial import BOUNDS, class_probabilities
 from smoothcert.certify.radius import certified_radii, required_probability
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule
 
@@ -113,11 +113,11 @@ def test_limits_on_the_adversary_never_shrink_a_radius(situation, cap, k):
 @given(situations(), st.floats(0, 5))
 def test_the_required_probability_suffices(situation, goal):
     noise, _, _, x = situation
-    channel = NoisyChannel(Box.from_bounds((0, 1)), noise, x.shape[1:])
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, x.shape[1:])
     for strategy in valid(noise):
-        p = required_probability(strategy, channel, x, goal)
+        p = required_probability(strategy, mechanism, x, goal)
         able = (p > 0.5) & np.isfinite(p)
-        assert (certified_radii(strategy, channel, x[able], p[able], 1 - p[able]) >= goal).all()
+        assert (certified_radii(strategy, mechanism, x[able], p[able], 1 - p[able]) >= goal).all()
 
 
 @st.composite

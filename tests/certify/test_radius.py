@@ -19,7 +19,7 @@ from smoothcert._utils.memory import keep_freed
 from smoothcert.certify.radius import RadiusStrategy, certified_radii, required_probability
 from smoothcert.noise.box import Box
 from smoothcert.noise.greedy import covering, largest, walk, walk_largest
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -307,13 +307,13 @@ def test_many_features_lipschitz_box_greedy_in_this_order(kind, noise):
 def test_memory_stays_within_twice_the_inputs(strategy, dtype):
     rng = np.random.default_rng(0)
     X = rng.random((16, 3, 224, 224), dtype=dtype)
-    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(3.5), X.shape[1:])
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(3.5), X.shape[1:])
     p_a = rng.uniform(0.5, 1, len(X))
     # Once in a process, this asks for memory that it never touches.
     keep_freed()
     tracemalloc.start()
     try:
-        radii = certified_radii(strategy, channel, X, p_a, 1 - p_a)
+        radii = certified_radii(strategy, mechanism, X, p_a, 1 - p_a)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -361,7 +361,7 @@ def certified(strategy, noise, X, p_a):
 def channel_of(noise, X):
     """Channel with a box that holds the last feature fixed."""
     hi = np.where(np.arange(X.shape[1]) < X.shape[1] - 1, 1.0, 0.0)
-    return NoisyChannel(Box.from_bounds((np.zeros(X.shape[1]), hi)), noise, X.shape[1:])
+    return NoiseMechanism(Box.from_bounds((np.zeros(X.shape[1]), hi)), noise, X.shape[1:])
 
 
 @pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
@@ -399,13 +399,13 @@ def test_required_probability_agrees_with_a_grid(noise, strategy):
 
 def test_required_probability_of_chunks_and_of_one_number(monkeypatch):
     noise, X, goal = SplitNoise(2.0), inputs(37, 300), np.random.default_rng(0).uniform(0, 2.5, 37)
-    channel = channel_of(noise, X)
-    whole = required_probability(GreedyRadius(), channel, X, goal)
-    one = required_probability(GreedyRadius(), channel, X, 1.5)
-    np.testing.assert_array_equal(one, required_probability(GreedyRadius(), channel, X, np.full(37, 1.5)))
+    mechanism = channel_of(noise, X)
+    whole = required_probability(GreedyRadius(), mechanism, X, goal)
+    one = required_probability(GreedyRadius(), mechanism, X, 1.5)
+    np.testing.assert_array_equal(one, required_probability(GreedyRadius(), mechanism, X, np.full(37, 1.5)))
     monkeypatch.setattr("smoothcert.certify.radius.ROOM_VALUES", 1000)
-    np.testing.assert_array_equal(required_probability(GreedyRadius(), channel, X, goal), whole)
-    assert required_probability(GreedyRadius(), channel, X[:0], 1.0).shape == (0,)
+    np.testing.assert_array_equal(required_probability(GreedyRadius(), mechanism, X, goal), whole)
+    assert required_probability(GreedyRadius(), mechanism, X[:0], 1.0).shape == (0,)
 
 
 @pytest.mark.parametrize("goal", [20.0, 400.0])
@@ -418,8 +418,8 @@ def test_required_probability_where_many_features_move(goal):
 
 def test_required_probability_where_nothing_can_move():
     noise, X = SplitNoise(1.0), np.zeros((2, 1))
-    channel = NoisyChannel(Box.from_bounds((np.zeros(1), np.zeros(1))), noise, (1,))
-    np.testing.assert_allclose(required_probability(GreedyRadius(), channel, X, np.array([0.0, 5.0])), 0.5)
+    mechanism = NoiseMechanism(Box.from_bounds((np.zeros(1), np.zeros(1))), noise, (1,))
+    np.testing.assert_allclose(required_probability(GreedyRadius(), mechanism, X, np.array([0.0, 5.0])), 0.5)
 
 
 @pytest.mark.parametrize("lam", [0.5, 0.2])
@@ -467,7 +467,7 @@ def test_required_probability_of_a_strategy_of_ones_own():
         def within(self, noise, budget, reach):
             return noise.inverse_cost(budget / np.count_nonzero(reach, axis=1))
 
-    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(1.0), (300,))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (300,))
     X, p = np.full((1, 300), 0.5), np.array([0.9])
-    radius = certified_radii(Shared(), channel, X, p, 1 - p)
-    assert required_probability(Shared(), channel, X, radius) == pytest.approx(p)
+    radius = certified_radii(Shared(), mechanism, X, p, 1 - p)
+    assert required_probability(Shared(), mechanism, X, radius) == pytest.approx(p)

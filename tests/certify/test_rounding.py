@@ -20,7 +20,7 @@ from smoothcert import (
 from smoothcert.certify.binomial import clopper_pearson, hoeffding, randomized_clopper_pearson, upper_bound
 from smoothcert.certify.radius import certified_radii
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 mp.mp.dps = 40
 
@@ -251,44 +251,44 @@ def test_the_lattice_is_never_wider_than_lam_but_for_a_rounding_error():
 def test_rounding_of_the_box_map_is_taken_from_the_radius(bounds):
     """Two raw inputs are never farther apart as lattice points than their exact distance plus what is taken off."""
     rng = np.random.default_rng(5)
-    channel = NoisyChannel(Box.from_bounds(bounds), SplitNoise(1.0), (4,))
+    mechanism = NoiseMechanism(Box.from_bounds(bounds), SplitNoise(1.0), (4,))
     lo, hi = map(Fraction, map(float, bounds))
     for _ in range(300):
         X = np.clip(rng.uniform(*bounds, (2, 4)), *bounds)
         X[1, :2] = np.nextafter(X[0, :2], rng.choice([-np.inf, np.inf]))
-        points = channel.points(np.clip(X, *bounds)).astype(object)
-        on_lattice = Fraction(int(np.abs(points[0] - points[1]).sum()), channel.noise.q)
+        points = mechanism.points(np.clip(X, *bounds)).astype(object)
+        on_lattice = Fraction(int(np.abs(points[0] - points[1]).sum()), mechanism.noise.q)
         exact = sum(abs(Fraction(a) - Fraction(b)) for a, b in zip(*np.clip(X, *bounds).tolist(), strict=True)) / (
             hi - lo
         )
-        assert on_lattice <= exact + Fraction(channel.rounding())
+        assert on_lattice <= exact + Fraction(mechanism.rounding())
 
 
 def test_published_radii_are_below_the_walk_by_the_rounding_of_the_lattice():
     noise = SplitNoise(1.0)
-    channel, X = NoisyChannel(Box.from_bounds((0, 1)), noise, (3,)), np.array([[0.1, 0.5, 0.7]])
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), noise, (3,)), np.array([[0.1, 0.5, 0.7]])
     p = np.array([0.8])
     exact = exact_radius(noise, 0.8, 1 - 0.8, [0.9, 0.5, 0.7])
-    assert certified_radii(LipschitzRadius(), channel, X, p, 1 - p)[0] <= exact - mp.mpf(3) / noise.q
+    assert certified_radii(LipschitzRadius(), mechanism, X, p, 1 - p)[0] <= exact - mp.mpf(3) / noise.q
 
 
 @pytest.mark.parametrize(("bounds", "refused"), [((1e5, 1e5 + 1), False), ((1e9, 1e9 + 1), True), ((0, 1e300), False)])
 def test_limits_hold_on_the_lattice_or_are_refused(bounds, refused):
     """A move within the limit in raw units is one within the granted reach after rounding."""
-    channel = NoisyChannel(Box.from_bounds(bounds), SplitNoise(1.0), (3,))
+    mechanism = NoiseMechanism(Box.from_bounds(bounds), SplitNoise(1.0), (3,))
     strategy = GreedyRadius(max_change=0.01)
     X, p = np.full((1, 3), bounds[0]), np.array([0.9])
     if refused:
         with pytest.raises(ValueError, match="max_change needs bounds whose ends are less than 3e7 times"):
-            certified_radii(strategy, channel, X, p, 1 - p)
+            certified_radii(strategy, mechanism, X, p, 1 - p)
         return
-    granted = strategy.reach(channel.noise, *channel.room(X))[0, 0]
+    granted = strategy.reach(mechanism.noise, *mechanism.room(X))[0, 0]
     rng, width = np.random.default_rng(0), bounds[1] - bounds[0]
     a = bounds[0] + width * rng.random(2000)
     b = np.clip(a + 0.01 * width, *bounds)
     exact = [abs(Fraction(u) - Fraction(v)) <= Fraction(0.01) * Fraction(width) for u, v in zip(a, b, strict=True)]
-    moved = np.abs(np.diff(channel.box.to_unit(np.array([a, b])) * channel.noise.q, axis=0)[0])
-    assert (np.ceil(moved[exact]) / channel.noise.q <= granted).all()
+    moved = np.abs(np.diff(mechanism.box.to_unit(np.array([a, b])) * mechanism.noise.q, axis=0)[0])
+    assert (np.ceil(moved[exact]) / mechanism.noise.q <= granted).all()
 
 
 def test_votes_of_unequal_number_take_the_drawing_error_of_the_most():

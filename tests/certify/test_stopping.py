@@ -25,7 +25,7 @@ from smoothcert import (
 from smoothcert.certify.binomial import class_probabilities
 from smoothcert.certify.radius import certified_radii
 from smoothcert.certify.stopping import BET, RadiusTest
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, constant
 
@@ -87,25 +87,25 @@ def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
         assert wrong > 0, "a test of no power would pass as well"
 
 
-def radius_test(required, looks, n_classes=2, alpha=ALPHA, selection=(28, 4)):
+def radius_test(required, checkpoints, n_classes=2, alpha=ALPHA, selection=(28, 4)):
     return RadiusTest(
         selection=np.array([[*selection, *[0] * (n_classes - len(selection))]]),
         top=np.array([0]),
         rivals_apart=n_classes > 2,
         alpha=alpha,
-        looks=looks,
+        checkpoints=checkpoints,
         required=np.array([required]),
     )
 
 
-@pytest.mark.parametrize("looks", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
+@pytest.mark.parametrize("checkpoints", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
 @pytest.mark.parametrize("required", [0.5, 0.7, 0.95, 0.999])
-def test_the_exact_probability_of_a_false_certificate(required, looks):
+def test_the_exact_probability_of_a_false_certificate(required, checkpoints):
     """Of two classes, at the threshold, by summing over all ways that the votes can come; whenever one stops."""
-    rule, last = radius_test(required, looks), looks[-1]
+    rule, last = radius_test(required, checkpoints), checkpoints[-1]
     # The distribution of the votes for the class, where nothing has been certified yet.
     alive, n, false = np.array([1.0]), 0, 0.0
-    for look in looks:
+    for look in checkpoints:
         alive, n = np.convolve(alive, binom.pmf(np.arange(look - n + 1), look - n, required)), look
         counts = np.column_stack([np.arange(n + 1), n - np.arange(n + 1)])
         certified = rule[np.zeros(n + 1, dtype=int)].verdict(counts)
@@ -138,10 +138,10 @@ def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(requ
 @pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
 def test_giving_up_costs_few_certificates(share):
     """Against a rule that never gives up, on the same votes."""
-    looks, rng = np.array([16, 32, 64, 128, 256, 512, 1024]), np.random.default_rng(0)
-    rule = radius_test(0.7, looks, alpha=0.001)[np.zeros(4000, dtype=int)]
+    checkpoints, rng = np.array([16, 32, 64, 128, 256, 512, 1024]), np.random.default_rng(0)
+    rule = radius_test(0.7, checkpoints, alpha=0.001)[np.zeros(4000, dtype=int)]
     hits, certified, given_up, n = np.zeros(4000, dtype=int), np.zeros(4000, bool), np.zeros(4000, bool), 0
-    for look in looks:
+    for look in checkpoints:
         hits, n = hits + rng.binomial(look - n, share, size=4000), look
         counts = np.column_stack([hits, n - hits])
         certified |= rule.verdict(counts)
@@ -153,10 +153,10 @@ def test_giving_up_costs_few_certificates(share):
 @pytest.mark.parametrize(("p_a", "p_b", "n_rivals"), [(0.3, 0.005, 140), (0.35, 0.05, 13), (0.5, 0.03, 16)])
 def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
     """Where most votes are for neither the class nor its rival, at the radius of which half would be certified."""
-    looks, rng, size = np.array([100, 1000, 3000, 9000, 9900, 10_000]), np.random.default_rng(0), 500
+    checkpoints, rng, size = np.array([100, 1000, 3000, 9000, 9900, 10_000]), np.random.default_rng(0), 500
     shares = np.array([p_a, *[p_b] * n_rivals])
     shares = np.append(shares, max(0.0, 1 - shares.sum()))
-    counts = np.cumsum([rng.multinomial(step, shares, size=size) for step in np.diff(looks, prepend=0)], axis=0)
+    counts = np.cumsum([rng.multinomial(step, shares, size=size) for step in np.diff(checkpoints, prepend=0)], axis=0)
     top = np.zeros(size, dtype=int)
     p_a, p_b = class_probabilities(counts[-1], top, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
     rule = RadiusTest(
@@ -164,7 +164,7 @@ def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
         top=top,
         rivals_apart=True,
         alpha=0.001,
-        looks=looks,
+        checkpoints=checkpoints,
         required=np.full(size, (1 + np.quantile(p_a - p_b, 0.3)) / 2),
     )
     certified, given_up = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
@@ -176,9 +176,9 @@ def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
 
 
 def test_what_unanimous_votes_would_not_certify_is_given_up_at_once():
-    looks = np.array([16, 32, 10_000])
+    checkpoints = np.array([16, 32, 10_000])
     for required, hopeless in ((0.99928, False), (0.9993, True)):
-        assert radius_test(required, looks, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
+        assert radius_test(required, checkpoints, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
 
 
 def test_giving_up_knows_small_alpha():
@@ -335,10 +335,10 @@ def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius, 
     if not isinstance(clf.radius, str):
         from smoothcert.certify.radius import required_probability
 
-        channel = NoisyChannel(clf.box_, clf.noise_, (4,))
-        p = required_probability(strategy, channel, X, target)
+        mechanism = NoiseMechanism(clf.box_, clf.noise_, (4,))
+        p = required_probability(strategy, mechanism, X, target)
         reachable = p <= 1
-        found = certified_radii(strategy, channel, X[reachable], p[reachable], 1 - p[reachable])
+        found = certified_radii(strategy, mechanism, X[reachable], p[reachable], 1 - p[reachable])
         assert (found >= target).all()
 
 

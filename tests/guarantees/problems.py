@@ -106,7 +106,7 @@ def _within(rank, parts):
 
 
 class Table(Known):
-    """A model that looks its answer up by the lattice cell of its noisy input."""
+    """A model that checkpoints its answer up by the lattice cell of its noisy input."""
 
     def __init__(self, q, x, first, table, classes, lo=0.0, width=1.0):
         self.q, self.x, self.first, self.table, self.classes_ = q, x, first, table, classes

@@ -268,7 +268,7 @@ def _try_exact(row: Row, problem: Problem) -> None:
         row.add(1, 0, 0)
         return
     clf: SmoothedClassifier = problem.classifier()
-    radius = certified_radii(problem.strategy, clf._channel(X.shape[1:]), X, np.array([p_a]), np.array([p_b]))[0]
+    radius = certified_radii(problem.strategy, clf._mechanism(X.shape[1:]), X, np.array([p_a]), np.array([p_b]))[0]
     distance = problem.distance()
     reaches = np.isinf(radius) or Fraction(float(radius)) >= distance
     row.add(1, 1, reaches, 0, problem.tight and radius < float(distance) * 0.98 - 5 / problem.q)

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from smoothcert import BoxRadius, GreedyRadius, LipschitzRadius, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, WorstCase, all_offsets, constant, steps
 from .suite import MODES, failures, run, summary
@@ -28,7 +28,7 @@ def test_no_input_within_the_radius_flips_the_worst_base_model(noise_type, lam, 
     """For every y of the lattice, against the base model that is worst for that y, in exact counts."""
     rng = np.random.default_rng(levels)
     noise = noise_type(lam=lam, levels=levels)
-    channel = NoisyChannel(Box.from_bounds((0, 1)), noise, (d,))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, (d,))
     total = noise.n_offsets**d
     beyond = []
     for mass in rng.integers(total // 2 + 1, total + 1, size=4):
@@ -36,7 +36,7 @@ def test_no_input_within_the_radius_flips_the_worst_base_model(noise_type, lam, 
         for y in itertools.product(range(levels + 1), repeat=d):
             base = WorstCase(noise, x, np.array(y), mass)
             p_a = np.array([base.share(x)])
-            r = strategy.radii(noise, p_a, 1 - p_a, *channel.room(x[None] / levels))[0]
+            r = strategy.radii(noise, p_a, 1 - p_a, *mechanism.room(x[None] / levels))[0]
             distance = np.abs(np.array(y) - x).sum() / levels
             if base.share(np.array(y)) <= 0.5:
                 assert distance > r
@@ -50,7 +50,7 @@ def test_label_flips_just_outside_the_radius_and_not_inside(noise_type):
     """The same through the public API, with sampled votes."""
     levels, x = 8, np.array([3, 8])
     noise = noise_type(lam=0.75, levels=levels)
-    room = NoisyChannel(Box.from_bounds((0, 1)), noise, (2,)).room(x[None] / levels)
+    room = NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,)).room(x[None] / levels)
     for y, label in (([3, 6], 0), ([3, 5], 1)):
         base = WorstCase(noise, x, np.array(y), mass=int(0.7 * noise.n_offsets**2))
         p_a = np.array([base.share(x)])

@@ -14,6 +14,7 @@ from smoothcert.certify.radius import GreedyRadius, LipschitzRadius
 from smoothcert.noise import (
     deterministic,
     mixture,
+    seeding,
 )
 from smoothcert.noise import (
     greedy as calculus,
@@ -22,10 +23,7 @@ from smoothcert.noise import (
     lattice as noise,
 )
 from smoothcert.noise import (
-    mechanism as channel,
-)
-from smoothcert.noise import (
-    seeding as stream,
+    mechanism as mechanism,
 )
 from smoothcert.sampling.sampler import Sampler
 
@@ -72,7 +70,7 @@ def margin_from_the_selection_counts(patch):
 @mutant(noise="uniform, tie", scheme="binary", bound="clopper-pearson", mode="fixed")
 def stages_that_share_their_noise(patch):
     original = Sampler.draw
-    patch.setattr(stream, "ESTIMATION", stream.SELECTION)
+    patch.setattr(seeding, "ESTIMATION", seeding.SELECTION)
     patch.setattr(Sampler, "draw", lambda self, X, target=None: original(replace(self, n_selection=160), X, target))
 
 
@@ -221,8 +219,8 @@ def confidence_sequence_taken_for_one_look(patch):
 
 @mutant(noise=("uniform, 8-bit", "uniform, real"), mode="exact")
 def box_map_with_half_the_width(patch):
-    original = channel.NoisyChannel.room
-    patch.setattr(channel.NoisyChannel, "room", lambda self, X: tuple(side / 2 for side in original(self, X)))
+    original = mechanism.NoiseMechanism.room
+    patch.setattr(mechanism.NoiseMechanism, "room", lambda self, X: tuple(side / 2 for side in original(self, X)))
 
 
 @mutant(noise="uniform, 8-bit", strategy=("lipschitz", "greedy"), mode="exact")
@@ -252,7 +250,7 @@ def test_evidence_must_outweigh_what_is_bet():
         top=np.array([0]),
         rivals_apart=False,
         alpha=0.01,
-        looks=np.array([10_000]),
+        checkpoints=np.array([10_000]),
         required=np.array([0.7]),
     )
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import DeterministicSplitNoise, SmoothedClassifier, SplitNoise, UniformNoise
-from smoothcert.certify.betting import anytime_lower_bound, looks
+from smoothcert.certify.betting import anytime_lower_bound, checkpoints
 from smoothcert.certify.binomial import (
     check_statistics,
     clopper_pearson,
@@ -252,8 +252,8 @@ def test_planning_a_billion_votes_takes_no_memory():
     tracemalloc.start()
     try:
         check_statistics(10**9, 10, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
-        assert looks(10**9)[-1] == 10**9
-        assert len(looks(10**9)) < 300
+        assert checkpoints(10**9)[-1] == 10**9
+        assert len(checkpoints(10**9)) < 300
         clf = smooth(steps([-9.0]), noise=UniformNoise(1.0), n_samples=10**9)
         decisions = clf.certify_at(X, 0.5)
         peak = tracemalloc.get_traced_memory()[1]

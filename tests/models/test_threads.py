@@ -14,7 +14,7 @@ from smoothcert.models import threads as workers
 from smoothcert.models.threads import side_by_side
 from smoothcert.models.torch import TorchVoter
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling.sampler import Sampler
 
 X = np.random.default_rng(0).random((5, 6))
@@ -252,8 +252,8 @@ def test_a_task_that_outlives_its_run_votes_in_evaluation_mode():
     module = Slow().train()
     before = module.norm.running_mean.clone()
     voter = TorchVoter(module, 3)
-    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(1.0), (6,))
-    sampler = Sampler(voter=voter, channel=channel, seed=0, n_selection=100, n_samples=0)
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (6,))
+    sampler = Sampler(voter=voter, mechanism=mechanism, seed=0, n_selection=100, n_samples=0)
     thread = Thread(target=sampler.draw, args=(X,))
     with voter.ready():
         thread.start()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smoothcert import Box, SplitNoise, UniformNoise
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 
 def test_minmax_takes_each_features_range():
@@ -27,7 +27,7 @@ def test_a_box_too_wide_for_floats():
 
 
 def test_rounding_of_the_map_to_the_unit_box_counts():
-    near, far = (NoisyChannel(Box.from_bounds(b), UniformNoise(), (10,)) for b in ((0, 1), (1e8, 1e8 + 1)))
+    near, far = (NoiseMechanism(Box.from_bounds(b), UniformNoise(), (10,)) for b in ((0, 1), (1e8, 1e8 + 1)))
     assert near.rounding() == pytest.approx(10 / near.noise.q, rel=1e-3)
     assert far.rounding() > near.rounding() + 10 * 1e8 * np.finfo(float).eps
 
@@ -58,7 +58,7 @@ def test_bad_bounds(bounds):
 @pytest.mark.parametrize("ends", [(np.zeros(2), np.ones(2)), (0, np.ones((1, 5))), (np.zeros((3, 1, 1)), 1)])
 def test_bounds_that_do_not_fit_the_inputs(ends):
     with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\), but one has shape"):
-        NoisyChannel(Box.from_bounds(ends), UniformNoise(), (5,))
+        NoiseMechanism(Box.from_bounds(ends), UniformNoise(), (5,))
     with pytest.raises(ValueError, match=r"bounds must be scalars or fit inputs of shape \(5,\)"):
         Box.from_bounds(ends).check(np.zeros((4, 5)))
 
@@ -98,22 +98,22 @@ def test_rounding_bounds_what_the_lattice_adds_to_a_distance(bounds, scale):
     """Points never lie farther apart than the raw inputs, by more than the radii shrink."""
     rng = np.random.default_rng(0)
     box = Box.from_bounds(bounds)
-    channel = NoisyChannel(box, UniformNoise(), (30,))
+    mechanism = NoiseMechanism(box, UniformNoise(), (30,))
     lo, width = np.broadcast_to(box.lo, 30), np.broadcast_to(box.width, 30)
     x = lo + rng.random((300, 30)) * width
     y = np.clip(x + scale * rng.standard_normal((300, 30)) * width, lo, lo + width)
     raw = np.where(width > 0, np.abs(x - y) / np.where(width > 0, width, 1), 0).sum(axis=1)
-    apart = np.abs(channel.points(x).astype(float) - channel.points(y)).sum(axis=1) / channel.noise.q
-    assert (apart <= raw + channel.rounding()).all()
-    assert channel.rounding() < 30 / channel.noise.q * 1.01
+    apart = np.abs(mechanism.points(x).astype(float) - mechanism.points(y)).sum(axis=1) / mechanism.noise.q
+    assert (apart <= raw + mechanism.rounding()).all()
+    assert mechanism.rounding() < 30 / mechanism.noise.q * 1.01
 
 
 def test_half_a_step_per_feature_reaches_the_bound():
     """The worst case for rounding: radii that ignored it would be wrong."""
-    channel = NoisyChannel(Box.from_bounds((0, 1)), SplitNoise(), (100,))
-    q = channel.noise.q
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(), (100,))
+    q = mechanism.noise.q
     x = np.full((1, 100), 5.5 / q - 1e-13)
     y = np.full((1, 100), 5.5 / q + 1e-13)
-    apart = np.abs(channel.points(x).astype(float) - channel.points(y)).sum() / q
-    assert apart == pytest.approx(channel.rounding(), rel=1e-6)
-    assert NoisyChannel(channel.box, SplitNoise(levels=255), (100,)).rounding() == 0
+    apart = np.abs(mechanism.points(x).astype(float) - mechanism.points(y)).sum() / q
+    assert apart == pytest.approx(mechanism.rounding(), rel=1e-6)
+    assert NoiseMechanism(mechanism.box, SplitNoise(levels=255), (100,)).rounding() == 0

@@ -21,7 +21,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, all_offsets, steps
 
@@ -389,8 +389,8 @@ def test_limits_travel_with_the_certificates():
 
 
 def test_immovable_features_do_not_share_the_budget_of_linf():
-    channel = NoisyChannel(Box.from_bounds(([0, 0, 5], [1, 1, 5])), UniformNoise(2.0), (3,))
-    down, up = channel.room(np.array([[0.5, 0.5, 5.0]]))
+    mechanism = NoiseMechanism(Box.from_bounds(([0, 0, 5], [1, 1, 5])), UniformNoise(2.0), (3,))
+    down, up = mechanism.room(np.array([[0.5, 0.5, 5.0]]))
     found = LipschitzRadius(norm=np.inf).radii(UniformNoise(2.0), np.array([0.9]), np.array([0.1]), down, up)
     assert found[0] == pytest.approx(4 * (1 - 0.6**0.5))
 

@@ -11,13 +11,13 @@ from scipy.stats import chi2_contingency, chisquare, kstest
 from smoothcert import Box, GaussianNoise, LaplaceNoise, SplitNoise, UniformNoise
 from smoothcert.noise import _cpu as kernel
 from smoothcert.noise import _philox as philox
-from smoothcert.noise import seeding as stream
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise import seeding
+from smoothcert.noise.mechanism import NoiseMechanism
 
 
 def draw(seed=7, point=(1, 2, 3), stage=1, block=5):
-    key = stream.keys(seed, stream.digests(np.array([point])), stage)[0]
-    return philox.offsets(key, 100 * block, 7, 3, 2**31), stream.generator(key, block).integers(2**32, size=20)
+    key = seeding.keys(seed, seeding.digests(np.array([point])), stage)[0]
+    return philox.offsets(key, 100 * block, 7, 3, 2**31), seeding.generator(key, block).integers(2**32, size=20)
 
 
 def test_noise_is_a_pure_function_of_its_key():
@@ -33,21 +33,21 @@ def test_every_part_of_the_key_matters(change):
 
 def test_digests_see_values_not_types():
     points = np.array([[1, 2], [3, 4]])
-    np.testing.assert_array_equal(stream.digests(points), stream.digests(points.astype(np.uint32)))
-    np.testing.assert_array_equal(stream.digests(points)[1:], stream.digests(points[1:]))
+    np.testing.assert_array_equal(seeding.digests(points), seeding.digests(points.astype(np.uint32)))
+    np.testing.assert_array_equal(seeding.digests(points)[1:], seeding.digests(points[1:]))
 
 
 def test_blocks_hold_a_bounded_number_of_values():
-    assert [stream.block_size(d) for d in (1, 512, 513, 784, 3072, 150_528)] == [128, 128, 64, 64, 16, 1]
+    assert [seeding.block_size(d) for d in (1, 512, 513, 784, 3072, 150_528)] == [128, 128, 64, 64, 16, 1]
 
 
 def test_seeds():
-    assert stream.resolve_seed(3) == 3
-    assert stream.resolve_seed(None) != stream.resolve_seed(None)
-    assert stream.resolve_seed(np.random.RandomState(0)) == stream.resolve_seed(np.random.RandomState(0))
+    assert seeding.resolve_seed(3) == 3
+    assert seeding.resolve_seed(None) != seeding.resolve_seed(None)
+    assert seeding.resolve_seed(np.random.RandomState(0)) == seeding.resolve_seed(np.random.RandomState(0))
     for wrong in ("seed", -1, 2**32, 1.5, np.random, np.random.default_rng(0)):
         with pytest.raises(ValueError, match=r"random_state must be None, an int .* got "):
-            stream.resolve_seed(wrong)
+            seeding.resolve_seed(wrong)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_fused_kernel_does_not_depend_on_its_threads(part):
 @pytest.mark.parametrize("noise", [SplitNoise(1.0), UniformNoise(1.0)])
 @pytest.mark.parametrize("bounds", [(-1, 2), ([0.0, 5.0, -3.0], [0.1, 5.0, 1e6])])
 def test_raw_units_are_fused_bit_for_bit(noise, dtype, bounds):
-    channel = NoisyChannel(Box.from_bounds(bounds), noise, (3,))
+    mechanism = NoiseMechanism(Box.from_bounds(bounds), noise, (3,))
     points, keys, expected = case(noise, 3, dtype)
-    channel.box.to_raw_inplace(expected)
+    mechanism.box.to_raw_inplace(expected)
     out = np.full_like(expected, np.nan)
-    channel.fill(points, keys, RUNS, out)
+    mechanism.fill(points, keys, RUNS, out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -213,7 +213,7 @@ def test_forked_processes_draw_noise():
     code = """
 import os
 import numpy as np
-from smoothcert import kernel
+from smoothcert.noise import _cpu as kernel
 
 def draw():
     out = np.empty((100, 10))
@@ -272,12 +272,12 @@ def test_added_noise_is_the_reference_bit_for_bit(noise, d, dtype, bounds):
     rng = np.random.default_rng(d)
     X = np.rint(rng.random((3, d)) * 2) / 2 if noise.fused != philox.STEPS else rng.integers(0, 2, size=(3, d))
     keys = rng.integers(2**32, size=(3, 4), dtype=np.uint32)
-    channel = NoisyChannel(Box.from_bounds(bounds), noise, (d,))
+    mechanism = NoiseMechanism(Box.from_bounds(bounds), noise, (d,))
     points = noise.to_points(X.astype(float))
     expected, out = np.empty((2, RUNS[:, 2].sum(), d), dtype=dtype)
     noise.fill_plainly(points, keys, RUNS, expected)
-    channel.box.to_raw_inplace(expected)
-    channel.fill(points, keys, RUNS, out)
+    mechanism.box.to_raw_inplace(expected)
+    mechanism.fill(points, keys, RUNS, out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -330,7 +330,7 @@ def test_steps_look_at_64_bits():
 
 CUDA_KERNEL = """
 import numpy as np, torch
-from smoothcert import cuda
+from smoothcert.noise import _cuda as cuda
 from tests.noise.test_seeding import NOISES, RUNS, case
 
 for noise in NOISES:
@@ -354,7 +354,7 @@ from itertools import product
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from smoothcert import cuda
+from smoothcert.noise import _cuda as cuda
 
 types = dict(points="*i32", keys="*i32", table="*i64", stretches="i32", d="i32", rejected_below="i32")
 formulas = [(True, True), (False, True), (False, False)]

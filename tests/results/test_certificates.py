@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from smoothcert import Certificates, Decisions, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
-from smoothcert.results.metrics import summarize
+from smoothcert.results import summarize
 from smoothcert.results.votes import Origin
 
 

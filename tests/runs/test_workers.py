@@ -135,14 +135,14 @@ def test_the_model_travels_once_per_worker(tmp_path):
 
 def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with delivery.Parcel("a sampler") as parcel:
+    with delivery.SharedSampler("a sampler") as shared:
         assert list(tmp_path.iterdir()) == []
-        copy = pickle.loads(pickle.dumps(parcel))
+        copy = pickle.loads(pickle.dumps(shared))
         assert copy.open() == "a sampler"
         assert len(list(tmp_path.iterdir())) == 1
-        pickle.dumps(parcel)
+        pickle.dumps(shared)
         assert len(list(tmp_path.iterdir())) == 1
-        assert len(pickle.dumps(parcel)) < 500
+        assert len(pickle.dumps(shared)) < 500
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +255,7 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch, tmp_path):
 def test_settled_models_vote(monkeypatch):
     module = MeanOfFirst().train()
     voter = TorchVoter(module, 2)
-    delivery.settle(type("Sampler", (), {"voter": voter})())
+    delivery.prepare_worker(type("Sampler", (), {"voter": voter})())
     assert not module.training
 
 

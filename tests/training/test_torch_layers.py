@@ -15,7 +15,7 @@ from torch import nn
 from smoothcert import NoiseAugmentation, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.models.torch import TorchVoter
 from smoothcert.noise.box import Box
-from smoothcert.noise.mechanism import NoisyChannel
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.training.torch_layers import CosineSchedule, NoisyModule, make_net
 
 
@@ -408,10 +408,10 @@ def test_shape_of_inputs_must_stay(fitted, digits):
 
 def test_noise_of_training_mode_is_the_channels():
     """In distribution: the module's noise is what certification draws."""
-    channel = NoisyChannel(Box.from_bounds((0, 2)), SplitNoise(lam=1.0), (1,))
-    module = NoisyModule(nn.Identity(), channel.noise, channel.box, seed=0).train()
+    mechanism = NoiseMechanism(Box.from_bounds((0, 2)), SplitNoise(lam=1.0), (1,))
+    module = NoisyModule(nn.Identity(), mechanism.noise, mechanism.box, seed=0).train()
     seen = module(torch.full((20_000, 1), 1.2)).numpy().ravel()
-    expected = channel.noisy(np.full((20_000, 1), 1.2), np.random.default_rng(1)).ravel()
+    expected = mechanism.noisy(np.full((20_000, 1), 1.2), np.random.default_rng(1)).ravel()
     np.testing.assert_allclose(
         np.quantile(seen, [0.1, 0.3, 0.6, 0.9]), np.quantile(expected, [0.1, 0.3, 0.6, 0.9]), atol=0.05
     )
