@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from smoothcert import GreedyRadius, SplitNoise
-from smoothcert.certify.radius import certified_radii
+from smoothcert.certify.reach import certified_radii
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_open_unit
 from .certify.names import resolve_radius
-from .certify.radius import certified_radii
+from .certify.reach import certified_radii
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates
 
@@ -145,7 +145,7 @@ def verify(
     level = check_open_unit("level", level)
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie above 0 and be at most 1, got {fraction!r}.")
-    opened = clf._open(X)
+    opened = clf.open_inputs(X)
     if len(opened) != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {len(opened)}.")
     strategy = resolve_radius(clf.radius, clf.noise_)
@@ -187,7 +187,7 @@ def verify(
         possible = np.full(len(rows), -1.0)
         able = claimed.p_a > claimed.p_b
         possible[able] = certified_radii(
-            strategy, clf._mechanism(inputs.shape[1:]), inputs[able], claimed.p_a[able], claimed.p_b[able]
+            strategy, clf.algorithm(inputs.shape[1:]).mechanism, inputs[able], claimed.p_a[able], claimed.p_b[able]
         )
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level

@@ -1,55 +1,36 @@
-"""`SmoothedClassifier`: the estimator that puts the steps in order."""
+"""`SmoothedClassifier`: the steps of Algorithm 1 in their order."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import (
-    check_count,
-    check_labels,
-    check_no_dates,
-    check_not_negative,
-    check_positive,
-    check_radii,
-    check_shape,
-    explain_invalid,
-    sorted_unique,
-)
+from ._utils.checks import check_labels, check_radii
 from ._utils.text import describe
-from .certify.algorithm import Procedure
-from .certify.binomial import check_statistics
-from .certify.names import resolve, resolve_radius
-from .certify.radius import GreedyRadius, RadiusStrategy, WorstPerturbations, worst_perturbations
-from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, takes_any_shape, unwrap
-from .models.columns import Columns, NamedColumns
-from .models.inference import TorchInference
-from .models.portable import portable, restored
-from .models.timeout import TimedVoter
-from .noise.base import Noise
-from .noise.box import Box
+from .certify.algorithm import Algorithm
+from .certify.names import resolve_radius
+from .certify.radius import GreedyRadius
+from .certify.reach import WorstPerturbations, worst_perturbations
+from .estimator import SmoothedEstimator
 from .noise.mechanism import NoiseMechanism
-from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, Decisions
 from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, to_spec
-from .runs.run import Part, Run, certificates, from_votes, in_order
+from .runs.progress import Progress
+from .runs.run import Part, given_votes, in_order, sample_votes
 from .runs.store import Store
-from .sampling.sampler import RuleMaker, Sampler, fingerprints
+from .sampling.sampler import Sampler, fingerprints
 
 
-class SmoothedClassifier(ClassifierMixin, BaseEstimator):
+class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     """Randomized smoothing of any classifier, with certified l1 radii.
 
     The smoothed classifier H returns the class that the base model chooses most often under noise (equation 2 and
@@ -139,154 +120,6 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     0.9 0.7
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        noise: Any = "split",
-        *,
-        radius: Any = "auto",
-        training: Any = "augment",
-        bounds: Any = (0.0, 1.0),
-        scheme: str = "multiclass",
-        bound: str = "clopper-pearson",
-        alpha: float = 0.001,
-        n_selection: int = 256,
-        n_samples: int = 10_000,
-        rtol: float | None = None,
-        batch_size: int | str = "auto",
-        timeout: float | None = None,
-        n_jobs: int | None = None,
-        device: Any = None,
-        inference: TorchInference | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.noise = noise
-        self.radius = radius
-        self.training = training
-        self.bounds = bounds
-        self.scheme = scheme
-        self.bound = bound
-        self.alpha = alpha
-        self.n_selection = n_selection
-        self.n_samples = n_samples
-        self.rtol = rtol
-        self.batch_size = batch_size
-        self.timeout = timeout
-        self.n_jobs = n_jobs
-        self.device = device
-        self.inference = inference
-        self.random_state = random_state
-        self.verbose = verbose
-
-    @classmethod
-    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = "split", **params: Any) -> Self:
-        """Smooth a trained model as it is.
-
-        Parameters
-        ----------
-        estimator : torch.nn.Module, skorch net, fitted classifier or function
-            Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
-            float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
-            must be deterministic, and answer each row whatever else is in the batch: a service behind it as well.
-        classes : array-like of shape (n_classes,)
-            Labels: for torch models and functions in the order of the logits.
-        noise : str or Noise, default="split"
-        **params
-            Other parameters of `SmoothedClassifier`.
-
-        Returns
-        -------
-        classifier : SmoothedClassifier
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
-
-        Examples
-        --------
-        >>> def brightness(batch):
-        ...     return batch.mean(axis=1) > 0.5
-        >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)
-        >>> print(clf.certify([[0.1, 0.2, 0.1]]).labels)
-        [False]
-        """
-        frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
-        check_base_model(frozen)
-        classifier = cls(frozen, noise, **params)
-        labels = np.asarray(classes)
-        if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
-            raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
-        noise = classifier._new_noise()
-        classifier._check_parameters(classifier.n_samples, noise, labels)
-        columns = Columns.of_model(frozen)
-        box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
-        classifier._settle(frozen, labels, box, noise, columns)
-        for name in ("feature_names_in_", "n_features_in_") if columns else ():
-            setattr(classifier, name, getattr(unwrap(frozen), name))
-        return classifier
-
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
-        """Fit the base model, by default on noisy data.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models
-            Finite numbers inside the box.
-        y : array-like of shape (n_inputs,)
-            Labels of any type.
-        **fit_params
-            Passed to the base model's ``fit``. What has one entry per input, such as ``sample_weight``, is repeated
-            along with the noisy copies.
-
-        Returns
-        -------
-        self : SmoothedClassifier
-
-        Raises
-        ------
-        ValueError
-            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
-        """
-        check_base_model(self.estimator)
-        training = resolve("training", self.training)
-        training.check()
-        fit_params = self._requested(fit_params)
-        columns = Columns.of(X)
-        X, y = self._validate(X, y=y)
-        classes = sorted_unique("y", y)
-        check_classification_targets(y)
-        box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
-        box.check(X, columns.names if columns else None)
-        self._check_parameters(self.n_samples, noise, classes)
-        mechanism = NoiseMechanism(box, noise, X.shape[1:])
-        mechanism.points(X)
-        if isinstance(self.estimator, FrozenEstimator):
-            fitted = self.estimator
-            columns = Columns.of_model(fitted, columns)
-            classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
-        else:
-            model = self.estimator
-            if columns is not None and not is_torch(model):
-                model = NamedColumns(model, columns)
-            fitted = training.train(
-                model,
-                X,
-                y,
-                mechanism=mechanism,
-                seed=resolve_seed(self.random_state),
-                device=self.device,
-                verbose=self.verbose,
-                **fit_params,
-            )
-            fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
-        self._settle(fitted, classes, box, noise, columns)
-        self.feature_shape_ = X.shape[1:]
-        return self
-
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class that the selection votes choose.
 
@@ -339,9 +172,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             If X or a parameter is invalid, or the base model answers with anything but one known class per row.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self._open(X)
-        procedure = self._procedure(inputs, self.n_samples, rtol=None)
-        return self._count(self._run("counting votes", inputs, procedure))
+        inputs = self.open_inputs(X)
+        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
+        return self._count(sampler, inputs, "counting votes")
 
     def certify(self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None) -> Certificates:
         """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
@@ -380,26 +213,18 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         both off one draw would break the proof.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self._open(X)
-        if votes is not None and store is not None:
-            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
-        if votes is not None:
-            self._check_votes(votes, inputs)
-            # The fewest votes must suffice to certify anything; drawing errs the most often where there are most.
-            procedure = self._procedure(inputs, votes.n_samples, rtol=None, seed=votes.origin.seed)
-            procedure = replace(procedure, n_samples=int(votes.estimation.sum(axis=1).max()))
-            make = certificates(procedure, self._mechanism(inputs.shape))
-            return in_order([(part.index, make(part)) for part in from_votes(inputs, votes)])
-        procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
-        rule = procedure.precision if procedure.stops else None
-        run = self._run("certifying", inputs, procedure, rule, y=check_labels(y, len(inputs), self.classes_))
-        if store is None:
-            return run.collect(certificates(procedure, run.sampler.mechanism))
-        with Store(store, self._record(run, procedure)) as opened:
-            seed = int(opened.run.seed or 0)
-            procedure = replace(procedure, seed=seed)
-            run = replace(run, store=opened, sampler=replace(run.sampler, seed=seed))
-            return run.collect(certificates(procedure, run.sampler.mechanism))
+        inputs = self.open_inputs(X)
+        y = check_labels(y, len(inputs), self.classes_)
+        algorithm = self.algorithm(inputs.shape) if votes is None else self._algorithm_of_votes(votes, store, inputs)
+        parts, found = self._votes(inputs, algorithm, votes, store, y), []
+        with closing(parts), self._progress(inputs, "certifying") as progress:
+            for part in parts:
+                p_a, p_b = algorithm.probabilities(part.votes)
+                radii = algorithm.radii(p_a, p_b, part.X)
+                certificates = algorithm.certificates(part.votes, p_a, p_b, radii)
+                found.append((part.index, certificates))
+                progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
+        return in_order(found)
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -431,26 +256,16 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         ``bound`` is not used.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self._open(X)
-        target = check_radii(radius, len(inputs))
-        procedure = self._procedure(inputs, self.n_samples, rtol=self.rtol)
-        run = self._run("deciding", inputs, procedure, procedure.test if procedure.can_stop else None)
-        run = replace(run, target=target)
-        by_radius = certificates(procedure, run.sampler.mechanism)
-
-        def decisions(part: Part) -> Decisions:
-            verdict = part.votes.verdict
-            return Decisions(
-                labels=self.classes_[part.votes.selection.argmax(axis=1)],
-                robust=by_radius(part).radii >= target[part.index] if verdict is None else verdict,
-                n_samples=part.votes.estimation.sum(axis=1),
-                radius=target[part.index],
-                alpha=0.0 if procedure.exact else self.alpha,
-                norm=procedure.strategy.norm,
-                threat=procedure.strategy.threat,
-            )
-
-        return run.collect(decisions)
+        inputs = self.open_inputs(X)
+        radii = check_radii(radius, len(inputs))
+        algorithm = self.algorithm(inputs.shape)
+        sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
+        found = []
+        with self._progress(inputs, "deciding") as progress:
+            for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
+                found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
+                progress.update(part)
+        return in_order(found)
 
     def worst_perturbations(self, X: Any, radius: Any) -> WorstPerturbations:
         """Return the greedy adversary's perturbations of some inputs within a distance (Theorem 2.8).
@@ -476,178 +291,32 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         strategy = resolve_radius(self.radius, self.noise_)
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
-        inputs = self._open(X)
-        checked = inputs.read(np.arange(len(inputs)))
-        return worst_perturbations(strategy, self._mechanism(inputs.shape), checked, check_radii(radius, len(inputs)))
-
-    def _open(self, X: Any) -> Inputs:
-        """Return inputs that are validated: at once, or where they are not in memory as they are read."""
-        warned = False
-
-        def validate(part: Any) -> Any:
-            nonlocal warned
-            checked = self._validate(part)
-            warned = warned or self.box_.warn_clipped(checked)
-            return checked
-
-        return Inputs(X, validate)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return portable(super().__getstate__())
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(restored(state))
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
-
-        Returns
-        -------
-        router : MetadataRouter
-        """
-        callee = "partial_fit" if getattr(self.training, "stream", False) else "fit"
-        mapping = MethodMapping().add(caller="fit", callee=callee)
-        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
-
-    def _requested(self, fit_params: dict[str, Any]) -> dict[str, Any]:
-        """Return the metadata of ``fit`` that the base model has requested; all of it where routing is not enabled."""
-        if not get_config()["enable_metadata_routing"]:
-            return fit_params
-        routed = process_routing(self, "fit", **fit_params).estimator
-        return dict(next((given for given in routed.values() if given), {}))
-
-    def _validate(self, X: Any, **targets: Any) -> Any:
-        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape = takes_any_shape(self.estimator)
-        check_no_dates(X)
-        check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
-        try:
-            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
-            data = checked[0] if targets else checked
-            if data.dtype.kind not in "biuf":
-                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-        except (TypeError, ValueError) as error:
-            raise explain_invalid(X, error) from error
-        return checked
-
-    def _check_parameters(self, n_samples: Any, noise: Noise, classes: NDArray[Any]) -> RadiusStrategy:
-        """Raise a ValueError if a parameter of certification is invalid, and return the radius strategy."""
-        strategy = resolve_radius(self.radius, noise)
-        check_count("n_selection", self.n_selection)
-        if self.batch_size != "auto":
-            check_count("batch_size", self.batch_size)
-        if self.timeout is not None:
-            check_positive("timeout", self.timeout)
-        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
-            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
-        if self.inference is not None:
-            if not isinstance(self.inference, TorchInference):
-                raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
-            self.inference.check()
-        rule: dict[str, Any] = {"scheme": self.scheme, "bound": self.bound, "alpha": self.alpha}
-        n_classes = 1 if noise.n_outcomes is not None else len(classes)
-        check_statistics(check_count("n_samples", n_samples), n_classes, **rule)
-        return strategy
-
-    def _new_noise(self) -> Noise:
-        """Resolve and check the noise."""
-        noise: Noise = resolve("noise", self.noise)
-        noise.check()
-        return noise
-
-    def _procedure(self, inputs: Inputs, n_samples: int, *, rtol: float | None, seed: int | None = None) -> Procedure:
-        """Check the parameters of certification, and return what they say."""
-        return Procedure(
-            noise=self.noise_,
-            strategy=self._check_parameters(n_samples, self.noise_, self.classes_),
-            classes=self.classes_,
-            n_features=int(np.prod(inputs.shape)),
-            scheme=self.scheme,
-            bound=self.bound,
-            alpha=self.alpha,
-            n_samples=n_samples,
-            rtol=rtol,
-            seed=self._call_seed() if seed is None else seed,
-        )
-
-    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
-        """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
-        make_voter(fitted, classes, self.device, self.inference, columns)
-        self.estimator_ = fitted
-        self.classes_ = classes
-        self.box_ = box
-        self.noise_ = noise
-        self._columns = columns
-        self._seed = resolve_seed(self.random_state)
-
-    def _check_unchanged(self) -> None:
-        """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
-        changes = {
-            "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
-            "bounds": (
-                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
-                self.box_.fingerprint(),
-            ),
-        }
-        for name, (now, fitted) in changes.items():
-            if now not in (fitted, "minmax"):
-                raise ValueError(
-                    f"{name} has changed to {getattr(self, name)!r} after fit. Call fit again, or for a model that is "
-                    f"used as it is, SmoothedClassifier.from_pretrained."
-                )
-
-    def _named_box(self) -> Box:
-        """Build the box anew, for the columns that fit has seen."""
-        return Box.from_bounds(self.bounds, names=getattr(self, "feature_names_in_", None))
-
-    def _call_seed(self) -> int:
-        """Seed of one call; a RandomState has given one seed for all calls when fitting."""
-        if self.noise_.n_outcomes is not None:
-            return 0
-        return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
-
-    def _mechanism(self, shape: tuple[int, ...]) -> NoiseMechanism:
-        """Box and noise for inputs of this shape."""
-        self._check_unchanged()
-        return NoiseMechanism(self.box_, self.noise_, shape)
-
-    def _voter(self) -> Voter:
-        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
-        return voter if self.timeout is None else TimedVoter(voter, self.timeout)
-
-    def _run(
-        self, task: str, inputs: Inputs, procedure: Procedure | None, rule: RuleMaker | None = None, y: Any = None
-    ) -> Run:
-        """Bind what votes for the inputs depend on; without a procedure they only choose classes."""
-        sampler = Sampler(
-            voter=self._voter(),
-            mechanism=self._mechanism(inputs.shape),
-            seed=self._call_seed() if procedure is None else procedure.seed,
-            n_selection=self.noise_.n_outcomes or check_count("n_selection", self.n_selection),
-            n_samples=0 if procedure is None or procedure.exact else procedure.n_samples,
-            rule=rule,
-            batch_size=self.batch_size,
-        )
-        return Run(sampler=sampler, inputs=inputs, n_jobs=self.n_jobs, verbose=self.verbose, task=task, y=y)
+        inputs = self.open_inputs(X)
+        distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
+        return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
     def _selection_votes(self, X: Any) -> NDArray[np.int64]:
         """Draw the votes that choose the class."""
         check_is_fitted(self, "estimator_")
-        return self._count(self._run("predicting", self._open(X), None)).selection
+        inputs = self.open_inputs(X)
+        sampler = replace(self.algorithm(inputs.shape).sampler(self._call_seed()), n_samples=0)
+        return self._count(sampler, inputs, "predicting").selection
 
-    def _count(self, run: Run) -> VoteCounts:
-        """Draw all votes of a run."""
-        origin = self._origin(run.sampler)
+    def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
+        """Draw the votes of all inputs."""
+        origin, found = self._origin(sampler), []
+        with self._progress(inputs, task) as progress:
+            for part in sample_votes(sampler, inputs, self.n_jobs):
+                votes = part.votes
+                found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
+                progress.update(part)
+        return in_order(found)
 
-        def counts(part: Part) -> VoteCounts:
-            votes = part.votes
-            return VoteCounts(
-                selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=origin
-            )
-
-        return run.collect(counts)
+    def _progress(self, inputs: Inputs, task: str) -> Progress:
+        return Progress(len(inputs), task, self.verbose)
 
     def _origin(self, sampler: Sampler) -> Origin:
+        """Return what votes depend on besides the inputs."""
         return Origin(
             noise=describe(self.noise_),
             box=self.box_.fingerprint(),
@@ -657,34 +326,48 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             shape=sampler.mechanism.shape,
         )
 
-    def _check_votes(self, votes: VoteCounts, inputs: Inputs) -> None:
-        """Raise a ValueError unless the votes were drawn for these inputs by a classifier like this one."""
+    def _votes(
+        self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any
+    ) -> Generator[Part, None, None]:
+        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn now."""
+        if given is not None:
+            yield from given_votes(given, inputs)
+            return
+        seed = self._call_seed()
+        with nullcontext() if store is None else self._open_store(store, inputs, algorithm, seed) as opened:
+            sampler = algorithm.sampler(seed if opened is None else opened.seed, algorithm.precision_rule())
+            yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
+
+    def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs) -> Algorithm:
+        """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
+        if store is not None:
+            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
         if not isinstance(votes, VoteCounts):
             raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
-        sampler = self._run("", inputs, None).sampler
-        if self.random_state is None:
-            sampler = replace(sampler, seed=votes.origin.seed)
-        found = [fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()]
-        votes.check_same(self._origin(sampler), np.concatenate(found))
+        # The fewest votes must suffice to certify anything.
+        algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
+        seed = votes.origin.seed if self.random_state is None else self._call_seed()
+        found = [fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]
+        votes.check_same(self._origin(algorithm.sampler(seed)), np.concatenate(found))
+        return algorithm
 
-    def _record(self, run: Run, procedure: Procedure) -> RunMetadata:
-        """Return what a store keeps about a run."""
-        known_seed = self.random_state is not None or procedure.exact
-        return RunMetadata.new(
-            n_inputs=len(run.inputs),
-            seed=procedure.seed if known_seed else None,
-            model=run.sampler.voter.fingerprint(),
+    def _open_store(self, path: Any, inputs: Inputs, algorithm: Algorithm, seed: int) -> Store:
+        """Open the store of a run."""
+        known_seed = self.random_state is not None or algorithm.exact
+        parameters = {name: getattr(algorithm, name) for name in ("n_samples", "scheme", "bound", "alpha")}
+        run = RunMetadata.new(
+            n_inputs=len(inputs),
+            seed=seed if known_seed else None,
+            model=algorithm.sampler(seed).voter.fingerprint(),
             noise=to_spec(self.noise_),
             box=self.box_,
             classes=self.classes_,
-            shape=run.inputs.shape,
-            parameters={
-                "n_selection": run.sampler.n_selection,
-                "n_samples": int(procedure.n_samples),
-                "rtol": procedure.rtol if procedure.stops else None,
-                "scheme": self.scheme,
-                "bound": self.bound,
-                "alpha": float(self.alpha),
-                "radius": to_spec(procedure.strategy),
+            shape=inputs.shape,
+            parameters=parameters
+            | {
+                "n_selection": algorithm.sampler(seed).n_selection,
+                "rtol": algorithm.rtol if algorithm.stops else None,
+                "radius": to_spec(algorithm.strategy),
             },
         )
+        return Store(path, run)

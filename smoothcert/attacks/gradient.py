@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.checks import check_choice, check_count
-from ..models.torch import TorchVoter
+from ..models.base import is_torch
 from ..noise.base import Noise
 from ..noise.lattice import SplitNoise
 from ..results.certificates import FloatArray
@@ -137,7 +137,7 @@ class GradientAttack(Attack):
         for name in ("n_steps", "n_copies", "n_restarts"):
             check_count(name, getattr(self, name))
         check_choice("loss", self.loss, ("probability", "margin"))
-        if not isinstance(clf._voter(), TorchVoter):
+        if not is_torch(clf.estimator_):
             raise ValueError(
                 f"GradientAttack needs a torch model, got {clf.estimator_!r}. Use GreedyFaceAttack or CoordinateAttack."
             )

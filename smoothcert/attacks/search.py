@@ -150,7 +150,8 @@ class Attack(BaseEstimator, ABC):
 
     def _attack(self, clf: SmoothedClassifier, X: Any, y: Any, radius: Any, *, closest: bool) -> Adversarials:
         self._check(clf)
-        X = clf._validate(X)
+        opened = clf.open_inputs(X)
+        X = opened.read(np.arange(len(opened)))
         budgets = check_radii(radius, len(X))
         original = clf.predict(X) if y is None else np.asarray(y)
         if original.shape != (len(X),):

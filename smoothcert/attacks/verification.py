@@ -46,7 +46,8 @@ class Verifier:
         attempts: int,
         seeds: np.random.SeedSequence,
     ) -> None:
-        self.voter, self.mechanism, self.batch_size = clf._voter(), clf._mechanism(shape), clf.batch_size
+        algorithm = clf.algorithm(shape)
+        self.voter, self.mechanism, self.batch_size = algorithm.voter, algorithm.mechanism, clf.batch_size
         self.exact = self.mechanism.noise.n_outcomes is not None
         self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
         self.attempts = 1 if self.exact else attempts

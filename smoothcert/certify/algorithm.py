@@ -1,158 +1,214 @@
-"""What a certificate is made of besides votes: which votes it takes, and what they prove (Algorithm 1)."""
+"""Algorithm 1: which votes a certificate takes, what they prove, and the radius that follows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..noise.base import Noise
+from .._utils.checks import check_count
+from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
-from ..results.certificates import Certificates
-from ..sampling.sampler import Votes
-from .betting import checkpoints
-from .binomial import class_probabilities, exact_probabilities
-from .radius import RadiusStrategy, required_probability
-from .stopping import RadiusPrecision, RadiusTest, Rule
+from ..results.certificates import Certificates, Decisions
+from ..sampling.sampler import Sampler, StoppingRule, Votes
+from .binomial import check_statistics, class_probabilities, exact_probabilities
+from .evidence import Duel, anytime_probabilities, certified_at
+from .radius import RadiusStrategy
+from .reach import certified_radii, required_probability
+from .stopping import RadiusPrecision, RadiusTest
 
 FloatArray = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Procedure:
+class Algorithm:
     """Algorithm 1 with all of its choices made; parameters are those of `SmoothedClassifier`.
 
     Parameters
     ----------
-    noise : Noise
+    mechanism : NoiseMechanism
     strategy : RadiusStrategy
     classes : ndarray of shape (n_classes,)
-    n_features : int
     scheme, bound : str
     alpha : float
-    n_samples : int
-        Estimation votes of an input, at most.
-    rtol : float or None
-    seed : int
-        Of the auxiliary numbers of a randomised bound.
+    n_selection, n_samples : int
+    rtol : float, optional
+    voter : Voter, optional
+        The base model; votes that exist already are certified without one.
+    batch_size : "auto" or int
+
+    Raises
+    ------
+    ValueError
+        If the statistics are invalid, or the votes too few to certify anything.
     """
 
-    noise: Noise
+    mechanism: NoiseMechanism
     strategy: RadiusStrategy
     classes: NDArray[Any]
-    n_features: int
     scheme: str
     bound: str
     alpha: float
+    n_selection: int
     n_samples: int
-    rtol: float | None
-    seed: int
+    rtol: float | None = None
+    voter: Voter | None = None
+    batch_size: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        check_count("n_selection", self.n_selection)
+        check_statistics(
+            check_count("n_samples", self.n_samples),
+            1 if self.exact else len(self.classes),
+            scheme=self.scheme,
+            bound=self.bound,
+            alpha=self.alpha,
+        )
 
     @property
     def exact(self) -> bool:
         """Whether all outcomes of the noise are evaluated."""
-        return self.noise.n_outcomes is not None
+        return self.mechanism.noise.n_outcomes is not None
 
     @property
-    def can_stop(self) -> bool:
-        """Whether there is anything to stop early: votes that are sampled, for one of several classes."""
+    def may_stop(self) -> bool:
+        """Whether drawing can stop early: votes are sampled, for one of several classes."""
         return not self.exact and len(self.classes) > 1
 
     @property
     def stops(self) -> bool:
         """Whether drawing for certificates stops early. No bound for a fixed number of votes holds then."""
-        return self.rtol is not None and self.can_stop
+        return bool(self.rtol is not None and self.may_stop)
 
     @property
-    def level(self) -> float:
-        """What the noise's drawing leaves of alpha."""
-        return self._level(self.n_samples)
+    def strongest_rival(self) -> bool:
+        """Whether class A is compared with its strongest rival; all rivals count as one otherwise."""
+        return self.scheme == "multiclass" and len(self.classes) > 2 and self.mechanism.noise.by_margin
 
-    def _level(self, n_samples: int) -> float:
-        drawing = self.noise.draw_error * n_samples * self.n_features
+    def level(self, n_samples: int) -> float:
+        """Return what the error of drawing ``n_samples`` votes leaves of alpha."""
+        noise, n_features = self.mechanism.noise, self.mechanism.n_features
+        drawing = noise.draw_error * n_samples * n_features
         if drawing >= self.alpha:
             raise ValueError(
-                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of "
-                f"{self.noise} for {self.n_features} features."
+                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {noise} "
+                f"for {n_features} features."
             )
         return float(self.alpha - drawing)
 
-    def precision(self, selection: Counts, mechanism: NoiseMechanism, X: NDArray[Any], target: Any) -> RadiusPrecision:
-        """Return the rule that stops once radii are precise to ``rtol``."""
-        return RadiusPrecision(
-            **self._evidence(selection),
-            checkpoints=checkpoints(self.n_samples, growth=1.15, step=64),
-            rtol=float(self.rtol or 0.0),
-            strategy=self.strategy,
-            mechanism=mechanism,
-            X=X,
+    def sampler(self, seed: int, rule: StoppingRule | None = None) -> Sampler:
+        """Return what draws the votes of both stages."""
+        assert self.voter is not None
+        return Sampler(
+            voter=self.voter,
+            mechanism=self.mechanism,
+            seed=seed,
+            n_selection=self.mechanism.noise.n_outcomes or self.n_selection,
+            n_samples=0 if self.exact else self.n_samples,
+            rule=rule,
+            batch_size=self.batch_size,
         )
 
-    def test(self, selection: Counts, mechanism: NoiseMechanism, X: NDArray[Any], target: Any) -> RadiusTest:
-        """Return the rule that stops once it is decided whether inputs are certified at the radii ``target``."""
-        return RadiusTest(
-            **self._evidence(selection),
-            checkpoints=checkpoints(self.n_samples),
-            required=required_probability(self.strategy, mechanism, X, target),
-        )
+    def precision_rule(self) -> RadiusPrecision | None:
+        """Return the rule that stops once radii are precise to ``rtol``, if they are asked to be."""
+        return RadiusPrecision(**self._rule_parameters(), rtol=float(self.rtol or 0)) if self.stops else None
 
-    def _evidence(self, selection: Counts) -> dict[str, Any]:
-        """Return what rules share."""
+    def radius_rule(self) -> RadiusTest | None:
+        """Return the rule that stops once it is decided whether inputs are certified at a radius."""
+        return RadiusTest(**self._rule_parameters()) if self.may_stop else None
+
+    def _rule_parameters(self) -> dict[str, Any]:
         return {
-            "selection": selection,
-            "top": selection.argmax(axis=1),
-            "rivals_apart": self.scheme == "multiclass" and len(self.classes) > 2 and self.noise.by_margin,
-            "alpha": self.level,
+            "strategy": self.strategy,
+            "mechanism": self.mechanism,
+            "alpha": self.level(self.n_samples),
+            "strongest_rival": self.strongest_rival,
+            "cap": self.n_samples,
         }
 
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
-        """Bound the probabilities of the selected class and of its strongest rival."""
+        """Bound the probability of the selected class from below, and that of its strongest rival from above."""
         top = votes.selection.argmax(axis=1)
         if self.exact:
             return exact_probabilities(votes.estimation, top)
         if self.stops:
-            return Rule(**self._evidence(votes.selection), checkpoints=np.arange(0)).probabilities(votes.estimation)
+            selection, estimation = (
+                Duel.of(counts, top, strongest_rival=self.strongest_rival)
+                for counts in (votes.selection, votes.estimation)
+            )
+            return anytime_probabilities(selection, estimation, self.level(self.n_samples))
         return class_probabilities(
             votes.estimation,
             top,
             scheme=self.scheme,
             bound=self.bound,
-            alpha=self._level(int(votes.estimation.sum(axis=1).max())),
-            uniforms=auxiliary(self.seed, votes.inputs) if self.bound.startswith("randomized") else None,
+            alpha=self.level(int(votes.estimation.sum(axis=1).max())),
+            uniforms=auxiliary(votes.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
 
-    def certify(
-        self, votes: Votes, radii: Callable[[NDArray[np.bool_], FloatArray, FloatArray], FloatArray]
-    ) -> Certificates:
-        """Make certificates of votes.
+    def radii(
+        self, p_a: FloatArray, p_b: FloatArray, X: NDArray[Any] | None, largest_reaches: FloatArray | None = None
+    ) -> FloatArray:
+        """Turn bounds on probabilities into radii; NaN where class A is not ahead.
 
         Parameters
         ----------
-        votes : Votes
-        radii : callable
-            Returns the radii of the inputs that a mask picks, for bounds p_a and p_b of these.
+        p_a, p_b : ndarray of shape (n_inputs,)
+        X : ndarray of shape (n_inputs, *shape) or None
+        largest_reaches : ndarray of shape (n_inputs, k), optional
+            Needed where ``X`` is None; see `certified_radii`.
         """
-        p_a, p_b = self.probabilities(votes)
-        # Where nothing was sampled there is nothing to be unsure of: even a tie has its winner.
-        certified = (p_a > p_b) | self.exact
-        found = np.full(len(p_a), np.nan)
+        certified = self.ahead(p_a, p_b)
+        radii = np.full(len(p_a), np.nan)
         if len(self.classes) == 1:
-            found[:] = np.inf
+            radii[:] = np.inf
         else:
-            found[certified] = radii(certified, p_a[certified], p_b[certified])
+            inputs, reaches = (None if rows is None else rows[certified] for rows in (X, largest_reaches))
+            radii[certified] = certified_radii(
+                self.strategy, self.mechanism, inputs, p_a[certified], p_b[certified], largest_reaches=reaches
+            )
+        return radii
+
+    def ahead(self, p_a: FloatArray, p_b: FloatArray) -> NDArray[np.bool_]:
+        """Tell where class A is ahead: even in a tie, where all outcomes are evaluated."""
+        return (p_a > p_b) | self.exact
+
+    def certificates(self, votes: Votes, p_a: FloatArray, p_b: FloatArray, radii: FloatArray) -> Certificates:
+        """Put certificates together."""
         return Certificates(
             labels=self.classes[votes.selection.argmax(axis=1)],
-            radii=found,
-            abstained=~certified,
+            radii=radii,
+            abstained=~self.ahead(p_a, p_b),
             p_a=p_a,
             p_b=p_b,
-            alpha=0.0 if self.exact else self.alpha,
-            norm=self.strategy.norm,
-            threat=self.strategy.threat,
             n_samples=votes.estimation.sum(axis=1),
+            **self._claim(),
         )
+
+    def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
+        """Decide whether inputs are certified at the radii asked for."""
+        if self.may_stop:
+            robust = certified_at(
+                votes.selection,
+                votes.estimation,
+                required_probability(self.strategy, self.mechanism, X, radius),
+                alpha=self.level(self.n_samples),
+                strongest_rival=self.strongest_rival,
+                cap=self.n_samples,
+            )
+        else:
+            robust = self.radii(*self.probabilities(votes), X) >= radius
+        return Decisions(
+            labels=self.classes[votes.selection.argmax(axis=1)],
+            robust=robust,
+            n_samples=votes.estimation.sum(axis=1),
+            radius=radius,
+            **self._claim(),
+        )
+
+    def _claim(self) -> dict[str, Any]:
+        alpha = 0.0 if self.exact else self.alpha
+        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat}

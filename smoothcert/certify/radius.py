@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_bool, check_count
-from .._utils.memory import keep_freed
 from .._utils.text import exact
 from ..noise.base import Noise
-from ..noise.greedy import STEP_ERROR, bisect, covering, largest, moves, walk_largest
+from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
 from ..noise.mechanism import NoiseMechanism
 
 FloatArray = NDArray[np.float64]
-
-#: Values of the room to move that are held at once.
-ROOM_VALUES = 2**19
-
-#: Parts of the inputs that are not worth starting threads for.
-FEW_PARTS = 8
-
-#: Threads at most that compute radii: each holds as much.
-MOST_THREADS = 4
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -78,9 +66,15 @@ class RadiusStrategy(BaseEstimator, ABC):
     def check_box(self, mechanism: NoiseMechanism) -> None:
         """Raise a ValueError if inputs cannot be told apart well enough in this box."""
 
-    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return a part of each row of ``reach`` that decides alone about radii up to ``distance``."""
-        return reach
+    @property
+    def needs_every_feature(self) -> bool:
+        """Whether radii depend on which feature has which reach, so that the largest reaches alone do not decide."""
+        return self.uses_box
+
+    def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return what the adversary must spend to cover ``distance``, shape (n_inputs,): the inverse of `within`."""
+        most = np.full(len(distance), float(noise.budget(1.0, 0.0)))
+        return bisect(lambda budget: self.within(noise, budget, reach) < distance, np.zeros(len(distance)), most, 60)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -116,9 +110,17 @@ class LipschitzRadius(RadiusStrategy):
     def __init__(self, norm: float = 1) -> None:
         self.norm = norm
 
+    def _n_moved(self, reach: FloatArray) -> NDArray[Any]:
+        """Return how many features the worst perturbation moves, each equally far: one, or in l-inf all that can."""
+        return np.count_nonzero(reach, axis=1) if self.norm == np.inf else np.ones(len(reach))
+
+    def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return the cost of moving one feature by ``distance``, or in l-inf all that can move."""
+        return self._n_moved(reach) * noise.cost(distance)
+
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Spend the budget on one feature, or in l-inf in equal parts on all that can move."""
-        n_moved = np.count_nonzero(reach, axis=1) if self.norm == np.inf else np.ones(len(reach))
+        n_moved = self._n_moved(reach)
         error = STEP_ERROR if noise.n_outcomes is None else 0.0
         share = budget * (1 - error) / np.maximum(n_moved, 1)
         return np.where(n_moved > 0, noise.inverse_cost(share) * (1 - error), np.inf)
@@ -151,9 +153,16 @@ class BoxRadius(RadiusStrategy):
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return the largest reaches; see `RadiusStrategy.decisive`."""
-        return covering(reach, distance)
+    @property
+    def needs_every_feature(self) -> bool:
+        """Return False: all features count alike."""
+        return False
+
+    def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return the cost of moving features by 1 each until ``distance`` is covered."""
+        if self.closed_form:
+            return distance * noise.cost(1.0)
+        return noise.walk_cost(np.ceil(reach), distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the features that can move, with reach 1 each."""
@@ -255,9 +264,14 @@ class GreedyRadius(RadiusStrategy):
         # to the unit box: see check_box.
         return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
 
-    def decisive(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return the largest reaches; see `RadiusStrategy.decisive`."""
-        return covering(reach, distance)
+    @property
+    def needs_every_feature(self) -> bool:
+        """Whether limits differ between features or directions."""
+        return isinstance(self.max_change, tuple) or np.size(self.max_change) > 1
+
+    def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return the cost of filling the largest reaches until ``distance`` is covered."""
+        return noise.walk_cost(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Walk over the reaches, or as in the box, should rounding make that longer."""
@@ -266,126 +280,3 @@ class GreedyRadius(RadiusStrategy):
             return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))
 
         return walk_largest(walk, budget, reach)
-
-
-def certified_radii(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], p_a: FloatArray, p_b: FloatArray
-) -> FloatArray:
-    """Return the radii of raw inputs: those of their points, less what rounding may add to a distance.
-
-    Parameters
-    ----------
-    strategy : RadiusStrategy
-    mechanism : NoiseMechanism
-    X : ndarray of shape (n_inputs, *shape)
-        Raw inputs.
-    p_a, p_b : ndarray of shape (n_inputs,)
-        As in `RadiusStrategy.radii`.
-
-    Returns
-    -------
-    radii : ndarray of shape (n_inputs,)
-        At least 0.
-    """
-    budget = mechanism.noise.budget(p_a, p_b)
-
-    def compute(rows: slice, reach: FloatArray) -> FloatArray:
-        return strategy.within(mechanism.noise, budget[rows], reach)
-
-    radii = over_reaches(compute, strategy, mechanism, X)
-    return np.maximum(radii - mechanism.rounding(strategy.norm), 0.0)
-
-
-def required_probability(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], radius: Any
-) -> FloatArray:
-    """Return how likely the predicted class must be for a radius: the inverse of `certified_radii`.
-
-    Parameters
-    ----------
-    strategy : RadiusStrategy
-    mechanism : NoiseMechanism
-        With noise that is sampled.
-    X : ndarray of shape (n_inputs, *shape)
-        Raw inputs.
-    radius : float or ndarray of shape (n_inputs,)
-        Radius asked for.
-
-    Returns
-    -------
-    p_a : ndarray of shape (n_inputs,)
-        The smallest probability, to within 1e-12 above it, at which ``certified_radii`` with ``p_b = 1 - p_a`` is at
-        least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
-    """
-    radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
-    rounding = mechanism.rounding(strategy.norm)
-
-    def compute(rows: slice, reach: FloatArray) -> FloatArray:
-        return _required(strategy, mechanism.noise, reach, radius[rows], rounding)
-
-    return over_reaches(compute, strategy, mechanism, X)
-
-
-def _required(
-    strategy: RadiusStrategy, noise: Noise, reach: FloatArray, radius: FloatArray, rounding: float
-) -> FloatArray:
-    """Return the required probabilities of a few inputs."""
-    # Reaches beyond the radius, and some to spare, decide nothing.
-    reach = strategy.decisive(reach, 2 * (radius + rounding) + 1)
-
-    def certifies(p_b: FloatArray) -> NDArray[np.bool_]:
-        return strategy.within(noise, noise.budget(1 - p_b, p_b), reach) - rounding >= radius
-
-    p_b = bisect(certifies, np.zeros(len(radius)), np.full(len(radius), 0.5), steps=40)
-    return np.where(radius <= 0, 0.5, np.where(certifies(p_b), 1 - p_b, np.inf))
-
-
-def over_reaches(
-    compute: Callable[[slice, FloatArray], FloatArray],
-    strategy: RadiusStrategy,
-    mechanism: NoiseMechanism,
-    X: NDArray[Any],
-) -> FloatArray:
-    """Return what is computed from how far features can move: for a few raw inputs at a time, in threads if many."""
-    keep_freed()
-    strategy.check_box(mechanism)
-    size = max(1, ROOM_VALUES // mechanism.n_features)
-    parts = [slice(start, start + size) for start in range(0, max(1, len(X)), size)]
-
-    def work(rows: slice) -> FloatArray:
-        return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))
-
-    if len(parts) < FEW_PARTS:
-        return np.concatenate([work(rows) for rows in parts])
-    threads = Parallel(n_jobs=min(MOST_THREADS, cpu_count()), require="sharedmem")
-    return np.concatenate(threads(delayed(work)(rows) for rows in parts))
-
-
-class WorstPerturbations(NamedTuple):
-    """What the greedy adversary does to some inputs; each array has shape (n_inputs, *shape).
-
-    Attributes
-    ----------
-    reach : ndarray
-        How far each feature can move, in the unit box.
-    moves : ndarray
-        How far each feature is moved, signed; absolute values add up to the distance spent.
-    perturbed : ndarray
-        The perturbed inputs in raw units.
-    """
-
-    reach: FloatArray
-    moves: FloatArray
-    perturbed: FloatArray
-
-
-def worst_perturbations(
-    strategy: GreedyRadius, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
-) -> WorstPerturbations:
-    """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8)."""
-    down, up = strategy.room(mechanism.noise, *mechanism.room(X))
-    reach = np.maximum(down, up)
-    signed = np.where(up >= down, 1.0, -1.0) * moves(reach, distance, strategy.max_features)
-    perturbed = np.clip(mechanism.noise.to_unit(mechanism.points(X)) + signed, 0.0, 1.0).reshape(X.shape)
-    mechanism.box.to_raw_inplace(perturbed)
-    return WorstPerturbations(reach.reshape(X.shape), signed.reshape(X.shape), perturbed)

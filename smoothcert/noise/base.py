@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from . import seeding
-from .greedy import walk
+from .greedy import walk, walk_cost
 
 FloatArray = NDArray[np.float64]
 
@@ -133,6 +133,10 @@ class Noise(BaseEstimator, ABC):
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Return how far the adversary gets, moving each feature by its reach at most; see `calculus.walk`."""
         return walk(self.cost, self.inverse_cost, budget, reach)
+
+    def walk_cost(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return what the adversary pays to cover ``distance`` within ``reach``; see `greedy.walk_cost`."""
+        return walk_cost(lambda moves: self.cost(moves).sum(axis=1), reach, distance)
 
 
 class FusedNoise(Noise):

@@ -54,6 +54,21 @@ def walk(
     return np.where((full | (reach == 0)).all(axis=1), np.inf, radii)
 
 
+def walk_cost(cost: Callable[[Any], Any], reach: FloatArray, distance: FloatArray) -> FloatArray:
+    """Return what the adversary pays to cover a distance, or all that can be covered: the inverse of `walk`.
+
+    Parameters
+    ----------
+    cost : callable
+        Cost of a single move of one feature, or of the last axis of moves where costs do not add up.
+    reach : ndarray of shape (n_inputs, n_features)
+    distance : ndarray of shape (n_inputs,)
+    """
+    top = covering(reach, distance)
+    before = np.cumsum(top, axis=1) - top
+    return cost(np.clip(distance[:, None] - before, 0.0, top))
+
+
 def walk_largest(
     walk: Callable[[FloatArray, FloatArray], FloatArray], budget: FloatArray, reach: FloatArray, k: int = FIRST
 ) -> FloatArray:

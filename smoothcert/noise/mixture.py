@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_positive
 from .base import FloatArray
-from .greedy import STEP_ERROR, largest
+from .greedy import STEP_ERROR, largest, walk_cost
 from .lattice import LatticeNoise, UniformNoise
 
 #: Bisections that find a zero to the last bit of a float.
@@ -151,6 +151,16 @@ class UniformMixtureNoise(LatticeNoise):
 
         rest = _bisect(affordable, np.zeros(len(budget)), end)
         return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))
+
+    def walk_cost(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
+        """Return -ln of the overlap that is left when ``distance`` is covered, less what rounding takes in `walk`."""
+
+        def cost(moves: FloatArray) -> FloatArray:
+            slack = 2 * STEP_ERROR * (moves.shape[1] + 8)
+            with np.errstate(divide="ignore"):
+                return -np.log(np.maximum(self.overlap(moves * (1 + slack)) * (1 - slack) - slack, 0.0))
+
+        return walk_cost(cost, reach, distance)
 
 
 def _bisect(holds: Any, low: FloatArray, high: FloatArray) -> FloatArray:

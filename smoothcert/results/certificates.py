@@ -125,6 +125,10 @@ class Certificates(Table):
         """Lower bound on the lead of the predicted class, p_a - p_b."""
         return self.p_a - self.p_b
 
+    def radii_if_right(self, y: ArrayLike) -> FloatArray:
+        """Return the radius of each input whose label is right, and NaN for the others."""
+        return np.where(self.labels == np.asarray(y), self.radii, np.nan)
+
     def _columns(self) -> dict[str, NDArray[Any]]:
         columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained}
         columns |= {"p_a": self.p_a, "p_b": self.p_b, "margin": self.margin}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+
+from .run import Part
 
 logger = logging.getLogger("smoothcert")
 
@@ -54,26 +56,23 @@ class Progress:
         self.bar.close()
         logger.info("%s: %s, %s", self.task, "ended" if kind is None else "stopped", self.summary())
 
-    def update(self, n: int, votes: int, *, stored: bool = False, correct_radii: NDArray[Any] | None = None) -> None:
+    def update(self, part: Part, radii_if_right: NDArray[np.float64] | None = None) -> None:
         """Count finished inputs.
 
         Parameters
         ----------
-        n : int
-            Inputs.
-        votes : int
-            Votes that they took.
-        stored : bool
-            Whether they come from a store: they do not count for the speed.
-        correct_radii : ndarray of shape (n,), optional
+        part : Part
+            Inputs that come from a store do not count for the speed.
+        radii_if_right : ndarray of shape (n,), optional
             Radius of each input whose label is right, NaN for the others.
         """
+        n = len(part.index)
         self.done += n
-        self.votes += votes
-        if correct_radii is not None:
-            self.judged += len(correct_radii)
-            self.certified += [(correct_radii >= radius).sum() for radius in RADII]
-        if stored:
+        self.votes += part.votes.n_votes
+        if radii_if_right is not None:
+            self.judged += n
+            self.certified += [(radii_if_right >= radius).sum() for radius in RADII]
+        if part.stored:
             self.known += n
             if not self.bar.disable:
                 self.bar.initial += n

@@ -113,6 +113,11 @@ class Store:
             self.close()
             raise
 
+    @property
+    def seed(self) -> int:
+        """Seed of the run's noise."""
+        return int(self.run.seed or 0)
+
     def __enter__(self) -> Self:
         return self
 
@@ -227,6 +232,7 @@ class StoredRun:
             selection=from_text([row[2] for row in rows], n_classes),
             estimation=from_text([row[3] for row in rows], n_classes),
             inputs=np.frombuffer(b"".join(row[1] for row in rows), dtype=np.uint8).reshape(-1, 16),
+            seed=run.seed or 0,
             seconds=float(sum(row[5] for row in rows)),
         )
         self.seconds = np.array([row[5] for row in rows], dtype=np.float64)

@@ -47,16 +47,14 @@ class StoppingRule(Protocol):
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Numbers of votes, increasing, after which the rule is asked: whatever the batches and the other inputs."""
+        """Increasing numbers of votes after which the rule is asked, whatever the batches and the other inputs."""
 
-    def __getitem__(self, rows: Any) -> StoppingRule:
-        """Return the rule for some of the inputs."""
+    def known(self, selection: NDArray[np.int64], X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:
+        """Return what the rule needs to know about each input, as arrays with one row per input."""
 
-    def enough(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell for each input whether it needs no more votes; all of them have had equally many."""
-
-    def verdict(self, counts: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Return what all votes decide, if there is anything to decide."""
+    @property
+    def enough(self) -> Callable[..., NDArray[np.bool_]]:
+        """Tell for each input whether its votes are enough: called with the counts, and with what is known by name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,26 +67,22 @@ class Votes:
         Votes of the two stages of Algorithm 1.
     inputs : ndarray of uint8, shape (n_inputs, 16)
         Fingerprint of each input.
+    seed : int
+        Seed of the noise.
     seconds : float
         Time that all of them took together.
-    verdict : ndarray of bool, shape (n_inputs,), optional
-        What the stopping rule has decided, if it was asked to decide anything.
     """
 
     selection: NDArray[np.int64]
     estimation: NDArray[np.int64]
     inputs: NDArray[np.uint8]
-    seconds: float
-    verdict: NDArray[np.bool_] | None = None
+    seed: int
+    seconds: float = 0.0
 
     @property
     def n_votes(self) -> int:
         """All votes of both stages."""
         return int(self.selection.sum() + self.estimation.sum())
-
-
-#: Makes the stopping rule of some inputs from their selection votes, themselves and what is asked about each.
-RuleMaker = Callable[[NDArray[np.int64], NoiseMechanism, NDArray[Any], Any], StoppingRule]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,8 +101,8 @@ class Sampler:
     n_samples : int
         Fresh votes that bound its probability, at most; 0 draws none. Noise that is not sampled needs none either: all
         of its outcomes are in the selection votes, and what they choose they also prove.
-    rule : callable, optional
-        Makes the rule by which inputs that have enough votes leave; batches are filled with the others.
+    rule : StoppingRule, optional
+        Inputs that have enough votes leave; batches are filled with the others.
     batch_size : "auto" or int
         Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
         not suffice, batches are halved.
@@ -119,7 +113,7 @@ class Sampler:
     seed: int
     n_selection: int
     n_samples: int
-    rule: RuleMaker | None = None
+    rule: StoppingRule | None = None
     batch_size: int | str = "auto"
 
     @property
@@ -155,19 +149,17 @@ class Sampler:
         keep_freed()
         inputs = fingerprints(self.mechanism, X)
 
-        def stage(number: int, n: int, rule: StoppingRule | None = None) -> NDArray[np.int64]:
+        def stage(number: int, n: int, rule: StoppingRule | None = None, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
-            return count(self.voter, self.mechanism, X, keys, n, self.rows, rule)
+            return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
 
         with self.voter.voting():
             estimation = selection = stage(seeding.SELECTION, self.n_selection)
-            verdict = None
             if self.n_samples:
-                rule = None if self.rule is None else self.rule(selection, self.mechanism, X, target)
-                estimation = stage(seeding.ESTIMATION, self.n_samples, rule)
-                verdict = None if rule is None else rule.verdict(estimation)
+                known = {} if self.rule is None else self.rule.known(selection, X, target)
+                estimation = stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
         seconds = time.perf_counter() - started
-        return Votes(selection=selection, estimation=estimation, inputs=inputs, seconds=seconds, verdict=verdict)
+        return Votes(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
 
 
 def fingerprints(mechanism: NoiseMechanism, X: NDArray[Any]) -> NDArray[np.uint8]:
@@ -184,6 +176,7 @@ def count(
     n: int,
     rows: int,
     rule: StoppingRule | None = None,
+    known: dict[str, NDArray[Any]] | None = None,
 ) -> NDArray[np.int64]:
     """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
     polls = open_polls(voter, mechanism, mechanism.points(X), keys)
@@ -192,7 +185,8 @@ def count(
         rows = _cast(polls, undecided, drawn, int(look), rows)
         drawn = look
         if rule is not None and look < n:
-            undecided = undecided[~rule[undecided].enough(counts(polls)[undecided])]
+            rows_of = {name: values[undecided] for name, values in (known or {}).items()}
+            undecided = undecided[~rule.enough(counts(polls)[undecided], **rows_of)]
             if not len(undecided):
                 break
     return counts(polls)

@@ -244,9 +244,10 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
     """A lead of .02 takes 30,000 votes; each attempt asks for 1000 at least."""
     clf = smooth(Window(0.7, 0.5, 0.51), noise=UniformNoise(0.5), n_samples=1000, random_state=0)
     raw, x = np.array([[0.7, 0.5]]), np.array([0.7, 0.5])
+    steps = clf.algorithm((2,))
     few, more = [
         Verifier(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
-            raw, Target(clf._voter(), clf._mechanism((2,)), GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
+            raw, Target(steps.voter, steps.mechanism, GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
         )
         for n in (1000, 64_000)
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from functools import partial
 
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
@@ -22,7 +23,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import BOUNDS, class_probabilities
-from smoothcert.certify.radius import certified_radii, required_probability
+from smoothcert.certify.reach import certified_radii, required_probability
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 
@@ -204,8 +205,8 @@ def test_deterministic_radii_are_whole_steps(points, lam, levels):
 def test_parameters_that_are_anything_are_valid_or_an_error_that_names_them(value):
     base = Rule(lambda rows: np.zeros(len(rows), dtype=int)).fit(None, None)
     for name in ("alpha", "n_samples", "n_selection", "bound", "scheme", "radius", "batch_size", "rtol"):
-        clf = SmoothedClassifier(base, **{name: value})
-        message = error_of(lambda clf=clf: (clf._check_parameters(clf.n_samples, SplitNoise(), np.arange(2)),))
+        smooth = partial(SmoothedClassifier.from_pretrained, base, [0, 1], **{name: value})
+        message = error_of(smooth)
         assert message is None or name in message
     message = error_of(lambda: Box.from_bounds(value))
     assert message is None or "bounds" in message

@@ -16,7 +16,8 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert._utils.memory import keep_freed
-from smoothcert.certify.radius import RadiusStrategy, certified_radii, required_probability
+from smoothcert.certify.radius import RadiusStrategy
+from smoothcert.certify.reach import certified_radii, required_probability
 from smoothcert.noise.box import Box
 from smoothcert.noise.greedy import covering, largest, walk, walk_largest
 from smoothcert.noise.mechanism import NoiseMechanism
@@ -403,7 +404,7 @@ def test_required_probability_of_chunks_and_of_one_number(monkeypatch):
     whole = required_probability(GreedyRadius(), mechanism, X, goal)
     one = required_probability(GreedyRadius(), mechanism, X, 1.5)
     np.testing.assert_array_equal(one, required_probability(GreedyRadius(), mechanism, X, np.full(37, 1.5)))
-    monkeypatch.setattr("smoothcert.certify.radius.ROOM_VALUES", 1000)
+    monkeypatch.setattr("smoothcert.certify.reach.REACH_VALUES", 1000)
     np.testing.assert_array_equal(required_probability(GreedyRadius(), mechanism, X, goal), whole)
     assert required_probability(GreedyRadius(), mechanism, X[:0], 1.0).shape == (0,)
 

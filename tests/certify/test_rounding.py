@@ -18,7 +18,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import clopper_pearson, hoeffding, randomized_clopper_pearson, upper_bound
-from smoothcert.certify.radius import certified_radii
+from smoothcert.certify.reach import certified_radii
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 

@@ -23,8 +23,9 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import class_probabilities
-from smoothcert.certify.radius import certified_radii
-from smoothcert.certify.stopping import BET, RadiusTest
+from smoothcert.certify.evidence import BET, Duel, certified_at, log_evidence
+from smoothcert.certify.reach import certified_radii
+from smoothcert.certify.stopping import RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, constant
@@ -87,28 +88,44 @@ def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
         assert wrong > 0, "a test of no power would pass as well"
 
 
-def radius_test(required, checkpoints, n_classes=2, alpha=ALPHA, selection=(28, 4)):
-    return RadiusTest(
-        selection=np.array([[*selection, *[0] * (n_classes - len(selection))]]),
-        top=np.array([0]),
-        rivals_apart=n_classes > 2,
-        alpha=alpha,
-        checkpoints=checkpoints,
-        required=np.array([required]),
-    )
+class AtRadius:
+    """What votes say about a radius that needs a given probability, all inputs having the same selection votes."""
+
+    def __init__(self, required, checkpoints, n_classes=2, alpha=ALPHA, selection=(28, 4)):
+        missing = n_classes - np.shape(selection)[-1]
+        self.selection = np.pad(np.atleast_2d(selection), ((0, 0), (0, missing)))
+        self.required, self.checkpoints = required, checkpoints
+        self.rule = {"alpha": alpha, "strongest_rival": n_classes > 2, "cap": int(checkpoints[-1])}
+
+    def known(self, counts):
+        selection = np.broadcast_to(self.selection, counts.shape)
+        return {"selection": selection, "required": np.full(len(counts), self.required)}
+
+    def certified(self, counts):
+        known = self.known(counts)
+        return certified_at(known["selection"], counts, known["required"], **self.rule)
+
+    def enough(self, counts):
+        return RadiusTest(strategy=None, mechanism=None, **self.rule).enough(counts, **self.known(counts))
+
+    def evidence(self, counts):
+        apart, known = self.rule["strongest_rival"], self.known(counts)
+        top = np.zeros(len(counts), dtype=int)
+        duels = [Duel.of(votes, top, strongest_rival=apart) for votes in (known["selection"], counts)]
+        return log_evidence(*duels, known["required"], strongest_rival=apart)
 
 
 @pytest.mark.parametrize("checkpoints", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
 @pytest.mark.parametrize("required", [0.5, 0.7, 0.95, 0.999])
 def test_the_exact_probability_of_a_false_certificate(required, checkpoints):
     """Of two classes, at the threshold, by summing over all ways that the votes can come; whenever one stops."""
-    rule, last = radius_test(required, checkpoints), checkpoints[-1]
+    rule, last = AtRadius(required, checkpoints), checkpoints[-1]
     # The distribution of the votes for the class, where nothing has been certified yet.
     alive, n, false = np.array([1.0]), 0, 0.0
     for look in checkpoints:
         alive, n = np.convolve(alive, binom.pmf(np.arange(look - n + 1), look - n, required)), look
         counts = np.column_stack([np.arange(n + 1), n - np.arange(n + 1)])
-        certified = rule[np.zeros(n + 1, dtype=int)].verdict(counts)
+        certified = rule.certified(counts)
         false += alive[certified].sum()
         alive[certified] = 0
     assert false <= ALPHA
@@ -121,30 +138,30 @@ def test_the_exact_probability_of_a_false_certificate(required, checkpoints):
 def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(required, n_classes):
     n, rng = 400, np.random.default_rng(0)
     counts = np.array([rng.multinomial(n, rng.dirichlet([9, 1, 1][:n_classes])) for _ in range(500)])
-    rule = radius_test(required, np.array([n]), n_classes)[np.zeros(500, dtype=int)]
+    rule = AtRadius(required, np.array([n]), n_classes)
     p_a, p_b = class_probabilities(
-        counts, rule.top, scheme="multiclass", bound="clopper-pearson", alpha=(1 - BET) * ALPHA
+        counts, np.zeros(500, dtype=int), scheme="multiclass", bound="clopper-pearson", alpha=(1 - BET) * ALPHA
     )
     ordinary = p_a - p_b >= 2 * required - 1
-    by_bets = rule.evidence(*rule.split(counts)) >= -np.log(BET * ALPHA)
-    np.testing.assert_array_equal(rule.verdict(counts), ordinary | by_bets)
+    by_bets = rule.evidence(counts) >= -np.log(BET * ALPHA)
+    np.testing.assert_array_equal(rule.certified(counts), ordinary | by_bets)
     assert (ordinary & ~by_bets).any()
     assert not ordinary.all()
     # Before the last look, only bets count.
-    earlier = radius_test(required, np.array([n, 2 * n]), n_classes)[np.zeros(500, dtype=int)]
-    assert (rule.verdict(counts) & ~earlier.verdict(counts)).any()
+    earlier = AtRadius(required, np.array([n, 2 * n]), n_classes)
+    assert (rule.certified(counts) & ~earlier.certified(counts)).any()
 
 
 @pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
 def test_giving_up_costs_few_certificates(share):
     """Against a rule that never gives up, on the same votes."""
     checkpoints, rng = np.array([16, 32, 64, 128, 256, 512, 1024]), np.random.default_rng(0)
-    rule = radius_test(0.7, checkpoints, alpha=0.001)[np.zeros(4000, dtype=int)]
+    rule = AtRadius(0.7, checkpoints, alpha=0.001)
     hits, certified, given_up, n = np.zeros(4000, dtype=int), np.zeros(4000, bool), np.zeros(4000, bool), 0
     for look in checkpoints:
         hits, n = hits + rng.binomial(look - n, share, size=4000), look
         counts = np.column_stack([hits, n - hits])
-        certified |= rule.verdict(counts)
+        certified |= rule.certified(counts)
         given_up |= rule.enough(counts) & ~certified
     assert (certified & given_up).mean() < 0.01
     assert given_up.mean() > 0.5 * (~certified).mean()
@@ -159,17 +176,11 @@ def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
     counts = np.cumsum([rng.multinomial(step, shares, size=size) for step in np.diff(checkpoints, prepend=0)], axis=0)
     top = np.zeros(size, dtype=int)
     p_a, p_b = class_probabilities(counts[-1], top, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
-    rule = RadiusTest(
-        selection=rng.multinomial(256, shares, size=size),
-        top=top,
-        rivals_apart=True,
-        alpha=0.001,
-        checkpoints=checkpoints,
-        required=np.full(size, (1 + np.quantile(p_a - p_b, 0.3)) / 2),
-    )
+    selection, required = rng.multinomial(256, shares, size=size), (1 + np.quantile(p_a - p_b, 0.3)) / 2
+    rule = AtRadius(required, checkpoints, len(shares), alpha=0.001, selection=selection)
     certified, given_up = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
     for count in counts:
-        certified |= rule.verdict(count)
+        certified |= rule.certified(count)
         given_up |= rule.enough(count) & ~certified
     assert certified.mean() > 0.4
     assert (certified & given_up).mean() < 0.02
@@ -178,12 +189,12 @@ def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
 def test_what_unanimous_votes_would_not_certify_is_given_up_at_once():
     checkpoints = np.array([16, 32, 10_000])
     for required, hopeless in ((0.99928, False), (0.9993, True)):
-        assert radius_test(required, checkpoints, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
+        assert AtRadius(required, checkpoints, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
 
 
 def test_giving_up_knows_small_alpha():
-    rule = radius_test(0.5, np.array([16, 3000]), alpha=1e-100)
-    assert not rule.hopeless(np.array([14]), np.array([2]), np.array([16]))
+    rule = AtRadius(0.5, np.array([16, 3000]), alpha=1e-100)
+    assert not rule.enough(np.array([[14, 2]]))
 
 
 @pytest.mark.parametrize("scheme", ["multiclass", "binary"])
@@ -333,7 +344,7 @@ def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius, 
         clf.radius if not isinstance(clf.radius, str) else GreedyRadius() if noise.uses_box else LipschitzRadius()
     )
     if not isinstance(clf.radius, str):
-        from smoothcert.certify.radius import required_probability
+        from smoothcert.certify.reach import required_probability
 
         mechanism = NoiseMechanism(clf.box_, clf.noise_, (4,))
         p = required_probability(strategy, mechanism, X, target)

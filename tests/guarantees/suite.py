@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binom
 
 from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
-from smoothcert.certify.radius import certified_radii
+from smoothcert.certify.reach import certified_radii
 
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
 
@@ -268,7 +268,9 @@ def _try_exact(row: Row, problem: Problem) -> None:
         row.add(1, 0, 0)
         return
     clf: SmoothedClassifier = problem.classifier()
-    radius = certified_radii(problem.strategy, clf._mechanism(X.shape[1:]), X, np.array([p_a]), np.array([p_b]))[0]
+    radius = certified_radii(
+        problem.strategy, clf.algorithm(X.shape[1:]).mechanism, X, np.array([p_a]), np.array([p_b])
+    )[0]
     distance = problem.distance()
     reaches = np.isinf(radius) or Fraction(float(radius)) >= distance
     row.add(1, 1, reaches, 0, problem.tight and radius < float(distance) * 0.98 - 5 / problem.q)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from smoothcert import GaussianNoise
-from smoothcert.certify import algorithm as procedure
-from smoothcert.certify import betting, radius
+from smoothcert.certify import algorithm, betting, evidence, radius, reach, stopping
 from smoothcert.certify import binomial as bounds
-from smoothcert.certify import stopping as sequential
 from smoothcert.certify.radius import GreedyRadius, LipschitzRadius
 from smoothcert.noise import (
     deterministic,
@@ -102,13 +100,13 @@ def offsets_by_a_modulo(patch):
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
 def radius_rounded_up(patch):
-    original = radius.certified_radii
+    original = reach.certified_radii
     patch.setattr("tests.guarantees.suite.certified_radii", lambda *args: np.ceil(original(*args) * 1e9) / 1e9)
 
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
 def errors_added_where_they_should_be_taken_off(patch):
-    for module in (calculus, radius, mixture):
+    for module in (calculus, radius, reach, mixture):
         patch.setattr(module, "STEP_ERROR", -module.STEP_ERROR)
 
 
@@ -128,17 +126,17 @@ def ties_forgotten(patch):
         n = counts.sum(axis=1)
         return counts[np.arange(len(counts)), top] / n, rivals.max(axis=1) / n
 
-    patch.setattr(procedure, "exact_probabilities", shares)
+    patch.setattr(algorithm, "exact_probabilities", shares)
 
 
 @mutant(noise="uniform, three classes", scheme="multiclass", mode="fixed")
 def bonferroni_forgotten(patch):
-    original = procedure.class_probabilities
+    original = algorithm.class_probabilities
 
     def bound(counts, top, *, alpha, **rest):
         return original(counts, top, alpha=alpha if counts.shape[1] < 3 else 2 * alpha, **rest)
 
-    patch.setattr(procedure, "class_probabilities", bound)
+    patch.setattr(algorithm, "class_probabilities", bound)
 
 
 @mutant(noise="uniform, 8-bit", strategy="greedy", mode="fixed", bound="clopper-pearson")
@@ -191,21 +189,19 @@ def gaussian_lead_not_halved(patch):
 
 @mutant(noise="uniform, tie", mode="certify_at")
 def evidence_of_a_fifth_of_1_over_alpha(patch):
-    def robust(self, counts):
-        return self.evidence(*self.split(counts)) >= -np.log(5 * self.alpha)
-
-    patch.setattr(sequential.RadiusTest, "verdict", robust)
+    patch.setattr(evidence, "BET", 5.0)
 
 
 @mutant(noise="uniform, tie", mode="certify_at")
 def a_new_level_at_each_look(patch):
     """Clopper and Pearson's bound at every look, as if it were the only one."""
 
-    def robust(self, counts):
-        k_a, _, n = self.split(counts)
-        return bounds.clopper_pearson(k_a, n, self.alpha) > self.required
+    def robust(selection, estimation, required, *, alpha, strongest_rival, cap):
+        k_a = estimation[np.arange(len(estimation)), selection.argmax(axis=1)]
+        return bounds.clopper_pearson(k_a, estimation.sum(axis=1), alpha) > required
 
-    patch.setattr(sequential.RadiusTest, "verdict", robust)
+    for module in (stopping, algorithm):
+        patch.setattr(module, "certified_at", robust)
 
 
 @mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="rtol")
@@ -213,7 +209,7 @@ def confidence_sequence_taken_for_one_look(patch):
     def bound(k, n, alpha, a, b):
         return np.asarray(k) / np.asarray(n)
 
-    patch.setattr(sequential, "anytime_lower_bound", bound)
+    patch.setattr(evidence, "anytime_lower_bound", bound)
     assert betting.anytime_lower_bound is not bound
 
 
@@ -244,18 +240,12 @@ def test_the_suite_catches(name, monkeypatch):
 
 def test_evidence_must_outweigh_what_is_bet():
     """The suite cannot see a factor of 2: bets leave about half of what they may spend."""
-    selection = np.array([[28, 4]])
-    rule = sequential.RadiusTest(
-        selection=selection,
-        top=np.array([0]),
-        rivals_apart=False,
-        alpha=0.01,
-        checkpoints=np.array([10_000]),
-        required=np.array([0.7]),
-    )
+    selection, required = np.repeat([[28, 4]], 101, axis=0), np.full(101, 0.7)
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
-    evidence = np.array([rule.evidence(*rule.split(row[None]))[0] for row in counts])
-    robust = np.array([rule.verdict(row[None])[0] for row in counts])
-    np.testing.assert_array_equal(robust, evidence >= -np.log(0.01 * sequential.BET))
+    duels = [evidence.Duel.of(votes, np.zeros(101, dtype=int), strongest_rival=False) for votes in (selection, counts)]
+    found = evidence.log_evidence(*duels, required, strongest_rival=False)
+    rule = {"alpha": 0.01, "strongest_rival": False, "cap": 10_000}
+    robust = evidence.certified_at(selection, counts, required, **rule)
+    np.testing.assert_array_equal(robust, found >= -np.log(0.01 * evidence.BET))
     assert robust.any()
     assert not robust.all()

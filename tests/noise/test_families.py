@@ -198,7 +198,7 @@ def test_errors_of_drawing_are_taken_from_alpha():
     noise = GaussianNoise(1.0, levels=255)
     clf = SmoothedClassifier.from_pretrained(base, [0, 1], noise, n_samples=1000, random_state=0)
     certificates = clf.certify(X)
-    assert clf._procedure(clf._open(X), 1000, rtol=None).level == pytest.approx(0.001 - noise.draw_error * 40_000)
+    assert clf.algorithm((40,)).level(1000) == pytest.approx(0.001 - noise.draw_error * 40_000)
     assert certificates.p_a[0] < 1 - stats.norm.sf(1.8)
     with pytest.raises(ValueError, match=r"alpha=1e-09 must exceed .* the error of drawing 1000 votes"):
         clf.set_params(alpha=1e-9).certify(X)

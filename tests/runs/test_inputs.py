@@ -13,6 +13,8 @@ import torch
 from smoothcert import SmoothedClassifier
 from smoothcert.runs.inputs import Inputs, is_lazy
 from smoothcert.runs.progress import Progress
+from smoothcert.runs.run import Part
+from smoothcert.sampling.sampler import Votes
 
 from ..base_models import MeanOfFirst, Rule, constant, steps
 
@@ -160,11 +162,19 @@ def test_memory_does_not_grow_with_the_inputs():
 # Progress
 
 
+def part_of(n, n_votes, stored=False):
+    """Return finished inputs, of which the first has had all the votes."""
+    counts = np.zeros((n, 2), dtype=np.int64)
+    counts[0, 0] = n_votes
+    votes = Votes(selection=0 * counts, estimation=counts, inputs=np.zeros((n, 16), np.uint8), seed=0)
+    return Part(index=np.arange(n), X=np.zeros((n, 1)), votes=votes, stored=stored)
+
+
 def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch, capsys):
     monkeypatch.setattr("smoothcert.runs.progress.LOG_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(4, "certifying") as progress:
-        progress.update(1, 100, stored=True, correct_radii=np.array([np.nan]))
-        progress.update(2, 50, correct_radii=np.array([0.5, 1.0]))
+        progress.update(part_of(1, 100, stored=True), np.array([np.nan]))
+        progress.update(part_of(2, 50), np.array([0.5, 1.0]))
     assert progress.figures() == {"votes": "150", "certified at 0": "0.667", "certified at 1": "0.333"}
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "certifying: 4 inputs"
@@ -177,7 +187,7 @@ def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch
 def test_log_records_are_few(caplog):
     with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(1000, "certifying") as progress:
         for _ in range(1000):
-            progress.update(1, 10)
+            progress.update(part_of(1, 10))
     assert len(caplog.records) == 2
 
 

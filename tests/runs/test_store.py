@@ -34,9 +34,10 @@ from smoothcert import (
     UniformNoise,
     VoteCounts,
 )
+from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.models.adapt import make_voter
 from smoothcert.models.identity import content_hash
-from smoothcert.runs.recertify import largest_reaches
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.runs.store import StoreError, read_store
 
 from ..base_models import Rule, constant
@@ -146,11 +147,14 @@ def test_limits_on_single_features_need_the_inputs(tmp_path, table, base):
 
 def test_reaches_are_the_largest(base, table):
     X, _ = table
-    mechanism = smoothed(base)._mechanism(X.shape[1:])
+    mechanism = smoothed(base).algorithm(X.shape[1:]).mechanism
     down, up = mechanism.room(X)
     expected = np.sort(np.maximum(down, up), axis=1)[:, ::-1]
-    np.testing.assert_array_equal(largest_reaches(mechanism, X, 7), expected[:, :7])
-    np.testing.assert_array_equal(largest_reaches(mechanism, X, 99), expected)
+    wide = NoiseMechanism(mechanism.box, SplitNoise(50.0), mechanism.shape)
+    np.testing.assert_array_equal(reaches_to_keep(wide, X, 1000), expected)
+    kept = reaches_to_keep(mechanism, X, 1000)
+    assert 17 < kept.shape[1] < 30
+    np.testing.assert_array_equal(kept, expected[:, : kept.shape[1]])
 
 
 def test_votes_of_a_run_that_stopped_early_are_not_taken_for_fixed_ones(tmp_path, table, base):
@@ -279,7 +283,8 @@ def test_nothing_is_drawn_twice(tmp_path, table):
 
     path = tmp_path / "run.sqlite"
     clf = smoothed(Rule(watched, (0, 1, 2)).fit(None, None), n_samples=500)
-    clf._voter().__class__.fingerprint, original = (lambda self: "the same"), clf._voter().__class__.fingerprint
+    kind = type(clf.algorithm(X.shape[1:]).voter)
+    kind.fingerprint, original = (lambda self: "the same"), kind.fingerprint
     try:
         with pytest.raises(KeyboardInterrupt):
             clf.certify(X, store=path)
@@ -298,7 +303,7 @@ def test_nothing_is_drawn_twice(tmp_path, table):
         clf.certify(X, store=path)
         assert calls[1:] == []
     finally:
-        clf._voter().__class__.fingerprint = original
+        kind.fingerprint = original
 
 
 def test_others_read_while_one_writes(tmp_path, table, base):

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -128,7 +129,7 @@ def arrivals(log) -> list[int]:
 def test_the_model_travels_once_per_worker(tmp_path):
     log = tmp_path / "log"
     clf = smoothed(Traveller(str(log)), n_jobs=2)
-    assert clf._run("", clf._open(DATA), None).sampler.chunk_size(60) <= 7
+    assert clf.algorithm(DATA.shape[1:]).sampler(0).chunk_size(60) <= 7
     clf.certify(DATA)
     assert 1 <= len(arrivals(log)) == len(set(arrivals(log))) <= 2
 
@@ -288,6 +289,6 @@ def test_numbers_of_dead_workers_are_given_again(tmp_path):
 
 
 def test_chunks_depend_on_nothing_but_the_run():
-    sampler = smoothed(Traveller(os.devnull))._run("", smoothed(Traveller(os.devnull))._open(DATA), None).sampler
+    sampler = replace(smoothed(Traveller(os.devnull)).algorithm(DATA.shape[1:]).sampler(0), n_samples=0)
     assert [sampler.chunk_size(n) for n in (1, 60, 200, 1000, 10**6)] == [2, 6, 13, 16, 25]
     assert crashes.INPUTS == 100

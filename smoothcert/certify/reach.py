@@ -1,0 +1,212 @@
+"""Radii of raw inputs: how far their features can move decides what a bound on probabilities is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+from numpy.typing import NDArray
+
+from .._utils.memory import keep_freed
+from ..noise.greedy import STEP_ERROR, bisect, largest, moves
+from ..noise.mechanism import NoiseMechanism
+from .radius import GreedyRadius, RadiusStrategy
+
+FloatArray = NDArray[np.float64]
+
+#: Number of reaches that are computed at once.
+REACH_VALUES = 2**19
+
+#: Threads are not worth their start for fewer blocks of inputs than this.
+FEW_BLOCKS = 8
+
+#: Maximum number of threads that compute radii: each holds one block.
+MOST_THREADS = 4
+
+#: Number of reaches that a store keeps beyond those that a walk needs.
+SPARE = 17
+
+#: The reaches that a store keeps decide about radii at confidence levels down to this one.
+LEAST_LEVEL = 1e-6
+
+
+def certified_radii(
+    strategy: RadiusStrategy,
+    mechanism: NoiseMechanism,
+    X: NDArray[Any] | None,
+    p_a: FloatArray,
+    p_b: FloatArray,
+    *,
+    largest_reaches: FloatArray | None = None,
+) -> FloatArray:
+    """Return the radii of raw inputs: those of their points, less what rounding may add to a distance.
+
+    Parameters
+    ----------
+    strategy : RadiusStrategy
+    mechanism : NoiseMechanism
+    X : ndarray of shape (n_inputs, *shape) or None
+        Raw inputs. None where only their largest reaches are known.
+    p_a, p_b : ndarray of shape (n_inputs,)
+        As in `RadiusStrategy.radii`.
+    largest_reaches : ndarray of shape (n_inputs, k), optional
+        What `reaches_to_keep` returned for the inputs, where ``X`` is None.
+
+    Returns
+    -------
+    radii : ndarray of shape (n_inputs,)
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
+        not end among the reaches that are known.
+    """
+    budget = mechanism.noise.budget(p_a, p_b)
+    if X is None and strategy.uses_box:
+        radii = _radii_of_largest(strategy, mechanism, largest_reaches, budget)
+    else:
+        radii = _over_reaches(
+            lambda rows, reach: strategy.within(mechanism.noise, budget[rows], reach),
+            strategy,
+            mechanism,
+            X,
+            len(budget),
+        )
+    return np.maximum(radii - mechanism.rounding(strategy.norm), 0.0)
+
+
+def required_probability(
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], radius: Any
+) -> FloatArray:
+    """Return how likely the predicted class must be for a radius: the inverse of `certified_radii`.
+
+    Parameters
+    ----------
+    strategy : RadiusStrategy
+    mechanism : NoiseMechanism
+        With noise that is sampled.
+    X : ndarray of shape (n_inputs, *shape)
+        Raw inputs.
+    radius : float or ndarray of shape (n_inputs,)
+
+    Returns
+    -------
+    p_a : ndarray of shape (n_inputs,)
+        The smallest probability, to within 1e-12 above it, at which ``certified_radii`` with ``p_b = 1 - p_a`` is at
+        least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
+    """
+    noise, radius = mechanism.noise, np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
+    rounding = mechanism.rounding(strategy.norm)
+
+    def required(rows: slice, reach: FloatArray) -> FloatArray:
+        goal = radius[rows]
+        # The price of the distance is the budget that p_a must give, plus more than a walk can lose to rounding.
+        slack = STEP_ERROR * (64 + 4 * np.minimum(goal, mechanism.n_features))
+        price = strategy.price(noise, reach, goal + rounding) * (1 + slack)
+        half = np.full(len(goal), 0.5)
+        p_b = bisect(lambda p_b: noise.budget(1 - p_b, p_b) >= price, np.zeros(len(goal)), half, 60)
+        found = np.full(len(goal), np.inf)
+        # A few units of rounding above: the difference of p_a and p_b is no more precise than that.
+        for p_a in (np.ones(len(goal)), np.minimum(1 - p_b + 2.0**-50, 1.0)):
+            certified = strategy.within(noise, noise.budget(p_a, 1 - p_a), reach) - rounding >= goal
+            found = np.where(certified, p_a, found)
+        return np.where(goal <= 0, 0.5, found)
+
+    return _over_reaches(required, strategy, mechanism, X, len(X))
+
+
+def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) -> FloatArray:
+    """Return each input's largest reaches, in decreasing order: those that decide about every radius.
+
+    They are about 2.8 lam of them for noise on a lattice. A feature that can move at all can move by at least 1/2, so
+    their number is that of the walk over features that move by 1/2.
+    """
+    if not mechanism.noise.uses_box:
+        return np.empty((len(X), 0))
+    p_a = np.array([LEAST_LEVEL ** (1 / max(1, n_samples))])
+    budget, k = mechanism.noise.budget(p_a, 1 - p_a), 64
+    while np.isinf(walked := mechanism.noise.walk(budget, np.full((1, k), 0.5))) and k < 2**20:
+        k *= 4
+    n_kept = min(SPARE + (k if np.isinf(walked) else int(np.ceil(2 * walked[0]))), mechanism.n_features)
+    return _over_reaches(lambda _, reach: largest(reach, n_kept), GreedyRadius(), mechanism, X, len(X))
+
+
+class WorstPerturbations(NamedTuple):
+    """What the greedy adversary does to some inputs; each array has shape (n_inputs, *shape).
+
+    Attributes
+    ----------
+    reach : ndarray
+        How far each feature can move, in the unit box.
+    moves : ndarray
+        How far each feature is moved, signed; absolute values add up to the distance spent.
+    perturbed : ndarray
+        The perturbed inputs in raw units.
+    """
+
+    reach: FloatArray
+    moves: FloatArray
+    perturbed: FloatArray
+
+
+def worst_perturbations(
+    strategy: GreedyRadius, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
+) -> WorstPerturbations:
+    """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8)."""
+    down, up = strategy.room(mechanism.noise, *mechanism.room(X))
+    reach = np.maximum(down, up)
+    signed = np.where(up >= down, 1.0, -1.0) * moves(reach, distance, strategy.max_features)
+    perturbed = np.clip(mechanism.noise.to_unit(mechanism.points(X)) + signed, 0.0, 1.0).reshape(X.shape)
+    mechanism.box.to_raw_inplace(perturbed)
+    return WorstPerturbations(reach.reshape(X.shape), signed.reshape(X.shape), perturbed)
+
+
+def _radii_of_largest(
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, reaches: FloatArray | None, budget: FloatArray
+) -> FloatArray:
+    """Return the radii of points of which the largest reaches are known."""
+    if strategy.needs_every_feature or reaches is None:
+        raise ValueError(
+            f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
+            f"inputs of the run."
+        )
+    strategy.check_box(mechanism)
+    n_kept, n_movable = reaches.shape[1], int(mechanism.box.movable(mechanism.shape).sum())
+    reach = strategy.reach(mechanism.noise, reaches, reaches)
+    radii = strategy.within(mechanism.noise, budget, reach)
+    complete = n_kept >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
+    if not complete and (np.isinf(radii) & np.isfinite(budget) & (reach[:, -1] > 0)).any():
+        raise ValueError(
+            f"radius={strategy!r} needs more than the {n_kept} largest reaches of each input that the store holds. "
+            f"Give X=, the inputs of the run."
+        )
+    return radii
+
+
+def _over_reaches(
+    compute: Callable[[slice, FloatArray], FloatArray],
+    strategy: RadiusStrategy,
+    mechanism: NoiseMechanism,
+    X: NDArray[Any] | None,
+    n_inputs: int,
+) -> FloatArray:
+    """Return what is computed from the reaches of raw inputs, block by block; in threads where blocks are many."""
+    keep_freed()
+    strategy.check_box(mechanism)
+    size = max(1, REACH_VALUES // mechanism.n_features)
+    blocks = [slice(start, min(start + size, n_inputs)) for start in range(0, max(1, n_inputs), size)]
+
+    def work(rows: slice) -> FloatArray:
+        if not strategy.uses_box or X is None:
+            movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
+            return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
+        return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))
+
+    if len(blocks) < FEW_BLOCKS:
+        return np.concatenate([work(rows) for rows in blocks])
+    threads = Parallel(n_jobs=min(MOST_THREADS, cpu_count()), require="sharedmem")
+    return np.concatenate(threads(delayed(work)(rows) for rows in blocks))

@@ -1,0 +1,355 @@
+"""What smoothed estimators share: parameters, the fit of the base model, and inputs that are checked."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from ._utils.checks import (
+    check_count,
+    check_no_dates,
+    check_not_negative,
+    check_positive,
+    check_shape,
+    explain_invalid,
+    sorted_unique,
+)
+from ._utils.text import describe
+from .certify.algorithm import Algorithm
+from .certify.names import resolve, resolve_radius
+from .models.adapt import check_base_model, make_voter
+from .models.base import Voter, is_torch, takes_any_shape, unwrap
+from .models.columns import Columns, NamedColumns
+from .models.inference import TorchInference
+from .models.portable import portable, restored
+from .models.timeout import TimedVoter
+from .noise import Box, Noise
+from .noise.mechanism import NoiseMechanism
+from .noise.seeding import resolve_seed
+from .runs.inputs import Inputs
+
+
+class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
+    """Parameters, fit and checked inputs of a smoothed estimator; see `SmoothedClassifier`."""
+
+    def __init__(
+        self,
+        estimator: Any,
+        noise: Any = "split",
+        *,
+        radius: Any = "auto",
+        training: Any = "augment",
+        bounds: Any = (0.0, 1.0),
+        scheme: str = "multiclass",
+        bound: str = "clopper-pearson",
+        alpha: float = 0.001,
+        n_selection: int = 256,
+        n_samples: int = 10_000,
+        rtol: float | None = None,
+        batch_size: int | str = "auto",
+        timeout: float | None = None,
+        n_jobs: int | None = None,
+        device: Any = None,
+        inference: TorchInference | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.noise = noise
+        self.radius = radius
+        self.training = training
+        self.bounds = bounds
+        self.scheme = scheme
+        self.bound = bound
+        self.alpha = alpha
+        self.n_selection = n_selection
+        self.n_samples = n_samples
+        self.rtol = rtol
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.n_jobs = n_jobs
+        self.device = device
+        self.inference = inference
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = "split", **params: Any) -> Self:
+        """Smooth a trained model as it is.
+
+        Parameters
+        ----------
+        estimator : torch.nn.Module, skorch net, fitted classifier or function
+            Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
+            float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
+            must be deterministic, and answer each row whatever else is in the batch: a service behind it as well.
+        classes : array-like of shape (n_classes,)
+            Labels: for torch models and functions in the order of the logits.
+        noise : str or Noise, default="split"
+        **params
+            Other parameters of `SmoothedClassifier`.
+
+        Returns
+        -------
+        classifier : SmoothedClassifier
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+
+        Examples
+        --------
+        >>> def brightness(batch):
+        ...     return batch.mean(axis=1) > 0.5
+        >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)
+        >>> print(clf.certify([[0.1, 0.2, 0.1]]).labels)
+        [False]
+        """
+        frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
+        check_base_model(frozen)
+        classifier = cls(frozen, noise, **params)
+        labels = np.asarray(classes)
+        if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
+            raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
+        noise = classifier._new_noise()
+        columns = Columns.of_model(frozen)
+        box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
+        # The shape of inputs is not known yet, and no parameter depends on it.
+        classifier._algorithm(NoiseMechanism(box, noise, box.width.shape), labels, None)
+        classifier._settle(frozen, labels, box, noise, columns)
+        for name in ("feature_names_in_", "n_features_in_") if columns else ():
+            setattr(classifier, name, getattr(unwrap(frozen), name))
+        return classifier
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+        """Fit the base model, by default on noisy data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models
+            Finite numbers inside the box.
+        y : array-like of shape (n_inputs,)
+            Labels of any type.
+        **fit_params
+            Passed to the base model's ``fit``. What has one entry per input, such as ``sample_weight``, is repeated
+            along with the noisy copies.
+
+        Returns
+        -------
+        self : SmoothedClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
+        """
+        check_base_model(self.estimator)
+        training = resolve("training", self.training)
+        training.check()
+        fit_params = self._requested(fit_params)
+        columns = Columns.of(X)
+        X, y = self._validate(X, y=y)
+        classes = sorted_unique("y", y)
+        check_classification_targets(y)
+        box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
+        box.check(X, columns.names if columns else None)
+        mechanism = NoiseMechanism(box, noise, X.shape[1:])
+        self._algorithm(mechanism, classes, None)
+        mechanism.points(X)
+        if isinstance(self.estimator, FrozenEstimator):
+            fitted = self.estimator
+            columns = Columns.of_model(fitted, columns)
+            classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
+        else:
+            model = self.estimator
+            if columns is not None and not is_torch(model):
+                model = NamedColumns(model, columns)
+            fitted = training.train(
+                model,
+                X,
+                y,
+                mechanism=mechanism,
+                seed=resolve_seed(self.random_state),
+                device=self.device,
+                verbose=self.verbose,
+                **fit_params,
+            )
+            fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
+        self._settle(fitted, classes, box, noise, columns)
+        self.feature_shape_ = X.shape[1:]
+        return self
+
+    def open_inputs(self, X: Any) -> Inputs:
+        """Return checked inputs: checked at once, or where they are not in memory as they are read.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...) or sized sequence
+
+        Returns
+        -------
+        inputs : Inputs
+        """
+        warned = False
+
+        def validate(part: Any) -> Any:
+            nonlocal warned
+            checked = self._validate(part)
+            warned = warned or self.box_.warn_clipped(checked)
+            return checked
+
+        return Inputs(X, validate)
+
+    def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
+        """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one input.
+        **choices
+            ``n_samples`` and ``rtol`` in place of the estimator's.
+
+        Returns
+        -------
+        algorithm : Algorithm
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid, or what the fitted estimator depends on has changed since.
+        """
+        self._check_unchanged()
+        return self._algorithm(NoiseMechanism(self.box_, self.noise_, shape), self.classes_, self._voter(), **choices)
+
+    def _algorithm(
+        self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
+    ) -> Algorithm:
+        """Check the parameters of certification, and return Algorithm 1 with them."""
+        if self.batch_size != "auto":
+            check_count("batch_size", self.batch_size)
+        if self.timeout is not None:
+            check_positive("timeout", self.timeout)
+        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
+            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
+        if self.inference is not None:
+            if not isinstance(self.inference, TorchInference):
+                raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
+            self.inference.check()
+        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "batch_size")
+        return Algorithm(
+            mechanism=mechanism,
+            strategy=resolve_radius(self.radius, mechanism.noise),
+            classes=classes,
+            voter=voter,
+            **{name: getattr(self, name) for name in names} | choices,
+        )
+
+    def _voter(self) -> Voter:
+        """Return the fitted base model as the sampler sees it."""
+        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
+        return voter if self.timeout is None else TimedVoter(voter, self.timeout)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return tags that follow the base model's where smoothing does not decide them."""
+        tags = super().__sklearn_tags__()
+        model = unwrap(self.estimator)
+        if hasattr(model, "__sklearn_tags__"):
+            base = get_tags(model)
+            tags.input_tags.two_d_array = base.input_tags.two_d_array
+            if base.classifier_tags is not None and tags.classifier_tags is not None:
+                tags.classifier_tags.multi_class = base.classifier_tags.multi_class
+                tags.classifier_tags.poor_score = base.classifier_tags.poor_score
+        tags.input_tags.sparse = tags.input_tags.allow_nan = False
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        return portable(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        callee = "partial_fit" if getattr(self.training, "stream", False) else "fit"
+        mapping = MethodMapping().add(caller="fit", callee=callee)
+        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
+
+    def _requested(self, fit_params: dict[str, Any]) -> dict[str, Any]:
+        """Return the metadata of ``fit`` that the base model has requested; all of it where routing is not enabled."""
+        if not get_config()["enable_metadata_routing"]:
+            return fit_params
+        routed = process_routing(self, "fit", **fit_params).estimator
+        return dict(next((given for given in routed.values() if given), {}))
+
+    def _validate(self, X: Any, **targets: Any) -> Any:
+        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
+        any_shape = takes_any_shape(self.estimator)
+        check_no_dates(X)
+        check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
+        try:
+            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
+            data = checked[0] if targets else checked
+            if data.dtype.kind not in "biuf":
+                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
+        except (TypeError, ValueError) as error:
+            raise explain_invalid(X, error) from error
+        return checked
+
+    def _new_noise(self) -> Noise:
+        """Resolve and check the noise."""
+        noise: Noise = resolve("noise", self.noise)
+        noise.check()
+        return noise
+
+    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
+        """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
+        make_voter(fitted, classes, self.device, self.inference, columns)
+        self.estimator_ = fitted
+        self.classes_ = classes
+        self.box_ = box
+        self.noise_ = noise
+        self._columns = columns
+        self._seed = resolve_seed(self.random_state)
+
+    def _check_unchanged(self) -> None:
+        """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        changes = {
+            "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
+            "bounds": (
+                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
+                self.box_.fingerprint(),
+            ),
+        }
+        for name, (now, fitted) in changes.items():
+            if now not in (fitted, "minmax"):
+                raise ValueError(
+                    f"{name} has changed to {getattr(self, name)!r} after fit. Call fit again, or for a model that is "
+                    f"used as it is, SmoothedClassifier.from_pretrained."
+                )
+
+    def _named_box(self) -> Box:
+        """Build the box anew, for the columns that fit has seen."""
+        return Box.from_bounds(self.bounds, names=getattr(self, "feature_names_in_", None))
+
+    def _call_seed(self) -> int:
+        """Seed of one call; a RandomState has given one seed for all calls when fitting."""
+        if self.noise_.n_outcomes is not None:
+            return 0
+        return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
