@@ -268,33 +268,35 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     if head[:16] != b"SQLite format 3\0" or len(head) < 72:
         raise StoreError(f"{path} is not a smoothcert store.")
-    wal = Path(f"{path}-wal")
     try:
-        if writing:
-            connection = sqlite3.connect(path, isolation_level=None)
-        else:
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            try:
-                connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            except sqlite3.OperationalError:
-                if wal.exists():
-                    raise
-                # A directory in which nothing can be written: nobody is writing to the store either.
-                connection.close()
-                address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-                connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        connection = sqlite3.connect(path, isolation_level=None) if writing else _connect_to_read(path)
         _check_kind(connection, path)
         if writing:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA busy_timeout = 30000")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise damaged(path, found)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "").startswith(OUTSIDE):
             raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
         raise damaged(path, error) from error
+    if found != "ok":
+        raise damaged(path, found)
+    return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a store that may be being written, or that lies in a directory where nothing can be written."""
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        if Path(f"{path}-wal").exists():
+            raise
+        # SQLite cannot make its own files here, so nobody is writing to the store either.
+        connection.close()
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
     return connection
 
 

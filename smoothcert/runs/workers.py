@@ -1,4 +1,4 @@
-"""Tasks for many workers: chunks of inputs go out when a worker has room, votes come back in any order."""
+"""Workers: chunks of inputs go to a worker when it has room, and votes come back in any order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .sharing import SharedSampler, on_dask, on_ray
 
 logger = logging.getLogger("smoothcert")
 
-#: How often in a row workers may die without anything having been finished in between.
+#: Number of times in a row that workers may die before anything is finished.
 PATIENCE = 5
 
-#: Tasks per worker that are out at a time: one at work, one waiting.
+#: Number of tasks per worker that are sent at a time: one at work, one waiting.
 AHEAD = 2
 
-#: Errors, by name, that say that a worker was lost and not that a task is wrong.
+#: Names of errors that say that a worker was lost, and not that a task is wrong.
 LOST = {"KilledWorker", "ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"}
 
 Read = Callable[[NDArray[np.intp]], tuple[NDArray[Any], Any]]
@@ -42,77 +42,86 @@ def draw_all(sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_job
     chunks : list of ndarray
         Positions of the inputs of each task.
     read : callable
-        Returns the inputs at some positions and what the sampler's rule is asked about them; called when their turn
-        comes.
+        Returns the inputs at some positions and what the sampler's rule is asked about them. It is called when a worker
+        has room for them.
     n_jobs : int or None
-        Workers.
+        Number of workers.
 
     Yields
     ------
     positions, inputs, votes
-        As chunks are finished. Only those that are out with workers are held in memory.
+        In the order in which chunks are finished. Only the inputs of unfinished tasks are held in memory.
 
     Raises
     ------
     RuntimeError
-        If workers keep dying: a worker's death costs the chunks that were out, which are drawn again.
+        If workers keep dying. The death of one costs its unfinished chunks, which are drawn again.
     """
     missing, failures = dict(enumerate(chunks)), 0
     with SharedSampler(sampler) as shared, _backend(shared, n_jobs) as results_of:
         while missing:
             tasks = _Tasks(missing, read)
-            results = results_of(tasks)
             try:
-                with closing(results):
-                    for number, votes in results:
-                        index = missing.pop(number)
-                        failures = 0
-                        yield index, tasks.out.pop(number), votes
-                if tasks.error is not None:
-                    raise tasks.error
+                for done in tasks.finished(results_of(tasks)):
+                    failures = 0
+                    yield done
             except Exception as error:
-                if not isinstance(error, BrokenProcessPool) and type(error).__name__ not in LOST:
-                    raise
                 failures += 1
-                if failures > PATIENCE:
-                    raise RuntimeError(
-                        f"Workers died {failures} times in a row, at last over one of the inputs "
-                        f"{_positions(tasks.out, missing)} ({type(error).__name__}). They may have too little "
-                        f"memory: use fewer workers (n_jobs) or a smaller batch_size."
-                    ) from error
-                logger.warning("A worker died (%s); its inputs are drawn again.", type(error).__name__)
+                _check_lost(error, failures, tasks)
+
+
+def _check_lost(error: Exception, failures: int, tasks: _Tasks) -> None:
+    """Raise an error again unless it says that a worker was lost, and not too often in a row."""
+    kind = type(error).__name__
+    if not isinstance(error, BrokenProcessPool) and kind not in LOST:
+        raise error
+    if failures > PATIENCE:
+        raise RuntimeError(
+            f"Workers died {failures} times in a row, the last time while one of the inputs {tasks.positions()} was "
+            f"drawn ({kind}). They may have too little memory: use fewer workers (n_jobs) or a smaller batch_size."
+        ) from error
+    logger.warning("A worker died (%s); its inputs are drawn again.", kind)
 
 
 class _Tasks:
-    """Tasks that are read when they are asked for, and remembered until their votes are there.
+    """Tasks that are read when they are asked for, and remembered until their votes arrive.
 
-    Backends ask for them in threads of their own, in which an error would be lost: it ends the tasks, and is kept.
+    Backends ask for tasks in threads of their own, where an error would be lost. So an error of reading ends the tasks
+    and is raised by `finished`.
     """
 
     def __init__(self, missing: dict[int, NDArray[np.intp]], read: Read) -> None:
-        self.missing = list(missing.items())
+        self.missing = missing
         self.read = read
-        self.out: dict[int, NDArray[Any]] = {}
+        self.unfinished: dict[int, NDArray[Any]] = {}
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[Any], Any]]:
-        for number, index in self.missing:
+        for number, index in list(self.missing.items()):
             try:
                 X, target = self.read(index)
             except Exception as error:
                 self.error = error
                 return
-            self.out[number] = X
+            self.unfinished[number] = X
             yield number, X, target
 
+    def finished(self, results: Results) -> Iterator[Done]:
+        """Yield positions, inputs and votes of finished tasks, which are then no longer missing."""
+        with closing(results):
+            for number, votes in results:
+                yield self.missing.pop(number), self.unfinished.pop(number), votes
+        if self.error is not None:
+            raise self.error
 
-def _positions(out: dict[int, NDArray[Any]], missing: dict[int, NDArray[np.intp]]) -> str:
-    return ", ".join(f"{missing[number][0]}-{missing[number][-1]}" for number in sorted(out))
+    def positions(self) -> str:
+        """Return the positions of the inputs of unfinished tasks as text."""
+        return ", ".join(f"{self.missing[number][0]}-{self.missing[number][-1]}" for number in sorted(self.unfinished))
 
 
 @contextmanager
 def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_Tasks], Results]]:
-    """Deliver the shared to the workers of joblib's active backend, and yield what runs tasks there."""
+    """Share the sampler with the workers of joblib's active backend, and yield what runs tasks there."""
     backend, limit = get_active_backend()
     client = getattr(backend, "client", None)
     if client is not None:
@@ -137,8 +146,8 @@ def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Resu
 def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
     """Run tasks on a dask cluster, which repeats those of a lost worker by itself.
 
-    Not through joblib, which reads tasks in the thread that talks to the scheduler: a dask array among them would wait
-    for itself.
+    joblib is not used here: it reads tasks in the thread that talks to the scheduler, where a dask array would wait for
+    itself.
     """
     from distributed import as_completed
 
@@ -164,7 +173,10 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
 
 
 def _by_ray(shared: SharedSampler, tasks: _Tasks, n_workers: int) -> Results:
-    """Run tasks on a ray cluster, which repeats those of a lost worker; its joblib backend knows no generators."""
+    """Run tasks on a ray cluster, which repeats those of a lost worker.
+
+    joblib is not used here: its ray backend does not support generators.
+    """
     import ray
 
     remote = ray.remote(work)

@@ -226,7 +226,9 @@ def test_an_input_that_kills_every_worker_ends_the_run(monkeypatch):
     X[3] = 1.0
     clf = smoothed(Deadly(os.getpid()), noise="uniform", n_jobs=2)
     clf.set_params(noise=clf.noise_.set_params(lam=0.05))
-    with pytest.raises(RuntimeError, match=r"Workers died 2 times in a row, at last over one of the inputs .*3-3"):
+    with pytest.raises(
+        RuntimeError, match=r"Workers died 2 times in a row, the last time while one of the inputs .*3-3 was drawn"
+    ):
         clf.certify(X)
 
 
