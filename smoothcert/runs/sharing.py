@@ -1,4 +1,4 @@
-"""How the model gets to the workers: once to each, not with every task."""
+"""How the sampler, with its model, gets to the workers: once to each worker, not with every task."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ import joblib
 from ..models.torch import TorchVoter
 from ..sampling.sampler import Sampler
 
-#: In a worker process: the shared that came last, by its name. A worker serves one run at a time.
-_opened: dict[str, Sampler] = {}
+#: In a worker process: the sampler that was loaded last, by its name. A worker serves one run at a time.
+_loaded: dict[str, Sampler] = {}
 
-#: In a dask worker: what the scheduler has sent ahead, by name.
-_delivered: dict[str, bytes] = {}
+#: In a dask worker: pickled samplers that the scheduler has sent, by name.
+_received: dict[str, bytes] = {}
+
+#: In a worker process: what keeps the model in the state in which it votes.
+_voting_state = contextlib.ExitStack()
+
+#: In a worker process: a file lock and the number that it stands for. The system frees it when the process ends.
+_worker_slot: list[Any] = []
 
 _lock = threading.Lock()
 
-#: In a worker process: what holds models in the state in which they vote.
-_ready = contextlib.ExitStack()
-
-#: In a worker process: a lock and the number that it stands for; the system frees it when the process ends.
-_slot: list[Any] = []
-
 
 class SharedSampler:
-    """A sampler that is pickled once: tasks carry its address.
+    """A sampler that is pickled once: tasks carry only its address.
 
     In the process that made it, and its threads, the sampler itself is used. Workers on this machine read it from a
-    temporary file; dask's scheduler sends it to every worker, also to those that come later; ray keeps it in its
-    object store. In worker processes the model is put in the state in which it votes, torch models on a GPU of their
-    own where there are several.
+    temporary file. dask's scheduler sends it to all workers, including those that join later; ray keeps it in its
+    object store. Worker processes keep the model in the state in which it votes, and a torch model on a GPU of their
+    own if there are several.
 
     Parameters
     ----------
@@ -70,45 +70,45 @@ class SharedSampler:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def open(self) -> Sampler:
-        """Return the sampler; in a worker process it is loaded when first asked for."""
+        """Return the sampler. A worker process loads it when it is first asked for."""
         with _lock:
             if self.sampler is not None:
                 if not self.held:
-                    # Here and not before: a driver that leaves the work to others may lack the device.
+                    # Not earlier: a driver that leaves all work to others may lack the device.
                     self.held = True
                     self.ready.enter_context(voting_state(self.sampler))
                 return self.sampler
-            if self.name not in _opened:
+            if self.name not in _loaded:
                 sampler = self._load()
                 prepare_worker(sampler)
-                _opened.clear()
-                _opened[self.name] = sampler
-            return _opened[self.name]
+                _loaded.clear()
+                _loaded[self.name] = sampler
+            return _loaded[self.name]
 
     def _load(self) -> Any:
-        if self.name in _delivered:
-            return pickle.loads(_delivered[self.name])
+        if self.name in _received:
+            return pickle.loads(_received[self.name])
         if self.object is not None:
             import ray
 
             return pickle.loads(ray.get(self.object))
-        # Arrays of a large forest are mapped into memory: workers share it.
+        # Arrays are mapped into memory, so that the workers of a machine share those of a large forest.
         return joblib.load(Path(str(self.folder)) / "sampler", mmap_mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
         with _lock:
             if self.sampler is not None and not self.sent:
-                self._send()
+                self._write()
                 self.sent = True
         return self.__dict__ | {"sampler": None, "ready": None}
 
-    def _send(self) -> None:
-        """Put the sampler where workers find it."""
+    def _write(self) -> None:
+        """Write the sampler to a file for workers on this machine."""
         self.folder = tempfile.mkdtemp(prefix="smoothcert-")
         target, content = Path(self.folder) / "sampler", self.pickled()
-        # A worker's __main__ is another one: functions and classes of scripts and notebooks must come along.
+        # A worker has another __main__, so functions and classes of scripts and notebooks must travel by value.
         if b"__main__" not in content:
-            # Lambdas and some others only cloudpickle takes.
+            # cloudpickle takes lambdas and other objects that joblib does not.
             with contextlib.suppress(AttributeError, TypeError, pickle.PicklingError):
                 joblib.dump(self.sampler, target)
                 return
@@ -121,7 +121,7 @@ class SharedSampler:
 
 @contextlib.contextmanager
 def on_ray(shared: SharedSampler) -> Iterator[None]:
-    """Deliver a shared through ray's object store, as long as the context lasts."""
+    """Keep a sampler in ray's object store while the context lasts."""
     import ray
 
     shared.object = ray.put(shared.pickled())
@@ -134,8 +134,20 @@ def on_ray(shared: SharedSampler) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_dask(shared: SharedSampler, client: Any) -> Iterator[None]:
-    """Deliver a shared to all workers of a dask cluster, now and later, as long as the context lasts."""
-    client.register_plugin(_plugin(shared.name, shared.pickled()))
+    """Send a sampler to all present and future workers of a dask cluster while the context lasts."""
+    from distributed import WorkerPlugin
+
+    class Receive(WorkerPlugin):
+        def __init__(self, name: str, content: bytes) -> None:
+            self.name, self.content = name, content
+
+        def setup(self, worker: Any) -> None:
+            _receive(self.name, self.content)
+
+        def teardown(self, worker: Any) -> None:
+            _discard(self.name)
+
+    client.register_plugin(Receive(shared.name, shared.pickled()))
     shared.sent = True
     try:
         yield
@@ -144,38 +156,22 @@ def on_dask(shared: SharedSampler, client: Any) -> Iterator[None]:
             client.unregister_worker_plugin(shared.name)
 
 
-def _plugin(name: str, content: bytes) -> Any:
-    from distributed import WorkerPlugin
-
-    class Delivery(WorkerPlugin):
-        def __init__(self) -> None:
-            self.name = name
-
-        def setup(self, worker: Any) -> None:
-            _receive(name, content)
-
-        def teardown(self, worker: Any) -> None:
-            _discard(name)
-
-    return Delivery()
-
-
 def _receive(name: str, content: bytes) -> None:
-    _delivered[name] = content
+    _received[name] = content
 
 
 def _discard(name: str) -> None:
-    _delivered.pop(name, None)
-    _opened.pop(name, None)
+    _received.pop(name, None)
+    _loaded.pop(name, None)
 
 
 def prepare_worker(sampler: Any) -> None:
-    """Put the model of a worker process in the state in which it votes, on the GPU that is this worker's."""
+    """Put the model of a worker process in the state in which it votes, on this worker's GPU if there are several."""
     voter = getattr(sampler, "voter", None)
     if isinstance(voter, TorchVoter):
         voter.device = own_device(voter.device)
-    # Never left: the process does nothing else.
-    _ready.enter_context(voting_state(sampler))
+    # The state is never left: the process does nothing else.
+    _voting_state.enter_context(voting_state(sampler))
 
 
 def voting_state(sampler: Any) -> Any:
@@ -185,7 +181,7 @@ def voting_state(sampler: Any) -> Any:
 
 
 def own_device(device: Any) -> Any:
-    """Return this worker's device: where none of several GPUs is named, worker i of a machine has GPU i mod count."""
+    """Return this worker's device: worker i of a machine takes GPU i mod count, unless a GPU is named."""
     import torch
 
     if device.type != "cuda" or device.index is not None:
@@ -195,20 +191,23 @@ def own_device(device: Any) -> Any:
 
 def worker_number() -> int:
     """Return the smallest number that no other living worker process of this user on this machine has."""
-    if not _slot:
-        from filelock import FileLock, Timeout
+    if not _worker_slot:
+        _worker_slot[:] = _free_slot()
+    return int(_worker_slot[1])
 
-        user = getattr(os, "getuid", lambda: 0)()
-        place = Path(tempfile.gettempdir()) / f"smoothcert-workers-{user}"
-        place.mkdir(mode=0o700, exist_ok=True)
-        if place.stat().st_uid != user:
-            raise PermissionError(f"{place} belongs to another user: remove it, or set TMPDIR.")
-        for number in range(2**16):
-            lock = FileLock(place / str(number), timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            _slot[:] = [lock, number]
-            break
-    return int(_slot[1])
+
+def _free_slot() -> tuple[Any, int]:
+    """Lock the file of the first free number, and return the lock and the number."""
+    from filelock import FileLock, Timeout
+
+    user = getattr(os, "getuid", lambda: 0)()
+    folder = Path(tempfile.gettempdir()) / f"smoothcert-workers-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != user:
+        raise PermissionError(f"{folder} belongs to another user: remove it, or set TMPDIR.")
+    for number in range(2**16):
+        lock = FileLock(folder / str(number), timeout=0)
+        with contextlib.suppress(Timeout):
+            lock.acquire()
+            return lock, number
+    raise RuntimeError(f"All numbers in {folder} are taken: remove the folder if no run is going on.")
