@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +25,8 @@ from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, to_spec
 from .runs.progress import Progress
+from .runs.replay import Recorded, check_same_model, checked_store, some_of
 from .runs.run import Part, given_votes, in_order, sample_votes
-from .runs.store import Store
 from .sampling.sampler import Sampler, fingerprints
 
 
@@ -176,7 +176,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
         return self._count(sampler, inputs, "counting votes")
 
-    def certify(self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None) -> Certificates:
+    def certify(
+        self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None, same_model: bool = False
+    ) -> Certificates:
         """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
 
         Parameters
@@ -194,6 +196,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         y : array-like of shape (n_inputs,), optional
             True labels: certified accuracy so far is shown and logged, and the store keeps them. They change nothing
             else.
+        same_model : bool, default=False
+            Vouch that ``votes``, or those in the store, are this model's. The selection votes of up to 8 inputs are
+            always drawn again and compared, and so is the model's content where it is well defined: its parameters or
+            fitted arrays. If only one of the two differs, an error says so, which this turns into a warning.
 
         Returns
         -------
@@ -215,8 +221,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         y = check_labels(y, len(inputs), self.classes_)
-        algorithm = self.algorithm(inputs.shape) if votes is None else self._algorithm_of_votes(votes, store, inputs)
-        parts, found = self._votes(inputs, algorithm, votes, store, y), []
+        algorithm = (
+            self.algorithm(inputs.shape)
+            if votes is None
+            else self._algorithm_of_votes(votes, store, inputs, same_model)
+        )
+        parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
         with closing(parts), self._progress(inputs, "certifying") as progress:
             for part in parts:
                 p_a, p_b = algorithm.probabilities(part.votes)
@@ -321,24 +331,28 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             noise=describe(self.noise_),
             box=self.box_.fingerprint(),
             seed=sampler.seed,
-            model=sampler.voter.fingerprint(),
+            model=sampler.voter.content(),
             classes=repr(self.classes_.tolist()),
             shape=sampler.mechanism.shape,
         )
 
     def _votes(
-        self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any
+        self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
     ) -> Generator[Part, None, None]:
         """Yield the votes of all inputs in parts: those that are given, or stored, or drawn now."""
         if given is not None:
             yield from given_votes(given, inputs)
             return
-        seed = self._call_seed()
-        with nullcontext() if store is None else self._open_store(store, inputs, algorithm, seed) as opened:
-            sampler = algorithm.sampler(seed if opened is None else opened.seed, algorithm.precision_rule())
+        sampler = algorithm.sampler(self._call_seed(), algorithm.precision_rule())
+        if store is None:
+            yield from sample_votes(sampler, inputs, self.n_jobs)
+            return
+        run = self._metadata(inputs, algorithm, sampler)
+        with checked_store(store, run, sampler, inputs, vouched=same_model) as opened:
+            sampler = replace(sampler, seed=opened.seed)
             yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
 
-    def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs) -> Algorithm:
+    def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
         if store is not None:
             raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
@@ -347,27 +361,32 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         # The fewest votes must suffice to certify anything.
         algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
         seed = votes.origin.seed if self.random_state is None else self._call_seed()
-        found = [fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]
-        votes.check_same(self._origin(algorithm.sampler(seed)), np.concatenate(found))
+        sampler = algorithm.sampler(seed)
+        origin = self._origin(sampler)
+        votes.check_same(origin, np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]))
+        if self._checked_votes.get(votes) != origin.model:
+            index = some_of(np.arange(len(inputs)))
+            recorded = Recorded(index, votes.selection[index], votes.origin.model)
+            check_same_model(sampler, inputs, recorded, "votes", vouched=same_model)
+            self._checked_votes[votes] = origin.model
         return algorithm
 
-    def _open_store(self, path: Any, inputs: Inputs, algorithm: Algorithm, seed: int) -> Store:
-        """Open the store of a run."""
+    def _metadata(self, inputs: Inputs, algorithm: Algorithm, sampler: Sampler) -> RunMetadata:
+        """Return what a store keeps about a run."""
         known_seed = self.random_state is not None or algorithm.exact
         parameters = {name: getattr(algorithm, name) for name in ("n_samples", "scheme", "bound", "alpha")}
-        run = RunMetadata.new(
+        return RunMetadata.new(
             n_inputs=len(inputs),
-            seed=seed if known_seed else None,
-            model=algorithm.sampler(seed).voter.fingerprint(),
+            seed=sampler.seed if known_seed else None,
+            model=sampler.voter.content(),
             noise=to_spec(self.noise_),
             box=self.box_,
             classes=self.classes_,
             shape=inputs.shape,
             parameters=parameters
             | {
-                "n_selection": algorithm.sampler(seed).n_selection,
+                "n_selection": sampler.n_selection,
                 "rtol": algorithm.rtol if algorithm.stops else None,
                 "radius": to_spec(algorithm.strategy),
             },
         )
-        return Store(path, run)

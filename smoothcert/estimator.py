@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,10 +276,11 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        return portable(super().__getstate__())
+        state = portable(super().__getstate__())
+        return {name: value for name, value in state.items() if name != "_checked_votes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(restored(state))
+        super().__setstate__(restored(state) | {"_checked_votes": WeakKeyDictionary()})
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
@@ -326,6 +328,8 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         self.box_ = box
         self.noise_ = noise
         self._columns = columns
+        #: Votes that were found to be this model's, and the content that it had then.
+        self._checked_votes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._seed = resolve_seed(self.random_state)
 
     def _check_unchanged(self) -> None:

@@ -80,8 +80,8 @@ class Voter(ABC):
         """
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Hash of what the model computes, to tell votes of one model from those of another."""
+    def content(self) -> str:
+        """Return the model's name, its content or "?" (see `identity`), and how it is run where that is a choice."""
 
     def ready(self) -> AbstractContextManager[Any]:
         """Hold the model in the state in which it votes, during a run."""

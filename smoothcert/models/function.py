@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import LabelTable, Voter
-from .identity import code_text, content_hash
+from .identity import UNKNOWN
 
 
 class FunctionVoter(Voter):
@@ -53,21 +52,10 @@ class FunctionVoter(Voter):
             raise ValueError(f"The base model {name} returned NaN scores. Nothing was certified.")
         return array.argmax(axis=1)
 
-    def fingerprint(self) -> str:
-        """Hash the function's content and code."""
-        return f"{_name(self.function)} {content_hash((self.function, _code(self.function)))}"
+    def content(self) -> str:
+        """Return the function's name; its content is not known. See `Voter.content`."""
+        return f"{_name(self.function)} {UNKNOWN}"
 
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _code(function: Any) -> str:
-    """Return the compiled code of a function, for functions that pickles only name; empty where there is none."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    if not hasattr(function, "__code__"):
-        function = type(function).__call__
-    code = getattr(function, "__code__", None)
-    return code_text(code) if code is not None else ""

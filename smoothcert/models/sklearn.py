@@ -12,7 +12,7 @@ from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator
 
 from .base import LabelTable, Voter, name_of
-from .identity import content_hash
+from .identity import content_of
 from .threads import limit_blas, n_threads
 
 
@@ -58,9 +58,9 @@ class SklearnVoter(Voter):
             )
         return self.labels.places(labels, name_of(self.estimator))
 
-    def fingerprint(self) -> str:
-        """Hash the fitted estimator."""
-        return f"{name_of(self.estimator)} {content_hash(self.estimator)}"
+    def content(self) -> str:
+        """Return the content of the fitted estimator; see `Voter.content`."""
+        return f"{name_of(self.estimator)} {content_of(self.estimator)}"
 
     def team(self) -> list[SklearnVoter]:
         """Return this voter several times if scikit-learn's own code is all that runs: threads may call it."""

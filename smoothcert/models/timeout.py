@@ -49,7 +49,7 @@ class TimedVoter(Voter):
             votes, error = answers.get(timeout=self.seconds)
         except Empty:
             raise TimeoutError(
-                f"The base model {self.voter.fingerprint().split()[0]} did not answer {len(batch)} rows within "
+                f"The base model {self.voter.content().split()[0]} did not answer {len(batch)} rows within "
                 f"timeout={self.seconds:g} seconds. Nothing was certified. Allow more time, or set a smaller "
                 f"batch_size."
             ) from None
@@ -57,9 +57,9 @@ class TimedVoter(Voter):
             raise error
         return votes
 
-    def fingerprint(self) -> str:
-        """Return that of the voter."""
-        return self.voter.fingerprint()
+    def content(self) -> str:
+        """Return the content of the voter's model; see `Voter.content`."""
+        return self.voter.content()
 
     def ready(self) -> AbstractContextManager[Any]:
         """Hold the voter ready."""

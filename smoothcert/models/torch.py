@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -12,13 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Voter, name_of
-from .identity import class_code, code_text, content_hash
+from .identity import content_of_tensors
 from .inference import TorchInference
 from .threads import module_lock, n_threads
-
-#: Attributes of a torch module that do not decide its answers, or are hashed one by one.
-MODULE_STATE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", "rng"}
-MODULE_STATE |= {"_flat_weights", "_flat_weight_refs"}
 
 #: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.
 NEAR_TIE = 2.0**-13
@@ -174,23 +169,10 @@ class TorchVoter(Voter):
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
         return logits.detach()
 
-    def fingerprint(self) -> str:
-        """Hash the code, attributes, parameters and buffers of every part of the module."""
-        import torch
-
-        content = hashlib.blake2b(digest_size=16)
-        for name, part in self.module.named_modules():
-            tensors = {**part._parameters, **part._buffers}
-            plain = {key: value for key, value in vars(part).items() if key not in MODULE_STATE}
-            code = getattr(getattr(type(part), "forward", None), "__code__", None)
-            content.update(f"{name} {type(part).__qualname__} {content_hash(plain)}".encode())
-            content.update(f"{class_code(type(part))} {code_text(code) if code else ''}".encode())
-            for key, value in tensors.items():
-                if value is not None:
-                    content.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-                    content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    def content(self) -> str:
+        """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
         way = "" if repr(self.inference) == repr(TorchInference()) else f" {self.inference}"
-        return f"{name_of(self.module)} {content.hexdigest()}{way}"
+        return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"module_lock": None, "forward": None, "members": []}

@@ -23,8 +23,9 @@ class Origin:
     shape: tuple[int, ...]
 
     def differences(self, other: Origin) -> list[str]:
-        """Names of the fields in which two origins differ."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        """Names of the fields in which two origins differ; whether the models do is for `runs.replay` to say."""
+        names = [field.name for field in fields(self) if field.name != "model"]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -94,7 +94,6 @@ class RunMetadata:
             "noise": self.noise["text"],
             "bounds": f"box {self.box.fingerprint()}",
             "random_state": f"seed {self.seed}",
-            "model": self.model,
             "classes": repr(self.classes.tolist()),
             "shape of X": repr((self.n_inputs, *self.shape)),
             "smoothcert": self.versions["smoothcert"],

@@ -71,7 +71,7 @@ def sample_votes(
         finished[store.finished()] = True
         for chunk in chunks:
             if finished[chunk].any():
-                yield _stored_part(store, sampler, inputs, chunk[finished[chunk]])
+                yield stored_part(store, sampler, inputs, chunk[finished[chunk]])
         chunks = [chunk[~finished[chunk]] for chunk in chunks if not finished[chunk].all()]
 
     def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
@@ -84,7 +84,7 @@ def sample_votes(
         yield Part(index=index, X=X, votes=votes)
 
 
-def _stored_part(store: Store, sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
+def stored_part(store: Store, sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
     """Return finished inputs, after a check that they are those of the store."""
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)

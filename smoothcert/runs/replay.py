@@ -1,0 +1,135 @@
+"""Whether recorded votes are a model's: some of them are drawn again.
+
+A vote is a function of the model, the seed and the input alone. The plainest identity of a model is therefore its
+behavior: it is the model that drew the votes if it draws the same votes again. The content of a model, a digest of its
+parameters or fitted arrays, is recorded beside the votes where it is well defined.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sampling.sampler import Sampler
+from .inputs import Inputs
+from .metadata import RunMetadata
+from .run import stored_part
+from .store import Store
+
+#: Maximum number of inputs whose selection votes are drawn again.
+REPLAYED = 8
+
+
+def some_of(index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return up to `REPLAYED` of some positions, evenly spread."""
+    return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), REPLAYED)).astype(int))]
+
+
+def selection_votes(sampler: Sampler, X: NDArray[Any]) -> NDArray[np.int64]:
+    """Draw the selection votes of some inputs."""
+    with sampler.voter.ready():
+        return replace(sampler, n_samples=0, rule=None).draw(X).selection
+
+
+class Recorded(NamedTuple):
+    """What was recorded when votes were drawn.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n,)
+        Of a few inputs.
+    selection : ndarray of shape (n, n_classes)
+        Their selection votes.
+    content : str
+        Content of the model.
+    """
+
+    positions: NDArray[np.intp]
+    selection: NDArray[np.int64]
+    content: str
+
+
+def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool) -> None:
+    """Raise a ValueError unless recorded votes are those of the sampler's model.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        With the seed of the recorded votes.
+    inputs : Inputs
+    recorded : Recorded
+    what : str
+        What holds the votes.
+    vouched : bool
+        Whether the caller vouches for the model although its content or some votes differ; not both may.
+    """
+    index, selection, content = recorded
+    drawn = selection_votes(replace(sampler, n_selection=int(selection[0].sum())), inputs.read(index))
+    other, now = np.flatnonzero((drawn != selection).any(axis=1)), sampler.voter.content()
+    if not len(other) and same_content(content, now):
+        return
+    if len(other):
+        i = other[0]
+        found = f"X[{index[i]}] gets the selection votes {drawn[i].tolist()} and not {selection[i].tolist()}. "
+    else:
+        found = f"{len(index)} inputs get the same votes, but the model's content is {now!r} and not {content!r}. "
+    message, remedy = f"{what} were drawn with a different model: {found}", "Draw new votes"
+    if not (len(other) and ("?" in content + now or not same_content(content, now))):
+        if len(other):
+            message += "Its content is the same, but precision, library versions or hardware may differ. "
+        remedy += ", or pass same_model=True if you vouch for the model"
+        if vouched:
+            warnings.warn(f"{message}They are used, since same_model=True.", stacklevel=4)
+            return
+    raise ValueError(f"{message}{remedy}.")
+
+
+@contextmanager
+def checked_store(path: Any, run: RunMetadata, sampler: Sampler, inputs: Inputs, *, vouched: bool) -> Iterator[Store]:
+    """Open the store of a run whose model drew the votes that are in it, or repeats itself if there are none."""
+    if not Path(path).exists():
+        check_repeats(sampler, inputs)
+    with Store(path, run) as store:
+        index = some_of(store.finished())
+        if len(index):
+            votes = stored_part(store, sampler, inputs, index).votes
+            recorded = Recorded(index, votes.selection, store.run.model)
+            again = replace(sampler, seed=store.seed)
+            check_same_model(again, inputs, recorded, f"The votes in {path}", vouched=vouched)
+        yield store
+
+
+def same_content(recorded: str, now: str) -> bool:
+    """Tell whether contents agree as far as they are known: "?" stands for one that is not well defined.
+
+    Examples
+    --------
+    >>> same_content("Net 3f21", "OptimizedModule 3f21"), same_content("Net 3f21", "Net 77ab")
+    (True, False)
+    """
+    (_, *before), (_, *after) = recorded.split(maxsplit=2), now.split(maxsplit=2)
+    return before == after or ("?" in (before[0], after[0]) and before[1:] == after[1:])
+
+
+def check_repeats(sampler: Sampler, inputs: Inputs) -> None:
+    """Raise a ValueError if the model votes differently on the same noise: nothing that it does can be resumed.
+
+    The first time a few inputs share batches, the second time each is alone.
+    """
+    X = inputs.read(some_of(np.arange(len(inputs))))
+    together = selection_votes(sampler, X)
+    alone = np.concatenate([selection_votes(sampler, X[i : i + 1]) for i in range(len(X))])
+    other = np.flatnonzero((together != alone).any(axis=1))
+    if len(other):
+        raise ValueError(
+            f"The base model {sampler.voter.content().split()[0]} does not repeat itself: the same noisy rows got the "
+            f"votes {together[other[0]].tolist()}, and then {alone[other[0]].tolist()}. A store could not be resumed. "
+            f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch."
+        )

@@ -1,0 +1,235 @@
+"""A store and votes belong to the model that draws the same votes again; its classes and globals stay as they are."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from smoothcert import SmoothedClassifier, TorchInference
+from smoothcert.runs.replay import same_content
+
+X, Y = load_iris(return_X_y=True)
+X = ((X - X.min(axis=0)) / np.ptp(X, axis=0))[::5]
+Y = Y[::5]
+FAST = {"n_selection": 40, "n_samples": 60, "alpha": 0.1, "random_state": 0}
+
+
+def smooth(model, **params):
+    return SmoothedClassifier.from_pretrained(model, range(3), **FAST | params)
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+
+
+class Holder(torch.nn.Module):
+    """A network with a tensor that is a plain attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.table = network(), torch.ones(3)
+
+    def forward(self, rows):
+        return self.net(rows) * self.table
+
+
+def use_of(clf, votes, store, **kwargs):
+    """Use votes and a store with another classifier."""
+    return clf.certify(X, votes=votes, **kwargs).radii, clf.certify(X, store=store, **kwargs).radii
+
+
+def closure(net):
+    return lambda rows: net(torch.tensor(rows).float()).detach().numpy()
+
+
+UNCHANGED = {
+    "another instance": lambda: (network(), network()),
+    "tensor attribute": lambda: (Holder(), Holder()),
+    "scripted": lambda: (network(), torch.jit.trace(network(), torch.zeros(1, 4))),
+    "deepcopy": lambda: (network(), copy.deepcopy(network())),
+    "closure": lambda: tuple(
+        (lambda net: lambda rows: net(torch.tensor(rows).float()).detach().numpy())(network()) for _ in "ab"
+    ),
+    "kd-tree": lambda: tuple(KNeighborsClassifier(algorithm="kd_tree").fit(X, Y) for _ in "ab"),
+    "forest": lambda: tuple(RandomForestClassifier(3, random_state=0).fit(X, Y) for _ in "ab"),
+}
+
+
+@pytest.mark.parametrize("kind", UNCHANGED)
+def test_an_unchanged_model_is_known_again(kind, tmp_path):
+    first, second = UNCHANGED[kind]()
+    store = tmp_path / "run.sqlite"
+    clf = smooth(first)
+    votes, expected = clf.count_votes(X), clf.certify(X, store=store).radii
+    for found in use_of(smooth(second), votes, store):
+        np.testing.assert_array_equal(found, expected)
+
+
+def flipped():
+    net = network()
+    with torch.no_grad():
+        net[2].weight.neg_()
+    return net
+
+
+def with_table(value):
+    module = Holder()
+    module.table = torch.full((3,), value)
+    return module
+
+
+SCALE = np.ones(3)
+
+
+def scaled(rows):
+    return network()(torch.tensor(rows).float()).detach().numpy() * SCALE
+
+
+CHANGED = {
+    "weights": lambda: (network(), flipped()),
+    "tensor attribute": lambda: (with_table(1.0), with_table(-1.0)),
+    "other estimator": lambda: (GaussianLike(0), GaussianLike(1)),
+    "other fit": lambda: tuple(LogisticRegression().fit(X[i::2], np.roll(Y, 11 * i)[i::2]) for i in (0, 1)),
+}
+
+
+class GaussianLike:
+    """An estimator whose class attribute decides."""
+
+    classes_ = np.arange(3)
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def predict(self, rows):
+        return (np.floor(rows[:, 0] * 3).astype(int) + self.shift) % 3
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_a_changed_model_is_refused(kind, tmp_path):
+    first, second = CHANGED[kind]()
+    store = tmp_path / "run.sqlite"
+    votes = smooth(first).count_votes(X)
+    smooth(first).certify(X, store=store)
+    for same_model in (False, True):
+        with pytest.raises(
+            ValueError, match=r"votes were drawn with a different model: X\[\d+\] gets the selection votes"
+        ):
+            smooth(second).certify(X, votes=votes, same_model=same_model)
+        with pytest.raises(ValueError, match=r"run.sqlite were drawn with a different model"):
+            smooth(second).certify(X, store=store, same_model=same_model)
+
+
+def test_a_module_level_array_that_changes_is_seen(monkeypatch):
+    votes = smooth(scaled).count_votes(X)
+    smooth(scaled).certify(X, votes=votes)
+    monkeypatch.setitem(globals(), "SCALE", np.array([1.0, -3.0, 2.0]))
+    with pytest.raises(ValueError, match="different model"):
+        smooth(scaled).certify(X, votes=votes)
+
+
+def test_content_that_differs_where_votes_agree_is_for_the_caller_to_judge():
+    net, same = network(), network()
+    votes = smooth(net).count_votes(X)
+    with torch.no_grad():
+        same[2].bias[0] += 1e-7
+    with pytest.raises(ValueError, match=r"8 inputs get the same votes, but the model's content is .* same_model=True"):
+        smooth(same).certify(X, votes=votes)
+    with pytest.warns(UserWarning, match="content is .* They are used, since same_model=True"):
+        found = smooth(same).certify(X, votes=votes, same_model=True)
+    np.testing.assert_array_equal(found.radii, smooth(net).certify(X, votes=votes).radii)
+
+
+def test_equal_content_with_other_votes_names_the_reason():
+    clf = smooth(network())
+    votes = clf.count_votes(X)
+    wrong = votes.selection.copy()
+    wrong[0] = np.roll(wrong[0], 1)
+    object.__setattr__(votes, "selection", wrong)
+    other = smooth(network())
+    with pytest.raises(ValueError, match="Its content is the same, but precision, library versions or hardware may"):
+        other.certify(X, votes=votes)
+    with pytest.warns(UserWarning, match="They are used"):
+        other.certify(X, votes=votes, same_model=True)
+
+
+def test_the_way_a_module_is_run_is_part_of_its_content():
+    votes = smooth(network()).count_votes(X)
+    assert "TorchInference" not in votes.origin.model
+    with pytest.raises(ValueError, match="different model"):
+        smooth(network(), inference=TorchInference(channels_last=True)).certify(X, votes=votes)
+
+
+def test_votes_are_replayed_once_for_a_fitted_model():
+    calls = []
+
+    def model(rows):
+        calls.append(len(rows))
+        return np.floor(rows[:, 0] * 3).clip(0, 2).astype(int)
+
+    votes = smooth(model).count_votes(X)
+    clf = smooth(model)
+    calls.clear()
+    clf.certify(X, votes=votes)
+    assert sum(calls) == 8 * FAST["n_selection"]
+    clf.set_params(radius="lipschitz").certify(X, votes=votes)
+    assert sum(calls) == 8 * FAST["n_selection"]
+
+
+@pytest.mark.parametrize("kind", ["random", "batch"])
+def test_a_store_is_refused_before_it_is_made_where_the_model_does_not_repeat_itself(kind, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def model(rows):
+        shift = rng.integers(3, size=len(rows)) if kind == "random" else len(rows)
+        return (np.floor(rows[:, 0] * 3).clip(0, 2).astype(int) + shift) % 3
+
+    with pytest.raises(
+        ValueError, match="The base model model does not repeat itself: the same noisy rows got the votes"
+    ):
+        smooth(model).certify(X, store=tmp_path / "run.sqlite")
+    assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """
+import numpy as np
+from smoothcert import SmoothedClassifier
+
+OFFSET = 0
+
+
+class Rule:
+    classes_ = np.array([0, 1])
+
+    def predict(self, X):
+        return (X[:, 0] + OFFSET > 0.5).astype(int)
+
+
+rule = Rule()
+clf = SmoothedClassifier.from_pretrained(rule, [0, 1], n_selection=20, n_samples=50, alpha=0.1, random_state=0)
+votes = clf.count_votes(np.full((1, 2), 0.2))
+OFFSET = 5
+assert rule.predict(np.zeros((1, 2))) == [1], "the method no longer sees its module's globals"
+print(clf.certify(np.full((1, 2), 0.2)).labels)
+"""
+
+
+def test_classes_of_the_main_script_stay_as_they_are():
+    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert found.stdout.strip() == "[1]", found.stderr
+
+
+def test_contents_are_compared_as_far_as_they_are_known():
+    assert same_content("Net abc", "Other abc")
+    assert same_content("f ?", "f abc")
+    assert not same_content("Net abc", "Net abd")
+    assert not same_content("Net abc", "Net abc TorchInference(compile=True)")
+    assert not same_content("f ?", "f ? TorchInference(compile=True)")
