@@ -188,7 +188,7 @@ def test_a_store_of_another_model_or_data_is_refused(tmp_path, table, base):
     X, y = table
     path = tmp_path / "run.sqlite"
     smoothed(base).certify(X, store=path)
-    with pytest.raises(StoreError, match=r"model: LogisticRegression \w+, LogisticRegression \w+"):
+    with pytest.raises(ValueError, match=r"different model: X\[0\] gets the selection votes"):
         smoothed(LogisticRegression(C=1).fit(X, y)).certify(X, store=path)
     with pytest.raises(StoreError, match=r"shape of X: \(40, 30\), \(39, 30\)"):
         smoothed(base).certify(X[1:], store=path)
@@ -222,7 +222,7 @@ def test_nothing_is_drawn_twice(tmp_path, table):
     calls.clear()
     calls.append(-(10**9))
     clf.certify(X, store=path)
-    assert sum(calls[1:]) == (40 - done) * 550 + 8 * 50, "the selection votes of 8 inputs are drawn again"
+    assert sum(calls[1:]) == (40 - done) * 550 + min(8, done) * 50, "the selection votes of some are drawn again"
     del calls[1:]
     clf.certify(X, store=path)
     assert sum(calls[1:]) == 8 * 50
