@@ -1,8 +1,7 @@
-"""The fused noise kernel for CPUs: generator, lattice draw and perturbation in one pass over the batch.
+"""The noise kernel for CPUs: it draws random numbers and makes noisy values of them in one pass over the batch.
 
-It computes what the functions of `philox` and the noise's ``displace`` compute, to the last bit. Random words are kept
-in the lower halves of 64-bit integers, whose upper halves are whatever the last multiplication left there: that is what
-vector units multiply without moving anything.
+Its results equal those of `_philox.sample` to the last bit. Random words are kept in the lower halves of 64-bit
+integers, and their upper halves are ignored: vector units multiply them in that form.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from ._philox import (
     NORMAL,
     ROOT_HALF,
     ROUNDS,
+    UNIFORM,
     WEYL,
+    OffsetRecipe,
+    Recipe,
     logarithm,
     offset_bits,
     sine_cosine,
 )
 
-#: Values that are drawn before they are written out: few enough for the cache, many enough for long loops.
+#: Number of values in a tile, which are drawn before they are written: few enough for the cache, enough for long loops.
 TILE = 4096
 
-#: Values, about, that are mapped to raw units with the same factors.
+#: Approximate number of values that are mapped to raw units with the same factors.
 SPAN = 1024
 
-#: Values that are worth waking a thread for.
+#: Number of values in a part, the share of a thread: enough to be worth waking one.
 PART = 2**17
-
-#: The formulas that `fill` knows, by number.
-UNIFORM, SPLIT = 0, 1
 
 MASK = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
@@ -58,10 +57,10 @@ ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
 #: The highest byte of its product with 256**k is k.
 PLACES = np.uint64(0x0001020304050607)
 
-#: First bits of a word that tell between which thresholds to search.
+#: Number of first bits of a word that select the range of thresholds to search.
 GUIDE_BITS = 12
 
-#: Stands for a scale or shift that is not there.
+#: Empty scales or shifts, for values that stay in the unit box.
 _NOTHING = {real: np.zeros(0, dtype=real) for real in (np.float32, np.float64)}
 
 _logarithm, _sine_cosine = (
@@ -69,21 +68,21 @@ _logarithm, _sine_cosine = (
 )
 
 
-#: What `limit_threads` has set, thread by thread.
+#: The limits of `limit_threads`, for each thread.
 _limits = local()
 
 
 def limit_threads(n_threads: int) -> None:
-    """Let noise that the calling thread asks for be drawn by so many threads; by default by as many as numba would use.
+    """Set the number of threads that draw noise for the calling thread; the default is numba's number of threads.
 
-    Numba's own setting is not for this: to look at it starts numba's threads, which changes what torch uses.
+    Numba's own setting does not serve here: reading it starts numba's threads, which changes torch's.
     """
     _limits.n_threads = n_threads
 
 
 @cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Return the threads that share the work. Numba's own spin where they wait, in the way of the model's."""
+    """Return the threads that share the work. Numba's own threads spin while they wait and slow the base model down."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert")
 
 
@@ -91,98 +90,60 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def fill(
-    kind: int,
-    points: NDArray[np.uint32],
+def sample(
+    recipe: Recipe,
+    points: NDArray[Any],
     keys: NDArray[np.uint32],
     segments: NDArray[np.int64],
-    n_offsets: int,
-    q: int,
     out: NDArray[np.floating],
     scale: NDArray[np.floating] | None = None,
     shift: NDArray[np.floating] | None = None,
     part: int = PART,
 ) -> None:
-    """Write noisy copies of lattice points.
+    """Write keyed samples, multiply each feature by ``scale`` and add ``shift``.
 
     Parameters
     ----------
-    kind : int
-        `UNIFORM` or `SPLIT`.
-    points : ndarray of shape (n_inputs, n_features)
-    keys : ndarray of shape (n_inputs, 4)
-    segments : ndarray of shape (n_segments, 3)
-        Input, first sample and number of samples of consecutive rows.
-    n_offsets, q : int
-        Of the noise.
+    recipe : OffsetRecipe or SumRecipe
+    points, keys, segments
+        See `Noise.sample`.
     out : ndarray of float32 or float64, shape (n_rows, n_features)
         C-contiguous.
     scale, shift : ndarray of the dtype of ``out``, shape (n_features,), optional
-        What noisy values are multiplied with, and what is added to them then.
     part : int
-        Values that a thread draws at a time; they change nothing but the speed.
+        Number of values that a thread draws at a time; it affects speed only.
     """
-    # The type of offsets is that of what they are drawn from.
-    limit = np.array([n_offsets], dtype=f"uint{offset_bits(n_offsets)}")
-    _share(_fill_part, kind, points, keys, segments, (limit, q), out, scale, shift, part)
-
-
-def add(
-    kind: int,
-    points: NDArray[np.float64],
-    keys: NDArray[np.uint32],
-    segments: NDArray[np.int64],
-    size: float,
-    step: float,
-    thresholds: NDArray[np.uint64],
-    out: NDArray[np.floating],
-    scale: NDArray[np.floating] | None = None,
-    shift: NDArray[np.floating] | None = None,
-    part: int = PART,
-) -> None:
-    """Write (point + size times a random number) times step; see `fill`.
-
-    Parameters
-    ----------
-    kind : int
-        `philox.NORMAL`, `philox.LAPLACE` or `philox.STEPS`.
-    size, step : float
-    thresholds : ndarray
-        Of `philox.steps`; else empty.
-    """
-    buckets = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
-    guide = np.append(np.searchsorted(thresholds, buckets, side="right"), len(thresholds))
-    _share(_add_part, kind, points, keys, segments, (size, step, thresholds, guide), out, scale, shift, part)
-
-
-def _share(
-    fill_part: Any,
-    kind: int,
-    points: Any,
-    keys: Any,
-    segments: Any,
-    noise: tuple[Any, ...],
-    out: Any,
-    scale: Any,
-    shift: Any,
-    part: int,
-) -> None:
-    """Share the parts of a batch among threads."""
+    if isinstance(recipe, OffsetRecipe):
+        points = points.astype(np.uint32, copy=False)
+        # Offsets are drawn from words of the type of the limit.
+        limit, q = np.array([recipe.n_offsets], dtype=f"uint{offset_bits(recipe.n_offsets)}"), recipe.q
+        sum_noise = None
+    else:
+        limit, q = np.zeros(1, dtype=np.uint32), 1
+        points = points.astype(np.float64, copy=False)
+        buckets = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
+        guide = np.append(np.searchsorted(recipe.thresholds, buckets, side="right"), len(recipe.thresholds))
+        sum_noise = (recipe.size, recipe.step, recipe.thresholds, guide)
     if scale is None:
         scale = shift = _NOTHING[out.dtype.type]
     ends = segments[:, 2].cumsum() * points.shape[1]
-    arguments = (kind, points, keys, segments, ends, *noise, scale, shift, out.reshape(-1))
+    arguments = (recipe.kind, points, keys, segments, ends, limit, q, sum_noise, scale, shift, out.reshape(-1))
+    _share(arguments, out.size, part)
+
+
+def _share(arguments: tuple[Any, ...], size: int, part: int) -> None:
+    """Share the parts of a batch among threads."""
     most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    n_helpers = min(most, -(-out.size // part)) - 1
+    n_helpers = min(most, -(-size // part)) - 1
     if n_helpers <= 0:
-        fill_part(*arguments, 0, out.size)
+        _write_part(*arguments, 0, size)
         return
-    starts = iter(range(0, out.size, part))
+    starts = iter(range(0, size, part))
 
     def work() -> None:
-        # Whoever is free takes the next part: a thread may have to share its core, with those of the model for one.
+        # A free thread takes the next part: some threads may share their core, with those of the model for example.
         for start in starts:
-            fill_part(*arguments, start, min(start + part, out.size))
+            _write_part(*arguments, start, min(start + part, size))
 
     helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
     work()
@@ -192,7 +153,7 @@ def _share(
 
 
 @njit(nogil=True, cache=True)
-def _fill_part(
+def _write_part(
     kind: Any,
     points: Any,
     keys: Any,
@@ -200,101 +161,85 @@ def _fill_part(
     ends: Any,
     limit: Any,
     q: Any,
+    sum_noise: Any,
     scale: Any,
     shift: Any,
     out: Any,
     start: Any,
     stop: Any,
 ) -> None:
-    """Write the values ``start`` to ``stop`` of the batch."""
-    d, n_offsets = points.shape[1], u64(limit[0])
-    in_group = GROUP * 4 // limit.itemsize
-    most = TILE + 2 * in_group
-    drawn = np.empty(most, dtype=limit.dtype)
-    scratch = (
+    """Write the values ``start`` to ``stop`` of the batch, tile by tile.
+
+    Without ``sum_noise``, it is offset noise. The type of an argument decides, so only one branch is compiled.
+    """
+    d = points.shape[1]
+    # Repeated, so that a tile may start at any feature and cross rows.
+    point = np.empty(d + TILE, dtype=points.dtype)
+    scales, shifts = np.empty(d + TILE, dtype=out.dtype), np.empty(d + TILE, dtype=out.dtype)
+    if scale.size:
+        _repeat(scale, scales, 0, d + TILE)
+        _repeat(shift, shifts, 0, d + TILE)
+    scratch = _scratch(limit)
+    segment, owner, n_repeated = np.searchsorted(ends, start, side="right"), -1, 0
+    while start < stop:
+        end = min(stop, ends[segment])
+        value = (segments[segment, 1] + segments[segment, 2]) * d - (ends[segment] - start)
+        if segments[segment, 0] != owner:
+            owner, n_repeated = segments[segment, 0], 0
+        needed = min(d + TILE, value % d + end - start)
+        _repeat(points[owner], point, n_repeated, needed)
+        n_repeated = max(n_repeated, needed)
+        for at in range(start, end, TILE):
+            tile, phase = out[at : min(at + TILE, end)], value % d
+            x = point[phase : phase + tile.size]
+            if sum_noise is None:
+                _write_offset_noise(kind, x, keys[owner], value, limit, q, scratch, tile)
+            else:
+                _write_sum_noise(kind, x, keys[owner], value, sum_noise, scratch, tile)
+            if scale.size:
+                _to_raw(tile, scales[phase : phase + tile.size], shifts[phase : phase + tile.size], d)
+            value += tile.size
+        start = end
+        segment += 1
+
+
+@njit(nogil=True, cache=True)
+def _scratch(limit: Any) -> Any:
+    """Return the working memory of a part."""
+    most = TILE + 2 * GROUP * 4 // limit.itemsize
+    return (
+        np.empty(most, dtype=limit.dtype),
         np.empty(most, dtype=np.uint8),
         np.empty(most // 8 + 1, dtype=np.int64),
         np.empty(most + 1, dtype=np.uint64),
         np.empty(most, dtype=np.uint64),
     )
-    point = np.empty(d + TILE, dtype=np.uint32)
-    scales, shifts = _repeat(scale), _repeat(shift)
-    run = np.searchsorted(ends, start, side="right")
-    while start < stop:
-        owner = segments[run, 0]
-        end = min(stop, ends[run])
-        value = (segments[run, 1] + segments[run, 2]) * d - (ends[run] - start)
-        # The point is repeated, so that a tile may cross rows.
-        needed = min(d + TILE, value % d + end - start)
-        for i in range(min(d, needed)):
-            point[i] = points[owner, i]
-        for i in range(d, needed):
-            point[i] = point[i - d]
-        while start < end:
-            n = min(end - start, TILE)
-            group = value // in_group
-            skipped = value - group * in_group
-            _draw(keys[owner], u64(group), (skipped + n + in_group - 1) // in_group, n_offsets, scratch, drawn)
-            phase = value % d
-            _displace(
-                kind, point[phase : phase + n], drawn[skipped : skipped + n], n_offsets, q, out[start : start + n]
-            )
-            if scales.size:
-                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
-            start += n
-            value += n
-        run += 1
 
 
 @njit(nogil=True, cache=True)
-def _add_part(
-    kind: Any,
-    points: Any,
-    keys: Any,
-    segments: Any,
-    ends: Any,
-    size: Any,
-    step: Any,
-    thresholds: Any,
-    guide: Any,
-    scale: Any,
-    shift: Any,
-    out: Any,
-    start: Any,
-    stop: Any,
-) -> None:
-    """Write the values ``start`` to ``stop`` of the batch."""
-    d = points.shape[1]
-    words = np.empty(TILE + 2 * GROUP, dtype=np.uint32)
-    numbers = np.empty(TILE + 2 * GROUP, dtype=np.float64)
-    scales, shifts = _repeat(scale), _repeat(shift)
-    run = np.searchsorted(ends, start, side="right")
-    owner, point = -1, points[0]
-    while start < stop:
-        if segments[run, 0] != owner:
-            owner = segments[run, 0]
-            point = _repeat(points[owner])
-        end = min(stop, ends[run])
-        value = (segments[run, 1] + segments[run, 2]) * d - (ends[run] - start)
-        while start < end:
-            n = min(end - start, TILE)
-            group = value // GROUP
-            skipped = value - group * GROUP
-            n_groups = (skipped + n + GROUP - 1) // GROUP
-            _fill_words(keys[owner], u64(group), n_groups, words)
-            if kind == NORMAL:
-                _normals(words, numbers, n_groups)
-            elif kind == LAPLACE:
-                _laplacians(words, numbers, n_groups)
-            else:
-                _steps(keys[owner], u64(group), words, numbers, skipped, skipped + n, thresholds, guide)
-            phase = value % d
-            _add(point[phase : phase + n], numbers[skipped : skipped + n], size, step, out[start : start + n])
-            if scales.size:
-                _to_raw(out[start : start + n], scales[phase : phase + n], shifts[phase : phase + n], d)
-            start += n
-            value += n
-        run += 1
+def _write_offset_noise(kind: Any, x: Any, key: Any, value: Any, limit: Any, q: Any, scratch: Any, out: Any) -> None:
+    """Write the values from number ``value`` on, for an `OffsetRecipe`."""
+    drawn, in_group = scratch[0], GROUP * 4 // limit.itemsize
+    skipped = value % in_group
+    _draw(key, u64(value // in_group), (skipped + out.size + in_group - 1) // in_group, u64(limit[0]), scratch)
+    _apply_offsets(kind, x, drawn[skipped : skipped + out.size], u64(limit[0]), q, out)
+
+
+@njit(nogil=True, cache=True)
+def _write_sum_noise(kind: Any, x: Any, key: Any, value: Any, noise: Any, scratch: Any, out: Any) -> None:
+    """Write the values from number ``value`` on, for a `SumRecipe`."""
+    size, step, thresholds, guide = noise
+    words, numbers = scratch[0], scratch[-1].view(np.float64)
+    group, skipped = u64(value // GROUP), value % GROUP
+    n_groups = (skipped + out.size + GROUP - 1) // GROUP
+    _fill_words(key, group, n_groups, words)
+    if kind == NORMAL:
+        _normals(words, numbers, n_groups)
+    elif kind == LAPLACE:
+        _laplacians(words, numbers, n_groups)
+    else:
+        _steps(key, group, words, numbers, skipped, skipped + out.size, thresholds, guide)
+    _add(x, numbers[skipped : skipped + out.size], size, step, out)
 
 
 @njit(nogil=True, cache=True)
@@ -322,7 +267,7 @@ def _fill_words(key: Any, group: Any, n_groups: Any, words: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _normals(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn pairs of words into pairs of normal numbers; see `philox.normals`."""
+    """Turn pairs of words into pairs of normal numbers; see `_philox.normals`."""
     bits = numbers.view(np.int64)
     for pair in range(2 * n_groups):
         at = pair * 2 * LANES
@@ -345,7 +290,7 @@ def _normals(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn words into Laplace numbers; see `philox.laplacians`."""
+    """Turn words into Laplace numbers; see `_philox.laplacians`."""
     bits = numbers.view(np.int64)
     for i in range(n_groups * GROUP):
         numbers[i] = (f64(words[i] & u32(2**31 - 1)) + 0.5) * 2.0**-31
@@ -358,7 +303,7 @@ def _laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def _steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any, thresholds: Any, guide: Any) -> None:
-    """Count the thresholds that words reach; see `philox.steps`. Few words need the lower half to tell."""
+    """Count the thresholds that words reach; see `_philox.steps`. Only few words need the lower half of their bits."""
     for i in range(start, stop):
         bits = u64(words[i]) << HALF
         bucket = words[i] >> u32(32 - GUIDE_BITS)
@@ -377,19 +322,17 @@ def _steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any
 
 
 @njit(nogil=True, cache=True)
-def _repeat(values: Any) -> Any:
-    """Return one value per feature often enough for a tile that starts anywhere."""
-    if not values.size:
-        return values
-    repeated = np.empty(values.size + TILE, dtype=values.dtype)
-    for i in range(repeated.size):
-        repeated[i] = values[i] if i < values.size else repeated[i - values.size]
-    return repeated
+def _repeat(values: Any, repeated: Any, start: Any, stop: Any) -> None:
+    """Write one value for each feature, again and again, into places ``start`` to ``stop``."""
+    for first in range(start - start % values.size, stop, values.size):
+        row = repeated[first : min(stop, first + values.size)]
+        for i in range(row.size):
+            row[i] = values[i]
 
 
 @njit(nogil=True, cache=True)
 def _to_raw(out: Any, scale: Any, shift: Any, d: Any) -> None:
-    """Multiply, then add. Of factors that repeat after ``d`` values, few are read, so that caches hold them."""
+    """Multiply, then add. Factors repeat after ``d`` values, so only the first are read: the cache holds them."""
     span = d * max(1, SPAN // d)
     for start in range(0, out.size, span):
         part = out[start : start + span]
@@ -399,7 +342,7 @@ def _to_raw(out: Any, scale: Any, shift: Any, d: Any) -> None:
 
 @njit(nogil=True, cache=True, inline="always")
 def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Return four words in the lower halves of 64-bit integers; see `philox.philox`."""
+    """Return four words in the lower halves of 64-bit integers; see `_philox.philox`."""
     for _ in range(ROUNDS):
         product_0 = MULTIPLY_0 * (c0 & MASK)
         product_1 = MULTIPLY_1 * (c2 & MASK)
@@ -424,9 +367,9 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any, drawn: Any) -> None:
-    """Draw the offsets of some groups of values, each from as many bits as it has room for; see `philox.offsets`."""
-    flags, eights, rejected, words = scratch
+def _draw(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any) -> None:
+    """Draw the offsets of some groups of values, each from as many bits as its type has; see `_philox.offsets`."""
+    drawn, flags, eights, rejected, words = scratch
     n = n_groups * GROUP * 4 // drawn.itemsize
     bits = u64(8 * drawn.itemsize)
     mask = (u64(1) << bits) - u64(1)
@@ -462,7 +405,7 @@ def _words_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, f
 
 @njit(nogil=True, cache=True)
 def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, flags: Any) -> None:
-    """Turn halves of words into offsets: vector units multiply 16 bits at once, with both halves of the product."""
+    """Turn half words into offsets; vector units return both halves of a product of 16-bit numbers."""
     for i in range(n):
         low = u16(u16(drawn[i]) * n_offsets)
         drawn[i] = (u32(u16(drawn[i])) * u32(n_offsets)) >> u32(16)
@@ -471,9 +414,10 @@ def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, 
 
 @njit(nogil=True, cache=True)
 def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
-    """List the flags that are set, and return how many are. Which eights have one, is too hard to foresee for a branch.
+    """List the flags that are set, and return their number.
 
-    Like halves of words, the bytes of an integer start with its lowest bits on all machines that numba knows.
+    Branch prediction fails here, so the first loop scans every group of eight flags without a branch. Integers start
+    with their lowest byte on all machines that numba supports.
     """
     at_once, n_eights, n_found = flags.view(np.uint64), 0, 0
     for i in range(n // 8):
@@ -491,7 +435,7 @@ def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
 
 @njit(nogil=True, cache=True, inline="always")
 def _fill_again(key: Any, group: Any, values: Any, n: Any, attempt: Any, itemsize: Any, words: Any) -> None:
-    """Draw words for some values after the start of a group; values of two bytes get their half as the lowest bits."""
+    """Draw new words for some values of the groups; a value of two bytes gets its half word in the lowest bits."""
     start, tag, k0, k1 = group * u64(LANES), u64(key[2]), u64(key[0]), u64(key[1])
     halved = u64(itemsize == 2)
     for r in range(n):
@@ -500,8 +444,8 @@ def _fill_again(key: Any, group: Any, values: Any, n: Any, attempt: Any, itemsiz
 
 
 @njit(nogil=True, cache=True)
-def _displace(kind: Any, point: Any, drawn: Any, n_offsets: Any, q: Any, out: Any) -> None:
-    """Write what offsets make of a point: the ``displace`` of `UniformNoise` and `SplitNoise`."""
+def _apply_offsets(kind: Any, point: Any, drawn: Any, n_offsets: Any, q: Any, out: Any) -> None:
+    """Write the noisy values of a point; see `_philox.apply_offsets`."""
     real = out.dtype.type
     if kind == UNIFORM:
         center = u32(n_offsets // u64(2))
@@ -515,7 +459,7 @@ def _displace(kind: Any, point: Any, drawn: Any, n_offsets: Any, q: Any, out: An
     if n_offsets >= u64(q):
         last = drawn.dtype.type(q)
         for i in range(out.size):
-            # Beyond the last split that falls into [0, 1] all are alike.
+            # All offsets from q on give the same result.
             j = i32(min(drawn[i], last))
             twice = min(i32(j + j + i32(1)), whole)
             out[i] = real(i32(twice + (whole if i32(point[i]) > j else i32(0)))) * scale

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_positive
 from .base import FloatArray
-from .greedy import STEP_ERROR, largest
+from .greedy import STEP_ERROR, bisect, largest
 from .lattice import LatticeNoise, UniformNoise
 
 #: Bisections that find a zero to the last bit of a float.
@@ -91,7 +91,7 @@ class UniformMixtureNoise(LatticeNoise):
         for part in self.parts:
             part.check()
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Draw the width of each row, then the rows of each width together."""
         chosen = np.searchsorted(self._edges()[1:-1], rng.random(len(out)), side="right")
         points = np.broadcast_to(points, out.shape)
@@ -100,12 +100,8 @@ class UniformMixtureNoise(LatticeNoise):
             if not rows.any():
                 continue
             drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
-            part.perturb(points[rows], rng, drawn)
+            part.draw(points[rows], rng, drawn)
             out[rows] = drawn
-
-    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write the noisy copies of the widest part."""
-        UniformNoise(self.lam, self.levels).displace(points, offsets, out)
 
     def overlap(self, moves: FloatArray) -> FloatArray:
         """Return the overlap after moving features by ``moves``, shape (..., n_features)."""
@@ -125,7 +121,9 @@ class UniformMixtureNoise(LatticeNoise):
     def inverse_cost(self, spent: Any) -> Any:
         """Return how far one feature moves at this cost, by bisection."""
         spent = np.asarray(spent, dtype=np.float64)
-        return _bisect(lambda z: self.cost(z) < spent, np.zeros_like(spent), np.full_like(spent, 2 * self.lam))
+        return bisect(
+            lambda z: self.cost(z) < spent, np.zeros_like(spent), np.full_like(spent, 2 * self.lam), BISECTIONS
+        )
 
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Fill the largest reaches first; costs do not add up here, so the overlap itself is followed."""
@@ -149,14 +147,5 @@ class UniformMixtureNoise(LatticeNoise):
         def affordable(z: FloatArray) -> NDArray[np.bool_]:
             return np.sum(start * np.maximum(1 - z[:, None] / (2 * lams), 0.0) * weights, axis=-1) > least
 
-        rest = _bisect(affordable, np.zeros(len(budget)), end)
+        rest = bisect(affordable, np.zeros(len(budget)), end, BISECTIONS)
         return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))
-
-
-def _bisect(holds: Any, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Return the largest values at which a condition holds that holds at ``low`` and ends before ``high``."""
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        inside = holds(middle)
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    return low
