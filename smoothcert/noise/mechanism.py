@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .base import Noise, sample_recipe
 from .box import Box
+from .checks import check_foreign
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class NoiseMechanism:
 
     def __post_init__(self) -> None:
         self.box.check_shape(self.shape)
+        check_foreign(self.noise)
 
     @property
     def n_features(self) -> int:
