@@ -98,7 +98,7 @@ def _check_cost(noise: Noise) -> None:
 
     p = np.linspace(0.5, 1, 65)[:-1]
     budget = _values(noise, "budget", p, 1 - p)
-    valid = (budget >= -1e-12).all() and (np.diff(budget) >= 0).all()
+    valid = (budget >= -1e-12).all() and (np.diff(budget) >= -1e-12).all()
     found = f"{_shown(budget)} at p_a = .5, .625, .75, .875"
     _require(noise, "budget", valid, "be at least 0 and increase with p_a", found)
     _require(noise, "budget", budget[0] <= 1e-9, "be 0 where p_a equals p_b", f"{budget[0]:g}")

@@ -20,7 +20,7 @@ class UniformMixtureNoise(LatticeNoise):
     """Uniform noise with a random width, which is drawn once for all features of a sample.
 
     Every density whose level sets are cubes is such a mixture (the paper, section 2.1, after Yang et al. 2020). Two
-    inputs overlap by at least ``sum_k w_k prod_i (1 - |dx_i| / (2 lam_k))_+``. Each summand is smallest where the largest
+    inputs overlap by at least ``sum_k w_k prod_i (1 - |dx_i| / (2 lam_k))_+``. Each summand is smallest if the largest
     reaches are filled first (Proposition A.4).
 
     Parameters
