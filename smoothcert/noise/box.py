@@ -159,10 +159,13 @@ class Box:
         return np.where(self.width > 0, unit, 0.0), np.where(self.width > 0, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
-        """Bound on the floating-point error of `to_unit` for each feature of an input of this shape."""
-        magnitude = np.maximum(np.abs(self.lo), np.abs(self.hi))
-        error = 4 * np.finfo(np.float64).eps * (1 + magnitude / np.where(self.width > 0, self.width, np.inf))
-        return np.broadcast_to(error, shape)
+        """Bound on the error of `to_unit`, and of its product with a number of steps, for each feature of an input.
+
+        Each operation has a relative error of at most eps/2: the difference x - lo, the width, their quotient, and its
+        product with the steps. So the error of a number in [0, 1] is below 4 (eps/2), whatever the size of lo and hi:
+        the subtraction of floats rounds their difference, not their size.
+        """
+        return np.full(shape, 4 * np.finfo(np.float64).eps)
 
     def movable(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Tell for each feature of an input of this shape whether the box lets it move."""
