@@ -1,6 +1,6 @@
 """The fused noise kernel against the same noise from torch operations, both into float32.
 
-Ours fills a reused batch with ``SplitNoise.fill``. Torch draws ``rand``, scales, clamps, compares, adds and halves, as
+Ours is ``SplitNoise.sample`` into a reused batch. Torch draws ``rand``, scales, clamps, compares, adds and halves, as
 research code does. Both draw one batch after the other for some time: a batch alone takes less than it takes to wake a
 thread. `ns` are nanoseconds per value; `ratio` is torch's time over ours.
 """
@@ -34,7 +34,7 @@ def run(quick: bool) -> None:
 
                 def ours(noise=noise, points=points, keys=keys, batch=batch, n=n, batches=batches) -> None:
                     for i in batches:
-                        noise.fill(points, keys, np.array([[0, i * n, n]]), batch)
+                        noise.sample(points, keys, np.array([[0, i * n, n]]), batch)
 
                 def peer(x=x, n=n, d=d, batches=batches) -> None:
                     for _ in batches:

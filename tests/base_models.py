@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.lattice import LatticeNoise
 
 
@@ -47,7 +48,7 @@ def outcomes(noise: LatticeNoise, point: np.ndarray) -> np.ndarray:
     """Return what the base model sees for every offset, as one integer key per outcome and feature."""
     offsets = all_offsets(noise, len(point))
     out = np.empty(offsets.shape)
-    noise.displace(np.asarray(point), offsets, out)
+    apply_offsets(noise.recipe, np.asarray(point), offsets, out)
     return to_keys(noise, out)
 
 

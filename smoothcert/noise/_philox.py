@@ -1,16 +1,17 @@
-"""Philox 4x32-10 and what is made of it in plain NumPy: the reference that the fused kernels are tested against.
+"""Philox 4x32-10 and the recipes for noise, in plain NumPy: the reference for the backends `_cpu` and `_cuda`.
 
 Philox (Salmon et al. 2011) is a counter-based generator: four random words are a pure function of a counter of four
 words and a key of two. The noise of one input and stage is one long sequence of values, feature after feature, sample
-after sample. Value v belongs to group v // 64; within a group, the 16 counters of the group give 16 first words, then
-16 second words, and so on. That order lets a compiler work on 16 counters at once. Numbers that need 16 bits only take
-half a word each, the lower half first: a group then has 128 values.
+after sample. Value v belongs to group v // 64. Within a group, 16 counters give 16 first words, then 16 second words,
+and so on. That order lets a compiler work on 16 counters at once. Numbers that need only 16 bits take half a word each,
+the lower half first: a group then has 128 values.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,102 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 LANES = 16
 GROUP = 4 * LANES
 
-#: So many offsets at most are drawn from half a word each: half words of which few are rejected.
+#: Up to this number, offsets are drawn from half a word each: few half words are rejected.
 FEW_OFFSETS = 2**12
 
-#: Kinds of numbers that are not lattice offsets.
-NORMAL, LAPLACE, STEPS = 2, 3, 4
+#: Kinds of recipes: the first two of `OffsetRecipe`, the others of `SumRecipe`.
+UNIFORM, SPLIT, NORMAL, LAPLACE, STEPS = range(5)
 
 ROOT_HALF, LN_2, QUARTER_TURN = math.sqrt(0.5), math.log(2), math.pi / 2
 
 Words = NDArray[np.uint64]
+
+
+class OffsetRecipe(NamedTuple):
+    """Uniform or splitting noise: a function of lattice points and offsets j in {0 .. n_offsets - 1}.
+
+    Attributes
+    ----------
+    kind : int
+        `UNIFORM` or `SPLIT`.
+    n_offsets : int
+        Number of equally likely offsets, L.
+    q : int
+        Lattice steps per unit.
+    """
+
+    kind: int
+    n_offsets: int
+    q: int
+
+
+class SumRecipe(NamedTuple):
+    """Noise that is added: (point + size times a random number) times step.
+
+    Attributes
+    ----------
+    kind : int
+        `NORMAL`, `LAPLACE` or `STEPS`.
+    size, step : float
+    thresholds : ndarray of uint64
+        For `steps`; empty for the other kinds.
+    """
+
+    kind: int
+    size: float
+    step: float
+    thresholds: Words = np.zeros(0, dtype=np.uint64)
+
+
+Recipe = OffsetRecipe | SumRecipe
+
+
+def sample(
+    recipe: Recipe,
+    points: NDArray[Any],
+    keys: NDArray[np.uint32],
+    segments: NDArray[np.int64],
+    out: NDArray[np.floating],
+) -> None:
+    """Write keyed samples; see `Noise.sample`."""
+    d, row = points.shape[1], 0
+    for owner, first, count in segments.tolist():
+        target = out[row : row + count]
+        if isinstance(recipe, OffsetRecipe):
+            apply_offsets(recipe, points[owner], offsets(keys[owner], first, count, d, recipe.n_offsets), target)
+        else:
+            draw: dict[int, Any] = {
+                NORMAL: normals,
+                LAPLACE: laplacians,
+                STEPS: partial(steps, thresholds=recipe.thresholds),
+            }
+            numbers = draw[recipe.kind](keys[owner], first, count, d)
+            target[...] = (points[owner] + recipe.size * numbers) * recipe.step
+        row += count
+
+
+def apply_offsets(recipe: OffsetRecipe, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
+    """Write the noisy values of lattice points at some offsets.
+
+    Uniform noise is (x + j + 1/2)/q - lam. Its half-integers are made in two steps that float32 rounds the same
+    everywhere. Splitting noise is the midpoint of the input's cell between split points; for lam >= 1/2 that is
+    (min(s, 1) + [x > s])/2 with s = (j + 1/2)/q (Theorem 2.10).
+    """
+    kind, n_offsets, q = recipe
+    real, j = out.dtype.type, offsets.astype(np.int64)
+    if kind == UNIFORM:
+        out[...] = points + j - n_offsets // 2
+        out += real(0.5 if n_offsets % 2 == 0 else 0.0)
+        out *= real(1 / q)
+        return
+    split = 2 * j + 1
+    if n_offsets >= q:
+        out[...] = np.minimum(split, 2 * q) + np.where(points > j, 2 * q, 0)
+    else:
+        below = (points.astype(np.int64) - j - 1) // n_offsets
+        low = np.maximum(split + 2 * below * n_offsets, 0)
+        out[...] = low + np.minimum(split + 2 * (below + 1) * n_offsets, 2 * q)
+    out *= real(0.25 / q)
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words, Words, Words]:
@@ -68,14 +156,14 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Wo
 def offsets(key: NDArray[np.uint32], first: int, count: int, n_features: int, n_offsets: int) -> NDArray[np.uint32]:
     """Return the lattice offsets j in {0 .. n_offsets - 1} of some samples of one input.
 
-    A random word w gives j = floor(w n_offsets / 2^32), or half a word floor(w n_offsets / 2^16) where offsets are few.
-    Words of which some j would get one more than others are rejected and drawn again (Lemire 2019), so every j is
-    exactly equally likely.
+    A random word w gives j = floor(w n_offsets / 2^32). Where offsets are few, half a word gives
+    j = floor(w n_offsets / 2^16). Words that would make some j more likely than others are rejected and drawn again
+    (Lemire 2019), so every j is exactly equally likely.
 
     Parameters
     ----------
     key : ndarray of shape (4,)
-        The key of the input's stream; the first two words key the generator, the third is part of its counter.
+        The key of the input; its first two words key the generator, the third is part of the counter.
     first, count : int
         The samples.
     n_features : int
@@ -109,9 +197,9 @@ def offset_bits(n_offsets: int) -> int:
 
 
 def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
-    """Return standard normal numbers by Box and Muller's formula, from a pair of words each two; see `offsets`.
+    """Return standard normal numbers by Box and Muller's formula: two numbers from two words; see `offsets`.
 
-    Only operations that every machine rounds alike are used, so that every machine gives the same bits.
+    All machines round the operations used here alike, so every machine gives the same bits.
     """
     counter, word = _places(first, count, n_features)
     radius = _words(key, (counter, word & np.uint64(2)), 0)
@@ -127,7 +215,7 @@ def normals(key: NDArray[np.uint32], first: int, count: int, n_features: int) ->
 
 
 def laplacians(key: NDArray[np.uint32], first: int, count: int, n_features: int) -> NDArray[np.float64]:
-    """Return Laplace numbers of scale 1, from one word each: its first bit is the sign; see `normals`."""
+    """Return Laplace numbers of scale 1, each from one word whose first bit is the sign; see `normals`."""
     words = _words(key, _places(first, count, n_features), 0)
     mantissa, exponent = np.frexp(((words & np.uint64(2**31 - 1)) + 0.5) * 2.0**-31)
     low = mantissa < ROOT_HALF
@@ -138,9 +226,9 @@ def laplacians(key: NDArray[np.uint32], first: int, count: int, n_features: int)
 def steps(
     key: NDArray[np.uint32], first: int, count: int, n_features: int, thresholds: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    """Return how many thresholds 64 random bits reach, less half their number.
+    """Return the number of thresholds that 64 random bits reach, less half the number of thresholds.
 
-    The bits are a word and, as the lower half, that of the second attempt.
+    The upper half of the bits is a word, the lower half is the word of the second attempt at the same place.
     """
     place = _places(first, count, n_features)
     bits = (_words(key, place, 0) << np.uint64(32)) | _words(key, place, 1)
@@ -149,12 +237,12 @@ def steps(
 
 
 def _places(first: int, count: int, n_features: int) -> Words:
-    """Return the places of the words of values that take one each; see `_place`."""
+    """Return the places of the words of values that take one word each; see `_place`."""
     return _place(np.arange(first * n_features, (first + count) * n_features, dtype=np.uint64))
 
 
 def _place(word: Words) -> Words:
-    """Return the counter of each word of the sequence, and which of its four words it is; shape (2, n_words)."""
+    """Return for each word of the sequence its counter and its number among the counter's four; shape (2, n_words)."""
     group, within = word // np.uint64(GROUP), word % np.uint64(GROUP)
     return np.stack([group * np.uint64(LANES) + within % np.uint64(LANES), within // np.uint64(LANES)])
 

@@ -25,7 +25,7 @@ class Box:
     ----------
     lo, hi : ndarray of float64
         Ends of the intervals in raw units. Anything that broadcasts against one input: a scalar, one value per
-        feature, or one per channel of shape (c, 1, 1). A feature with ``lo == hi`` is constant: nobody can move it.
+        feature, or one per channel of shape (c, 1, 1). A feature with ``lo == hi`` is constant: it cannot move.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class Box:
         ------
         ValueError
             If ``bounds`` is none of these, is not finite, or is not ordered; if "minmax" comes without data; if bounds
-            by name miss a column, know one that is not there, or there are no names.
+            by name lack a column, name an unknown one, or X has no column names.
         """
         if isinstance(bounds, str) and bounds == "minmax":
             if X is None:
@@ -116,7 +116,7 @@ class Box:
             )
 
     def warn_clipped(self, X: Any) -> bool:
-        """Warn if inputs lie farther outside the box than it is wide (wrong units, perhaps); tell whether they do."""
+        """Warn if inputs lie outside the box by more than its width, perhaps in wrong units; return whether they do."""
         far = bool((((X < self.lo - self.width) | (X > self.hi + self.width)) & (self.width > 0)).any())
         if far:
             warnings.warn(
@@ -130,8 +130,8 @@ class Box:
     def to_unit(self, X: Any) -> FloatArray:
         """Clip ``X`` into the box and map it to [0, 1]; a constant feature maps to 0.
 
-        Projection onto a box is 1-Lipschitz in l1, so what is certified for the clipped input holds against
-        every perturbation of the raw one.
+        Projection onto a box is 1-Lipschitz in l1, so a certificate of the clipped input holds against every
+        perturbation of the raw one.
         """
         unit: FloatArray = np.array(X, dtype=np.float64)
         np.clip(unit, self.lo, self.hi, out=unit)
@@ -159,10 +159,13 @@ class Box:
         return np.where(self.width > 0, unit, 0.0), np.where(self.width > 0, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
-        """Bound on the floating-point error of `to_unit` for each feature of an input of this shape."""
-        magnitude = np.maximum(np.abs(self.lo), np.abs(self.hi))
-        error = 4 * np.finfo(np.float64).eps * (1 + magnitude / np.where(self.width > 0, self.width, np.inf))
-        return np.broadcast_to(error, shape)
+        """Bound on the error of `to_unit`, and of its product with a number of steps, for each feature of an input.
+
+        Each operation has a relative error of at most eps/2: the difference x - lo, the width, their quotient, and its
+        product with the steps. So the error of a number in [0, 1] is below 4 (eps/2), whatever the size of lo and hi:
+        the subtraction of floats rounds their difference, not their size.
+        """
+        return np.full(shape, 4 * np.finfo(np.float64).eps)
 
     def movable(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Tell for each feature of an input of this shape whether the box lets it move."""
@@ -175,7 +178,7 @@ class Box:
 
 
 def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
-    """Return bounds with what is given by column name in the order of the columns."""
+    """Return bounds; those given by column name are put in the order of the columns."""
     if _is_by_name(bounds):
         pairs = _in_order(bounds, names)
         if any(np.shape(pair) != (2,) for pair in pairs):
@@ -217,7 +220,7 @@ def _first(flags: Any) -> tuple[int, ...]:
 
 
 def _named(feature: tuple[int, ...], names: Sequence[str] | None) -> str:
-    """Say which feature this is; nothing where it is any."""
+    """Return words that name a feature; empty if the bounds are the same for all features."""
     if not feature:
         return ""
     if names is not None and len(feature) == 1:
@@ -226,6 +229,6 @@ def _named(feature: tuple[int, ...], names: Sequence[str] | None) -> str:
 
 
 def _span(ends: FloatArray) -> str:
-    """Show one end of the box: the number, or the range of numbers where features differ."""
+    """Return one end of the box as text: a number, or a range if features differ."""
     low, high = ends.min(), ends.max()
     return f"{low:g}" if low == high else f"[{low:g} .. {high:g}]"

@@ -1,4 +1,4 @@
-"""Deterministic splitting noise: all of its outcomes are evaluated, and nothing is sampled."""
+"""Deterministic splitting noise: every outcome is evaluated, and nothing is sampled at random."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.checks import check_count
+from ._philox import SPLIT, OffsetRecipe, apply_offsets
 from .lattice import DIGITAL_LEVELS, SplitNoise
 
 
 class DeterministicSplitNoise(SplitNoise):
     """Splitting noise whose offsets move together (Levine & Feizi 2021; section 2.3.1 of the paper).
 
-    Feature i gets the offset (template_i + j) mod L, with one random template for all inputs and samples, and the
-    smoothed classifier is the majority over all L = floor(2 lam q) values of j: it is evaluated exactly, with L calls
-    of the base model for each input. A move of one lattice step in one feature changes the outcome for one j, so the
-    label stands for floor((c_A - c_B - [B < A]) / 2) steps. Nothing can be wrong: alpha is 0. Features are not
-    independent, so the box cannot be used.
+    Feature i gets the offset (template_i + j) mod L, with one random template for all inputs and samples. The smoothed
+    classifier is the majority over all L = floor(2 lam q) values of j. It is evaluated exactly, with L calls of the
+    base model for each input. A move of one lattice step in one feature changes the outcome for one j, so the label
+    stands for floor((c_A - c_B - [B < A]) / 2) steps. Certificates are never wrong: alpha is 0. The noise is not
+    independent for each feature, so the box cannot be used.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ class DeterministicSplitNoise(SplitNoise):
     >>> import numpy as np
     >>> noise = DeterministicSplitNoise(lam=1.0, levels=2)
     >>> out = np.empty((4, 1))
-    >>> noise.enumerate(np.array([1]), 0, out)
+    >>> noise.sample(np.array([[1]]), np.zeros((1, 4), np.uint32), np.array([[0, 0, 4]]), out)
     >>> print(np.sort(out.ravel()))
     [0.375 0.5   0.5   0.625]
     """
@@ -58,37 +59,34 @@ class DeterministicSplitNoise(SplitNoise):
         if isinstance(self.levels, str):
             raise ValueError(
                 f"levels must be a whole number from 1 to {DIGITAL_LEVELS} for deterministic noise, got "
-                f"{self.levels!r}: all of its outcomes are evaluated."
+                f"{self.levels!r}: every outcome is evaluated."
             )
         super().check()
         if self.seed != 0:
             check_count("seed", self.seed)
 
     @property
-    def n_outcomes(self) -> int:
+    def n_outcomes(self) -> int:  # type: ignore[override]
         """Number of outcomes, L = floor(2 lam q)."""
         return self.n_offsets
 
-    def enumerate(self, point: NDArray[Any], first: int, out: NDArray[np.floating]) -> None:
-        """Write the outcomes ``first`` and following of one point, shape (d,), into ``out``, shape (n, d)."""
-        self._write(point, np.arange(first, first + len(out))[:, None], out)
-
-    def fill(
+    def sample(
         self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
-        """Write the outcomes whose numbers are the samples'; keys do not matter."""
+        """Write outcomes: the number of a sample is the number j of its outcome, whatever the key."""
         row = 0
         for owner, first, count in segments.tolist():
-            self.enumerate(points[owner], first, out[row : row + count])
+            self._write(points[owner], np.arange(first, first + count), out[row : row + count])
             row += count
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Write a random outcome of each row, for training."""
-        self._write(points, rng.integers(self.n_offsets, size=(len(out), 1)), out)
+    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Write a random outcome into each row, for training."""
+        self._write(points, rng.integers(self.n_offsets, size=len(out)), out)
 
-    def _write(self, points: NDArray[Any], shifts: NDArray[np.int64], out: NDArray[np.floating]) -> None:
-        offsets = (_template(self.seed, self.n_offsets, out.shape[1]) + shifts) % self.n_offsets
-        self.displace(points, offsets, out)
+    def _write(self, points: NDArray[Any], outcomes: NDArray[np.int64], out: NDArray[np.floating]) -> None:
+        """Write one outcome into each row."""
+        offsets = (_template(self.seed, self.n_offsets, out.shape[1]) + outcomes[:, None]) % self.n_offsets
+        apply_offsets(OffsetRecipe(SPLIT, self.n_offsets, self.q), points, offsets, out)
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return half the lead."""
@@ -99,7 +97,8 @@ class DeterministicSplitNoise(SplitNoise):
         return np.asarray(z) / (2 * self.effective_lam)
 
     def inverse_cost(self, spent: Any) -> Any:
-        """Return the whole lattice steps that so many outcomes allow; they come in halves, which floats tell apart."""
+        """Return the whole lattice steps that half a lead of this share of outcomes allows."""
+        # A lead in outcomes is a whole number. Its half ends in .0 or .5, so adding .25 guards against rounding errors.
         return np.floor(np.asarray(spent) * self.n_offsets + 0.25) / self.q
 
 

@@ -1,9 +1,9 @@
-"""Gaussian noise, for l2 and what follows from it, and Laplace noise, the historical choice for l1."""
+"""Gaussian noise, the standard choice for l2, and Laplace noise, the historical choice for l1."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -11,86 +11,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from .._utils.checks import check_positive
-from . import _philox as philox
-from .base import FloatArray, FusedNoise
+from ._philox import LAPLACE, NORMAL, STEPS, SumRecipe
+from .base import FloatArray, KeyedNoise
 from .lattice import check_levels, digital_points
 
-#: Standard deviations beyond which the discretised normal is cut off; the mass there is below 1e-18.
+#: Standard deviations beyond which the discretized normal is cut off; the mass there is below 1e-18.
 TAIL = 9.0
 
 
-#: Of noise that has no thresholds.
-NO_THRESHOLDS = np.zeros(0, dtype=np.uint64)
-
-
-class FloatNoise(FusedNoise):
-    """Noise that is added in floating point.
-
-    The sum of a number and floating-point noise leaks the number through its rounding, so these certificates hold for
-    the real-valued mechanism and, strictly, not for the machine's.
-    """
-
-    def to_points(self, unit: FloatArray) -> NDArray[Any]:
-        """Return inputs as they are."""
-        return unit
-
-    def to_unit(self, points: NDArray[Any]) -> FloatArray:
-        """Return inputs as they are."""
-        return points
-
-    @property
-    def resolution(self) -> float:
-        """0: nothing is rounded."""
-        return 0.0
-
-    @property
-    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
-        """What noisy copies are: (point + size times a random number) times step.
-
-        The kind of number, in `philox`; size, in units of points; step; and thresholds of `philox.steps`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has a perturb of its own.")
-
-    @property
-    def formula(self) -> int | None:
-        """The kind of number that is added."""
-        return self.recipe[0]
-
-    def fill_fused(
-        self,
-        points: NDArray[Any],
-        keys: NDArray[np.uint32],
-        segments: NDArray[np.int64],
-        out: NDArray[np.floating],
-        scale: NDArray[np.floating] | None,
-        shift: NDArray[np.floating] | None,
-    ) -> None:
-        """Draw the recipe's numbers and add them, in one pass."""
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from . import _cpu as kernel
-
-        kind, size, step, thresholds = self.recipe
-        reals = points.astype(np.float64, copy=False)
-        kernel.add(kind, reals, keys, segments, size, step, thresholds, out, scale, shift)
-
-    def fill_plainly(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
-    ) -> None:
-        """Do in NumPy what `fill` does: the reference."""
-        kind, size, step, thresholds = self.recipe
-        draw: Any = {
-            philox.NORMAL: philox.normals,
-            philox.LAPLACE: philox.laplacians,
-            philox.STEPS: partial(philox.steps, thresholds=thresholds),
-        }[kind]
-        row = 0
-        for owner, first, count in segments.tolist():
-            numbers = draw(keys[owner], first, count, points.shape[1])
-            out[row : row + count] = (points[owner] + size * numbers) * step
-            row += count
-
-
-class GaussianNoise(FloatNoise):
+class GaussianNoise(KeyedNoise):
     """Independent Gaussian noise (Cohen et al. 2019).
 
     Certifies l2 with radius sigma/2 (Phi^-1(p_a) - Phi^-1(p_b)), l-inf with that over sqrt(d), and l1: the l2 radius
@@ -99,7 +28,7 @@ class GaussianNoise(FloatNoise):
 
     With ``levels="auto"`` noise is added in floating point, and certificates are about real numbers: strictly, a base
     model could read the input from the rounding of the sum. With digital inputs, ``levels=255`` for example, noise is
-    a discretised normal on the lattice of the inputs: round(x + sigma Z) is a function of x + sigma Z, so its
+    a discretized normal on the lattice of the inputs: round(x + sigma Z) is a function of x + sigma Z, so its
     certificates are those of Gaussian noise. It is drawn by comparing 64 random bits with integer thresholds. What the
     thresholds and the cut tails get wrong is bounded by `draw_error` for each number drawn, and taken from alpha.
 
@@ -151,19 +80,19 @@ class GaussianNoise(FloatNoise):
         return points if isinstance(self.levels, str) else points / self.levels
 
     @property
-    def draw_error(self) -> float:
+    def draw_error(self) -> float:  # type: ignore[override]
         """Bound on the total variation between one number drawn and the ideal one."""
         if isinstance(self.levels, str):
             return 0.0
-        thresholds, _ = _thresholds(self.sigma * self.levels)
+        thresholds = _thresholds(self.sigma * self.levels)
         return len(thresholds) * 2.0**-51 + 1e-18
 
     @property
-    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
-        """Normal numbers, or discretised ones in lattice steps; see `FloatNoise.recipe`."""
+    def recipe(self) -> SumRecipe | None:  # type: ignore[override]
+        """Normal numbers, or discretized ones in lattice steps."""
         if isinstance(self.levels, str):
-            return philox.NORMAL, float(self.sigma), 1.0, NO_THRESHOLDS
-        return philox.STEPS, 1.0, 1 / self.levels, _thresholds(self.sigma * self.levels)[0]
+            return SumRecipe(NORMAL, float(self.sigma), 1.0)
+        return SumRecipe(STEPS, 1.0, 1 / self.levels, _thresholds(self.sigma * self.levels))
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return (sigma/2 (Phi^-1(p_a) - Phi^-1(p_b)))^2, the square of the l2 radius."""
@@ -182,18 +111,18 @@ class GaussianNoise(FloatNoise):
 
 
 @lru_cache(maxsize=8)
-def _thresholds(scale: float) -> tuple[NDArray[np.uint64], int]:
-    """Return the thresholds of 64 random bits between the integers of a normal of this scale, and the first integer.
+def _thresholds(scale: float) -> NDArray[np.uint64]:
+    """Return the thresholds of 64 random bits between the integers of a normal of this scale.
 
     Above the median they are mirrored from below, where the distribution function is accurate.
     """
     last = math.ceil(TAIL * scale)
     below = (ndtr((np.arange(-last, 0) + 0.5) / scale) * 2.0**64).astype(np.uint64)
     above = np.where(below > 0, ~below + np.uint64(1), np.uint64(2**64 - 1))[::-1]
-    return np.concatenate([below, above]), -last
+    return np.concatenate([below, above])
 
 
-class LaplaceNoise(FloatNoise):
+class LaplaceNoise(KeyedNoise):
     """Independent Laplace noise, the first l1 certificate (Lecuyer et al. 2019; Teng et al. 2020).
 
     The probabilities at distance r are within a factor exp(r/b), so class A stays ahead up to
@@ -234,16 +163,22 @@ class LaplaceNoise(FloatNoise):
         check_positive("b", self.b)
 
     @property
-    def recipe(self) -> tuple[int, float, float, NDArray[np.uint64]]:
-        """Laplace numbers; see `FloatNoise.recipe`."""
-        return philox.LAPLACE, float(self.b), 1.0, NO_THRESHOLDS
+    def recipe(self) -> SumRecipe | None:  # type: ignore[override]
+        """Laplace numbers."""
+        return SumRecipe(LAPLACE, float(self.b), 1.0)
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
-        """Return the larger of the two bounds on r/b."""
+        """Return the larger of two bounds on r/b.
+
+        At distance r = t b probabilities change by a factor of at most exp(t). So p_b becomes at most p_b exp(t). Of
+        p_a at least p_a exp(-t) remains, and at least 1 - (1 - p_a) exp(t), since the complement of A grows by at most
+        exp(t). A stays ahead of B while p_a exp(-t) > p_b exp(t), which is t < ln(p_a/p_b)/2, and while
+        1 - (1 - p_a) exp(t) > p_b exp(t), which is t < -ln(1 - p_a + p_b).
+        """
         with np.errstate(divide="ignore"):
             upper, lower = np.log(p_a), np.log(p_b)
             half = np.where(np.isfinite(lower), _lead(upper, lower) / 2, np.inf)
-            # Next to 1, the margin has lost what 1 - p_a + p_b still has; next to 0, it is the other way round.
+            # For margins near 1, 1 - p_a + p_b is accurate and the margin is not; for margins near 0, the reverse.
             whole = np.where(p_a - p_b < 0.5, -np.log1p(-(p_a - p_b)), -np.log((1 - p_a) + p_b))
             return np.maximum(whole, half)
 

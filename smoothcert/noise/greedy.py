@@ -1,4 +1,4 @@
-"""The certificate calculus: how far an adversary gets who pays for every feature that is moved."""
+"""The greedy walk (Theorem 2.8): how far an adversary gets who pays for every feature that is moved."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-#: Relative rounding error that one step of a walk can make, generously.
+#: Bound on the relative rounding error of one step of a walk, with room to spare.
 STEP_ERROR = 8 * np.finfo(np.float64).eps
 
-#: How many of the largest reaches a walk is tried on first. Where it does not end among them, there are more to come.
+#: Number of largest reaches that a walk tries first; a walk that does not end among them tries more.
 FIRST = 16
 
 
@@ -29,7 +29,7 @@ def walk(
     Parameters
     ----------
     cost, inverse_cost : callable
-        Cost of moving one feature by so much, and its inverse.
+        Cost of moving one feature by a distance, and its inverse.
     budget : ndarray of shape (n_inputs,)
         At least 0.
     reach : ndarray of shape (n_inputs, n_features)
@@ -41,8 +41,8 @@ def walk(
         Rounded down; +inf where the budget pays for everything.
     """
     reach = largest(reach, reach.shape[1])
-    # Costs are taken a little too high, the budget and distances a little too low: rounding errors only ever shrink a
-    # radius. The slack grows with the terms of a sum, so that reaches which are not walked change nothing.
+    # Costs are rounded up, the budget and distances down, so that rounding errors only shrink a radius. The slack grows
+    # with the number of terms in a sum, so reaches beyond the end of the walk change nothing.
     slack = STEP_ERROR * np.arange(5, reach.shape[1] + 5)
     budget = budget * (1 - STEP_ERROR)
     paid = np.cumsum(cost(reach), axis=1) * (1 + slack)
@@ -50,6 +50,9 @@ def walk(
 
     spent = np.max(paid, axis=1, where=full, initial=0.0)
     covered = np.max(np.cumsum(reach, axis=1) * (1 - slack), axis=1, where=full, initial=0.0)
+    # Where rounding stops the walk before reach u is paid, the last step z may exceed u. That is safe: an adversary at
+    # the distance covered + z pays at most spent + cost(u) + cost(z - u), and a convex cost with cost(0) = 0 is
+    # superadditive, so this is at most spent + cost(z), which the budget covers.
     radii = covered + inverse_cost(budget - spent) * (1 - STEP_ERROR)
     return np.where((full | (reach == 0)).all(axis=1), np.inf, radii)
 
@@ -72,10 +75,10 @@ def walk_cost(cost: Callable[[Any], Any], reach: FloatArray, distance: FloatArra
 def walk_largest(
     walk: Callable[[FloatArray, FloatArray], FloatArray], budget: FloatArray, reach: FloatArray, k: int = FIRST
 ) -> FloatArray:
-    """Return ``walk(budget, reach)``, walking over the ``k`` largest reaches only, and over more where it must.
+    """Return ``walk(budget, reach)`` by a walk over the ``k`` largest reaches, or more where it does not end there.
 
-    The largest reaches are filled first, so a walk that ends among them never gets to the others. Wide noise pays for
-    about 2.8 lam features whose reach is 1/2 or more, whatever their number.
+    The largest reaches are filled first, so a walk that ends among them never gets to the others. The budget of wide
+    noise pays for about 2.8 lam features of reach 1/2 or more, whatever the number of features.
     """
     top = largest(reach, k)
     radii = walk(budget, top)
@@ -87,21 +90,22 @@ def walk_largest(
 
 
 def moves(reach: FloatArray, distance: FloatArray, max_features: int | None = None) -> FloatArray:
-    """Return how far each feature moves on a walk of so great a distance: the worst perturbation (Theorem 2.8).
+    """Return how far each feature moves on a walk of a given distance: the worst perturbation (Theorem 2.8).
 
     Parameters
     ----------
     reach : ndarray of shape (n_inputs, n_features)
         How far each feature can move.
     distance : ndarray of shape (n_inputs,)
-        Length of the walk; +inf for all the way.
+        Length of the walk; +inf moves every feature by its whole reach.
     max_features : int, optional
-        How many features move at most.
+        Largest number of features that move.
 
     Returns
     -------
     moves : ndarray of shape (n_inputs, n_features)
-        They add up to ``distance``, up to rounding, or to all that can move. Of equal reaches the first are taken.
+        They add up to ``distance``, up to rounding, or to the sum of the reaches. Among equal reaches, the first is
+        filled first.
 
     Examples
     --------
@@ -121,7 +125,7 @@ def largest(reach: FloatArray, k: int) -> FloatArray:
     n, d = reach.shape
     size = math.isqrt(d // max(k, 1))
     if size > 1:
-        # The k largest entries lie in the k blocks with the largest maxima: an entry elsewhere has k above it.
+        # The k largest entries lie in the k blocks with the largest maxima: any other entry is below k of these maxima.
         n_blocks = d // size
         blocks, others = np.split(reach, [size * n_blocks], axis=1)
         blocks = blocks.reshape(n, size, n_blocks)
@@ -132,7 +136,7 @@ def largest(reach: FloatArray, k: int) -> FloatArray:
 
 
 def covering(reach: FloatArray, distance: FloatArray, k: int = FIRST) -> FloatArray:
-    """Return the ``k`` largest entries of each row, or more, until they add up to ``distance`` or are all there are."""
+    """Return the largest entries of each row: at least ``k``, and enough to add up to ``distance`` if possible."""
     top = largest(reach, k)
     if k >= reach.shape[1] or np.all((top.sum(axis=1) >= distance) | (top[:, -1] == 0)):
         return top
@@ -142,7 +146,7 @@ def covering(reach: FloatArray, distance: FloatArray, k: int = FIRST) -> FloatAr
 def bisect(
     holds: Callable[[FloatArray], NDArray[np.bool_]], low: FloatArray, high: FloatArray, steps: int
 ) -> FloatArray:
-    """Return the largest values at which a condition holds that holds at ``low`` and ends before ``high``."""
+    """Return the largest values at which a condition holds; it holds at ``low`` and fails from some value on."""
     for _ in range(steps):
         middle = (low + high) / 2
         inside = holds(middle)

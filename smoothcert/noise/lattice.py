@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.checks import check_count, check_positive
-from . import _philox as philox
-from .base import FloatArray, FusedNoise
+from ._philox import SPLIT, UNIFORM, OffsetRecipe
+from .base import FloatArray, KeyedNoise
 
-#: Steps of the lattice for real-valued inputs. A multiple of 255 and of 65,535, so that 8-bit and 16-bit data sit on
-#: it exactly, and just below 2**24, so that float32 tells its points apart.
+#: Steps of the lattice for real-valued inputs: a multiple of 255 and of 65,535, so that it holds 8-bit and 16-bit data
+#: exactly, and just below 2**24, so that float32 tells its points apart.
 FINE_LEVELS = 256 * 65_535
 
-#: How far, in units of x, digital data may lie from its lattice point: float32 rounding.
+#: Largest distance of digital data from its lattice point, in units of the box: the rounding of float32.
 ON_LATTICE = 2.0**-22
 
-#: Steps of digital data at most, so that `ON_LATTICE` is a small part of a step.
+#: Largest number of steps of digital data: `ON_LATTICE` is a small part of such a step.
 DIGITAL_LEVELS = 2**16
 
 
-class LatticeNoise(FusedNoise):
+class LatticeNoise(KeyedNoise):
     """Noise that is integer arithmetic on a lattice with ``q`` steps per unit.
 
     Float noise added to a float leaks the input through its rounding, and a base model that reads the leak breaks the
@@ -36,10 +35,10 @@ class LatticeNoise(FusedNoise):
     lam : float, default=1.0
         Half-width of the noise (the paper's lambda), in units of the unit box.
     levels : "auto" or int, default="auto"
-        What inputs are. "auto": real numbers. They are rounded to a lattice of 16,776,960 steps, and radii shrink by
-        one step per feature, so that they hold against every real-valued perturbation. An int q up to 65,536: digital
-        data, such as 8-bit images at q=255. Nothing is rounded and no radius shrinks, inputs off the lattice are
-        refused, and a certificate speaks of perturbations on the lattice.
+        The kind of inputs. "auto" is for real numbers: they are rounded to a lattice of 16,776,960 steps, and radii
+        shrink by one step per feature, so that they hold against every real-valued perturbation. An int q up to 65,536
+        is for digital data, such as 8-bit images at q=255: nothing is rounded and no radius shrinks, inputs off the
+        lattice are refused, and a certificate covers perturbations on the lattice.
     """
 
     norms: tuple[float, ...] = (1, math.inf)
@@ -69,19 +68,15 @@ class LatticeNoise(FusedNoise):
         return math.floor(2 * float(self.lam) * self.q)
 
     @property
-    def allows_closed_form(self) -> bool:
-        """Whether lam > 1/2 (Proposition 2.5)."""
-        return self.effective_lam > 0.5
-
-    @property
     def effective_lam(self) -> float:
-        """The half-width after rounding to the lattice, L / (2q): the one that certificates use."""
+        """The half-width after rounding to the lattice, L / (2q), which certificates use."""
         return self.n_offsets / (2 * self.q)
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
         lam = check_positive("lam", self.lam)
         check_levels(self.levels)
+        # The largest sum of point and offset has to fit 32 bits.
         least, most = 0.5 / self.q, 2.0**31 / self.q - 1
         if not least <= lam <= most or self.n_offsets < 1:
             raise ValueError(
@@ -116,48 +111,14 @@ class LatticeNoise(FusedNoise):
         return unit
 
     @property
-    def resolution(self) -> float:
-        """One step for real inputs, half for each of the two that are compared; 0 for digital ones."""
+    def resolution(self) -> float:  # type: ignore[override]
+        """One step for real inputs: half a step for each of the two inputs that are compared; 0 for digital ones."""
         return 1 / self.q if isinstance(self.levels, str) else 0.0
 
     @property
     def by_margin(self) -> bool:  # type: ignore[override]
         """Whether the budget depends on the margin p_a - p_b alone: it does unless a subclass has its own."""
         return type(self).budget is LatticeNoise.budget
-
-    @property
-    def formula(self) -> int | None:
-        """The fused kernels' number for ``displace``, or None where a subclass has its own."""
-        return FUSED.get(type(self).displace)
-
-    def fill_fused(
-        self,
-        points: NDArray[Any],
-        keys: NDArray[np.uint32],
-        segments: NDArray[np.int64],
-        out: NDArray[np.floating],
-        scale: NDArray[np.floating] | None,
-        shift: NDArray[np.floating] | None,
-    ) -> None:
-        """Draw unbiased offsets j in {0 .. L-1} and displace points by them, in one pass."""
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from . import _cpu as kernel
-
-        kernel.fill(FUSED[type(self).displace], points, keys, segments, self.n_offsets, self.q, out, scale, shift)
-
-    def fill_plainly(
-        self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
-    ) -> None:
-        """Do in NumPy what `fill` does: the reference, and the path of families with a ``displace`` of their own."""
-        row = 0
-        for owner, first, count in segments.tolist():
-            offsets = philox.offsets(keys[owner], first, count, points.shape[1], self.n_offsets)
-            self.displace(points[owner], offsets, out[row : row + count])
-            row += count
-
-    @abstractmethod
-    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write the noisy copies that given offsets make: a function of integers, elementwise."""
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return -ln(1 - (p_a - p_b)/2): the overlap may fall to 1 - (p_a - p_b)/2 (Proposition 2.12)."""
@@ -181,25 +142,23 @@ class UniformNoise(LatticeNoise):
     lam : float, default=1.0
         Half-width of the noise, in units of the unit box.
     levels : "auto" or int, default="auto"
-        What inputs are: "auto" for real numbers, or the number of steps of digital data, such as 255 for 8-bit images;
-        see `LatticeNoise` for what follows from it.
+        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
+        `LatticeNoise`.
 
     Examples
     --------
     >>> import numpy as np
     >>> noise = UniformNoise(lam=1.0, levels=4)
-    >>> out = np.empty((1, 8))
-    >>> noise.displace(np.array([1]), np.arange(8)[None], out)
-    >>> print(out)
-    [[-0.625 -0.375 -0.125  0.125  0.375  0.625  0.875  1.125]]
+    >>> out = np.empty((1000, 1))
+    >>> noise.draw(np.array([1]), np.random.default_rng(0), out)
+    >>> print(np.unique(out))
+    [-0.625 -0.375 -0.125  0.125  0.375  0.625  0.875  1.125]
     """
 
-    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write (x_int + j + 1/2)/q - lam, the half-integers in two steps that float32 rounds the same everywhere."""
-        real = out.dtype.type
-        out[...] = points + offsets.astype(np.int64) - self.n_offsets // 2
-        out += real(0.5 if self.n_offsets % 2 == 0 else 0.0)
-        out *= real(1 / self.q)
+    @property
+    def recipe(self) -> OffsetRecipe | None:  # type: ignore[override]
+        """Uniform offsets from the input; see `_philox.apply_offsets`."""
+        return OffsetRecipe(UNIFORM, self.n_offsets, self.q)
 
 
 class SplitNoise(LatticeNoise):
@@ -213,39 +172,27 @@ class SplitNoise(LatticeNoise):
     lam : float, default=1.0
         Half the range of the split points, in units of the unit box.
     levels : "auto" or int, default="auto"
-        What inputs are: "auto" for real numbers, or the number of steps of digital data, such as 255 for 8-bit images;
-        see `LatticeNoise` for what follows from it.
+        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
+        `LatticeNoise`.
 
     Examples
     --------
     >>> import numpy as np
     >>> noise = SplitNoise(lam=1.0, levels=4)
-    >>> out = np.empty((1, 8))
-    >>> noise.displace(np.array([2]), np.arange(8)[None], out)
-    >>> print(out)
-    [[0.5625 0.6875 0.3125 0.4375 0.5    0.5    0.5    0.5   ]]
+    >>> out = np.empty((1000, 1))
+    >>> noise.draw(np.array([2]), np.random.default_rng(0), out)
+    >>> print(np.unique(out))
+    [0.3125 0.4375 0.5    0.5625 0.6875]
     """
 
-    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write the midpoint of the input's cell; for lam >= 1/2 that is (min(s, 1) + [x > s])/2, Theorem 2.10."""
-        q, n_offsets = self.q, self.n_offsets
-        split = 2 * offsets.astype(np.int64) + 1
-        if n_offsets >= q:
-            out[...] = np.minimum(split, 2 * q) + np.where(points > offsets, 2 * q, 0)
-        else:
-            below = (points.astype(np.int64) - offsets - 1) // n_offsets
-            low = np.maximum(split + 2 * below * n_offsets, 0)
-            high = np.minimum(split + 2 * (below + 1) * n_offsets, 2 * q)
-            out[...] = low + high
-        out *= out.dtype.type(0.25 / q)
-
-
-#: Formulas that the fused kernel knows, with its numbers for them.
-FUSED = {UniformNoise.displace: 0, SplitNoise.displace: 1}
+    @property
+    def recipe(self) -> OffsetRecipe | None:  # type: ignore[override]
+        """The midpoint of the cell between split points; see `_philox.apply_offsets`."""
+        return OffsetRecipe(SPLIT, self.n_offsets, self.q)
 
 
 def check_levels(levels: Any) -> None:
-    """Raise a ValueError unless ``levels`` is "auto" or a number of steps that digital data can have."""
+    """Raise a ValueError unless ``levels`` is "auto" or a valid number of steps for digital data."""
     if isinstance(levels, str) and levels == "auto":
         return
     try:

@@ -1,4 +1,4 @@
-"""Box and noise together: raw inputs in, noisy raw inputs out. Training and voting draw from the same mechanism."""
+"""Box and noise together: raw inputs in, noisy raw inputs out. Training and sampling use the same mechanism."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Noise
+from .base import Noise, sample_recipe
 from .box import Box
+from .checks import check_foreign
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseMechanism:
-    """What stands between an input and the base model.
+    """The noise that is added to inputs of one shape before the base model sees them.
 
     Parameters
     ----------
@@ -30,6 +31,7 @@ class NoiseMechanism:
 
     def __post_init__(self) -> None:
         self.box.check_shape(self.shape)
+        check_foreign(self.noise)
 
     @property
     def n_features(self) -> int:
@@ -40,34 +42,29 @@ class NoiseMechanism:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
         return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), self.n_features)
 
-    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Write noisy copies of ``points``, in raw units, into ``out`` of shape (n, *shape)."""
-        self.noise.perturb(points, rng, out.reshape(len(out), -1))
-        self.box.to_raw_inplace(out)
-
-    def fill(
+    def sample(
         self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
-        """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.fill`."""
+        """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.sample`."""
         flat = out.reshape(len(out), -1)
-        noise: Any = self.noise
-        if noise.fused is not None:
-            noise.fill_raw(points, keys, segments, flat, *self.to_raw(out.dtype))
+        if self.noise.recipe is not None:
+            sample_recipe(self.noise.recipe, points, keys, segments, flat, *self.scale_and_shift(out.dtype))
         else:
-            self.noise.fill(points, keys, segments, flat)
+            self.noise.sample(points, keys, segments, flat)
             self.box.to_raw_inplace(out)
 
-    def to_raw(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Return what the features of unit-box values are multiplied with, and what is then added; None for nothing."""
+    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
         if self.box.is_unit:
             return None, None
         scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
         return scale, shift
 
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
-        """Return one noisy copy of each raw input."""
+        """Return one noisy copy of each raw input, for training."""
         out = np.empty((len(X), *self.shape), dtype=dtype)
-        self.draw(self.points(X), rng, out)
+        self.noise.draw(self.points(X), rng, out.reshape(len(out), -1))
+        self.box.to_raw_inplace(out)
         return out
 
     def room(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -76,7 +73,7 @@ class NoiseMechanism:
         return down.reshape(len(X), self.n_features), up.reshape(len(X), self.n_features)
 
     def rounding(self, norm: float = 1) -> float:
-        """Bound on what rounding adds to the distance of two raw inputs; radii shrink by it."""
+        """Bound on the distance that rounding adds between two raw inputs; radii shrink by it."""
         if self.noise.resolution == 0:
             return 0.0
         per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_positive
 from .base import FloatArray
-from .greedy import STEP_ERROR, largest, walk_cost
+from .greedy import STEP_ERROR, bisect, largest, walk_cost
 from .lattice import LatticeNoise, UniformNoise
 
-#: Bisections that find a zero to the last bit of a float.
+#: Number of bisection steps that find a zero to the last bit of a float.
 BISECTIONS = 64
 
 
 class UniformMixtureNoise(LatticeNoise):
-    """Uniform noise whose width is drawn first, once for all features of a sample.
+    """Uniform noise with a random width, which is drawn once for all features of a sample.
 
     Every density whose level sets are cubes is such a mixture (the paper, section 2.1, after Yang et al. 2020). Two
-    inputs overlap by at least ``sum_k w_k prod_i (1 - |dx_i| / (2 lam_k))_+``, each summand of which is least where the
-    largest reaches are filled first (Proposition A.4).
+    inputs overlap by at least ``sum_k w_k prod_i (1 - |dx_i| / (2 lam_k))_+``. Each summand is smallest if the largest
+    reaches are filled first (Proposition A.4).
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class UniformMixtureNoise(LatticeNoise):
     weights : array-like of float
         Probabilities of the half-widths.
     levels : "auto" or int, default="auto"
-        What inputs are: "auto" for real numbers, or the number of steps of digital data; see `LatticeNoise`.
+        "auto" for real-valued inputs, or the number of steps of digital data; see `LatticeNoise`.
 
     Examples
     --------
@@ -56,11 +56,17 @@ class UniformMixtureNoise(LatticeNoise):
 
     @property
     def allows_closed_form(self) -> bool:
-        """Whether lam > 1/2 for every part: the overlap with a narrower one ends before a full move does."""
+        """Whether lam > 1/2 for every part.
+
+        The closed form holds if the overlap at distance c is at least A^c, where A = sum_k w_k a_k is the overlap after
+        a full move and a_k = 1 - 1/(2 lam_k) >= 0. For c <= 1 the overlap is 1 - c (1 - A), and A^c is convex in c with
+        the same ends. For c > 1 each part keeps at least a_k^c (Proposition 2.5), and sum_k w_k a_k^c >= A^c by
+        Jensen's inequality, since t^c is convex in t.
+        """
         return all(part.allows_closed_form for part in self.parts)
 
     def _edges(self) -> FloatArray:
-        """Cumulative probabilities of the parts, in the 53 bits that choose one of them; the last gets the rest."""
+        """Return the cumulative probabilities of the parts, rounded to the 53 bits that choose one of them."""
         inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
         return np.concatenate([[0.0], np.rint(inner * 2.0**53) / 2.0**53, [1.0]])
 
@@ -91,21 +97,16 @@ class UniformMixtureNoise(LatticeNoise):
         for part in self.parts:
             part.check()
 
-    def perturb(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
-        """Draw the width of each row, then the rows of each width together."""
+    def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
+        """Draw the width of each row, then all rows of one width together; see `Noise.draw`."""
         chosen = np.searchsorted(self._edges()[1:-1], rng.random(len(out)), side="right")
         points = np.broadcast_to(points, out.shape)
         for k, part in enumerate(self.parts):
             rows = chosen == k
-            if not rows.any():
-                continue
-            drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
-            part.perturb(points[rows], rng, drawn)
-            out[rows] = drawn
-
-    def displace(self, points: NDArray[Any], offsets: NDArray[Any], out: NDArray[np.floating]) -> None:
-        """Write the noisy copies of the widest part."""
-        UniformNoise(self.lam, self.levels).displace(points, offsets, out)
+            if rows.any():
+                drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
+                part.draw(points[rows], rng, drawn)
+                out[rows] = drawn
 
     def overlap(self, moves: FloatArray) -> FloatArray:
         """Return the overlap after moving features by ``moves``, shape (..., n_features)."""
@@ -115,7 +116,7 @@ class UniformMixtureNoise(LatticeNoise):
 
     def cost(self, z: Any) -> Any:
         """Return -ln of the overlap after moving one feature by ``z``."""
-        # What is lost, not what is left: next to 1 the overlap has no digits for a small move.
+        # For a small move 1 - overlap is accurate, and an overlap near 1 is not.
         lams = np.array([part.effective_lam for part in self.parts])
         each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0)
         lost = np.sum(each * np.diff(self._edges()), axis=-1)
@@ -125,10 +126,12 @@ class UniformMixtureNoise(LatticeNoise):
     def inverse_cost(self, spent: Any) -> Any:
         """Return how far one feature moves at this cost, by bisection."""
         spent = np.asarray(spent, dtype=np.float64)
-        return _bisect(lambda z: self.cost(z) < spent, np.zeros_like(spent), np.full_like(spent, 2 * self.lam))
+        return bisect(
+            lambda z: self.cost(z) < spent, np.zeros_like(spent), np.full_like(spent, 2 * self.lam), BISECTIONS
+        )
 
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Fill the largest reaches first; costs do not add up here, so the overlap itself is followed."""
+        """Return how far the adversary gets. Costs do not add up here, so the walk follows the overlap itself."""
         if not len(budget):
             return np.empty(0)
         slack = STEP_ERROR * (reach.shape[1] + 4)
@@ -149,7 +152,7 @@ class UniformMixtureNoise(LatticeNoise):
         def affordable(z: FloatArray) -> NDArray[np.bool_]:
             return np.sum(start * np.maximum(1 - z[:, None] / (2 * lams), 0.0) * weights, axis=-1) > least
 
-        rest = _bisect(affordable, np.zeros(len(budget)), end)
+        rest = bisect(affordable, np.zeros(len(budget)), end, BISECTIONS)
         return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))
 
     def walk_cost(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
@@ -161,12 +164,3 @@ class UniformMixtureNoise(LatticeNoise):
                 return -np.log(np.maximum(self.overlap(moves * (1 + slack)) * (1 - slack) - slack, 0.0))
 
         return walk_cost(cost, reach, distance)
-
-
-def _bisect(holds: Any, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Return the largest values at which a condition holds that holds at ``low`` and ends before ``high``."""
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        inside = holds(middle)
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    return low

@@ -1,4 +1,4 @@
-"""Keyed random numbers: what is drawn for a vote is a pure function of (seed, input, stage, sample)."""
+"""Seeds and keys: the noise of a vote is a pure function of (seed, input, stage, number of the sample)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-#: Samples that share one generator, at most, and values.
+#: Largest numbers of samples and of values that share one generator.
 BLOCK, BLOCK_VALUES = 128, 2**16
 
-#: The stages of Algorithm 1: votes that choose the class, and fresh votes that bound its probability.
+#: The stages of Algorithm 1: selection votes choose the class, fresh estimation votes bound its probability.
 SELECTION, ESTIMATION = 0, 1
 
-#: Neither: numbers that a randomised bound draws.
+#: A stage for the numbers that a randomized bound draws.
 AUXILIARY = 2
 
 
@@ -42,21 +42,21 @@ def resolve_seed(random_state: Any) -> int:
 
 
 def digests(points: NDArray[Any]) -> NDArray[np.uint8]:
-    """Fingerprints of points, the same whatever integer type they come in; shape (n_inputs, 16)."""
+    """Return fingerprints of points, which do not depend on the integer type; shape (n_inputs, 16)."""
     plain = np.ascontiguousarray(points, dtype="<f8" if points.dtype.kind == "f" else "<i8")
     hashes = b"".join(blake2b(row, digest_size=16).digest() for row in plain)
     return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 16)
 
 
 def keys(seed: int, digests: NDArray[np.uint8], stage: int) -> NDArray[np.uint32]:
-    """Return the key of each input's stream: a hash of (seed, input, stage), shape (n_inputs, 4)."""
+    """Return the key of each input, a hash of (seed, input, stage); shape (n_inputs, 4)."""
     start, end = seed.to_bytes(16, "little"), stage.to_bytes(2, "little")
     hashes = b"".join(blake2b(start + row.tobytes() + end, digest_size=16).digest() for row in digests)
     return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
 
 
 def block_size(n_features: int) -> int:
-    """Return how many samples of noise that is not on a lattice are drawn together: a power of two."""
+    """Return the number of samples that `Noise.sample` draws together, a power of two."""
     return int(min(BLOCK, 2 ** max(0, (BLOCK_VALUES // n_features).bit_length() - 1)))
 
 

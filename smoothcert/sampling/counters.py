@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..models.torch import NEAR_TIE, TorchVoter
-from ..noise.lattice import LatticeNoise
+from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
 
 #: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
@@ -94,7 +94,7 @@ class Poll(ABC):
         if n_rows > len(self.buffer):
             self.buffer = np.empty((n_rows, *self.mechanism.shape), dtype=self.voter.dtype)
         batch = self.buffer[:n_rows]
-        self.mechanism.fill(self.points, self.keys, segments, batch)
+        self.mechanism.sample(self.points, self.keys, segments, batch)
         return batch
 
     def counts(self) -> NDArray[np.int64]:
@@ -163,8 +163,7 @@ class DevicePoll:
         import torch
 
         self.voter = voter
-        noise = mechanism.noise
-        fused = voter.device.type == "cuda" and isinstance(noise, LatticeNoise) and noise.fused is not None
+        fused = voter.device.type == "cuda" and isinstance(mechanism.noise.recipe, OffsetRecipe)
         self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, mechanism, points, keys)
         self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
         self.doubtful: deque[Any] = deque()
@@ -238,12 +237,14 @@ class CudaFeed:
     ) -> None:
         import torch
 
-        self.noise: Any = mechanism.noise
+        self.recipe: Any = mechanism.noise.recipe
         self.points = upload(points.view(np.int32), voter.device)
         self.keys = upload(keys.view(np.int32), voter.device)
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        self.to_raw = [None if end is None else upload(end, voter.device) for end in mechanism.to_raw(voter.dtype)]
+        self.to_raw = [
+            None if end is None else upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype)
+        ]
 
     def draw(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows into the reused batch."""
@@ -253,7 +254,7 @@ class CudaFeed:
         if n_rows > len(self.buffer):
             self.buffer = self.buffer.new_empty((n_rows, *self.buffer.shape[1:]))
         batch = self.buffer[:n_rows]
-        cuda.fill(self.noise.fused, self.points, self.keys, segments, self.noise.n_offsets, self.noise.q, batch)
+        cuda.sample(self.recipe, self.points, self.keys, segments, batch)
         scale, shift = self.to_raw
         if scale is not None and shift is not None:
             batch.view(len(batch), -1).mul_(scale).add_(shift)

@@ -27,6 +27,7 @@ from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, 
 from smoothcert.attacks.gradient import end_share
 from smoothcert.attacks.target import Target
 from smoothcert.attacks.verification import Verifier
+from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.results.metrics import certified_accuracy_score as accuracy
@@ -277,7 +278,7 @@ def test_gradients_are_those_of_the_smoothed_model(noise):
 
     def seen(point):
         rows = np.empty((len(offsets), 2))
-        noise.displace(np.asarray(point), offsets, rows)
+        apply_offsets(noise.recipe, np.asarray(point), offsets, rows)
         return torch.from_numpy(rows).requires_grad_()
 
     def mean(point):

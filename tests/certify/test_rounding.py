@@ -272,16 +272,12 @@ def test_published_radii_are_below_the_walk_by_the_rounding_of_the_lattice():
     assert certified_radii(LipschitzRadius(), mechanism, X, p, 1 - p)[0] <= exact - mp.mpf(3) / noise.q
 
 
-@pytest.mark.parametrize(("bounds", "refused"), [((1e5, 1e5 + 1), False), ((1e9, 1e9 + 1), True), ((0, 1e300), False)])
-def test_limits_hold_on_the_lattice_or_are_refused(bounds, refused):
+@pytest.mark.parametrize("bounds", [(1e5, 1e5 + 1), (1e9, 1e9 + 1), (0, 1e300)])
+def test_limits_hold_on_the_lattice(bounds):
     """A move within the limit in raw units is one within the granted reach after rounding."""
     mechanism = NoiseMechanism(Box.from_bounds(bounds), SplitNoise(1.0), (3,))
     strategy = GreedyRadius(max_change=0.01)
-    X, p = np.full((1, 3), bounds[0]), np.array([0.9])
-    if refused:
-        with pytest.raises(ValueError, match="max_change needs bounds whose ends are less than 3e7 times"):
-            certified_radii(strategy, mechanism, X, p, 1 - p)
-        return
+    X = np.full((1, 3), bounds[0])
     granted = strategy.reach(mechanism.noise, *mechanism.room(X))[0, 0]
     rng, width = np.random.default_rng(0), bounds[1] - bounds[0]
     a = bounds[0] + width * rng.random(2000)

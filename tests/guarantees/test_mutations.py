@@ -23,6 +23,7 @@ from smoothcert.noise import (
 from smoothcert.noise import (
     mechanism as mechanism,
 )
+from smoothcert.noise._philox import apply_offsets
 from smoothcert.sampling.sampler import Sampler
 
 from .suite import failures, run
@@ -84,18 +85,18 @@ def reach_to_the_near_face_of_sampled_certificates(patch):
 
 @mutant(noise="uniform, wide", mode="fixed", bound="clopper-pearson")
 def offsets_by_a_modulo(patch):
-    def fill(self, points, keys, runs, out, scale=None, shift=None):
+    def sample(recipe, points, keys, segments, out, scale=None, shift=None):
         row = 0
-        for owner, _, count in runs.tolist():
+        for owner, _, count in segments.tolist():
             rng = np.random.default_rng(keys[owner].tolist())
             words = rng.integers(2**32, size=(count, points.shape[1]), dtype=np.uint64)
-            self.displace(points[owner], words % np.uint64(self.n_offsets), out[row : row + count])
+            apply_offsets(recipe, points[owner], words % np.uint64(recipe.n_offsets), out[row : row + count])
             row += count
         if scale is not None:
             out *= scale
             out += shift
 
-    patch.setattr(noise.LatticeNoise, "fill_raw", fill)
+    patch.setattr(mechanism, "sample_recipe", sample)
 
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")

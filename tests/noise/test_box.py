@@ -1,4 +1,6 @@
+import itertools
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,10 +28,46 @@ def test_a_box_too_wide_for_floats():
         Box.from_bounds("minmax", np.array([[-1.7e308], [1.7e308]]))
 
 
-def test_rounding_of_the_map_to_the_unit_box_counts():
-    near, far = (NoiseMechanism(Box.from_bounds(b), UniformNoise(), (10,)) for b in ((0, 1), (1e8, 1e8 + 1)))
-    assert near.rounding() == pytest.approx(10 / near.noise.q, rel=1e-3)
-    assert far.rounding() > near.rounding() + 10 * 1e8 * np.finfo(float).eps
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (0, 1),
+        (0, 255),
+        (-1, 2),
+        (0.1, 0.7),
+        (1e3, 1e3 + 1),
+        (1e6, 1e6 + 1),
+        (1e9, 1e9 + 1),
+        (1e9, 1e9 + 0.3),
+        (1e12, 1e12 + 1),
+        (-1e9, 1e9),
+        (-1e-9, 2e-9),
+        (-1.5e300, 1e300),
+        (1e-310, 3e-310),
+        (2.0**52, 2.0**53),
+    ],
+)
+def test_rounding_covers_neighbors_of_every_boundary_in_exact_arithmetic(bounds):
+    """Floats around the boundaries of lattice cells, where rounding adds most; distances as fractions."""
+    rng = np.random.default_rng(0)
+    lo, hi = map(float, bounds)
+    mechanism = NoiseMechanism(Box.from_bounds(bounds), UniformNoise(), (1,))
+    q, width = mechanism.noise.q, Fraction(hi) - Fraction(lo)
+    below = np.clip(lo + (rng.integers(q - 1, size=400) + 0.5) / q * (hi - lo), lo, hi)
+    for _ in range(2):
+        below = np.nextafter(below, lo)
+    sides = [below]
+    for _ in range(4):
+        sides.append(np.nextafter(sides[-1], hi))
+    points = [mechanism.points(side[:, None])[:, 0].astype(int) for side in sides]
+    pairs = list(itertools.combinations(range(5), 2))
+    worst = max(
+        Fraction(int(abs(a - b)), q) - abs(Fraction(float(x)) - Fraction(float(y))) / width
+        for i, j in pairs
+        for a, b, x, y in zip(points[i], points[j], sides[i], sides[j], strict=True)
+    )
+    assert worst <= Fraction(mechanism.rounding())
+    assert mechanism.rounding() == pytest.approx(1 / q, rel=1e-6)
 
 
 def test_room_is_the_distance_to_the_faces():

@@ -13,7 +13,8 @@ from ..base_models import Rule, constant, steps, to_keys
 
 def outcomes(noise, point):
     out = np.empty((noise.n_outcomes, len(point)))
-    noise.enumerate(np.asarray(point), 0, out)
+    segments = np.array([[0, 0, noise.n_outcomes]])
+    noise.sample(np.asarray(point)[None], np.zeros((1, 4), np.uint32), segments, out)
     return to_keys(noise, out)
 
 

@@ -1,6 +1,7 @@
 """Gaussian, Laplace and mixture noise, limits on the adversary, and norms other than l1."""
 
 import itertools
+import math
 
 import mpmath
 import numpy as np
@@ -20,6 +21,7 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
+from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 
@@ -101,7 +103,7 @@ def test_two_inputs_share_at_least_the_mixtures_overlap(lams):
         for part, weight in zip(noise.parts, weights, strict=True):
             offsets = all_offsets(part, 2)
             out = np.empty(offsets.shape)
-            part.displace(np.array(x), offsets, out)
+            apply_offsets(part.recipe, np.array(x), offsets, out)
             for row in np.rint(out * 4 * levels).astype(int):
                 key = row.tobytes()
                 table[key] = table.get(key, 0) + weight / len(offsets)
@@ -119,7 +121,7 @@ def test_two_inputs_share_at_least_the_mixtures_overlap(lams):
 )
 def test_samplers_follow_their_law(noise, law):
     out = np.empty((20_000, 2))
-    noise.perturb(np.full(2, 0.5), np.random.default_rng(0), out)
+    noise.draw(np.full(2, 0.5), np.random.default_rng(0), out)
     assert stats.kstest(out.ravel(), law.cdf).pvalue > 1e-4
     assert abs(np.corrcoef(out.T)[0, 1]) < 0.03
 
@@ -137,7 +139,7 @@ def test_wider_noise_certifies_more(strategy, family):
 def test_the_mixture_draws_one_width_for_all_features():
     noise = UniformMixtureNoise([0.25, 2.0], [0.3, 0.7], levels=8)
     out = np.empty((20_000, 5))
-    noise.perturb(np.full(5, 4), np.random.default_rng(0), out)
+    noise.draw(np.full(5, 4), np.random.default_rng(0), out)
     narrow = (np.abs(out - 0.5) <= 0.25).all(axis=1)
     assert narrow.mean() == pytest.approx(0.3 + 0.7 * 0.125**5, abs=0.015)
     wide = out[~narrow]
@@ -163,10 +165,10 @@ def test_a_sample_is_the_same_in_whatever_run_it_is_drawn(noise, d):
     points = noise.to_points(rng.integers(0, 5, size=(2, d)) / 4)
     keys = rng.integers(2**32, size=(2, 4), dtype=np.uint32)
     whole = np.empty((600, d))
-    noise.fill(points, keys, np.array([[0, 0, 300], [1, 0, 300]]), whole)
+    noise.sample(points, keys, np.array([[0, 0, 300], [1, 0, 300]]), whole)
     runs = np.array([[1, 130, 7], [0, 120, 150], [1, 299, 1], [0, 0, 1]])
     parts = np.empty((runs[:, 2].sum(), d))
-    noise.fill(points, keys, runs, parts)
+    noise.sample(points, keys, runs, parts)
     expected = [whole[300 * owner + first : 300 * owner + first + count] for owner, first, count in runs]
     np.testing.assert_array_equal(parts, np.concatenate(expected))
     assert len(np.unique(whole[:, 0])) > 3
@@ -174,18 +176,18 @@ def test_a_sample_is_the_same_in_whatever_run_it_is_drawn(noise, d):
 
 @pytest.mark.parametrize(("sigma", "levels"), [(0.5, 4), (1.0, 255), (0.1, 2), (0.02, 10)])
 def test_discretised_normal_has_the_probabilities_of_rounding(sigma, levels):
-    from smoothcert.noise.gaussian import _thresholds
+    from smoothcert.noise.gaussian import TAIL, _thresholds
 
     noise = GaussianNoise(sigma, levels=levels)
     noise.check()
-    thresholds, first = _thresholds(sigma * levels)
+    thresholds, first = _thresholds(sigma * levels), -math.ceil(TAIL * sigma * levels)
     assert (np.diff(thresholds.astype(float)) >= 0).all()
     found = np.diff(np.concatenate([[0.0], thresholds / 2.0**64, [1.0]]))
     k = first + np.arange(len(found))
     expected = stats.norm.cdf((k + 0.5) / (sigma * levels)) - stats.norm.cdf((k - 0.5) / (sigma * levels))
     assert np.abs(found - expected).sum() / 2 <= noise.draw_error + 1e-15
     out = np.empty((4000, 3))
-    noise.perturb(np.array([0, 1, levels]), np.random.default_rng(0), out)
+    noise.draw(np.array([0, 1, levels]), np.random.default_rng(0), out)
     steps_seen = out * levels - np.array([0, 1, levels])
     np.testing.assert_allclose(steps_seen, np.rint(steps_seen), atol=1e-9)
     if sigma * levels >= 1:

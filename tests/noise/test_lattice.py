@@ -7,6 +7,7 @@ from scipy.stats import chisquare
 from sklearn.base import clone
 
 from smoothcert import SplitNoise, UniformNoise
+from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.lattice import FINE_LEVELS
 
 from ..base_models import all_offsets, outcomes
@@ -48,7 +49,7 @@ def test_split_noise_is_the_papers_formula(lam):
     offsets = all_offsets(noise, 1)
     for x in range(9):
         out = np.empty(offsets.shape)
-        noise.displace(np.array([x]), offsets, out)
+        apply_offsets(noise.recipe, np.array([x]), offsets, out)
         s = (offsets + 0.5) / 8
         np.testing.assert_array_equal(out, (np.minimum(s, 1) + (x / 8 > s)) / 2)
 
@@ -60,7 +61,7 @@ def test_narrow_split_noise_returns_the_midpoint_of_the_inputs_cell(lam):
     period = noise.n_offsets / 100
     for j, x in itertools.product(range(noise.n_offsets), range(0, 101, 7)):
         out = np.empty((1, 1))
-        noise.displace(np.array([x], dtype=np.uint32), np.array([[j]], dtype=np.uint32), out)
+        apply_offsets(noise.recipe, np.array([x], dtype=np.uint32), np.array([[j]], dtype=np.uint32), out)
         splits = (j + 0.5) / 100 + period * np.arange(-2, 200)
         low = max(splits[splits < x / 100].max(), 0)
         high = min(splits[splits > x / 100].min(), 1)
@@ -78,13 +79,13 @@ def test_noise_of_two_inputs_is_the_same_function_of_integers(noise_type, lam, d
     j = rng.integers(noise.n_offsets, size=(1, 500), dtype=np.uint32)
     shift = np.minimum(j, 12345).astype(np.uint32)
     out, moved = np.empty((1, 500), dtype), np.empty((1, 500), dtype)
-    noise.displace(x, j, out)
+    apply_offsets(noise.recipe, x, j, out)
     if noise_type is UniformNoise:
-        noise.displace(x + shift, j - shift, moved)
+        apply_offsets(noise.recipe, x + shift, j - shift, moved)
         np.testing.assert_array_equal(out, moved)
     else:
         y = np.minimum(x + 12345, FINE_LEVELS).astype(np.uint32)
-        noise.displace(y, j, moved)
+        apply_offsets(noise.recipe, y, j, moved)
         crossed = (
             (j >= x) & (j < y) if lam >= 0.5 else (y - j - 1.0) // noise.n_offsets != (x - j - 1.0) // noise.n_offsets
         )
@@ -97,7 +98,7 @@ def test_offsets_are_uniform(lam, levels):
     noise = UniformNoise(lam=lam, levels=levels)
     size = noise.n_offsets
     out = np.empty((40_000, 2))
-    noise.perturb(np.zeros(2, dtype=np.uint32), np.random.default_rng(1), out)
+    noise.draw(np.zeros(2, dtype=np.uint32), np.random.default_rng(1), out)
     offsets = np.rint(out * levels + (size - 1) / 2).astype(int)
     assert offsets.min() >= 0
     assert offsets.max() < size
@@ -115,7 +116,7 @@ def test_the_widest_noise_fits_32_bits(noise_type, lam, levels):
     noise.check()
     assert noise.n_offsets + 2 * noise.q <= 2**32
     out = np.empty((2000, 3))
-    noise.perturb(noise.to_points(np.array([0.0, 0.5, 1.0])), np.random.default_rng(0), out)
+    noise.draw(noise.to_points(np.array([0.0, 0.5, 1.0])), np.random.default_rng(0), out)
     if noise_type is UniformNoise:
         assert np.abs(out).max() <= lam + 1
         assert out.std() == pytest.approx(noise.sigma, rel=0.05)

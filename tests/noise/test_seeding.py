@@ -161,7 +161,7 @@ NOISES = [
     SplitNoise(0.2, levels=7),
     SplitNoise(0.5, levels=1),
 ]
-RUNS = np.array([[2, 0, 5], [0, 2**33 + 7, 140], [1, 3, 1], [2, 17, 64]])
+SEGMENTS = np.array([[2, 0, 5], [0, 2**33 + 7, 140], [1, 3, 1], [2, 17, 64]])
 
 
 def case(noise, d, dtype):
@@ -170,8 +170,8 @@ def case(noise, d, dtype):
     points = rng.integers(0, noise.q + 1, size=(3, d)).astype(np.uint32)
     points[0, 0], points[1, 0] = 0, noise.q
     keys = rng.integers(2**32, size=(3, 4), dtype=np.uint32)
-    expected = np.empty((RUNS[:, 2].sum(), d), dtype=dtype)
-    noise.fill_plainly(points, keys, RUNS, expected)
+    expected = np.empty((SEGMENTS[:, 2].sum(), d), dtype=dtype)
+    philox.sample(noise.recipe, points, keys, SEGMENTS, expected)
     return points, keys, expected
 
 
@@ -181,7 +181,7 @@ def case(noise, d, dtype):
 def test_fused_kernel_is_the_reference_bit_for_bit(noise, d, dtype):
     points, keys, expected = case(noise, d, dtype)
     out = np.full_like(expected, np.nan)
-    noise.fill(points, keys, RUNS, out)
+    noise.sample(points, keys, SEGMENTS, out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -192,7 +192,7 @@ def test_fused_kernel_does_not_depend_on_its_threads(part):
     noise = SplitNoise(3.5)
     points, keys, expected = case(noise, 100, np.float32)
     out = np.full_like(expected, np.nan)
-    kernel.fill(kernel.SPLIT, points, keys, RUNS, noise.n_offsets, noise.q, out, part=part)
+    kernel.sample(noise.recipe, points, keys, SEGMENTS, out, part=part)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -204,7 +204,7 @@ def test_raw_units_are_fused_bit_for_bit(noise, dtype, bounds):
     points, keys, expected = case(noise, 3, dtype)
     mechanism.box.to_raw_inplace(expected)
     out = np.full_like(expected, np.nan)
-    mechanism.fill(points, keys, RUNS, out)
+    mechanism.sample(points, keys, SEGMENTS, out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -214,11 +214,14 @@ def test_forked_processes_draw_noise():
 import os
 import numpy as np
 from smoothcert.noise import _cpu as kernel
+from smoothcert.noise._philox import UNIFORM, OffsetRecipe
+
+recipe = OffsetRecipe(UNIFORM, 100, 10)
 
 def draw():
     out = np.empty((100, 10))
     runs = np.array([[0, 0, 100]])
-    kernel.fill(0, np.zeros((1, 10), np.uint32), np.zeros((1, 4), np.uint32), runs, 100, 10, out, part=64)
+    kernel.sample(recipe, np.zeros((1, 10), np.uint32), np.zeros((1, 4), np.uint32), runs, out, part=64)
     return out
 
 parent = draw()
@@ -230,29 +233,42 @@ assert os.waitpid(child, 0)[1] == 0
     run_python(code)
 
 
-def test_noise_of_ones_own_takes_the_plain_path():
-    """A formula that the kernel does not know is not replaced by one that it knows; nor are odd outputs."""
+def test_a_subclass_that_draws_its_own_noise_is_not_replaced_by_a_recipe(monkeypatch):
+    """In `sample`, in training, and through the box; and a subclass that changes nothing keeps the recipe."""
+    # The constants below are no valid noise, which the check would refuse.
+    monkeypatch.setattr("smoothcert.noise.mechanism.check_foreign", lambda noise: None)
 
-    class Mirrored(SplitNoise):
-        def displace(self, points, offsets, out):
-            super().displace(points, offsets, out)
-            out[...] = 1 - out
+    class Renamed(SplitNoise):
+        pass
+
+    class Silent(SplitNoise):
+        def draw(self, points, rng, out):
+            out[...] = 0.25
+
+    class Numbered(SplitNoise):
+        def sample(self, points, keys, segments, out):
+            out[...] = 0.75
 
     points, keys, expected = case(SplitNoise(1.0), 5, np.float64)
     out = np.empty_like(expected)
-    Mirrored(1.0).fill(points, keys, RUNS, out)
-    np.testing.assert_array_equal(out, 1 - expected)
+    Renamed(1.0).sample(points, keys, SEGMENTS, out)
+    np.testing.assert_array_equal(out, expected)
+    for noise, value in ((Silent(1.0), 0.25), (Numbered(1.0), 0.75)):
+        assert noise.recipe is None
+        mechanism = NoiseMechanism(Box.from_bounds((0, 2)), noise, (5,))
+        noise.sample(points, keys, SEGMENTS, out)
+        assert (out == value).all()
+        mechanism.sample(points, keys, SEGMENTS, out)
+        assert (out == 2 * value).all()
+        assert (mechanism.noisy(np.ones((3, 5)), np.random.default_rng(0)) == 2 * value).all()
 
-    class Silent(SplitNoise):
-        def perturb(self, points, rng, out):
-            out[...] = 0
 
-    assert Silent(1.0).fused is None
-    Silent(1.0).fill(points, keys, RUNS, out)
-    assert (out == 0).all()
+def test_outputs_with_gaps_get_the_same_noise():
+    points, keys, expected = case(SplitNoise(1.0), 5, np.float64)
     wide = np.zeros((len(expected), 10))
-    SplitNoise(1.0).fill(points, keys, RUNS, wide[:, ::2])
+    SplitNoise(1.0).sample(points, keys, SEGMENTS, wide[:, ::2])
     np.testing.assert_array_equal(wide[:, ::2], expected)
+    assert (wide[:, 1::2] == 0).all()
 
 
 ADDED = [
@@ -270,14 +286,14 @@ ADDED = [
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 2)])
 def test_added_noise_is_the_reference_bit_for_bit(noise, d, dtype, bounds):
     rng = np.random.default_rng(d)
-    X = np.rint(rng.random((3, d)) * 2) / 2 if noise.fused != philox.STEPS else rng.integers(0, 2, size=(3, d))
+    X = np.rint(rng.random((3, d)) * 2) / 2 if noise.recipe.kind != philox.STEPS else rng.integers(0, 2, size=(3, d))
     keys = rng.integers(2**32, size=(3, 4), dtype=np.uint32)
     mechanism = NoiseMechanism(Box.from_bounds(bounds), noise, (d,))
     points = noise.to_points(X.astype(float))
-    expected, out = np.empty((2, RUNS[:, 2].sum(), d), dtype=dtype)
-    noise.fill_plainly(points, keys, RUNS, expected)
+    expected, out = np.empty((2, SEGMENTS[:, 2].sum(), d), dtype=dtype)
+    philox.sample(noise.recipe, points, keys, SEGMENTS, expected)
     mechanism.box.to_raw_inplace(expected)
-    mechanism.fill(points, keys, RUNS, out)
+    mechanism.sample(points, keys, SEGMENTS, out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -324,21 +340,22 @@ def test_steps_look_at_64_bits():
     thresholds = np.sort(chosen + np.array([0, second[3, 5], second[3, 5] + 1, 2**32 - 1], dtype=np.uint64))
     assert philox.steps(KEY, 0, 10, 64, thresholds)[3, 5] == 2 - 2
     out = np.empty((10, 64))
-    kernel.add(philox.STEPS, np.zeros((1, 64)), KEY[None], np.array([[0, 0, 10]]), 1.0, 1.0, thresholds, out)
+    recipe = philox.SumRecipe(philox.STEPS, 1.0, 1.0, thresholds)
+    kernel.sample(recipe, np.zeros((1, 64)), KEY[None], np.array([[0, 0, 10]]), out)
     np.testing.assert_array_equal(out, philox.steps(KEY, 0, 10, 64, thresholds))
 
 
 CUDA_KERNEL = """
 import numpy as np, torch
 from smoothcert.noise import _cuda as cuda
-from tests.noise.test_seeding import NOISES, RUNS, case
+from tests.noise.test_seeding import NOISES, SEGMENTS, case
 
 for noise in NOISES:
     for d, dtype in ((1, np.float64), (30, np.float32)):
         points, keys, expected = case(noise, d, dtype)
         out = torch.full(expected.shape, torch.nan, dtype=torch.from_numpy(expected).dtype)
         words = (torch.from_numpy(array.view(np.int32)) for array in (points, keys))
-        cuda.fill(noise.fused, *words, RUNS, noise.n_offsets, noise.q, out)
+        cuda.sample(noise.recipe, *words, SEGMENTS, out)
         np.testing.assert_array_equal(out.numpy(), expected, err_msg=f"{noise} {d} {dtype}")
 """
 
@@ -362,10 +379,10 @@ for (uniform, wide), bits, n_offsets in product(formulas, [16, 32], ["i32", "i64
     constants = dict(
         BITS=bits, UNIFORM=uniform, Q=16776960, HALF=0.5, SCALE=1e-8, WIDE=wide, LANES=16, COUNTERS=cuda.COUNTERS
     )
-    names = cuda._fill.arg_names
+    names = cuda._write_stretch.arg_names
     signature = {"out": "*fp32", **types, "n_offsets": n_offsets, **dict.fromkeys(constants, "constexpr")}
     source = ASTSource(
-        fn=cuda._fill,
+        fn=cuda._write_stretch,
         signature={name: signature[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )

@@ -452,15 +452,6 @@ def test_a_noise_with_the_name_of_another_is_not_taken_for_it(tmp_path, table, b
         other.certify(table[0], votes=own.count_votes(table[0]))
 
 
-def test_a_box_too_coarse_for_limits_is_refused_without_the_inputs_too(tmp_path, table):
-    path = tmp_path / "run.sqlite"
-    X = table[0] + 1e9
-    smoothed(constant, UniformNoise(1.0), bounds=(1e9, 1e9 + 1)).certify(X, store=path)
-    for inputs in (None, X):
-        with pytest.raises(ValueError, match="max_change needs bounds whose ends"):
-            Certificates.from_store(path, radius=GreedyRadius(max_change=0.5), X=inputs)
-
-
 def test_store_and_votes_do_not_go_together(tmp_path, table, base):
     clf = smoothed(base, random_state=0)
     with pytest.raises(ValueError, match="Give one of votes and store"):
