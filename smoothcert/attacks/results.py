@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.certificates import FloatArray
-from ..results.records import Rows
+from ..results.records import Records
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adversarials(Rows):
+class Adversarials(Records):
     """Adversarial inputs: an upper bound on how robust the smoothed classifier is at each input.
 
     Where ``success`` is True: with probability at least 1 - alpha over fresh votes, the smoothed classifier does not

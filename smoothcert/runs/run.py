@@ -13,7 +13,7 @@ from sklearn.utils import gen_batches
 from ..certify.algorithm import Procedure
 from ..certify.radius import certified_radii
 from ..results.certificates import Certificates
-from ..results.records import Rows
+from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
 from .inputs import Inputs
@@ -22,7 +22,7 @@ from .recertify import largest_reaches, n_reaches
 from .store import Store, StoreError
 from .workers import draw_all
 
-Record = TypeVar("Record", bound=Rows)
+Record = TypeVar("Record", bound=Records)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,15 +12,18 @@ import matplotlib.pyplot as plt
 
 from smoothcert import (
     Certificates,
+    CertifiedAccuracyDisplay,
+    GreedyBudgetDisplay,
     GreedyRadius,
     SmoothedClassifier,
     SplitNoise,
     UniformMixtureNoise,
     UniformNoise,
+    VotesDisplay,
     certified_accuracy_score,
 )
 from smoothcert.noise.greedy import moves
-from smoothcert.results.display import COLORS, CertifiedAccuracyDisplay, GreedyBudgetDisplay, VotesDisplay
+from smoothcert.results.display import COLORS
 
 from ..base_models import Rule, constant
 
@@ -261,7 +264,7 @@ def test_pictures_that_cannot_be_drawn(smoothed):
     for shape in (None, (2, 3), (2, 2, 1, 1), (4,)):
         with pytest.raises(ValueError, match="image_shape must be"):
             GreedyBudgetDisplay.from_estimator(smoothed, X[0], image_shape=shape)
-    with pytest.raises(ValueError, match="certificate must be one of a single input that is not abstained on"):
+    with pytest.raises(ValueError, match="certificate must be of a single input for which the classifier does not abstain"):
         GreedyBudgetDisplay.from_estimator(smoothed, wide[0], certificate=certificates([np.nan]), image_shape=(2, 2))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts
-from smoothcert.results.files import LAYOUT, Record, load_record, save_record
+from smoothcert.results.files import LAYOUT, FileContent, load_content, save_content
 from smoothcert.results.votes import Origin
 
 from ..base_models import Rule, steps
@@ -123,7 +123,7 @@ def test_foreign_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"foreign.{suffix}"
     for content in (b"", b"PK\x03\x04", b"PAR1PAR1", b"a,b\n1,2\n"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"foreign.{suffix} is damaged or no .{suffix} file"):
+        with pytest.raises(ValueError, match=f"foreign.{suffix} is damaged or not a .{suffix} file"):
             Certificates.load(path)
     if suffix == "npz":
         np.savez(path, labels=np.arange(3))
@@ -155,10 +155,10 @@ def test_other_kinds_and_later_versions_are_refused(tmp_path, suffix, monkeypatc
     monkeypatch.setattr("smoothcert.results.files.LAYOUT", LAYOUT + 1)
     certificates().save(path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="in a layout that this version does not know"):
+    with pytest.raises(ValueError, match="in a layout that is unknown here"):
         Certificates.load(path)
-    save_record(path, Record("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
-    with pytest.raises(ValueError, match=r"does not hold what Certificates consist of: .*missing"):
+    save_content(path, FileContent("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
+    with pytest.raises(ValueError, match=r"does not hold the fields of Certificates: .*missing"):
         Certificates.load(path)
 
 
@@ -195,7 +195,7 @@ def test_unknown_suffixes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"path must end in .npz or .parquet, got .*csv"):
         certificates().save(tmp_path / "certificates.csv")
     with pytest.raises(ValueError, match=r"path must end in .npz or .parquet"):
-        load_record(tmp_path / "certificates", "Certificates")
+        load_content(tmp_path / "certificates", "Certificates")
 
 
 def test_missing_packages_are_named_with_their_extra(tmp_path, monkeypatch):
