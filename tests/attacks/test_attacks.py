@@ -255,10 +255,10 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
 
 
 def test_no_attempt_spends_more_than_its_share_of_alpha():
-    jury = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    verifier = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
     for n in (1000, 64_000):
-        drawing = jury.mechanism.noise.draw_error * n * 3
-        assert 0 < 4 * (jury.level(n) + drawing) <= 0.01 * (1 + 1e-12)
+        drawing = verifier.mechanism.noise.draw_error * n * 3
+        assert 0 < 4 * (verifier.level(n) + drawing) <= 0.01 * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_bad_truth(cancer):
     clf = smoothed().fit(X, y)
     with pytest.raises(ValueError, match="y must hold one label for each of 60 inputs"):
         make_certified_scorer(0.1)(clf, X_test, y_test[1:])
-    with pytest.raises(ValueError, match="y must hold labels like those"):
+    with pytest.raises(ValueError, match="y must hold labels like the classes"):
         make_certified_scorer(0.1)(clf, X_test, y_test.astype(str))
 
 
