@@ -68,7 +68,7 @@ def check_thresholds(radius: Any) -> Any:
 
 
 def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
-    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one label of the type of ``classes`` for each input."""
+    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one fitting label for each input."""
     if y is None:
         return None
     labels = np.asarray(y)
@@ -112,8 +112,8 @@ def check_no_dates(X: Any) -> None:
     for name, kind in schema.items() if hasattr(schema, "items") else ():
         if getattr(kind, "is_temporal", bool)():
             raise ValueError(
-                f"X must hold numbers, but column {name!r} holds {kind!r}. Convert it to meaningful numbers first, such "
-                f"as the days since a date."
+                f"X must hold numbers, but column {name!r} holds {kind!r}. Convert it to meaningful numbers first, "
+                f"such as the days since a date."
             )
 
 

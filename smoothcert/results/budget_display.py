@@ -20,7 +20,7 @@ class GreedyBudgetDisplay:
 
     The four panels show the image, the reach of each pixel, the worst perturbation within the certified radius, and the
     perturbed image. The adversary fills the largest reaches first. Of equal reaches, the plot takes the first in the
-    image; others would serve the adversary as well. The certified label is the same for the image and the perturbed one.
+    image; others would serve as well. The certified label is the same for the image and the perturbed image.
 
     Parameters
     ----------

@@ -244,7 +244,7 @@ class Certificates(TableRecords):
         ----------
         .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019.
         """
-        write_tsv(path, self, y, classes=classes, idx=idx, times=times, digits=digits)
+        write_tsv(path, self, y, classes, idx, times, digits)
 
     @classmethod
     def from_tsv(
@@ -294,7 +294,7 @@ class Certificates(TableRecords):
         >>> print(found.labels, found.radii, y, idx)
         [ 0 -1] [ 2. nan] [0 1] [0 1]
         """
-        found, y, idx = read_tsv(path, classes=classes)
+        found, y, idx = read_tsv(path, classes)
         unknown = np.full(len(y), np.nan)
         return TsvResults(cls(**found, p_a=unknown, p_b=unknown, alpha=alpha, norm=norm, threat=threat), y, idx)
 

@@ -45,7 +45,7 @@ class Curve(NamedTuple):
     radii : ndarray of shape (n_steps,)
         The radii of the jumps, increasing from 0; the last may be +inf.
     accuracy : ndarray of shape (n_steps,)
-        The certified accuracy at each of ``radii``, and between the radius before and this one. It is 0 beyond the last.
+        The certified accuracy at each radius, and between the radius before and this one. It is 0 beyond the last.
 
     See Also
     --------

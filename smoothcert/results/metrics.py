@@ -250,8 +250,8 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> Float
         valid = False
     if not valid:
         raise ValueError(
-            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, and one above 0, "
-            f"got {sample_weight!r}."
+            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, and one above "
+            f"0, got {sample_weight!r}."
         )
     return weight
 

@@ -39,16 +39,7 @@ class TsvResults(NamedTuple):
     idx: NDArray[np.int64]
 
 
-def write_tsv(
-    path: str | os.PathLike[str],
-    certificates: Any,
-    y: ArrayLike,
-    *,
-    classes: Sequence[Any] | None = None,
-    idx: ArrayLike | None = None,
-    times: ArrayLike | None = None,
-    digits: int = EXACT,
-) -> None:
+def write_tsv(path: Any, certificates: Any, y: Any, classes: Any, idx: Any, times: Any, digits: int) -> None:
     """Write certificates and true labels; see `smoothcert.Certificates.to_tsv`."""
     n, abstained = len(certificates), certificates.abstained
     numbers = np.asarray(range(n) if idx is None else idx)
@@ -71,9 +62,7 @@ def write_tsv(
         writer.writerows((i, a, b, r, int(right), t) for i, a, b, r, right, t in zip(*columns, strict=True))
 
 
-def read_tsv(
-    path: str | os.PathLike[str], *, classes: Sequence[Any] | None = None
-) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[np.int64]]:
+def read_tsv(path: Any, classes: Any) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[np.int64]]:
     """Return labels, radii and abstentions, the true labels, and the numbers of the inputs."""
     source = Path(path)
     try:

@@ -281,7 +281,7 @@ def test_tables(folder):
     for name in ("test.csv", "test.parquet"):
         run("certify", model[0], name, *model[1:], "--target", "animal", "-o", f"{name}.out.csv")
     assert Path("test.csv.out.csv").read_text() == Path("test.parquet.out.csv").read_text()
-    assert "has no column 'plant', but '0'" in run(
+    assert "has no column 'plant'; it has '0'" in run(
         "certify", model[0], "test.csv", *model[1:], "--target", "plant", code=1
     )
 

@@ -163,7 +163,9 @@ def test_summary_of_several_classifiers_escapes_their_names(certificates):
     table = summarize({"50% & a_b\\|": certificates, "<script>": other}, ["a", "b", "a", "a"], [0])
     assert table.note == "4 inputs, 1 to 4 abstained, against every perturbation, alpha=0.001 or 0.01"
     latex, markdown = (" ".join(text.split()) for text in (table.to_latex(), table.to_markdown()))
-    assert r"\toprule $\ell_{1}$ radius & 50\% \& a\_b\textbackslash{}| & \ensuremath{<}script\ensuremath{>} \\" in latex
+    assert (
+        r"\toprule $\ell_{1}$ radius & 50\% \& a\_b\textbackslash{}| & \ensuremath{<}script\ensuremath{>} \\" in latex
+    )
     assert r"\midrule 0 & 0.500 & 0.000 \\ \bottomrule \end{tabular} % 4 inputs, 1 to 4 abstained" in latex
     assert r"| l1 radius | 50% & a_b\\| | <script> |" in markdown
     assert "&lt;script&gt;" in table._repr_html_()

@@ -264,7 +264,9 @@ def test_pictures_that_cannot_be_drawn(smoothed):
     for shape in (None, (2, 3), (2, 2, 1, 1), (4,)):
         with pytest.raises(ValueError, match="image_shape must be"):
             GreedyBudgetDisplay.from_estimator(smoothed, X[0], image_shape=shape)
-    with pytest.raises(ValueError, match="certificate must be of a single input for which the classifier does not abstain"):
+    with pytest.raises(
+        ValueError, match="certificate must be of a single input for which the classifier does not abstain"
+    ):
         GreedyBudgetDisplay.from_estimator(smoothed, wide[0], certificate=certificates([np.nan]), image_shape=(2, 2))
 
 
