@@ -215,7 +215,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
     def _weights_and_errors(self, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> tuple[FloatArray, FloatArray]:
         """Return the weight and the maximum rounding error of each feature, both in the unit box.
 
-        The transformers compute in ``dtype``. The error is bounded for transformed values inside the box. Inputs outside
+        The transformers compute in ``dtype``. The error is bounded for transformed values inside the box. Other inputs
         have no larger error, because every rounded operation is monotone and the box clips.
         """
         check_is_fitted(self)

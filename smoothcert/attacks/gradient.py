@@ -184,7 +184,7 @@ class GradientAttack(Attack):
                 waited += 1
             if waited >= patience:
                 step, waited, point = step / 2, 0, best
-                k = max(1, int(min(k, np.count_nonzero(best != target.start)) / 1.5))
+                k = max(1, int(min(k, int(np.count_nonzero(best != target.start))) / 1.5))
                 _, slope = self._gradient(target, point, key, rival)
                 if step < radius * 1e-3:
                     break

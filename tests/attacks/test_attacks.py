@@ -558,6 +558,6 @@ def test_every_pair_of_faces_can_be_reached():
         for attack in BLACK_BOX:
             found = attack.minimal(clf, np.full((1, 3), 0.5))
             moved = np.flatnonzero(found.inputs[0] != 0.5)
-            if found.success[0]:
-                assert moved.tolist() == [feature]
-                assert (found.inputs[0, feature] > 0.5) == up
+            assert found.success[0]
+            assert moved.tolist() == [feature]
+            assert (found.inputs[0, feature] > 0.5) == up

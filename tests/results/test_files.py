@@ -1,6 +1,7 @@
 """Saved results: they come back bit by bit, or not at all."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -160,6 +161,35 @@ def test_other_kinds_and_later_versions_are_refused(tmp_path, suffix, monkeypatc
     save_content(path, FileContent("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
     with pytest.raises(ValueError, match=r"does not hold the fields of Certificates: .*missing"):
         Certificates.load(path)
+
+
+def test_the_format_stays_that_of_earlier_versions(tmp_path, monkeypatch):
+    """The header of a file of version 0.1.0, digest included: files of earlier versions load, and new ones are equal."""
+    header = {
+        "kind": "Decisions",
+        "layout": 1,
+        "version": "0.1.0",
+        "scalars": {"alpha": 0.1, "norm": "inf", "threat": "every perturbation"},
+        "arrays": {
+            "labels": ["<U1", True],
+            "robust": ["|b1", False],
+            "n_samples": ["<i8", False],
+            "radius": ["<f8", False],
+        },
+        "n_columns": {},
+        "digest": "5a7e7e9f227af64559cd9865cdb5978d",
+    }
+    arrays = {"labels": np.array(["a", "b"]), "robust": np.array([True, False])}
+    arrays |= {"n_samples": np.array([4, 8]), "radius": np.array([0.5, 1])}
+    np.savez(tmp_path / "old.npz", smoothcert=np.array(json.dumps(header)), **arrays)
+    labels = np.array(["a", "b"], dtype=object)
+    decisions = Decisions(labels, *list(arrays.values())[1:], alpha=0.1, norm=np.inf)
+    assert_same(decisions, Decisions.load(tmp_path / "old.npz"))
+    monkeypatch.setattr("smoothcert.results.files.version", lambda name: "0.1.0")
+    decisions.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as archive:
+        assert json.loads(str(archive["smoothcert"])) == header
+        assert set(archive.files) == {"smoothcert", *arrays}
 
 
 def test_the_library_version_is_kept(tmp_path):
