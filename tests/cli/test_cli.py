@@ -333,12 +333,12 @@ def test_the_noise_is_that_of_the_options(folder, flags, noise):
 
 
 def test_parameters_are_those_of_the_options(folder):
-    flags = "--bounds 0,2 --n-selection 20 --radius lipschitz --scheme binary --bound hoeffding --alpha 0.02 --n 250"
+    flags = "--bounds=-1,2 --n-selection 20 --radius lipschitz --scheme binary --bound hoeffding --alpha 0.02 --n 250"
     model = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "5", "--quiet")
     run("certify", *model, *flags.split(), "--rtol", "0.3", "--classes", "0,1,7", "--store", "run.sqlite")
     parameters = {"n_selection": 20, "radius": "lipschitz", "scheme": "binary", "bound": "hoeffding", "alpha": 0.02}
     clf = SmoothedClassifier.from_pretrained(
-        joblib.load("model.joblib"), [0, 1, 7], bounds=(0, 2), n_samples=250, rtol=0.3, random_state=5, **parameters
+        joblib.load("model.joblib"), [0, 1, 7], bounds=(-1, 2), n_samples=250, rtol=0.3, random_state=5, **parameters
     )
     with np.load("test.npz") as arrays:
         expected = clf.certify(arrays["X"])
@@ -346,9 +346,9 @@ def test_parameters_are_those_of_the_options(folder):
     for name in ("labels", "radii", "p_a", "n_samples"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert set(found.labels) == {0, 1}
-    lo_hi = np.array([np.zeros(5), np.full(5, 2.0)])
+    lo_hi = np.array([np.full(5, -1.0), np.full(5, 2.0)])
     np.save("bounds.npy", lo_hi)
-    flags = flags.replace("0,2", "bounds.npy")
+    flags = flags.replace("-1,2", "bounds.npy")
     run("certify", *model, *flags.split(), "--rtol", "0.3", "--classes", "0,1,7", "--store", "ends.sqlite")
     np.testing.assert_array_equal(Certificates.from_store("ends.sqlite").radii, expected.radii)
 

@@ -164,7 +164,7 @@ def test_other_kinds_and_later_versions_are_refused(tmp_path, suffix, monkeypatc
 
 
 def test_the_format_stays_that_of_earlier_versions(tmp_path, monkeypatch):
-    """The header of a file of version 0.1.0, digest included: files of earlier versions load, and new ones are equal."""
+    """Files with the header of version 0.1.0, digest included, load, and new files have the same header."""
     header = {
         "kind": "Decisions",
         "layout": 1,
