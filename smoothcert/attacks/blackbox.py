@@ -145,7 +145,6 @@ class CoordinateAttack(Attack):
         point, covered = target.start.copy(), 0.0
         promise = np.where(target.reach > 0, np.inf, -np.inf)
         features: list[int] = []
-        targets: list[float] = []
         while len(features) < target.max_features and covered < budget and (promise > -np.inf).any():
             # Untried features promise most; chance breaks ties.
             shuffled = target.rng.permutation(len(promise))
@@ -165,11 +164,11 @@ class CoordinateAttack(Attack):
             point[moved[best]] = faces[best]
             covered += abs(steps[best])
             features.append(int(moved[best]))
-            targets.append(float(faces[best]))
             promise[moved[best]] = -np.inf
             if leads[best] > ENOUGH:
                 break
-        path = Path(np.array(features, dtype=np.intp), np.array(targets))
+        moves = np.array(features, dtype=np.intp)
+        path = Path(moves, point[moves])
         yield path
         # Of moves with equal effects per distance, those with the largest reach come first in the worst case.
         yield target.onward(path)

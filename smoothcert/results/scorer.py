@@ -32,10 +32,6 @@ class CertifiedScorer(BaseEstimator):
         self.radius = radius
         self.norm = norm
 
-    def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the certified accuracy of a fitted classifier, from 0 to 1."""
-        return self.score(estimator, X, y, sample_weight=sample_weight)
-
     def score(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the certified accuracy of a fitted classifier.
 
@@ -71,6 +67,8 @@ class CertifiedScorer(BaseEstimator):
         labels, robust = decisions
         right = (check_truth(y, labels) == labels) & robust
         return float(np.average(right, weights=check_sample_weight(sample_weight, len(labels))))
+
+    __call__ = score
 
 
 def make_certified_scorer(radius: float, *, norm: float = 1) -> CertifiedScorer:

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import joblib
@@ -24,11 +25,13 @@ from smoothcert import (
     LipschitzRadius,
     SmoothedClassifier,
     SplitNoise,
+    TorchInference,
     UniformNoise,
     certified_accuracy_score,
 )
 from smoothcert.cli.loading import call_factory
 from smoothcert.cli.main import cli
+from smoothcert.cli.options import smoothed
 from smoothcert.runs.store import read_store
 
 NETS = """
@@ -105,7 +108,6 @@ def skops_model(folder):
 def test_a_run_from_beginning_to_end(skops_model, folder):
     shown = run("certify", skops_model, "test.npz", "--lam", "0.5", "--seed", "3", "--store", "run.sqlite", *FAST)
     assert "30 inputs" in shown
-    assert "Certified accuracy" in shown
     clf = SmoothedClassifier.from_pretrained(
         joblib.load("model.joblib"), [0, 1], SplitNoise(0.5), n_samples=300, alpha=0.01, random_state=3
     )
@@ -150,6 +152,20 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert [float(row["radius"]) for row in rows] == pytest.approx(again.radii, rel=0, abs=0, nan_ok=True)
 
 
+def test_summaries_show_the_accuracy_at_each_radius(folder):
+    arguments = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "3", "--store", "run.sqlite", *FAST)
+    shown = run("certify", *arguments, "--lam", "2", "--bounds=-1,2")
+    stored = Certificates.from_store("run.sqlite")
+    radii = [0, 0.5, 1, 2]
+    accuracy = certified_accuracy_score(np.load("labels.npy"), stored, radii)
+    texts = [f"{share:.4f} at {radius}" for share, radius in zip(accuracy, radii, strict=True)]
+    assert len(set(accuracy[1:])) == 3
+    assert shown.splitlines()[1] == f"Certified accuracy {', '.join(texts)}"
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert state["certified accuracy"] == ", ".join(texts[:3])
+    assert state["abstained"] == stored.abstained.sum()
+
+
 def test_resume(skops_model, folder):
     run("certify", skops_model, "test.npz", "--lam", "0.5", "--store", "run.sqlite", *FAST)
     whole = Certificates.from_store("run.sqlite")
@@ -164,8 +180,13 @@ def test_resume(skops_model, folder):
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
     assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
     assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
-    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0"])
+    np.save("other_labels.npy", np.arange(30) % 3 % 2)
+    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0", "--labels", "other_labels.npy"])
     assert noted.stderr == "Note: run.sqlite holds 20 of 30 inputs: the run has not ended.\n"
+    part = np.arange(30) % 3 > 0
+    expected = certified_accuracy_score((np.arange(30) % 3 % 2)[part], whole[part], 0)
+    assert noted.stdout.splitlines()[1] == f"0\t{expected:.4f}"
+    assert expected != certified_accuracy_score((np.arange(30) % 3 % 2)[:20], whole[part], 0)
     run("export", "run.sqlite", "out.csv", "--partial")
     assert len(Path("out.csv").read_text().splitlines()) == 21
     run("resume", "run.sqlite", skops_model, "test.npz", "--quiet")
@@ -246,6 +267,25 @@ def test_smoothed_classifiers_bring_their_parameters(folder):
     run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "seed.sqlite", "--seed", "2")
     again = clf.set_params(random_state=2).certify(X)
     np.testing.assert_array_equal(Certificates.from_store("seed.sqlite").radii, again.radii)
+
+
+def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatch):
+    chosen = {"radius": "box", "scheme": "binary", "bound": "hoeffding", "alpha": 0.02, "n_selection": 9}
+    chosen |= {"n_samples": 500, "rtol": 0.2, "random_state": 7, "inference": TorchInference(channels_last=True)}
+    net = pytest.importorskip("torch").nn.Linear(5, 2)
+    clf = SmoothedClassifier.from_pretrained(net, [0, 1], UniformNoise(0.7, levels=64), bounds=(-1, 3), **chosen)
+    monkeypatch.setattr("smoothcert.cli.options.load", lambda given: clf)
+    given = defaultdict(lambda: None, quiet=True, workers=2, device="cpu", batch_size=7)
+    made = smoothed(given)
+    for name, value in chosen.items():
+        assert getattr(made, name) is value
+    assert (made.noise_.get_params(), made.box_.fingerprint()) == (clf.noise_.get_params(), clf.box_.fingerprint())
+    assert made.classes_.tolist() == [0, 1]
+    assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
+    made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
+    assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
+    assert (made.alpha, made.random_state, made.verbose, made.batch_size) == (0.3, 8, 1, "auto")
+    assert made.box_.hi == 1
 
 
 def test_networks_from_factories_and_weights(folder, monkeypatch):
