@@ -284,6 +284,10 @@ def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatc
     assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
     made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
     assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
+    assert smoothed(given | {"levels": 32}).noise_.get_params() == {"lam": 0.7, "levels": 32}
+    lam = UniformNoise.from_sigma(0.5).lam
+    assert smoothed(given | {"sigma": 0.5}).noise_.get_params() == {"lam": lam, "levels": 64}
+    assert str(smoothed(given | {"noise": "split"}).noise_) == "SplitNoise()"
     assert (made.alpha, made.random_state, made.verbose, made.batch_size) == (0.3, 8, 1, "auto")
     assert made.box_.hi == 1
 
