@@ -360,7 +360,9 @@ NOISES = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "noise"), NOISES, ids=lambda value: " ".join(value) if value is list else "")
+@pytest.mark.parametrize(
+    ("flags", "noise"), NOISES, ids=lambda value: " ".join(value) if isinstance(value, list) else type(value).__name__
+)
 def test_the_noise_is_that_of_the_options(folder, flags, noise):
     X = np.random.default_rng(0).integers(65, size=(8, 5)) / 64
     np.save("lattice.npy", X)
