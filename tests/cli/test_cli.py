@@ -197,6 +197,17 @@ def test_resume(skops_model, folder):
     assert "on other data" in run("resume", "run.sqlite", skops_model, "other.npy", "--quiet", code=1)
 
 
+def test_resume_follows_the_options_for_speed(folder, monkeypatch):
+    arguments = ("model.joblib", "test.npz", "--allow-pickle")
+    run("certify", *arguments, "--lam", "0.5", "--seed", "6", "--store", "run.sqlite", *FAST)
+    made = []
+    monkeypatch.setattr("smoothcert.cli.main.certify_and_report", lambda clf, *rest: made.append(clf))
+    run("resume", "run.sqlite", *arguments, "--workers", "2", "--batch-size", "7", "--quiet")
+    (clf,) = made
+    assert (clf.n_jobs, clf.batch_size, clf.verbose) == (2, 7, 0)
+    assert (clf.n_samples, clf.alpha, str(clf.noise_)) == (300, 0.01, "SplitNoise(lam=0.5)")
+
+
 def test_pickles_are_not_loaded_unless_asked(folder):
     for name in ("bomb.pkl", "bomb.joblib", "bomb.pt"):
         Path(name).write_bytes(pickle.dumps(Bomb(str(folder / "exploded"))))
