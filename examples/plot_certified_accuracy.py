@@ -18,8 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from smoothcert import GaussianNoise, SmoothedClassifier, SplitNoise, UniformNoise
-from smoothcert.results.display import CertifiedAccuracyDisplay
+from smoothcert import CertifiedAccuracyDisplay, GaussianNoise, SmoothedClassifier, SplitNoise, UniformNoise
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)

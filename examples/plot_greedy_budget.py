@@ -16,8 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import train_test_split
 
-from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise
-from smoothcert.results.display import GreedyBudgetDisplay
+from smoothcert import GreedyBudgetDisplay, GreedyRadius, SmoothedClassifier, SplitNoise
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=100, stratify=y, random_state=0)

@@ -15,8 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import train_test_split
 
-from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.results.display import VotesDisplay
+from smoothcert import SmoothedClassifier, SplitNoise, VotesDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=100, stratify=y, random_state=0)

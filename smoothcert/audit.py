@@ -1,53 +1,71 @@
-"""Re-checking certificates: fresh votes for a part of the inputs, and a test of whether the claims agree with them."""
+"""Audits of certificates: fresh votes for a part of the inputs, and a test whether the certificates agree with them."""
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_count, check_open_unit
+from ._utils.checks import check_count, check_number, check_open_unit
+from .certify.algorithm import Algorithm
 from .certify.names import resolve_radius
-from .certify.reach import certified_radii
 from .noise.seeding import resolve_seed
-from .results.certificates import Certificates
+from .results.certificates import Certificates, FloatArray
+from .results.tables import format_table
+from .runs.inputs import Inputs
+from .runs.run import in_order, sample_votes
 
-FloatArray = NDArray[np.float64]
-
-#: Relative difference between radii that other machines' logarithms may cause.
+#: The relative difference between radii that the logarithms of another machine may cause.
 MACHINES = 1e-9
 
-#: Inputs whose votes are drawn twice, with the same noise.
+#: The number of inputs whose votes are drawn twice, with the same noise.
 REPEATED = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
-    """What a re-check has found; `smoothcert.Certificates.verify` makes it. See `verify` for an example.
+    """The result of an audit; `smoothcert.Certificates.verify` makes it.
 
     Parameters
     ----------
     rows : ndarray of int, shape (n_checked,)
-        The inputs that were checked: a random part of those that are not abstained on.
+        The inputs that were checked: a random part of those with a certificate.
     p_values : ndarray of float64, shape (n_checked,)
-        How likely fresh votes speak as much against the claim, if it is true.
+        The probability, if the certificate is true, of fresh votes that contradict it as much as those observed.
     contradicted : ndarray of bool, shape (n_checked,)
-        Where the p-value is at most ``level``.
+        Whether the p-value is at most ``level``.
     too_large : ndarray of bool, shape (n_checked,)
-        Where the radius exceeds what its own p_a and p_b certify for this input.
+        Whether the radius exceeds the radius that its own p_a and p_b give for this input.
     p_value : float
-        How likely so many contradicted inputs are, if each claim is false with probability alpha.
+        The probability of at least this number of contradicted certificates, if each certificate is false with
+        probability alpha.
     repeatable : bool
-        Whether the base model gave the same votes twice on the same noise. Where it did not, it is no function: near
-        ties on a GPU, or a random generator of its own.
+        Whether the base model gave the same votes twice for the same noise. Near ties on a GPU, or a random generator
+        in the model, make votes differ.
     alpha, level : float
-        Of the certificates, and of the tests.
+        The alpha of the certificates, and the level of the tests.
+
+    See Also
+    --------
+    verify : Make an audit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> no = np.array([False, False])
+    >>> audit = Audit(np.array([3, 7]), np.array([0.4, 1e-9]), np.array([False, True]), no, 1e-4, True, 0.001, 0.001)
+    >>> audit.consistent
+    False
+    >>> print(audit.table())
+    |   input |   p-value of the claim |     radius |
+    |--------:|-----------------------:|-----------:|
+    |       7 |                  1e-09 | as claimed |
     """
 
     rows: NDArray[np.intp]
@@ -61,7 +79,7 @@ class Audit:
 
     @property
     def consistent(self) -> bool:
-        """Whether nothing speaks against the claims: no radius is too large, and chance explains all contradictions."""
+        """Whether no radius is too large, and chance explains the number of contradicted certificates."""
         return not self.too_large.any() and self.p_value > self.level
 
     def __repr__(self) -> str:
@@ -73,15 +91,17 @@ class Audit:
         )
 
     def table(self) -> str:
-        """Return the doubtful inputs, worst first, as a Markdown table."""
+        """Return the contradicted certificates and those with too large radii, worst first, as a Markdown table.
+
+        Returns
+        -------
+        text : str
+        """
         doubtful = np.flatnonzero(self.contradicted | self.too_large)
         doubtful = doubtful[np.argsort(self.p_values[doubtful], kind="stable")]
-        lines = ["| input | p-value of the claim | radius |", "|---|---|---|"]
-        lines += [
-            f"| {self.rows[i]} | {self.p_values[i]:.3g} | {'too large' if self.too_large[i] else 'as claimed'} |"
-            for i in doubtful
-        ]
-        return "\n".join(lines)
+        verdicts = np.where(self.too_large, "too large", "as claimed")
+        cells = [[str(self.rows[i]), f"{self.p_values[i]:.3g}", str(verdicts[i])] for i in doubtful]
+        return format_table([["input", "p-value of the claim", "radius"], *cells], "", "pipe")
 
 
 def verify(
@@ -94,25 +114,25 @@ def verify(
     level: float = 0.001,
     random_state: Any = None,
 ) -> Audit:
-    """Draw fresh votes for a random part of the inputs, and test whether the claims agree with them.
+    """Draw fresh votes for a random part of the inputs, and test whether the certificates agree with them.
 
     Parameters
     ----------
     certificates : Certificates
-        The claims, made by a classifier with the parameters of ``clf``.
+        The certificates of a classifier with the parameters of ``clf``.
     clf : SmoothedClassifier
-        Fitted. It is not changed.
+        The fitted classifier, which stays as it is.
     X : array-like of shape (n_inputs, ...)
-        The inputs that were certified, in the same order.
+        The certified inputs, in the same order.
     fraction : float, default=0.1
-        Share of the claims to check, above 0 and at most 1; abstentions claim nothing.
+        The share of the certificates to check, above 0 and at most 1; abstentions do not count.
     n_samples : int, optional
-        Fresh votes for each input; those of ``clf`` by default.
+        The number of fresh votes for each input; that of ``clf`` by default.
     level : float, default=0.001
-        Probability of a false alarm, for the test of all inputs together.
+        The probability of a false alarm, for the test of all inputs together.
     random_state : int, RandomState or None, default=None
-        Chooses the inputs and the noise. It must not be the one that the certificates were made with. None is fresh
-        entropy, which no one who made the certificates could know.
+        The random state of the choice of inputs and of the noise, which must differ from that of the certificates. None
+        takes fresh entropy, which nobody can know in advance.
 
     Returns
     -------
@@ -121,15 +141,25 @@ def verify(
     Raises
     ------
     ValueError
-        If an argument is invalid, or the certificates speak of something else than ``clf`` and X.
+        If an argument is invalid, or the certificates do not fit ``clf`` and X.
+
+    See Also
+    --------
+    smoothcert.Certificates.verify : The same as a method.
 
     Notes
     -----
-    For each input, p_a claims that the label has at least this probability, and p_b that no other class has more (with
-    ``rtol``, only their difference is claimed). Exact binomial tails, doubled, or Chernoff's bound, give the p-value. A
-    true certificate is contradicted with probability at most ``level``, and a certificate is false with probability at
-    most alpha. So the number of contradicted ones is compared with a binomial of probability alpha + ``level``. Where
-    nothing was sampled, everything must agree.
+    For each input, p_a claims a lower bound on the probability of the label, and p_b an upper bound on that of every
+    other class. With ``rtol``, only the bound on their difference is claimed. The p-value comes from exact binomial
+    tails, doubled because there are two of them, or from Chernoff's bound for the difference [1]_.
+
+    A true certificate is contradicted with probability at most ``level``, and a certificate is false with probability
+    at most alpha. So the number of contradicted certificates is compared with a binomial of probability
+    alpha + ``level``. Under deterministic noise, every certificate must agree with the counts.
+
+    References
+    ----------
+    .. [1] Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, Theorem 1.
 
     Examples
     --------
@@ -143,26 +173,10 @@ def verify(
     """
     check_is_fitted(clf, "estimator_")
     level = check_open_unit("level", level)
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie above 0 and be at most 1, got {fraction!r}.")
+    fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
     opened = clf.open_inputs(X)
-    if len(opened) != len(certificates):
-        raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {len(opened)}.")
-    strategy = resolve_radius(clf.radius, clf.noise_)
-    if (strategy.norm, strategy.threat) != (certificates.norm, certificates.threat):
-        raise ValueError(
-            f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
-            f". Set the parameters that the certificates were made with."
-        )
-    unknown = ~np.isin(certificates.labels, clf.classes_)
-    if unknown.any():
-        raise ValueError(
-            f"certificates hold the label {certificates.labels[unknown].tolist()[0]!r}, which is not among the classes "
-            f"{clf.classes_.tolist()!r}."
-        )
-
-    seed = resolve_seed(random_state)
-    rng = np.random.default_rng(seed)
+    _check_claims(certificates, clf, len(opened))
+    rng = np.random.default_rng(resolve_seed(random_state))
     claims = np.flatnonzero(~certificates.abstained)
     rows = np.sort(rng.choice(claims, size=math.ceil(fraction * len(claims)), replace=False))
     if not len(rows) or len(clf.classes_) == 1:
@@ -170,51 +184,65 @@ def verify(
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
-    named = inputs if clf._columns is None else clf._columns.frame(inputs)
-    fresh = copy.copy(clf).set_params(
-        random_state=int(rng.integers(2**32)), n_samples=check_count("n_samples", n_samples or clf.n_samples)
-    )
-    counts = fresh.count_votes(named).estimation
-    repeatable = np.array_equal(fresh.count_votes(named[:REPEATED]).estimation, counts[:REPEATED])
-    top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
-    if clf.noise_.n_outcomes is not None:
-        known = fresh.certify(named)
-        p_values = (known.labels == claimed.labels).astype(float)
-        possible = known.radii
+    algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
+    sampler = algorithm.sampler(int(rng.integers(2**32)))
+    parts = sorted(sample_votes(sampler, Inputs(inputs, np.asarray), clf.n_jobs), key=lambda part: part.index[0])
+    counts = np.concatenate([part.votes.estimation for part in parts])
+    with sampler.voter.ready():
+        repeatable = np.array_equal(sampler.draw(inputs[:REPEATED]).estimation, counts[:REPEATED])
+    if algorithm.exact:
+        known = in_order((part.index, algorithm.certify(part.votes, part.X)) for part in parts)
+        p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, certificates.alpha
     else:
+        top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
         p_values = _p_values(counts, top, claimed, by_margin=clf.rtol is not None)
-        # A claim that is no claim, p_a <= p_b or NaN, certifies nothing.
-        possible = np.full(len(rows), -1.0)
-        able = claimed.p_a > claimed.p_b
-        possible[able] = certified_radii(
-            strategy, clf.algorithm(inputs.shape[1:]).mechanism, inputs[able], claimed.p_a[able], claimed.p_b[able]
-        )
+        possible, wrong = _possible_radii(algorithm, inputs, claimed), min(certificates.alpha + level, 1.0)
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    wrong = certificates.alpha if clf.noise_.n_outcomes is not None else certificates.alpha + level
-    p_value = float(binom.sf(contradicted.sum() - 1, len(rows), min(wrong, 1.0)))
+    p_value = float(binom.sf(contradicted.sum() - 1, len(rows), wrong))
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 
+def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
+    """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
+    if n_inputs != len(certificates):
+        raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
+    strategy = resolve_radius(clf.radius, clf.noise_)
+    if (strategy.norm, strategy.threat) != (certificates.norm, certificates.threat):
+        raise ValueError(
+            f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
+            f". Set the parameters that the certificates were made with."
+        )
+    unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
+    if unknown:
+        raise ValueError(
+            f"certificates hold the label {unknown[0]!r}, which is not among the classes {clf.classes_.tolist()!r}."
+        )
+
+
+def _possible_radii(algorithm: Algorithm, inputs: NDArray[Any], claimed: Certificates) -> FloatArray:
+    """Return the radii that p_a and p_b give, or -1 where they claim no margin."""
+    radii = algorithm.radii(claimed.p_a, claimed.p_b, inputs)
+    return np.where(np.isnan(radii), -1.0, radii)
+
+
 def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:
-    """Return how likely votes speak as much against the claims, if those are true."""
-    rows, n = np.arange(len(counts)), counts.sum(axis=1)
-    k_a = counts[rows, top]
+    """Return the probability, under each certificate, of votes that contradict it as much as these."""
+    index, n = np.arange(len(counts)), counts.sum(axis=1)
+    k_a = counts[index, top]
     rivals = counts.copy()
-    rivals[rows, top] = -1
+    rivals[index, top] = -1
     k_b, n_rivals = rivals.max(axis=1), counts.shape[1] - 1
     if by_margin:
-        # The mean of (1 + [A] - [B])/2, whose values lie in [0, 1], is claimed for every rival B.
+        # The claim bounds the mean of (1 + [A] - [B])/2, whose values lie in [0, 1], for every rival B.
         mean, least = (1 + (k_a - k_b) / n) / 2, (1 + claimed.margin) / 2
         return np.minimum(n_rivals * np.exp(-n * _divergence(np.minimum(mean, least), least)), 1.0)
     for_a = binom.cdf(k_a, n, claimed.p_a)
+    # P(a rival gets at least k_b votes), summed over the rivals.
     for_b = n_rivals * binom.sf(k_b - 1, n, np.clip(claimed.p_b, 0, 1))
     return np.minimum(2 * np.minimum(for_a, for_b), 1.0)
 
 
 def _divergence(q: FloatArray, p: FloatArray) -> FloatArray:
-    """Return the Kullback-Leibler divergence between two coins."""
-    from scipy.special import rel_entr
-
-    found: FloatArray = rel_entr(q, p) + rel_entr(1 - q, 1 - p)
-    return found
+    """Return the Kullback-Leibler divergence between Bernoulli distributions."""
+    return rel_entr(q, p) + rel_entr(1 - q, 1 - p)

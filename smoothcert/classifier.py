@@ -229,9 +229,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
         with closing(parts), self._progress(inputs, "certifying") as progress:
             for part in parts:
-                p_a, p_b = algorithm.probabilities(part.votes)
-                radii = algorithm.radii(p_a, p_b, part.X)
-                certificates = algorithm.certificates(part.votes, p_a, p_b, radii)
+                certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))
                 progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
         return in_order(found)

@@ -1,4 +1,4 @@
-"""A scikit-learn pipeline that passes certification on, and radii in the units of what goes into it."""
+"""A scikit-learn pipeline that certifies, and converts radii to the units of its inputs."""
 
 from __future__ import annotations
 
@@ -8,34 +8,29 @@ from typing import Any
 
 import numpy as np
 import sklearn.pipeline
-from numpy.typing import NDArray
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_bool
-from .results.certificates import Certificates, Decisions
+from .results.certificates import Certificates, Decisions, FloatArray
 from .results.votes import VoteCounts
 
-FloatArray = NDArray[np.float64]
-
-#: What `Certificates.threat` says of radii against an adversary without limits.
+#: The threat of radii against an adversary without limits.
 UNLIMITED = "every perturbation"
 
 
 def _last_step_has(name: str) -> Callable[[Pipeline], bool]:
-    """Return the check whether the last step has a method."""
+    """Return a function that tells whether the last step has a method."""
     return lambda pipeline: hasattr(pipeline.steps[-1][1], name)
 
 
 class Pipeline(sklearn.pipeline.Pipeline):
-    """scikit-learn's pipeline, with `SmoothedClassifier` as the last step: transformers, then noise.
+    """The pipeline of scikit-learn, with `certify`, `certify_at` and `count_votes` of a last step `SmoothedClassifier`.
 
-    It has all that scikit-learn's has, and passes `certify`, `certify_at` and `count_votes` on. Noise is added to what
-    comes out of the transformers, so that radii are in the unit box of *transformed* values. `to_raw_units` turns them
-    into distances between raw inputs, for transformers that scale each feature. To have noise and radii in raw units
-    from the start, and with any transformer, put the pipeline inside:
-    ``SmoothedClassifier(make_pipeline(StandardScaler(), SVC()))``.
+    Noise is added after the transformers, so radii are in the unit box of *transformed* values. `to_raw_units` converts
+    them to distances between raw inputs, if the transformers scale each feature. For noise and radii in raw units, and
+    for any transformer, put the pipeline inside: ``SmoothedClassifier(make_pipeline(StandardScaler(), SVC()))``.
 
     Parameters
     ----------
@@ -43,7 +38,11 @@ class Pipeline(sklearn.pipeline.Pipeline):
     transform_input : list of str, default=None
     memory : str or joblib.Memory, default=None
     verbose : bool, default=False
-        All as in `sklearn.pipeline.Pipeline`.
+        As in `sklearn.pipeline.Pipeline`.
+
+    See Also
+    --------
+    make_pipeline : Build a pipeline without naming its steps.
 
     Examples
     --------
@@ -62,67 +61,74 @@ class Pipeline(sklearn.pipeline.Pipeline):
 
     @available_if(_last_step_has("certify"))
     def certify(self, X: Any, **params: Any) -> Certificates:
-        """Transform the data, and certify with the last step; see `SmoothedClassifier.certify`.
+        """Transform the inputs, and certify with the last step.
 
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features)
-            What the first step takes.
+            Inputs of the first step.
         **params
-            Passed to the last step's ``certify``, such as ``votes``; transformers get none of them.
+            Parameters of ``certify`` of the last step, such as ``votes``.
 
         Returns
         -------
         certificates : Certificates
-            Radii are in the unit box of transformed values.
+            Certificates with radii in the unit box of transformed values.
+
+        See Also
+        --------
+        SmoothedClassifier.certify : The method of the last step.
+        to_raw_units : Convert the radii.
         """
-        transformed = self._transformed(X)
-        certificates: Certificates = self.steps[-1][1].certify(transformed, **params)
-        return certificates
+        return self.steps[-1][1].certify(self._transformed(X), **params)
 
     @available_if(_last_step_has("certify_at"))
     def certify_at(self, X: Any, radius: Any, **params: Any) -> Decisions:
-        """Transform the data, and decide with the last step; see `SmoothedClassifier.certify_at`.
+        """Transform the inputs, and decide with the last step.
 
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features)
-            What the first step takes.
+            Inputs of the first step.
         radius : float or array-like of shape (n_inputs,)
-            In the unit box of transformed values.
+            The radius in the unit box of transformed values.
         **params
-            Passed to the last step's ``certify_at``.
+            Parameters of ``certify_at`` of the last step.
 
         Returns
         -------
         decisions : Decisions
+
+        See Also
+        --------
+        SmoothedClassifier.certify_at : The method of the last step.
         """
-        transformed = self._transformed(X)
-        decisions: Decisions = self.steps[-1][1].certify_at(transformed, radius, **params)
-        return decisions
+        return self.steps[-1][1].certify_at(self._transformed(X), radius, **params)
 
     @available_if(_last_step_has("count_votes"))
     def count_votes(self, X: Any, **params: Any) -> VoteCounts:
-        """Transform the data, and draw the last step's votes; see `SmoothedClassifier.count_votes`.
+        """Transform the inputs, and draw votes with the last step.
 
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features)
-            What the first step takes.
+            Inputs of the first step.
         **params
-            Passed to the last step's ``count_votes``.
+            Parameters of ``count_votes`` of the last step.
 
         Returns
         -------
         votes : VoteCounts
-            For ``certify(X, votes=votes)`` of this pipeline, or of its last step with transformed data.
+            Votes for ``certify(X, votes=votes)`` of this pipeline, or of its last step with transformed inputs.
+
+        See Also
+        --------
+        SmoothedClassifier.count_votes : The method of the last step.
         """
-        transformed = self._transformed(X)
-        votes: VoteCounts = self.steps[-1][1].count_votes(transformed, **params)
-        return votes
+        return self.steps[-1][1].count_votes(self._transformed(X), **params)
 
     def raw_weights(self) -> FloatArray:
-        """Return how much of the unit box one raw unit of each feature is.
+        """Return the length in the unit box of one raw unit of each feature.
 
         Certified radii are distances in the l1 norm with these weights: an input whose raw features differ by delta is
         within radius r if ``sum(weights * abs(delta)) <= r``.
@@ -130,42 +136,50 @@ class Pipeline(sklearn.pipeline.Pipeline):
         Returns
         -------
         weights : ndarray of shape (n_features,)
-            Scale of the transformers over the width of the classifier's box; 0 for features that cannot move. Rounded
-            up, by a few parts in 10**15.
+            The scale of the transformers over the width of the classifier's box, or 0 for features that cannot move.
+            They are rounded up by a few parts in 10**15.
 
         Raises
         ------
         ValueError
-            If a step is anything but a StandardScaler, MaxAbsScaler, MinMaxScaler without clip or "passthrough", or the
-            last one is no fitted SmoothedClassifier.
+            If a step is not a StandardScaler, a MaxAbsScaler, a MinMaxScaler without clip or "passthrough", or if the
+            last step is not a fitted SmoothedClassifier.
+
+        See Also
+        --------
+        to_raw_units : Convert radii with these weights.
         """
         weights, _ = self._weights_and_errors(np.dtype(np.float64), None)
         return weights
 
     def to_raw_units(self, certificates: Certificates, X: Any, *, weighted: bool = False) -> Certificates:
-        """Convert certified radii to distances between raw inputs, as they go into the pipeline.
+        """Convert certified radii to distances between the raw inputs of the pipeline.
 
         Parameters
         ----------
         certificates : Certificates
-            What `certify` has returned for X.
+            The certificates of X.
         X : array-like of shape (n_inputs, n_features)
-            The raw inputs. Their floating-point type decides how far the transformers' rounding can move them.
+            The raw inputs. Their floating-point type determines the rounding errors of the transformers.
         weighted : bool, default=False
-            Measure distances with the weights of `raw_weights`: this is exact, the same ball in other units. Without
-            weights the radius is that of the largest plain ball inside it, which the feature of largest weight decides:
-            it is smaller than what could be certified in raw units by the factor in which the weights differ.
+            Whether to measure distances with the weights of `raw_weights`, which gives the same ball in other units.
+            Without weights, the result is the largest unweighted ball inside it. The feature with the largest weight
+            limits that ball, so noise in raw units could certify more if weights differ.
 
         Returns
         -------
         certificates : Certificates
-            With radii in raw units, rounded down, and in the same norm.
+            Certificates with radii in raw units, rounded down, in the same norm.
 
         Raises
         ------
         ValueError
-            If a step does more than scale and shift each feature, which it names; if the radii are against limited
-            perturbations only, have been converted before, or are not of X.
+            If a step does more than scale and shift each feature, or if the radii hold only for limited perturbations,
+            are already converted, or are not of X.
+
+        See Also
+        --------
+        raw_weights : The weights.
         """
         check_is_fitted(self)
         check_bool("weighted", weighted)
@@ -174,7 +188,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         if certificates.threat != UNLIMITED:
             raise ValueError(
                 f"certificates must be against every perturbation in the unit box, got radii against "
-                f"{certificates.threat}, which are limits in units that do not carry over. Certify without limits."
+                f"{certificates.threat}, which are limits that cannot be converted. Certify without limits."
             )
         n_inputs = X.shape[0] if hasattr(X, "shape") else len(X)
         if n_inputs != len(certificates):
@@ -186,13 +200,12 @@ class Pipeline(sklearn.pipeline.Pipeline):
         if not weighted:
             largest = weights.max()
             radii = radii / largest if largest > 0 else np.where(np.isnan(radii), np.nan, np.inf)
-        # Down by more than the few roundings of these lines.
+        # The factor exceeds the rounding errors of these lines.
         radii = radii * (1 - 8 * np.finfo(np.float64).eps)
-        distance = "weighted raw units" if weighted else "raw units"
-        return replace(certificates, radii=radii, threat=f"{UNLIMITED}, in {distance}")
+        return replace(certificates, radii=radii, threat=f"{UNLIMITED}, in {'weighted ' * weighted}raw units")
 
     def _transformed(self, X: Any) -> Any:
-        """Return what the last step gets."""
+        """Return the inputs of the last step."""
         check_is_fitted(self)
         for _, transformer in self.steps[:-1]:
             if transformer is not None and transformer != "passthrough":
@@ -200,10 +213,10 @@ class Pipeline(sklearn.pipeline.Pipeline):
         return X
 
     def _weights_and_errors(self, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> tuple[FloatArray, FloatArray]:
-        """Return the weight of each feature, and by how much rounding can move it, both in the unit box.
+        """Return the weight and the maximum rounding error of each feature, both in the unit box.
 
-        The transformers compute in ``dtype``. An error is bounded for transformed values inside the box; since every
-        rounded operation is monotone and the box clips, no input outside of it is moved farther.
+        The transformers compute in ``dtype``. The error is bounded for transformed values inside the box. Other inputs
+        have no larger error, because every rounded operation is monotone and the box clips.
         """
         check_is_fitted(self)
         last = self.steps[-1][1]
@@ -212,30 +225,30 @@ class Pipeline(sklearn.pipeline.Pipeline):
         maps = [_affine(name, step) for name, step in self.steps[:-1] if step is not None and step != "passthrough"]
         box, shape = last.box_, shape or (last.n_features_in_,)
         eps = np.finfo(dtype).eps if dtype.kind == "f" else np.finfo(np.float64).eps
-        # Backwards from the box: the scale of what has been passed, the largest value there, the errors summed.
+        # Backward from the box: the scale and the sum of errors of the steps so far, and the largest value before.
         scale, errors = np.ones(shape), np.zeros(shape)
         values = np.broadcast_to(np.maximum(np.abs(box.lo), np.abs(box.hi)), shape)
         for factor, shift in reversed(maps):
-            # Both coefficients and both operations are rounded, each by eps/2 of one of these terms.
+            # The two coefficients and the two operations each have a rounding error of eps/2 of one of these terms.
             errors = errors + scale * 4 * eps * (values + np.abs(shift))
             scale = scale * factor
             values = (values + np.abs(shift)) / factor
         if maps:
             errors = errors + scale * eps * values
         width = np.broadcast_to(box.width, shape)
-        per_unit = np.where(width > 0, 1 / np.where(width > 0, width, 1.0), 0.0)
+        per_unit = np.divide(1.0, width, out=np.zeros(shape), where=width > 0)
         slack = 1 + 4 * np.finfo(np.float64).eps * (len(maps) + 1)
         return scale * per_unit * slack, errors * per_unit * slack
 
 
 def _affine(name: str, step: Any) -> tuple[FloatArray, FloatArray]:
-    """Return scale and shift of each feature, for a fitted transformer that does nothing else."""
+    """Return the scale and shift of each feature by a fitted transformer, or raise a ValueError if it does more."""
     zero, one = np.zeros(()), np.ones(())
     if type(step) is StandardScaler:
         scale = one if step.scale_ is None else 1 / step.scale_
         return scale, -step.mean_ * scale if step.with_mean else zero
     if type(step) is MaxAbsScaler and not getattr(step, "clip", False):
-        # The scale of float32 data is float32, and so its reciprocal would be.
+        # The scale of float32 data is float32, and its reciprocal would be too.
         return 1 / step.scale_.astype(np.float64), zero
     if type(step) is MinMaxScaler and not step.clip:
         return step.scale_, step.min_
@@ -254,15 +267,19 @@ def make_pipeline(
     Parameters
     ----------
     *steps : estimator
-        Transformers, then a SmoothedClassifier.
+        Transformers, followed by a SmoothedClassifier.
     memory : str or joblib.Memory, default=None
     transform_input : list of str, default=None
     verbose : bool, default=False
-        All as in `sklearn.pipeline.make_pipeline`.
+        As in `sklearn.pipeline.make_pipeline`.
 
     Returns
     -------
     pipeline : Pipeline
+
+    See Also
+    --------
+    Pipeline : The class.
 
     Examples
     --------

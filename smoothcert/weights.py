@@ -1,4 +1,4 @@
-"""What pickle, joblib and skops do not bring: files for machines without the GPU, and weights without pickle."""
+"""Files of fitted torch classifiers without pickle (safetensors), and the types to trust in files of skops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .models.base import is_module, is_net, is_torch, unwrap
 from .noise.box import Box
@@ -18,19 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
 
-#: Key of the record in a safetensors file.
+#: The key of the metadata in a safetensors file.
 RECORD = "smoothcert"
 
 
 def trusted_types() -> list[str]:
     """Return the names of this library's types that a saved classifier may hold, for ``skops.io.load(trusted=...)``.
 
-    None of them runs code when it is loaded. What ``skops.io.get_untrusted_types`` lists besides is of other libraries,
-    and yours to judge.
+    None of these types runs code when it is loaded. ``skops.io.get_untrusted_types`` may list further types, of other
+    libraries, which the user must judge.
 
     Returns
     -------
     names : list of str
+
+    See Also
+    --------
+    save_weights : Save a torch classifier without skops.
 
     Examples
     --------
@@ -48,28 +53,30 @@ def trusted_types() -> list[str]:
 
 
 def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> None:
-    """Save what a fitted torch classifier has learnt to a safetensors file, which holds no code.
+    """Save a fitted torch classifier to a safetensors file, which holds no code.
+
+    The file holds the tensors of the module, the classes, the box and the noise, but neither the code of the module nor
+    the parameters of certification.
 
     Parameters
     ----------
     classifier : SmoothedClassifier
-        Fitted, with a torch module or skorch net as its base model.
+        A fitted classifier with a torch module or a skorch net as its base model.
     path : str or path
-        Overwritten if it exists. It gets the module's tensors, classes, box and noise; the module's code and the
-        parameters of certification are not in it.
+        The file, which is overwritten if it exists.
 
     Raises
     ------
     ValueError
-        If the base model is none of torch, or the noise is none of this library's.
+        If the base model is not a torch model, or the noise is not a family of this library.
     ImportError
         If safetensors is not installed.
 
-    Examples
+    See Also
     --------
-    See `load_weights`.
+    load_weights : Load the file, with an example.
     """
-    safetensors = _safetensors()
+    safetensors = optional("safetensors.torch", "files")
     from .training.torch_layers import NoisyModule
 
     model = unwrap(classifier.estimator_)
@@ -79,7 +86,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
         raise ValueError(f"noise must be one of {', '.join(map(repr, names.values()))}, got {classifier.noise_!r}.")
-    record = {
+    saved = {
         "classes": classifier.classes_,
         "classes_dtype": classifier.classes_.dtype.str,
         "bounds": (classifier.box_.lo, classifier.box_.hi),
@@ -87,25 +94,25 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         "noise_params": classifier.noise_.get_params(),
         "n_copies": module.n_copies if isinstance(module, NoisyModule) else None,
     }
-    content = json.dumps(record, default=lambda value: value.tolist())
+    content = json.dumps(saved, default=lambda value: value.tolist())
     safetensors.save_model(module, str(path), metadata={RECORD: content})
 
 
 def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> SmoothedClassifier:
-    """Load what `save_weights` has saved into a network of the same architecture. Nothing in the file is executed.
+    """Load a file of `save_weights` into a network of the same architecture. Nothing in the file is executed.
 
     Parameters
     ----------
     path : str or path
     module : torch.nn.Module
-        The network as it was given to SmoothedClassifier, with any weights; a copy of it gets the saved ones.
+        The network as it was given to SmoothedClassifier, with any weights; a copy receives the saved ones.
     **params
-        Parameters of certification, such as ``n_samples``, ``alpha`` and ``device``.
+        The parameters of certification, such as ``n_samples``, ``alpha`` and ``device``.
 
     Returns
     -------
     classifier : SmoothedClassifier
-        Fitted, as `SmoothedClassifier.from_pretrained` returns it.
+        The fitted classifier, made by `SmoothedClassifier.from_pretrained`.
 
     Raises
     ------
@@ -113,6 +120,10 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
         If the file was not made by `save_weights`, or holds the weights of another architecture.
     ImportError
         If safetensors is not installed.
+
+    See Also
+    --------
+    save_weights : Save the file.
 
     Examples
     --------
@@ -127,7 +138,7 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
     >>> print((loaded.predict(X) == clf.predict(X)).all())
     True
     """
-    safetensors = _safetensors()
+    safetensors = optional("safetensors.torch", "files")
     from safetensors import SafetensorError, safe_open
 
     from .classifier import SmoothedClassifier
@@ -138,14 +149,18 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
     module = copy.deepcopy(module)
     try:
         with safe_open(str(path), framework="pt") as file:
-            record = json.loads((file.metadata() or {})[RECORD])
-            given = {name: _tuples(value) for name, value in record["noise_params"].items()}
-            noise = STRATEGIES["noise"][1][record["noise"]](**given)
-            bounds = tuple(np.asarray(end, dtype=np.float64) for end in record["bounds"])
-            classes = np.asarray(record["classes"], dtype=np.dtype(record["classes_dtype"]))
-            if record["n_copies"] is not None:
+            saved = json.loads((file.metadata() or {})[RECORD])
+            # JSON turns the tuples of parameters into lists.
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in saved["noise_params"].items()
+            }
+            noise = STRATEGIES["noise"][1][saved["noise"]](**given)
+            bounds = tuple(np.asarray(end, dtype=np.float64) for end in saved["bounds"])
+            classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
+            if saved["n_copies"] is not None:
                 statistics = {name: file.get_tensor(name) for name in ("center", "scale")}
-                module = NoisyModule(module, noise, bounds, n_copies=record["n_copies"], **statistics)
+                module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"], **statistics)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path must be a file made by save_weights, but {str(path)!r} is not: {error}.") from error
     try:
@@ -155,17 +170,3 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             f"module must have the architecture of the network whose weights {str(path)!r} holds: {error}"
         ) from error
     return SmoothedClassifier.from_pretrained(module, classes, noise, bounds=bounds, **params)
-
-
-def _tuples(value: Any) -> Any:
-    """Return the lists of JSON as the tuples that parameters usually are."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _safetensors() -> Any:
-    """Import the library, or say how to get it."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("Weights without pickle need safetensors: pip install 'smoothcert[files]'.") from error
-    return safetensors.torch

@@ -1,12 +1,16 @@
 """The re-check finds what is wrong with certificates, and nothing where nothing is."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from smoothcert import (
+    Audit,
+    Certificates,
     DeterministicSplitNoise,
     GaussianNoise,
     LipschitzRadius,
@@ -14,7 +18,7 @@ from smoothcert import (
     SplitNoise,
     UniformNoise,
 )
-from smoothcert.audit import verify
+from smoothcert.audit import _p_values, verify
 
 from .base_models import Rule, steps
 
@@ -153,3 +157,96 @@ def test_a_model_with_a_random_generator_of_its_own_is_told():
     assert repr(audit).endswith("; the base model answers the same batch in two ways)")
     clf, X, certificates = make(n=10)
     assert certificates.verify(clf, X, fraction=1.0).repeatable
+
+
+def tail(n, k, p):
+    """P(Bin(n, p) >= k), summed in exact arithmetic."""
+    p = Fraction(p)
+    return float(sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1)))
+
+
+def claims(p_a, p_b):
+    n = len(p_a)
+    return Certificates(
+        np.zeros(n, int), np.ones(n), np.zeros(n, bool), np.array(p_a), np.array(p_b), alpha=0.01, norm=1
+    )
+
+
+def test_p_values_are_the_binomial_tails():
+    """The first claims are contradicted by the label's votes, the others by those of the strongest rival."""
+    counts = np.array([[10, 6, 4], [12, 3, 5], [11, 8, 1], [13, 0, 7], [20, 0, 0]])
+    p_a, p_b = [0.875, 0.75, 0.5, 0.5, 0.9], [0.5, 0.5, 0.125, 0.0625, 0.0]
+    expected = [
+        2 * (1 - tail(20, 11, 0.875)),
+        2 * (1 - tail(20, 13, 0.75)),
+        2 * 2 * tail(20, 8, 0.125),
+        2 * 2 * tail(20, 7, 0.0625),
+        1.0,
+    ]
+    found = _p_values(counts, np.zeros(5, int), claims(p_a, p_b), by_margin=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert max(expected[:4]) < 0.25
+
+
+def test_p_values_are_uniform_for_claims_that_are_just_true():
+    """With two classes and p_b = 1 - p_a, P(p-value <= u) never exceeds u, and is close to u at the attained values."""
+    n, p = 40, 0.75
+    k = np.arange(n + 1)
+    found = _p_values(
+        np.column_stack([k, n - k]), np.zeros(n + 1, int), claims([p] * (n + 1), [1 - p] * (n + 1)), False
+    )
+    mass = binom.pmf(k, n, p)
+    for level in (0.001, 0.01, 0.05, 0.2):
+        assert 0.1 * level < mass[found <= level].sum() <= level
+
+
+def test_p_values_of_a_margin_are_chernoff_bounds():
+    counts = np.array([[55, 40, 5], [70, 20, 10]])
+    p_a, p_b = np.array([0.75, 0.75]), np.array([0.25, 0.25])
+    found = _p_values(counts, np.zeros(2, int), claims(p_a, p_b), by_margin=True)
+    mean, least = (1 + 0.15) / 2, 0.75
+    divergence = mean * math.log(mean / least) + (1 - mean) * math.log((1 - mean) / (1 - least))
+    np.testing.assert_allclose(found, [2 * math.exp(-100 * divergence), 1.0], rtol=1e-12)
+
+
+def test_the_verdict_is_a_binomial_test_of_the_contradictions():
+    clf, X, certificates = make()
+    wrong = certificates.labels.copy()
+    claimed = np.flatnonzero(~certificates.abstained)
+    sure = claimed[np.argsort(-certificates.p_a[claimed])[:3]]
+    wrong[sure] = 1 - wrong[sure]
+    audit = replace(certificates, labels=wrong).verify(clf, X, fraction=1.0, level=0.002, random_state=1)
+    assert audit.rows[audit.contradicted].tolist() == sorted(sure)
+    assert audit.p_value == pytest.approx(tail(len(claimed), 3, 0.01 + 0.002), rel=1e-9)
+
+
+def test_the_table_lists_doubtful_inputs_worst_first():
+    contradicted, too_large = np.array([True, False, True, False, True]), np.array([False, True, False, False, True])
+    p_values = np.array([1e-4, 0.5, 1e-9, 0.3, 2e-5])
+    audit = Audit(np.array([2, 3, 5, 7, 8]), p_values, contradicted, too_large, 0.5, True, 0.01, 0.001)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in audit.table().splitlines()]
+    assert lines[0] == ["input", "p-value of the claim", "radius"]
+    assert lines[2:] == [
+        ["5", "1e-09", "as claimed"],
+        ["8", "2e-05", "too large"],
+        ["2", "0.0001", "as claimed"],
+        ["3", "0.5", "too large"],
+    ]
+
+
+def test_radii_may_exceed_by_rounding_and_no_more():
+    clf, X, certificates = make()
+    for factor, fine in ((1 + 1e-10, True), (1 + 1e-7, False)):
+        audit = replace(certificates, radii=certificates.radii * factor).verify(clf, X, fraction=1.0, random_state=1)
+        assert audit.too_large.any() != fine
+        assert audit.consistent == fine
+
+
+def test_the_number_of_fresh_votes_is_that_asked_for():
+    """A p-value of n unanimous rivals is P(no vote for the label) doubled: it tells n."""
+    clf, X, certificates = make(model=Rule(lambda rows: np.zeros(len(rows), dtype=int)).fit(None, None))
+    other = replace(certificates, labels=np.ones_like(certificates.labels))
+    for n, expected in ((None, 1000), (7, 7)):
+        audit = other.verify(clf, X, fraction=0.1, n_samples=n, random_state=1)
+        miss = np.exp(expected * np.log1p(-certificates.p_a[audit.rows]))
+        np.testing.assert_allclose(audit.p_values, 2 * np.minimum(miss, certificates.p_b[audit.rows] ** expected))

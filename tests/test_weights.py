@@ -146,6 +146,14 @@ def test_weights_of_a_bare_module_and_bounds_per_feature(digits, tmp_path):
     assert_same(loaded.certify(X[:5]), clf.certify(X[:5]))
 
 
+def test_the_type_of_the_labels_is_kept(tmp_path):
+    classes = np.array([3, 1, 2], dtype=np.int8)
+    clf = SmoothedClassifier.from_pretrained(nn.Linear(4, 3), classes, **PARAMS)
+    persistence.save_weights(clf, tmp_path / "weights.safetensors")
+    loaded = persistence.load_weights(tmp_path / "weights.safetensors", nn.Linear(4, 3), **PARAMS)
+    assert (loaded.classes_.dtype, loaded.classes_.tolist()) == (np.int8, [3, 1, 2])
+
+
 def test_wrong_files_and_networks(cancer, tmp_path):
     path = tmp_path / "weights.safetensors"
     persistence.save_weights(SmoothedClassifier.from_pretrained(network(), range(10), **PARAMS), path)

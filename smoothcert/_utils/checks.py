@@ -1,33 +1,41 @@
-"""Checks of single arguments, with errors that name the argument, the expectation and what came."""
+"""Checks of single arguments; each error names the argument, the expected values and the given one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 
+def check_number(name: str, value: Any, valid: Callable[[float], bool], expected: str) -> float:
+    """Return ``value`` as a float, or raise a ValueError with the expectation unless it is a valid number.
+
+    Examples
+    --------
+    >>> check_number("fraction", 0.5, lambda x: 0 < x <= 1, "lie above 0 and be at most 1")
+    0.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not valid(float(value)):
+        raise ValueError(f"{name} must {expected}, got {value!r}.")
+    return float(value)
+
+
 def check_positive(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError unless it is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
-    return float(value)
+    return check_number(name, value, lambda x: 0 < x < math.inf, "be a finite number above 0")
 
 
 def check_not_negative(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError unless it is 0 or a finite number above it."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name} must be 0 or a finite number above 0, got {value!r}.")
-    return float(value)
+    return check_number(name, value, lambda x: 0 <= x < math.inf, "be 0 or a finite number above 0")
 
 
 def check_open_unit(name: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ValueError unless it lies strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
-        raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}.")
-    return float(value)
+    return check_number(name, value, lambda x: 0 < x < 1, "lie strictly between 0 and 1")
 
 
 def check_count(name: str, value: Any) -> int:
@@ -51,8 +59,16 @@ def check_radii(radius: Any, n_inputs: int) -> Any:
     return radii
 
 
+def check_thresholds(radius: Any) -> Any:
+    """Return a radius, or an array of radii, as floats, or raise a ValueError unless all are numbers of at least 0."""
+    radii = np.asarray(radius, dtype=np.float64)
+    if not (radii >= 0).all():
+        raise ValueError(f"radius must be 0 or above, got {radius!r}.")
+    return radii
+
+
 def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
-    """Return ``y`` as an array, or None, or raise a ValueError unless it holds a label like ``classes`` for each."""
+    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one fitting label for each input."""
     if y is None:
         return None
     labels = np.asarray(y)
@@ -78,7 +94,7 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
 
 
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
-    """Raise a ValueError if X has a shape that the base model does not take."""
+    """Raise a ValueError if the base model does not take inputs of the shape of X."""
     shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
     if not any_shape and len(shape) > 2:
         raise ValueError(
@@ -91,18 +107,18 @@ def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> N
 
 
 def check_no_dates(X: Any) -> None:
-    """Raise a ValueError if a column of a polars DataFrame holds dates or times, which turn into numbers silently."""
+    """Raise a ValueError if a column of a polars DataFrame holds dates, which would become numbers silently."""
     schema: Any = getattr(X, "schema", None)
     for name, kind in schema.items() if hasattr(schema, "items") else ():
         if getattr(kind, "is_temporal", bool)():
             raise ValueError(
-                f"X must hold numbers, but column {name!r} holds {kind!r}. Turn it into numbers with a meaning "
-                f"first, such as the days since a date."
+                f"X must hold numbers, but column {name!r} holds {kind!r}. Convert it to meaningful numbers first, "
+                f"such as the days since a date."
             )
 
 
 def explain_invalid(X: Any, error: Exception) -> Exception:
-    """Return the error that names the culprit in X, for one that scikit-learn has raised."""
+    """Return an error that names the value in X behind an error of scikit-learn."""
     if isinstance(error, TypeError) and not hasattr(X, "columns"):
         return error
     message = str(error).split("\n")[0]
@@ -112,22 +128,21 @@ def explain_invalid(X: Any, error: Exception) -> Exception:
 
 
 def non_numeric(X: Any) -> ValueError | None:
-    """Return the error for the first column of a table that holds something other than numbers, if there is one."""
+    """Return the error for the first value of a table that is not a number, if there is one."""
     table = np.asarray(X, dtype=object)
     if table.ndim != 2:
         return None
     names = getattr(X, "columns", range(table.shape[1]))
-    for name, column in zip(names, table.T, strict=True):
-        for value in column:
-            if value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, complex):
-                continue
-            try:
-                float(value)
-            except (TypeError, ValueError):
-                return ValueError(
-                    f"X must hold numbers, but column {name!r} holds {value!r}. Encode it first, for example with "
-                    f"sklearn.preprocessing.OneHotEncoder."
-                )
+    for name, value in ((name, value) for name, column in zip(names, table.T, strict=True) for value in column):
+        if value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, complex):
+            continue
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return ValueError(
+                f"X must hold numbers, but column {name!r} holds {value!r}. Encode it first, for example with "
+                f"sklearn.preprocessing.OneHotEncoder."
+            )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Packages that only some users need, imported where they are used."""
+"""Imports of optional packages, and late imports of modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def optional(module: str, extra: str) -> Any:
-    """Import a module, or raise an ImportError that says how to install it: pip install "smoothcert[extra]"."""
+    """Import a module, or raise an ImportError that names the extra to install."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -16,14 +16,14 @@ def optional(module: str, extra: str) -> Any:
 
 
 def attribute(package: str, name: str, modules: dict[str, str]) -> Any:
-    """Return a name that a package takes from one of its modules when it is first asked for.
+    """Return an attribute of a package from the module that holds it, which is imported on first access.
 
     Parameters
     ----------
     package : str
     name : str
     modules : dict of str to str
-        The module of each such name, relative to the package.
+        The module of each name, relative to the package.
     """
     if name not in modules:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")

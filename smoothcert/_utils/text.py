@@ -1,4 +1,4 @@
-"""Values as text that tells them apart: NumPy and pandas show arrays with few digits and leave out the middle."""
+"""Values as exact text: NumPy and pandas round numbers and leave out the middle of arrays."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-#: Numbers of an array that are shown; of larger ones the shape, the ends and a hash are.
+#: The size up to which all numbers of an array are shown; larger arrays show their shape, their ends and a hash.
 SHOWN = 16
 
 
 def exact(value: Any) -> str:
-    """Return text that is the same for equal values alone.
+    """Return a text that is equal for two values only if the values are equal.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def exact(value: Any) -> str:
 
 
 def describe(strategy: BaseEstimator) -> str:
-    """Show a strategy with all of its parameters, so that different strategies show differently.
+    """Return a text that is equal for two strategies only if all their parameters are equal.
 
     Examples
     --------
@@ -52,6 +52,6 @@ def describe(strategy: BaseEstimator) -> str:
 
 
 def name_of(strategy: BaseEstimator) -> str:
-    """Return the name of a strategy's class, with its module unless the class is this library's."""
+    """Return the name of a strategy's class, with its module if the class is not from this library."""
     kind = type(strategy)
     return kind.__name__ if kind.__module__.startswith("smoothcert.") else f"{kind.__module__}.{kind.__qualname__}"

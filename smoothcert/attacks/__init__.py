@@ -1,4 +1,4 @@
-"""Attacks on smoothed classifiers: empirical upper bounds beside the certified lower ones."""
+"""Attacks on smoothed classifiers: upper bounds on robust radii, beside the certified lower bounds; their plot."""
 
 from .blackbox import CoordinateAttack, GreedyFaceAttack
 from .display import AttackDisplay

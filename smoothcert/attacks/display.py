@@ -1,7 +1,8 @@
-"""The picture of what is proven and what is broken, with the gap between them."""
+"""The plot of certified accuracy and of accuracy under attack, with the gap between them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,19 +14,20 @@ from ..results.display import COLORS, LINE_STYLES, NORMS
 from ..results.metrics import certified_accuracy_score
 from .results import Adversarials
 
-#: Colour of what is not known.
+#: The color of the gap.
 GAP = "#BBBBBB"
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class AttackDisplay:
-    """Certified accuracy from below, robust accuracy under attack from above, and the gap that neither settles.
+    """Certified accuracy as the lower bound on robust accuracy, accuracy under attack as the upper bound, and the gap.
 
     Parameters
     ----------
     radius : ndarray of shape (n_radii,)
         Radii in the unit box.
     certified, attacked : ndarray of shape (n_radii,)
-        Lower and upper bound on the robust accuracy at each radius.
+        The lower and the upper bound on the robust accuracy at each radius.
 
     Attributes
     ----------
@@ -36,6 +38,10 @@ class AttackDisplay:
     lines_ : list of matplotlib.lines.Line2D
         After `plot`: the lower and the upper curve.
 
+    See Also
+    --------
+    smoothcert.CertifiedAccuracyDisplay : The lower bounds of several classifiers.
+
     Examples
     --------
     >>> import numpy as np
@@ -45,10 +51,9 @@ class AttackDisplay:
     [0.  0.2]
     """
 
-    def __init__(self, *, radius: FloatArray, certified: FloatArray, attacked: FloatArray) -> None:
-        self.radius = radius
-        self.certified = certified
-        self.attacked = attacked
+    radius: FloatArray
+    certified: FloatArray
+    attacked: FloatArray
 
     @classmethod
     def from_results(
@@ -67,13 +72,13 @@ class AttackDisplay:
         y : array-like of shape (n_inputs,)
             True labels; the attack must have been given them.
         certificates : Certificates
-            Of l1 radii.
+            Certificates with l1 radii.
         adversarials : Adversarials
-            What `Attack.minimal` has returned.
+            The result of `Attack.minimal`.
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default a new figure.
+            A new figure by default.
         max_radius : float, optional
-            Right end of the picture; by default a little beyond the largest finite radius or distance.
+            The right end of the plot; by default a little beyond the largest finite radius or distance.
 
         Returns
         -------
@@ -82,34 +87,35 @@ class AttackDisplay:
         Raises
         ------
         ValueError
-            If the inputs are not the same in number, the certificates are not in l1, or ``y`` are not the labels that
-            were attacked.
+            If the numbers of inputs differ, the radii are not l1 radii, or ``y`` are not the labels that the attack was
+            given.
         """
         truth = np.asarray(y)
         if not isinstance(adversarials, Adversarials):
-            raise ValueError(f"adversarials must be what an attack returns, got a {type(adversarials).__name__}.")
+            raise ValueError(
+                f"adversarials must be Adversarials, the result of an attack, got a {type(adversarials).__name__}."
+            )
         if not isinstance(certificates, Certificates) or certificates.norm != 1:
             raise ValueError(f"certificates must be Certificates of l1 radii, got {certificates!r}.")
         if len(certificates) != len(adversarials) or not np.array_equal(truth, adversarials.original):
             raise ValueError(
-                "y must be the labels that were attacked, of as many inputs as there are certificates. Attack with "
+                "y must be the labels that were attacked, one for each certificate. Attack with "
                 "attack.minimal(clf, X, y)."
             )
         ends = np.concatenate([certificates.radii, adversarials.upper_bounds])
         last = np.max(ends, where=np.isfinite(ends), initial=0.0) * 1.05 if max_radius is None else max_radius
-        # The lower curve jumps right of a radius, which still holds there, and the upper one at a distance, where the
-        # label has changed. Their neighbours among the floats make both jumps upright.
+        # The lower curve jumps just above a radius, which is still certified. The upper curve jumps at a distance where
+        # the label has changed. The neighboring floats make both jumps vertical.
         inner = ends[np.isfinite(ends) & (ends <= last)]
         radius = np.unique(np.concatenate([[0.0, last], np.nextafter(inner, 0.0), inner, np.nextafter(inner, np.inf)]))
-        display = cls(
-            radius=radius,
-            certified=np.asarray(certified_accuracy_score(truth, certificates, radius)),
-            attacked=np.asarray(adversarials.robust_accuracy(radius)),
+        certified, attacked = (
+            certified_accuracy_score(truth, certificates, radius),
+            adversarials.robust_accuracy(radius),
         )
-        return display.plot(ax)
+        return cls(radius=radius, certified=certified, attacked=attacked).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the two curves and shade what lies between them.
+        """Draw the two curves, and shade the gap between them.
 
         Parameters
         ----------
@@ -128,24 +134,12 @@ class AttackDisplay:
         if ax is None:
             _, ax = pyplot.subplots(layout="constrained")
         below, above, *_ = COLORS["light"]
-        solid, dashed, *_ = LINE_STYLES
         low, high = self.certified, self.attacked
         ax.fill_between(self.radius, low, high, color=GAP, alpha=0.5, linewidth=0, label="gap: neither")
-        (upper,) = ax.plot(
-            self.radius,
-            high,
-            color=above,
-            linestyle=dashed,
-            linewidth=2,
-            label="not broken by the attack (upper bound)",
-        )
-        (lower,) = ax.plot(self.radius, low, color=below, linestyle=solid, linewidth=2, label="certified (lower bound)")
-        ax.set(
-            xlabel=NORMS[1.0],
-            ylabel="robust accuracy",
-            xlim=(0, self.radius[-1]),
-            ylim=(0, 1.02),
-        )
+        style = {"color": above, "linestyle": LINE_STYLES[1], "linewidth": 2}
+        (upper,) = ax.plot(self.radius, high, label="not broken by the attack (upper bound)", **style)
+        (lower,) = ax.plot(self.radius, low, color=below, linewidth=2, label="certified (lower bound)")
+        ax.set(xlabel=NORMS[1.0], ylabel="robust accuracy", xlim=(0, self.radius[-1]), ylim=(0, 1.02))
         handles, labels = ax.get_legend_handles_labels()
         ax.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], frameon=False)
         ax.grid(alpha=0.3)

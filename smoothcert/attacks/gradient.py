@@ -1,8 +1,9 @@
-"""The attack for torch models: gradients through the noise, on the l1 ball inside the box."""
+"""The attack on torch models: gradients through the noise, projected to the l1 ball inside the box."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,23 @@ from .projection import project_l1_box
 from .search import Attack
 from .target import Path, Target, far_faces
 
-#: First radii that are tried for the closest adversarial input, as shares of all that the features can move.
+#: The first radii in the search for the closest adversarial input, as shares of the sum of all reaches.
 LADDER = 2.0 ** np.arange(-7, 1)
 
-#: Factors by which the distance found is then asked to shrink; after a failure the next one.
+#: The factors by which the search then shrinks the distance; a failure moves on to the next factor.
 SHRINK = (0.7, 0.9, 0.97)
 
-#: How far a noisy feature may be off in the unit box: float32 rounding.
+#: The error of a noisy feature in the unit box, from float32 rounding.
 ROUNDING = 1e-6
 
 
 def end_share(noise: Noise, seen: FloatArray) -> FloatArray:
-    """Return how far each noisy feature moves for each unit that the input moves, if its noise moves along.
+    """Return the derivative of each noisy feature with respect to the input, with noise drawn relative to the input.
 
-    For independent noise the mean over the noise of the model's gradient times this is the gradient of the smoothed
-    model. Additive noise: 1. Splitting noise: the offset of the splits from x is uniform, since they repeat every
-    2 lam, so that splits may be drawn relative to x. The ends of the cell that holds x then move with x, but for those
-    that are faces of the box, and the model sees the middle of the cell: it moves half as far for each end inside.
+    For independent noise, the gradient of the smoothed model is the mean over the noise of the gradient of the model
+    times this derivative. It is 1 for additive noise. Splits of splitting noise repeat every 2 lam, so their offset
+    from x is uniform, and they may be drawn relative to x. The ends of the cell that holds x then move with x, except
+    those that are faces of the box. The model sees the middle of the cell, so each end inside the box adds 1/2.
 
     Parameters
     ----------
@@ -46,6 +47,10 @@ def end_share(noise: Noise, seen: FloatArray) -> FloatArray:
     -------
     share : ndarray of float64
         0, 1/2 or 1.
+
+    See Also
+    --------
+    GradientAttack : The attack that uses it.
 
     Examples
     --------
@@ -66,39 +71,42 @@ def end_share(noise: Noise, seen: FloatArray) -> FloatArray:
     return np.where(np.minimum(seen, 1 - seen) < noise.effective_lam - ROUNDING, 0.5, 1.0)
 
 
+@dataclass(eq=False, repr=False)
 class GradientAttack(Attack):
     """Projected gradient descent in l1 against a torch model, in expectation over the noise.
 
-    Each step draws noisy copies of the point, takes the gradient of the label's share (its mean softmax, or its mean
-    lead in logits) and moves the few features with the largest gradients, among those that can still move that way.
-    The projection keeps budget and box. Where the objective stalls, the step is halved, fewer features move, and the
-    search goes on from the best point (as in l1-APGD: Croce and Hein 2021).
+    Each step draws noisy copies of the point, takes the gradient of the loss, and moves the few features with the
+    largest gradients among those that can still move. The projection keeps budget and box. When the loss stalls, the
+    step is halved, fewer features move, and the search continues from the best point, as in l1-APGD [1]_.
 
-    Splitting noise is no smooth function of the input. The expectation over it is, and its gradient is known: see
-    `end_share`.
+    Splitting noise is not a smooth function of the input, but the expectation over it is; `end_share` gives its
+    gradient.
 
     Parameters
     ----------
     n_steps : int, default=40
-        Gradient steps of each start.
+        The number of gradient steps from each start.
     n_copies : int, default=64
-        Noisy copies in each step.
+        The number of noisy copies in each step.
     n_restarts : int, default=2
-        Starts: the first from the input, the others from random points and towards single rivals.
+        The number of starts: the first from the input, the others from random points and toward single rivals.
     loss : {"probability", "margin"}, default="probability"
-        What is to fall: the log of the mean softmax probability of the label, or its mean lead in logits, which has
-        gradients where the softmax is saturated.
+        The quantity to minimize: the log of the mean softmax probability of the label, or its mean lead in logits. The
+        margin has gradients where the softmax is saturated.
     n_votes : int, default=500
-        Votes at each point that guides the search.
-    n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
-        classifier's ``n_samples``.
-    alpha : float or None, default=None
-        Probability, for each input, that a success is none; None takes the classifier's alpha.
+    n_samples : int, optional
+    alpha : float, optional
     max_queries : int, default=1_000_000
-        Noisy rows at most that the base model is asked about for each input; a gradient counts like a vote.
     random_state : int, RandomState or None, default=None
-        Of the search and the verification.
+        As in `Attack`; a gradient counts as one query for each copy.
+
+    See Also
+    --------
+    GreedyFaceAttack : An attack that needs only votes.
+
+    References
+    ----------
+    .. [1] Croce and Hein, "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers", ICML 2021.
 
     Examples
     --------
@@ -114,23 +122,10 @@ class GradientAttack(Attack):
     [ True]
     """
 
-    def __init__(
-        self,
-        n_steps: int = 40,
-        n_copies: int = 64,
-        n_restarts: int = 2,
-        loss: str = "probability",
-        n_votes: int = 500,
-        n_samples: int | None = None,
-        alpha: float | None = None,
-        max_queries: int = 1_000_000,
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(n_votes, n_samples, alpha, max_queries, random_state)
-        self.n_steps = n_steps
-        self.n_copies = n_copies
-        self.n_restarts = n_restarts
-        self.loss = loss
+    n_steps: int = 40
+    n_copies: int = 64
+    n_restarts: int = 2
+    loss: str = "probability"
 
     def _check(self, clf: Any) -> None:
         super()._check(clf)
@@ -146,63 +141,59 @@ class GradientAttack(Attack):
         whole = float(target.reach.sum())
         if not closest:
             for restart in range(self.n_restarts):
-                path = Path.to(target.start, self._descend(target, min(budget, whole), restart))
-                yield path
-                yield target.onward(path)
+                yield from self._try(target, min(budget, whole), restart)
             return
         for radius in np.minimum(LADDER * whole, budget):
-            path = Path.to(target.start, self._descend(target, radius, 0))
-            yield path
-            yield target.onward(path)
+            yield from self._try(target, radius, 0)
             if np.isfinite(target.closest) or radius == budget:
                 break
         if np.isinf(target.closest):
             yield far_faces(target)
-        for shrink in SHRINK:
+        # The largest moves come first on a path, so a point within this radius may change the label before its end.
+        for shrink in SHRINK if np.isfinite(target.closest) else ():
             for restart in range(self.n_restarts):
                 before = target.closest
-                if np.isinf(before):
-                    return
-                # The largest moves come first on a path, so a point of this norm may change the label before its end.
-                path = Path.to(target.start, self._descend(target, before * shrink, restart))
-                yield path
-                yield target.onward(path)
+                yield from self._try(target, before * shrink, restart)
                 if target.closest < before:
                     break
 
+    def _try(self, target: Target, radius: float, restart: int) -> Iterator[Path]:
+        """Yield the path to the best point within a radius, and the path on to the faces beyond it."""
+        path = Path.to(target.start, self._descend(target, radius, restart))
+        yield path
+        yield target.onward(path)
+
     def _descend(self, target: Target, radius: float, restart: int) -> FloatArray:
-        """Return the point within a radius at which the objective is smallest, among all that were seen."""
+        """Return the point with the smallest loss among all steps within a radius."""
         d = len(target.start)
         rival = int(target.rivals[(restart - 1) % len(target.rivals)]) if restart else None
         point = target.start
         if restart:
             few = target.rng.permutation(d)[: max(1, d // 4)]
-            away = target.start.copy()
-            away[few] = target.rng.uniform(target.low[few], target.high[few])
-            point = self._project(target, away, radius / 2)
-        feed_seed = target.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+            point = target.start.copy()
+            point[few] = target.rng.uniform(target.low[few], target.high[few])
+            point = self._project(target, point, radius / 2)
+        key = target.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
         best, best_loss = point, np.inf
-        step, k, patience = radius, max(1, d // 5), max(2, self.n_steps // 8)
-        waited = 0
+        step, k, patience, waited = radius, max(1, d // 5), max(2, self.n_steps // 8), 0
         for _ in range(self.n_steps):
-            loss, slope = self._gradient(target, point, feed_seed, rival)
+            loss, slope = self._gradient(target, point, key, rival)
             if loss < best_loss - 1e-12:
                 best, best_loss, waited = point, loss, 0
             else:
                 waited += 1
             if waited >= patience:
                 step, waited, point = step / 2, 0, best
-                moved = int(np.count_nonzero(best != target.start))
-                k = max(1, int(min(k, moved) / 1.5))
-                _, slope = self._gradient(target, point, feed_seed, rival)
+                k = max(1, int(min(k, int(np.count_nonzero(best != target.start))) / 1.5))
+                _, slope = self._gradient(target, point, key, rival)
                 if step < radius * 1e-3:
                     break
             point = self._project(target, self._move(target, point, slope, step, k), radius)
-        loss, _ = self._gradient(target, point, feed_seed, rival)
+        loss, _ = self._gradient(target, point, key, rival)
         return target.snap(best[None] if best_loss <= loss else point[None])[0]
 
     def _move(self, target: Target, point: FloatArray, slope: FloatArray, step: float, k: int) -> FloatArray:
-        """Move the features with the largest gradients against them, all equally far, but no farther than the faces."""
+        """Move the features with the largest gradients against their gradients, all by the same distance."""
         movable = np.where(slope > 0, point > target.low, point < target.high)
         size = np.where(movable, np.abs(slope), 0.0)
         chosen = np.argsort(-size, kind="stable")[:k]
@@ -213,7 +204,7 @@ class GradientAttack(Attack):
         return moved
 
     def _project(self, target: Target, point: FloatArray, radius: float) -> FloatArray:
-        """Return the nearest point within radius, box and the limit on features."""
+        """Return the nearest point inside the ball and the box that moves at most `max_features` features."""
         if target.max_features < len(point):
             moves = np.abs(point - target.start)
             point = np.where(moves >= np.sort(moves)[-target.max_features], point, target.start)
@@ -222,7 +213,7 @@ class GradientAttack(Attack):
     def _gradient(
         self, target: Target, point: FloatArray, key: NDArray[np.uint32], rival: int | None
     ) -> tuple[float, FloatArray]:
-        """Return the objective and its gradient in the unit box, of a mean over noisy copies."""
+        """Return the loss and its gradient in the unit box, as a mean over noisy copies."""
         import torch
 
         voter: Any = target.voter
@@ -250,7 +241,5 @@ class GradientAttack(Attack):
         if self.loss == "probability":
             shares = logits.log_softmax(dim=1).logsumexp(dim=0)
             return shares[label] if rival is None else shares[label] - shares[rival]
-        if rival is None:
-            others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1).logsumexp(dim=1)
-            return (logits[:, label] - others).mean()
-        return (logits[:, label] - logits[:, rival]).mean()
+        others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1).logsumexp(dim=1)
+        return (logits[:, label] - (others if rival is None else logits[:, rival])).mean()

@@ -1,4 +1,4 @@
-"""Projection onto an l1 ball inside a box, which never leaves either of them."""
+"""Projection onto the intersection of an l1 ball and a box."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ FloatArray = NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
 
-#: Beyond this, points are clipped: differences of larger ones overflow.
+#: Points are clipped to this magnitude, since differences of larger ones overflow.
 HUGE = 1e300
 
-#: Below this, radii count as 0: numbers lose their precision.
+#: Smaller radii count as 0, since smaller numbers lose precision.
 TINY = float(np.finfo(np.float64).tiny)
 
 
 def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any = 1.0) -> FloatArray:
-    """Project points onto the l1 ball around a center, intersected with a box that holds the center.
+    """Project points onto the intersection of an l1 ball and a box that contains the center of the ball.
 
-    The nearest point of the intersection moves feature i from the center towards the point by
-    ``min(max(|points_i - center_i| - mu, 0), room_i)``, with one multiplier mu >= 0 for all features. What is moved in
-    total falls with mu and is linear between the numbers at which a feature starts to move or hits its face. The two
-    of them that enclose the radius are found by bisection, and mu by interpolation, so nothing depends on scales.
+    The nearest point of the intersection moves feature i from the center toward the point by
+    ``min(max(|points_i - center_i| - mu, 0), room_i)``, with one multiplier mu >= 0 for all features. The sum of the
+    moves falls with mu, and is linear between the values of mu at which a feature starts to move or hits its face.
+    Bisection finds the two values that enclose the radius, and interpolation finds mu, so the result does not depend on
+    scales.
 
     Parameters
     ----------
@@ -35,20 +36,25 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     center : array-like that broadcasts to (n, d)
         Inside the box.
     radius : float or array-like of shape (n,)
-        Of the ball, at least 0; infinity leaves the box alone, and below 2.3e-308 the center alone is left.
+        The radius of the ball, at least 0. An infinite radius leaves only the box as a constraint; a radius below
+        2.3e-308 counts as 0.
     lo, hi : array-like that broadcast to (n, d)
         The box.
 
     Returns
     -------
     projected : ndarray of float64, shape (n, d)
-        In the box, and at most ``radius`` from the center in exact arithmetic. Points that have been projected stay
-        where they are.
+        Points in the box, at a distance of at most ``radius`` from the center in exact arithmetic. Projecting them
+        again changes nothing.
 
     Raises
     ------
     ValueError
         If an argument is not finite, a radius is negative, shapes do not fit, or the center lies outside the box.
+
+    See Also
+    --------
+    GradientAttack : The attack that uses it.
 
     Examples
     --------
@@ -72,24 +78,24 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     raw = np.clip(raw, -HUGE, HUGE)
     wanted = np.abs(raw - origin)
     room = np.where(raw > origin, high - origin, origin - low)
-    # Sums of d terms are wrong by a share of d EPS at most: what is inside within that share stays, and what is not is
-    # brought inside by more than that, so that it stays the next time.
+    # A sum of d terms has a relative error of at most d EPS. Points inside by that margin stay. Others move inside
+    # by more than it, so that they stay the next time.
     slack = (raw.shape[1] + 4) * EPS
     outside = np.minimum(wanted, room).sum(axis=1) > limit * (1 - 2 * slack)
     projected: FloatArray = np.clip(raw, low, high)
     if outside.any():
         target = limit[outside] * (1 - 4 * slack)
         moves = _moves(wanted[outside], room[outside], target)
-        base, towards = origin[outside], np.sign(raw[outside] - origin[outside])
-        moved = base + towards * moves
-        # Where the sum was rounded away from the center, take the next number on its side.
+        base, toward = origin[outside], np.sign(raw[outside] - origin[outside])
+        moved = base + toward * moves
+        # Where the sum was rounded away from the center, take the next float toward it.
         moved = np.where(np.abs(moved - base) > moves, np.nextafter(moved, base), moved)
         projected[outside] = np.clip(moved, low[outside], high[outside])
     return projected
 
 
 def _moves(wanted: FloatArray, room: FloatArray, target: FloatArray) -> FloatArray:
-    """Return how far each feature moves so that a row adds up to its target, which is less than all would move."""
+    """Return the move of each feature, such that the moves of a point add up to its target."""
     n, d = wanted.shape
 
     def at(mu: FloatArray) -> FloatArray:
@@ -97,7 +103,7 @@ def _moves(wanted: FloatArray, room: FloatArray, target: FloatArray) -> FloatArr
 
     breaks = np.sort(np.concatenate([np.zeros((n, 1)), wanted, np.maximum(wanted - room, 0.0)], axis=1), axis=1)
     rows = np.arange(n)
-    # At the first break, 0, more than the target is moved; at the last, nothing.
+    # The moves exceed the target at the first break, 0, and are 0 at the last one.
     first, last = np.zeros(n, dtype=np.intp), np.full(n, 2 * d)
     for _ in range(int(2 * d + 1).bit_length()):
         middle = (first + last) // 2
@@ -105,6 +111,6 @@ def _moves(wanted: FloatArray, room: FloatArray, target: FloatArray) -> FloatArr
         first, last = np.where(above, middle, first), np.where(above, last, np.maximum(middle, first + 1))
     more, less = at(breaks[rows, first]), at(breaks[rows, last])
     excess, lack = more.sum(axis=1), less.sum(axis=1)
-    # Each feature's share of what is left comes first: what is left may be so small that a share of it loses precision.
+    # The shares come first: the rest may be so small that a share of it loses precision.
     shares = (more - less) / np.where(excess > lack, excess - lack, 1.0)[:, None]
     return less + np.clip(target - lack, 0.0, excess - lack)[:, None] * shares

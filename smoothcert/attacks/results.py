@@ -1,4 +1,4 @@
-"""What an attack returns: adversarial inputs, and the votes' word on whether they are adversarial."""
+"""The results of an attack: adversarial inputs, and whether fresh votes confirm them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.checks import check_thresholds
 from ..results.certificates import FloatArray
-from ..results.records import Rows
+from ..results.records import Records
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adversarials(Rows):
-    """Adversarial inputs: an upper bound on how robust the smoothed classifier is at each input.
+class Adversarials(Records):
+    """Adversarial inputs: upper bounds on the robust radius of the smoothed classifier at each input.
 
-    Where ``success`` is True: with probability at least 1 - alpha over fresh votes, the smoothed classifier does not
-    return ``original[i]`` at ``inputs[i]``, which is ``distance[i]`` away from the input in l1. So no valid radius at
-    that input reaches ``distance[i]``.
+    Where ``success[i]`` is True, the smoothed classifier does not return ``original[i]`` at ``inputs[i]``, with
+    probability at least 1 - alpha over fresh votes. The l1 distance of ``inputs[i]`` from the attacked input is
+    ``distance[i]``, so every valid radius at the attacked input is smaller.
 
     Parameters
     ----------
     inputs : ndarray of float64, shape (n_inputs, ...)
-        In raw units, inside the box. Where the attack failed, the most promising input that it saw.
+        Inputs in raw units, inside the box; where the attack failed, the most promising one.
     distance : ndarray of float64, shape (n_inputs,)
-        l1 distance from the attacked input (clipped into the box) in the unit box: of the arrays as they are, rounded
-        up, or for digital data whole lattice steps over their number per unit. 0 where the label was wrong already.
+        The l1 distance in the unit box from the attacked input, clipped to the box. It is computed from the returned
+        arrays and rounded up; for digital data it is the number of lattice steps over the steps per unit. It is 0 where
+        the label was already wrong.
     original : ndarray of shape (n_inputs,)
-        The labels that the attack was to change.
+        The labels to change.
     labels : ndarray of shape (n_inputs,)
-        Smoothed labels at ``inputs``, selected by fresh votes.
+        The smoothed labels at ``inputs``, from fresh votes.
     success : ndarray of bool, shape (n_inputs,)
-        Whether fresh votes show that the smoothed label differs from the original one.
+        Whether fresh votes show that the smoothed label differs from the original label.
     n_queries : ndarray of int64, shape (n_inputs,)
-        Noisy rows that the base model was asked about, verification included.
+        The number of noisy inputs that the base model has classified, verification included.
     alpha : float
-        Probability, for each input, that a success is none; 0 where all outcomes of the noise were counted.
+        The probability, for each input, that a success is false; 0 where all outcomes of the noise were counted.
+
+    See Also
+    --------
+    Attack.minimal : Find the closest adversarial inputs.
+    AttackDisplay : Plot them beside certificates.
 
     Examples
     --------
@@ -67,25 +74,32 @@ class Adversarials(Rows):
 
     @property
     def upper_bounds(self) -> FloatArray:
-        """Upper bound on the robust radius of each input: the distance, +inf where the attack failed."""
+        """The upper bound on the robust radius of each input: the distance, or +inf where the attack failed."""
         return np.where(self.success, self.distance, np.inf)
 
     def robust_accuracy(self, radius: Any) -> Any:
-        """Share of inputs for which no adversarial input is known within a radius: an upper bound.
+        """Return the share of inputs without a known adversarial input within a radius, an upper bound.
 
-        With the true labels as ``y`` of the attack, inputs that are misclassified count as broken at distance 0.
+        If the attack was given the true labels, misclassified inputs count as broken at distance 0.
 
         Parameters
         ----------
         radius : float or array-like of float
-            In the unit box, at least 0.
+            Radius or radii in the unit box, at least 0.
 
         Returns
         -------
         share : float, or ndarray of the shape of ``radius``
+
+        Raises
+        ------
+        ValueError
+            If a radius is negative or NaN.
+
+        See Also
+        --------
+        smoothcert.certified_accuracy_score : The lower bound.
         """
-        least = np.asarray(radius, dtype=np.float64)
-        if not (least >= 0).all():
-            raise ValueError(f"radius must be 0 or above, got {radius!r}.")
+        least = check_thresholds(radius)
         share = (self.upper_bounds > least[..., None]).mean(axis=-1)
         return float(share) if share.ndim == 0 else share

@@ -1,16 +1,18 @@
-"""What all attacks share: the walk along a path to the point where the label changes, and its verification."""
+"""The search that all attacks share: find where the label changes on a path, and verify the point."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.checks import check_count, check_open_unit, check_radii
+from .._utils.checks import check_count, check_labels, check_open_unit, check_radii
 from ..certify.names import resolve_radius
 from ..classifier import SmoothedClassifier
 from ..noise.seeding import resolve_seed
@@ -19,80 +21,81 @@ from .results import Adversarials
 from .target import Path, QueriesSpentError, Target
 from .verification import Verifier
 
-#: Verifications of one input at most, each with this share of alpha: if the closest candidate is not confirmed, it gets
-#: more votes, or the next ones have clearer leads.
+#: The number of verifications of one input, each with an equal share of alpha. If votes do not confirm the closest
+#: candidate, the next verification takes more votes, or a candidate with a clearer lead.
 ATTEMPTS = 4
 
-#: Factor by which votes grow where fewer have left doubt.
+#: The factor by which the number of votes grows where fewer votes leave doubt.
 MORE = 4
 
-#: Standard errors by which a lead may be wrong.
+#: The number of standard errors by which a lead may be wrong.
 DOUBT = 3.0
 
-#: Points at which a path is looked at first, to find the part of it where the label changes.
-LOOKS = 16
+#: The number of points on a path in the first step of the search.
+POINTS = 16
 
-#: How often a path is looked at more closely, at how many peaks, at how many points on each side of them, and the share
-#: of the queries left that one round may spend.
-ZOOMS, PEAKS, CLOSER, ZOOM_SHARE = 6, 2, 3, 0.02
+#: Refinement of the search: the number of steps, of peaks, and of points on each side of a peak, and the share of the
+#: remaining queries that one step may spend.
+STEPS, PEAKS, CLOSER, STEP_SHARE = 6, 2, 3, 0.02
 
-#: Share of the distance to which that part is halved, for real-valued inputs; for digital ones, to one step.
+#: The relative precision of bisection for real-valued inputs; digital data stops at one lattice step.
 RTOL = 1e-3
 
-#: Distance below which halving has no point.
+#: The distance below which bisection stops.
 SMALLEST = 1e-6
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Attack(BaseEstimator, ABC):
-    """An l1 attack on a smoothed classifier.
+    """An untargeted l1 attack on a smoothed classifier.
 
-    Attacks minimise the lead of a label over its strongest rival (untargeted). They differ in the paths on which they
-    leave an input; where on a path the label changes is found by bisection with votes, and what is returned has been
-    verified with fresh votes, which the search has not seen.
+    An attack chooses paths that start at the input and move one feature after the other. Votes locate the first point
+    on a path where the lead of a rival over the label is clear. Fresh votes, which the search has not seen, verify it.
 
     Parameters
     ----------
     n_votes : int, default=500
-        Votes at each point that guides the search.
-    n_samples : int or None, default=None
-        Votes at each point where the path is bisected, and fresh ones that verify a candidate, at least; None takes the
-        classifier's ``n_samples``. The lead that they can show is about 4 / sqrt(n_samples).
-    alpha : float or None, default=None
-        Probability, for each input, that a success is none; None takes the classifier's alpha.
+        The number of votes at each point that guides the search.
+    n_samples : int, optional
+        The number of votes at each point of a bisection, and the minimum number of fresh votes for a verification; that
+        of the classifier by default. They can show a lead of about 4 / sqrt(n_samples).
+    alpha : float, optional
+        The probability, for each input, that a success is false; that of the classifier by default.
     max_queries : int, default=1_000_000
-        Noisy rows at most that the base model is asked about for each input, verification included.
+        The maximum number of noisy inputs that the base model classifies for each input, verification included.
     random_state : int, RandomState or None, default=None
-        Of the search and the verification, whatever the classifier's is.
+        The random state of search and verification; that of the classifier plays no role.
+
+    See Also
+    --------
+    GreedyFaceAttack, CoordinateAttack, GradientAttack : The attacks.
+
+    Examples
+    --------
+    >>> from smoothcert.attacks import GreedyFaceAttack
+    >>> issubclass(GreedyFaceAttack, Attack)
+    True
     """
 
-    def __init__(
-        self,
-        n_votes: int = 500,
-        n_samples: int | None = None,
-        alpha: float | None = None,
-        max_queries: int = 1_000_000,
-        random_state: Any = None,
-    ) -> None:
-        self.n_votes = n_votes
-        self.n_samples = n_samples
-        self.alpha = alpha
-        self.max_queries = max_queries
-        self.random_state = random_state
+    n_votes: int = 500
+    n_samples: int | None = None
+    alpha: float | None = None
+    max_queries: int = 1_000_000
+    random_state: Any = None
 
     def run(self, clf: SmoothedClassifier, X: Any, y: Any = None, *, radius: Any) -> Adversarials:
-        """Look for an adversarial input within a budget; any one will do.
+        """Look for any adversarial input within a budget.
 
         Parameters
         ----------
         clf : SmoothedClassifier
-            Fitted.
+            The fitted classifier.
         X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
+            Raw inputs, which are clipped to the box.
         y : array-like of shape (n_inputs,), optional
-            Labels that the attack is to change: the true ones for robust accuracy. By default those that the
-            classifier predicts.
+            The labels to change; true labels give robust accuracy. Predicted labels by default.
         radius : float or array-like of shape (n_inputs,)
-            Budget: l1 distance in the unit box.
+            The budget, an l1 distance in the unit box.
 
         Returns
         -------
@@ -103,173 +106,172 @@ class Attack(BaseEstimator, ABC):
         ------
         ValueError
             If an argument or parameter is invalid, or the attack does not fit the base model.
+
+        See Also
+        --------
+        minimal : Look for the closest adversarial input.
         """
         return self._attack(clf, X, y, radius, closest=False)
 
     def minimal(self, clf: SmoothedClassifier, X: Any, y: Any = None, *, radius: Any = np.inf) -> Adversarials:
-        """Look for the closest adversarial input: an upper bound on the robust radius of each input.
+        """Look for the closest adversarial input, an upper bound on the robust radius.
 
         Parameters
         ----------
         clf : SmoothedClassifier
-            Fitted.
+            The fitted classifier.
         X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
+            Raw inputs, which are clipped to the box.
         y : array-like of shape (n_inputs,), optional
-            Labels that the attack is to change; see `run`.
+            The labels to change, as in `run`.
         radius : float or array-like of shape (n_inputs,), default=inf
-            Largest distance of interest.
+            The largest distance of interest.
 
         Returns
         -------
         adversarials : Adversarials
-            ``adversarials.upper_bounds`` stand beside ``clf.certify(X).radii``.
+            ``adversarials.upper_bounds`` are the counterpart of ``clf.certify(X).radii``.
 
         Raises
         ------
         ValueError
             As in `run`.
+
+        See Also
+        --------
+        run : Look for any adversarial input within a budget.
         """
         return self._attack(clf, X, y, radius, closest=True)
 
     @abstractmethod
     def _paths(self, target: Target, budget: float, closest: bool) -> Iterator[Path]:
-        """Yield paths to attack along, which need not end within the budget; the best point of all counts."""
+        """Yield paths to search, which may leave the budget; the best point of all paths counts."""
 
     def _check(self, clf: SmoothedClassifier) -> None:
         """Raise a ValueError if a parameter is invalid, or the attack does not fit the classifier."""
         if not isinstance(clf, SmoothedClassifier):
             raise ValueError(f"clf must be a SmoothedClassifier, got a {type(clf).__name__}.")
         check_is_fitted(clf, "estimator_")
-        check_count("n_votes", self.n_votes)
-        if self.n_samples is not None:
-            check_count("n_samples", self.n_samples)
+        for name in ("n_votes", "n_samples", "max_queries"):
+            if name != "n_samples" or self.n_samples is not None:
+                check_count(name, getattr(self, name))
         if self.alpha is not None:
             check_open_unit("alpha", self.alpha)
-        check_count("max_queries", self.max_queries)
 
     def _attack(self, clf: SmoothedClassifier, X: Any, y: Any, radius: Any, *, closest: bool) -> Adversarials:
         self._check(clf)
         opened = clf.open_inputs(X)
         X = opened.read(np.arange(len(opened)))
         budgets = check_radii(radius, len(X))
-        original = clf.predict(X) if y is None else np.asarray(y)
-        if original.shape != (len(X),):
-            raise ValueError(f"y must hold one label for each of {len(X)} inputs, got shape {original.shape}.")
+        original = clf.predict(X) if y is None else check_labels(y, len(X), clf.classes_)
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
-        jury = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, ATTEMPTS if closest else 2, seeds.spawn(1)[0])
-        spare = self.max_queries - jury.reserve
+        attempts = ATTEMPTS if closest else 2
+        verifier = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, attempts, seeds.spawn(1)[0])
+        spare = self.max_queries - verifier.reserve
         if spare < 1:
             raise ValueError(
-                f"max_queries must exceed {jury.reserve}, the cost of verification, got {self.max_queries}. Lower "
+                f"max_queries must exceed {verifier.reserve}, the cost of verification, got {self.max_queries}. Lower "
                 f"n_samples or raise max_queries."
             )
         rng = np.random.default_rng(seeds)
         strategy = resolve_radius(clf.radius, clf.noise_)
         found = []
-        with jury.voter.ready():
+        with verifier.voter.ready():
             for x, label, budget in zip(X, original, budgets, strict=True):
                 index = np.flatnonzero(clf.classes_ == label)
                 label = int(index[0]) if len(index) else -1
-                target = Target(jury.voter, jury.mechanism, strategy, x, label, rng, max_queries=spare)
-                found.append(self._attack_one(target, target.budget(float(budget)), jury, closest))
-        inputs, distance, labels, success, queries = zip(*found, strict=True)
-        return Adversarials(
-            inputs=np.stack(inputs),
-            distance=np.array(distance),
-            original=original,
-            labels=clf.classes_[np.array(labels)],
-            success=np.array(success),
-            n_queries=np.array(queries, dtype=np.int64),
-            alpha=jury.alpha,
-        )
+                target = Target(verifier.voter, verifier.mechanism, strategy, x, label, rng, max_queries=spare)
+                found.append(self._attack_one(target, target.budget(float(budget)), verifier, closest))
+        inputs, distance, labels, success, queries = map(np.array, zip(*found, strict=True))
+        return Adversarials(inputs, distance, original, clf.classes_[labels], success, queries, verifier.alpha)
 
-    def _attack_one(self, target: Target, budget: float, jury: Verifier, closest: bool) -> tuple[Any, ...]:
+    def _attack_one(self, target: Target, budget: float, verifier: Verifier, closest: bool) -> tuple[Any, ...]:
         """Attack one input; return the adversarial input, its distance, its label, success and queries."""
-        clear = jury.clear_lead(jury.n_samples)
-        route: Path | None = None
-        try:
-            if target.leads(target.start[None], jury.n_samples)[0] <= clear:
-                for path in self._paths(target, budget, closest):
-                    end = min(budget, target.closest, target.length(path))
-                    if self._follow(target, path, 0.0, end, clear, jury.n_samples, closest):
-                        route = path
-            elif not closest:
-                target.best = target.start
-        except QueriesSpentError:
-            pass
-        n, attempts = jury.n_samples, 0
-        target.max_queries += jury.reserve
-        while True:
+        n = verifier.n_samples
+        clear = verifier.clear_lead(n)
+        with suppress(QueriesSpentError):
+            self._search(target, budget, clear, n, closest)
+        target.max_queries += verifier.reserve
+        for left in reversed(range(verifier.attempts)):
             raw = target.raw(target.best[None])[0]
-            target.spend(jury.queries(n))
-            label, success, ahead = jury.verify(raw, target, n)
-            attempts += 1
-            if success or attempts == jury.attempts:
+            target.spend(verifier.queries(n))
+            label, success, ahead = verifier.verify(raw, target, n)
+            if success or not left:
                 break
-            reserve = (jury.attempts - attempts - 1) * jury.queries(jury.n_samples)
-            if ahead and target.n_left - reserve >= jury.queries(MORE * n):
+            reserve = (left - 1) * verifier.queries(verifier.n_samples)
+            if ahead and target.n_left - reserve >= verifier.queries(MORE * n):
                 n *= MORE
                 continue
             # Farther along the path the lead is clearer.
-            n, clear = jury.n_samples, 1.5 * clear
-            if not closest or route is None or not self._walk_on(target, route, budget, clear, jury, attempts):
+            n, clear = verifier.n_samples, 1.5 * clear
+            if not closest or not self._search_onward(target, budget, clear, n, left * verifier.queries(n)):
                 break
         return raw, target.distance(raw), label, success, target.n_queries
 
-    def _walk_on(self, target: Target, route: Path, budget: float, clear: float, jury: Verifier, attempts: int) -> bool:
-        """Look for a point with a clearer lead, farther along a path; tell if there is one that can be verified."""
-        reserve = (jury.attempts - attempts) * jury.queries(jury.n_samples)
+    def _search(self, target: Target, budget: float, clear: float, n_samples: int, closest: bool) -> None:
+        """Search all paths, unless the label is already wrong at the input."""
+        if target.leads(target.start[None], n_samples)[0] > clear:
+            return
+        for path in self._paths(target, budget, closest):
+            end = min(budget, target.closest, target.length(path))
+            self._search_path(target, path, 0.0, end, clear, n_samples, closest)
+
+    def _search_onward(self, target: Target, budget: float, clear: float, n_samples: int, reserve: int) -> bool:
+        """Look for a clearer lead farther along the path of the best point, and tell whether there is one."""
+        if target.path is None:
+            return False
         target.max_queries -= reserve
-        start, end = target.closest, min(budget, target.length(route))
+        start, end = target.closest, min(budget, target.length(target.path))
         target.closest = np.inf
         try:
-            return self._follow(target, route, start, end, clear, jury.n_samples, closest=True)
+            return self._search_path(target, target.path, start, end, clear, n_samples, closest=True)
         except QueriesSpentError:
             return False
         finally:
             target.max_queries += reserve
 
-    def _follow(
+    def _search_path(
         self, target: Target, path: Path, start: float, end: float, clear: float, n_samples: int, closest: bool
     ) -> bool:
-        """Find the first point of part of a path that has a clear lead; it becomes the target's best. Tell if any."""
+        """Find the first point with a clear lead on part of a path, and tell whether there is one."""
         if end <= start:
             return False
-        looks, leads = self._look(target, path, start, end, clear if closest else np.inf)
+        distances, leads = self._sweep(target, path, start, end, clear if closest else np.inf)
         if not closest:
             top = int(leads.argmax())
-            target.keep(target.walk(path, looks[top : top + 1])[0], float(leads[top]))
+            target.keep(target.walk(path, distances[top : top + 1])[0], float(leads[top]))
             return True
         for i in np.flatnonzero(leads > clear - self._doubt(target)):
-            point = target.walk(path, looks[i : i + 1])
-            lead = self._lead(target, point, clear, n_samples)
+            lead = self._lead(target, target.walk(path, distances[i : i + 1]), clear, n_samples)
             if lead > clear:
-                break
-        else:
-            return False
-        low, high = (start if i == 0 else looks[i - 1]), looks[i]
-        target.found(point[0], high)
+                low, high = (start if i == 0 else distances[i - 1]), distances[i]
+                self._bisect(target, path, low, high, lead, clear, n_samples)
+                return True
+        return False
+
+    def _bisect(
+        self, target: Target, path: Path, low: float, high: float, lead: float, clear: float, n_samples: int
+    ) -> None:
+        """Move the point at `high`, whose lead is clear, toward `low` while its lead stays clear."""
+        target.found(path, high)
         # A lead that is clear by less than its standard error cannot be told from the first clear one.
         near = 0.0 if target.exact else clear + 1 / np.sqrt(n_samples)
         smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 / target.levels
         while high - low > smallest and lead > near:
             middle = (low + high) / 2
-            point = target.walk(path, [middle])
-            at_middle = self._lead(target, point, clear, n_samples)
+            at_middle = self._lead(target, target.walk(path, [middle]), clear, n_samples)
             if at_middle > clear:
                 high, lead = middle, at_middle
-                target.found(point[0], high)
+                target.found(path, high)
             else:
                 low = middle
-        return True
 
     def _doubt(self, target: Target) -> float:
-        """Return by how much a lead of `n_votes` votes may be wrong."""
+        """Return the possible error of a lead of `n_votes` votes."""
         return 0.0 if target.exact else DOUBT / np.sqrt(self.n_votes)
 
     def _lead(self, target: Target, point: FloatArray, clear: float, n_samples: int) -> float:
-        """Return the lead at a point, from as many votes as tell whether it is clear, `n_samples` at most."""
+        """Return the lead at a point, with votes until it is clear or not, and at most `n_samples`."""
         n = self.n_votes
         while True:
             lead = float(target.leads(point, n)[0])
@@ -277,35 +279,37 @@ class Attack(BaseEstimator, ABC):
                 return lead
             n = min(MORE * n, n_samples)
 
-    def _look(
+    def _sweep(
         self, target: Target, path: Path, start: float, end: float, clear: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Look at points along part of a path, more closely where the lead peaks before the first that is clear.
+        """Measure leads on part of a path, with more points around peaks before the first clear lead.
 
-        All looks meet the same noise. Return their distances, increasing, and their leads.
+        All points share the same noise. Return their distances, increasing, and their leads.
         """
         key = target.new_key()
-        looks = np.linspace(start, end, LOOKS + 1)[1:]
-        leads = target.leads(target.walk(path, looks), self.n_votes, key)
-        for _ in range(ZOOMS):
-            closer = self._closer(target, looks, leads, start, clear)
-            if not len(closer) or len(closer) * target.cost(self.n_votes) > ZOOM_SHARE * target.n_left:
+        distances = np.linspace(start, end, POINTS + 1)[1:]
+        leads = target.leads(target.walk(path, distances), self.n_votes, key)
+        for _ in range(STEPS):
+            closer = self._closer(target, distances, leads, start, clear)
+            if not len(closer) or len(closer) * target.cost(self.n_votes) > STEP_SHARE * target.n_left:
                 break
             more = target.leads(target.walk(path, closer), self.n_votes, key)
-            order = np.argsort(np.append(looks, closer), kind="stable")
-            looks, leads = np.append(looks, closer)[order], np.append(leads, more)[order]
-        return looks, leads
+            order = np.argsort(np.append(distances, closer), kind="stable")
+            distances, leads = np.append(distances, closer)[order], np.append(leads, more)[order]
+        return distances, leads
 
-    def _closer(self, target: Target, looks: FloatArray, leads: FloatArray, start: float, clear: float) -> FloatArray:
-        """Return where to look next: on both sides of the highest peaks at which the label may change unseen."""
+    def _closer(
+        self, target: Target, distances: FloatArray, leads: FloatArray, start: float, clear: float
+    ) -> FloatArray:
+        """Return the next points to measure, on both sides of the highest peaks beside which the label may change."""
         doubt, noise = self._doubt(target), target.mechanism.noise
-        finest = RTOL * looks[-1] if target.levels is None else 1 / target.levels
+        finest = RTOL * distances[-1] if target.levels is None else 1 / target.levels
         over = np.flatnonzero(leads > clear + doubt)
         before = over[0] if len(over) else len(leads)
         padded = np.concatenate([[-np.inf], leads, [-np.inf]])
-        ends = np.concatenate([[start], looks, looks[-1:]])
+        ends = np.concatenate([[start], distances, distances[-1:]])
         peaks = np.flatnonzero((leads >= padded[:-2]) & (leads >= padded[2:]))
-        # A vote changes no faster than the certificate allows: that rules out most peaks.
+        # Vote shares change no faster than the certificate allows, which rules out most peaks.
         gaps = np.maximum(ends[1:-1] - ends[:-2], ends[2:] - ends[1:-1])
         lag = np.clip(-leads - doubt / DOUBT, 0.0, 1.0)
         hopeful = noise.cost(gaps) > noise.budget((1 + lag) / 2, (1 - lag) / 2)
@@ -313,4 +317,4 @@ class Attack(BaseEstimator, ABC):
         peaks = peaks[np.argsort(-leads[peaks], kind="stable")[:PEAKS]]
         inside = np.arange(1, CLOSER + 1) / (CLOSER + 1)
         sides = [ends[i + side] + inside * (ends[i + side + 1] - ends[i + side]) for i in peaks for side in (0, 1)]
-        return np.setdiff1d(np.concatenate([np.empty(0), *sides]), looks)
+        return np.setdiff1d(np.concatenate([np.empty(0), *sides]), distances)

@@ -1,4 +1,4 @@
-"""One input of a smoothed classifier as an attack sees it: the points around it, their distances, and their votes."""
+"""One input under attack: the points around it, their distances and their votes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ from .projection import EPS
 
 
 class QueriesSpentError(Exception):
-    """The search has no queries left."""
+    """Raised when the search has no queries left."""
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A way from the input to a distant point that moves one feature after the other.
+    """A path from the input to a distant point that moves one feature after the other.
 
     Parameters
     ----------
     features : ndarray of int, shape (n_moves,)
-        Each at most once.
+        The features in the order of their moves, without repetition.
     targets : ndarray of float64, shape (n_moves,)
-        Where the features go, in the unit box.
+        The values after the moves, in the unit box.
+
+    Examples
+    --------
+    >>> Path.to(np.array([0.5, 0.5, 0.5]), np.array([0.6, 0.5, 0.0])).features
+    array([2, 0])
     """
 
     features: NDArray[np.intp]
@@ -37,7 +42,7 @@ class Path:
 
     @classmethod
     def to(cls, start: FloatArray, end: FloatArray) -> Path:
-        """Return the path that makes the largest moves first: the certificate's worst case fills reaches like this."""
+        """Return the path that makes the largest moves first, like the worst case of Theorem 2.8."""
         moves = np.abs(end - start)
         features = np.argsort(-moves, kind="stable")[: np.count_nonzero(moves)]
         return cls(features, end[features])
@@ -45,22 +50,22 @@ class Path:
 
 @dataclass(eq=False)
 class Target:
-    """One input under attack, everything in units of the unit box and flat.
+    """One input under attack; points are flat and in the unit box.
 
     Parameters
     ----------
     voter : Voter
     mechanism : NoiseMechanism
     strategy : RadiusStrategy
-        Whose limits on the adversary, if it has any, the attack respects as well.
-    x : ndarray of shape
+        The radius strategy; the attack respects its limits on the adversary.
+    x : ndarray
         The raw input.
     label : int
-        Index of the class that shall not win; -1 for a label that is not among the classes.
+        The index of the class to change; -1 for a label that is not among the classes.
     rng : numpy.random.Generator
-        Of the search.
+        The random generator of the search.
     max_queries : int
-        Noisy rows that the search may spend.
+        The number of noisy inputs that the search may spend.
     """
 
     voter: Voter
@@ -74,6 +79,7 @@ class Target:
     best: FloatArray = field(init=False)
     best_lead: float = field(init=False, default=-np.inf)
     closest: float = field(init=False, default=np.inf)
+    path: Path | None = field(init=False, default=None)
     votes: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -91,27 +97,24 @@ class Target:
         self.exact = self.mechanism.noise.n_outcomes is not None
 
     def _unit(self, raw: FloatArray) -> FloatArray:
-        """Map a raw point to the unit box; of digital data, to the lattice."""
+        """Map a raw point to the unit box, and digital data to the lattice."""
         shaped = raw.reshape(1, *self.mechanism.shape)
         if self.levels is None:
             return self.mechanism.box.to_unit(shaped).ravel()
         return self.mechanism.noise.to_unit(self.mechanism.points(shaped)).ravel()
 
     def _faces(self) -> tuple[FloatArray, FloatArray]:
-        """Return how low and how high each feature can go: to its faces, or to the limits of the radius strategy."""
+        """Return the lowest and highest value of each feature: its faces, or the limits of the radius strategy."""
         down, up = (room.ravel() for room in self.mechanism.box.room(self.start.reshape(1, *self.mechanism.shape)))
         if isinstance(self.strategy, GreedyRadius):
-            down, up = (
-                np.minimum(room, limit) for room, limit in zip((down, up), self.strategy._limits(), strict=True)
-            )
+            down, up = map(np.minimum, (down, up), self.strategy._limits())
         low, high = self.start - down, self.start + up
         if self.levels is not None:
-            low, high = (np.ceil(low * self.levels - 1e-9), np.floor(high * self.levels + 1e-9))
-            return low / self.levels, high / self.levels
+            return np.ceil(low * self.levels - 1e-9) / self.levels, np.floor(high * self.levels + 1e-9) / self.levels
         return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
     def onward(self, path: Path) -> Path:
-        """Return the path that goes on in each direction of a path to the face: the worst case lies at faces."""
+        """Return the path that continues each move to the face in its direction, where the worst case lies."""
         up = path.targets > self.start[path.features]
         faces = np.where(up, self.high[path.features], self.low[path.features])
         order = np.argsort(-np.abs(faces - self.start[path.features]), kind="stable")
@@ -119,25 +122,25 @@ class Target:
 
     @property
     def reach(self) -> FloatArray:
-        """How far each feature can move."""
+        """The reach of each feature."""
         return np.maximum(self.start - self.low, self.high - self.start)
 
     def budget(self, radius: float) -> float:
-        """Return how far points may be from the input so that their published distance is no more than the radius."""
+        """Return the largest distance of a point whose published distance cannot exceed the radius."""
         if self.levels is None or np.isinf(radius):
             return radius * (1 - 4 * (len(self.start) + 8) * EPS)
         steps = np.floor(radius * self.levels)
         return float(steps + 1 if (steps + 1) / self.levels <= radius else steps) / self.levels
 
     def snap(self, points: FloatArray) -> FloatArray:
-        """Move points of digital data to the lattice, towards the input."""
+        """Move points of digital data to the lattice, toward the input."""
         if self.levels is None:
             return points
         steps = (points - self.start) * self.levels
         return self.start + np.trunc(steps + np.copysign(1e-6, steps)) / self.levels
 
     def raw(self, points: FloatArray) -> FloatArray:
-        """Map points, shape (n, d), to raw inputs, shape (n, *shape), none of them farther away than its point."""
+        """Map points, shape (n, d), to raw inputs, shape (n, *shape), which are no farther away than the points."""
         moves = (points - self.start) * self.width
         moved = self.x + moves if self.levels is None else self.lo + points * self.width
         raw = np.where(points == self.start, self.x, np.clip(moved, self.lo, self.hi))
@@ -152,11 +155,11 @@ class Target:
             steps = np.abs(ends[0].astype(np.int64) - ends[1].astype(np.int64)).sum()
             return float(steps / self.levels)
         moves = np.abs(raw.ravel() - self.x)
-        # Each difference, quotient and sum is off by a share of EPS / 2: their sum is rounded up by more than all.
+        # Each difference, quotient and sum has a relative error of EPS / 2; the factor exceeds all of them together.
         return float((moves / np.where(self.width > 0, self.width, 1.0)).sum() * (1 + (len(moves) + 8) * EPS))
 
     def walk(self, path: Path, distances: Any) -> FloatArray:
-        """Return the points at some distances along a path, shape (n, d)."""
+        """Return the points at the given distances along a path, shape (n, d)."""
         path = Path(path.features[: self.max_features], path.targets[: self.max_features])
         moves = path.targets - self.start[path.features]
         before = np.cumsum(np.abs(moves)) - np.abs(moves)
@@ -169,40 +172,39 @@ class Target:
         return self.snap(points)
 
     def length(self, path: Path) -> float:
-        """Return how long a path is."""
+        """Return the length of a path."""
         features = path.features[: self.max_features]
         return float(np.abs(path.targets[: self.max_features] - self.start[features]).sum())
 
     def spend(self, n: int) -> None:
-        """Count queries, or refuse them."""
+        """Count queries, or raise an error if too few are left."""
         if n > self.n_left:
             raise QueriesSpentError
         self.n_queries += n
 
     @property
     def rivals(self) -> NDArray[np.intp]:
-        """The other classes, in the order of their votes at the input."""
+        """The other classes, in decreasing order of their votes at the input."""
         order = np.argsort(-self.votes, kind="stable")
         return order[order != self.label]
 
     @property
     def n_left(self) -> int:
-        """Queries that are left."""
+        """The number of queries left."""
         return self.max_queries - self.n_queries
 
     def cost(self, n: int) -> int:
-        """Return the queries that ``n`` votes at one point take: where all outcomes are counted, as many as those."""
+        """Return the number of queries for ``n`` votes at one point, or the number of outcomes if all are counted."""
         return self.mechanism.noise.n_outcomes or n
 
     def new_key(self) -> NDArray[np.uint32]:
-        """Return a key of noise that has not been drawn yet."""
+        """Return a new key of noise."""
         return self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
 
     def counts(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> NDArray[np.int64]:
-        """Count votes at points; all of them meet the same noise, so that their differences are less noisy.
+        """Count votes at points under the same noise, which makes their differences less noisy.
 
-        The noise is that of ``key``, by default fresh. Where all outcomes of the noise are counted, that is done,
-        whatever ``n`` is.
+        The noise follows from ``key``, a new one by default. Noise with few outcomes is counted in full for all ``n``.
         """
         n = self.cost(n)
         self.spend(n * len(points))
@@ -213,9 +215,9 @@ class Target:
         return count(self.voter, self.mechanism, raw, keys, n, rows)
 
     def leads(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> FloatArray:
-        """Return by which share of votes the strongest rival leads the label at each point.
+        """Return the lead of the strongest rival over the label at each point, as a share of votes.
 
-        Above 0 exactly where the rival wins: a tie goes to the lower index.
+        The lead is above 0 exactly where the rival wins; ties go to the lower index.
         """
         counts = self.counts(points, n, key)
         if self.votes is None:
@@ -223,17 +225,17 @@ class Target:
         return lead(counts, self.label)
 
     def keep(self, point: FloatArray, lead: float) -> None:
-        """Remember the point if no other has had a larger lead."""
+        """Keep the point if no other point has had a larger lead."""
         if lead > self.best_lead:
             self.best, self.best_lead = point, lead
 
-    def found(self, point: FloatArray, distance: float) -> None:
-        """Remember a point at which the label has changed: nothing beyond it is of interest."""
-        self.best, self.closest = point, distance
+    def found(self, path: Path, distance: float) -> None:
+        """Keep a point at which the label has changed; points farther away no longer matter."""
+        self.best, self.closest, self.path = self.walk(path, [distance])[0], distance, path
 
 
 def lead(counts: NDArray[np.int64], label: int) -> FloatArray:
-    """Return by which share of votes the strongest rival of a class leads it, half a vote extra for lower indices."""
+    """Return the lead of the strongest rival over a class, where lower indices get half a vote extra."""
     n = counts.sum(axis=1)
     if label < 0:
         return np.ones(len(counts))
@@ -243,6 +245,6 @@ def lead(counts: NDArray[np.int64], label: int) -> FloatArray:
 
 
 def far_faces(target: Target) -> Path:
-    """Return the path that moves features to their far faces in decreasing order of reach (Theorem 2.8)."""
+    """Return the path to the far faces in decreasing order of reach, the worst case of Theorem 2.8."""
     up = target.high - target.start >= target.start - target.low
     return Path.to(target.start, np.where(up, target.high, target.low))

@@ -1,4 +1,4 @@
-"""Whether what an attack has found is adversarial: fresh votes decide."""
+"""Verification of candidates with fresh votes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from .target import Target
 
 
 class Verifier:
-    """Fresh votes on candidates, each with noise that neither the search nor another attempt has seen.
+    """Tests of candidates with fresh votes, which neither the search nor another attempt has seen.
 
-    All attempts on one input share alpha, whatever the outcome of one makes of the next (union bound): which point is
-    tried and with how many votes depends on votes that its test does not use. Selection votes choose the rival and
-    estimation votes test that it is ahead of the label. Where the noise's outcomes are counted there is one attempt,
-    and no doubt.
+    All attempts on one input share alpha by a union bound. The bound holds because the point and the number of votes of
+    an attempt depend only on votes that its test does not use. Selection votes choose the rival, and estimation votes
+    test that it is ahead of the label. Noise with few outcomes is counted in full: one attempt decides with certainty.
 
     Parameters
     ----------
     clf : SmoothedClassifier
-        Fitted.
+        The fitted classifier.
     shape : tuple of int
-        Of one input.
+        The shape of one input.
     n_samples : int or None
-        Estimation votes of an attempt, at least; None takes the classifier's.
+        The minimum number of estimation votes of an attempt; None takes that of the classifier.
     alpha : float or None
-        Probability that any attempt on an input succeeds wrongly; None takes the classifier's.
+        The probability, for each input, that an attempt succeeds wrongly; None takes that of the classifier.
     attempts : int
-        Attempts on one input, at most.
+        The maximum number of attempts on one input.
     seeds : numpy.random.SeedSequence
-        Of the votes.
+        The seeds of the votes.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Verifier:
             raise ValueError(f"alpha must exceed {drawing:.3g}, the error of drawing, got {self.alpha}.")
 
     def _drawing(self, n: int) -> float:
-        """Return by how much the distribution of ``n`` votes may be off."""
+        """Return the distance between the real and the ideal distribution of ``n`` votes."""
         return self.mechanism.noise.draw_error * n * self.mechanism.n_features
 
     def level(self, n: int) -> float:
@@ -66,12 +65,12 @@ class Verifier:
         return self.alpha / self.attempts - self._drawing(n)
 
     def queries(self, n: int) -> int:
-        """Return the queries of one attempt with ``n`` estimation votes."""
+        """Return the number of queries of one attempt with ``n`` estimation votes."""
         return self.mechanism.noise.n_outcomes or self.n_selection + n
 
     @property
     def reserve(self) -> int:
-        """Queries of all attempts, with as few votes as they take."""
+        """The minimum number of queries of all attempts."""
         return self.attempts * self.queries(self.n_samples)
 
     def clear_lead(self, n: int) -> float:
@@ -84,11 +83,11 @@ class Verifier:
         Returns
         -------
         label : int
-            Index of the class with most votes.
+            The index of the class with most votes.
         success : bool
-            Whether it is shown that the target's label does not win.
+            Whether the votes show that the label of the target does not win.
         ahead : bool
-            Whether more votes are worth while: the label has not got most of them.
+            Whether another class than the label has most votes, so that more votes are worthwhile.
         """
         words = self.seeds.spawn(1)[0].generate_state(4)
         sampler = Sampler(
@@ -109,11 +108,10 @@ class Verifier:
 
 
 def shown_different(selection: NDArray[np.int64], estimation: NDArray[np.int64], label: int, alpha: float) -> bool:
-    """Tell whether votes show that another class than the label wins.
+    """Return whether votes show that another class than the label wins.
 
-    The selection votes choose the rival among the other classes. Given that an estimation vote is for one of the two,
-    it is for the rival with probability above 1/2 if and only if the rival is ahead: a binomial test, exact at level
-    alpha.
+    The selection votes choose the rival. Among the estimation votes for the rival or the label, each is for the rival
+    with probability above 1/2 if and only if the rival is ahead. So a binomial test is exact at level alpha.
     """
     if label < 0:
         return True

@@ -129,6 +129,20 @@ class Algorithm:
             "cap": self.n_samples,
         }
 
+    def certify(self, votes: Votes, X: NDArray[Any] | None, largest_reaches: FloatArray | None = None) -> Certificates:
+        """Make certificates of votes: bound probabilities, turn them into radii; parameters as in `radii`."""
+        p_a, p_b = self.probabilities(votes)
+        radii = self.radii(p_a, p_b, X, largest_reaches)
+        return Certificates(
+            labels=self.classes[votes.selection.argmax(axis=1)],
+            radii=radii,
+            abstained=~self.ahead(p_a, p_b),
+            p_a=p_a,
+            p_b=p_b,
+            n_samples=votes.estimation.sum(axis=1),
+            **self._claim(),
+        )
+
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
         """Bound the probability of the selected class from below, and that of its strongest rival from above."""
         top = votes.selection.argmax(axis=1)
@@ -175,18 +189,6 @@ class Algorithm:
     def ahead(self, p_a: FloatArray, p_b: FloatArray) -> NDArray[np.bool_]:
         """Tell where class A is ahead: even in a tie, where all outcomes are evaluated."""
         return (p_a > p_b) | self.exact
-
-    def certificates(self, votes: Votes, p_a: FloatArray, p_b: FloatArray, radii: FloatArray) -> Certificates:
-        """Put certificates together."""
-        return Certificates(
-            labels=self.classes[votes.selection.argmax(axis=1)],
-            radii=radii,
-            abstained=~self.ahead(p_a, p_b),
-            p_a=p_a,
-            p_b=p_b,
-            n_samples=votes.estimation.sum(axis=1),
-            **self._claim(),
-        )
 
     def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
         """Decide whether inputs are certified at the radii asked for."""

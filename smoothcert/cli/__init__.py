@@ -1,1 +1,1 @@
-"""Certification from a shell: the command line, the models and data that it reads, and what it prints."""
+"""Certification from a shell: commands, options, files of models and data, and reports."""

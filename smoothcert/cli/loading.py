@@ -1,4 +1,4 @@
-"""Models and data from files, for the command line. Nothing in a file is executed unless that is asked for."""
+"""Models and data from files. Code in a file is executed only if the user allows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,25 +15,29 @@ from .._utils.optional import optional
 from ..models.base import is_module
 from ..weights import RECORD, load_weights, trusted_types
 
-#: Files whose loading executes what is in them.
+#: The suffixes of files whose loading executes code that they hold.
 PICKLES = {".joblib", ".pkl", ".pickle", ".pt", ".pth"}
 
 
 def load_model(
     source: str, *, factory: str | None = None, allow_pickle: bool = False, trusted: tuple[str, ...] = ()
 ) -> Any:
-    """Load a model.
+    """Load a model from a file or a function.
 
     Parameters
     ----------
     source : str
-        ``module:factory``, a function that returns the model; or a file: ``.skops``; ``.safetensors``, with the
-        weights of what ``factory`` returns; or with ``allow_pickle`` one of joblib, pickle or torch.
+        ``module:function``, a function that returns the model; or a file: ``.skops``; ``.safetensors``, with the
+        weights of the network that ``factory`` returns; or with ``allow_pickle`` a file of joblib, pickle or torch.
     factory : str, optional
-        ``module:factory`` of the network for a file of weights.
-    allow_pickle : bool
-    trusted : tuple of str
-        Types of other libraries that a skops file may hold.
+        ``module:function`` that returns the network for a file of weights.
+    allow_pickle : bool, default=False
+    trusted : tuple of str, optional
+        The types of other libraries that a skops file may hold.
+
+    Returns
+    -------
+    model : object
 
     Raises
     ------
@@ -43,7 +48,7 @@ def load_model(
     if not path.exists() and ":" in source:
         return call_factory(source)
     if not path.is_file():
-        raise ValueError(f"There is no file {source!r}. A function in a module is given as module:function.")
+        raise ValueError(f"There is no file {source!r}. Give a function as module:function.")
     kind = path.suffix.lower()
     if kind == ".skops":
         return _load_skops(path, trusted)
@@ -53,20 +58,16 @@ def load_model(
         raise ValueError(f"{source} must end in .skops, .safetensors or, with --allow-pickle, {', '.join(PICKLES)}.")
     if not allow_pickle:
         raise ValueError(
-            f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle; "
-            f"files of skops and safetensors execute nothing."
+            f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle. "
+            f"Files of skops and safetensors execute nothing."
         )
     if kind in (".pt", ".pth"):
-        import torch
-
-        return torch.load(path, weights_only=False)
-    import joblib
-
+        return importlib.import_module("torch").load(path, weights_only=False)
     return joblib.load(path)
 
 
 def call_factory(source: str) -> Any:
-    """Return what a function given as ``module:function`` returns; modules of the working directory count."""
+    """Call a function given as ``module:function``; modules in the working directory are found too."""
     module, _, name = source.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -83,13 +84,13 @@ def _load_skops(path: Path, trusted: tuple[str, ...]) -> Any:
     unknown = sorted({*found} - {*trusted_types(), *trusted})
     if unknown:
         flags = " ".join(f"--trust {name}" for name in unknown)
-        raise ValueError(f"{path} holds types that are not known to be harmless. If you trust them, add {flags}")
+        raise ValueError(f"{path} holds types that may be harmful. If you trust them, add {flags}")
     return skops.load(path, trusted=found)
 
 
 def _load_weights(path: Path, factory: str | None) -> Any:
     if factory is None:
-        raise ValueError(f"{path} holds weights alone: name the network's function, --factory MODULE:NAME.")
+        raise ValueError(f"{path} holds only weights: name the network's function, --factory MODULE:NAME.")
     module = call_factory(factory)
     if not is_module(module):
         raise ValueError(f"--factory must return a torch.nn.Module, got a {type(module).__name__}.")
@@ -110,17 +111,22 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
     Parameters
     ----------
     source : str
-        A file: ``.npy``, of which parts are read when their turn comes; ``.npz``; ``.parquet`` or ``.csv``.
+        A ``.npy`` file, which is read in parts; or a ``.npz``, ``.parquet`` or ``.csv`` file.
     key : str, optional
-        Name of the inputs in a ``.npz``; "X" or the only one by default.
+        The name of the inputs in a ``.npz`` file; "X" or the only array by default.
     target : str, optional
-        Name of the labels: the array of a ``.npz``, "y" by default, or the column of a table.
+        The name of the labels: an array of a ``.npz`` file, "y" by default, or a column of a table.
 
     Returns
     -------
     X : array or DataFrame
-        Tables keep the names of their columns: models that know theirs refuse others, and another order.
+        Tables keep the names of their columns; models that know them refuse other names and another order.
     y : ndarray or None
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or no array or column of that name.
     """
     path = Path(source)
     if not path.is_file():
@@ -137,7 +143,7 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
     if target is None:
         return table, None
     if target not in table:
-        raise ValueError(f"{source} has no column {target!r}, but {', '.join(map(repr, table.columns))}.")
+        raise ValueError(f"{source} has no column {target!r}; it has {', '.join(map(repr, table.columns))}.")
     return table.drop(columns=target), table[target].to_numpy()
 
 
@@ -146,14 +152,13 @@ def _from_npz(path: Path, key: str | None, target: str | None) -> tuple[Any, Any
         target = target or ("y" if "y" in arrays else None)
         others = [name for name in arrays if name != target]
         key = key or ("X" if "X" in others else others[0] if len(others) == 1 else None)
-        for name in (key, target):
-            if (name is None and name is key) or (name is not None and name not in arrays):
-                raise ValueError(f"{path} holds the arrays {', '.join(arrays)}: name the inputs with --key.")
+        if key not in arrays or (target is not None and target not in arrays):
+            raise ValueError(f"{path} holds the arrays {', '.join(arrays)}: name the inputs with --key.")
         return arrays[str(key)], arrays[target] if target else None
 
 
 def load_labels(source: str) -> NDArray[Any]:
-    """Load one label for each input from a ``.npy`` file, or a text file with one in each line."""
+    """Load one label for each input from a ``.npy`` file, or from a text file with one label in each line."""
     if source.endswith(".npy"):
         return np.load(source, allow_pickle=False)
     lines = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]

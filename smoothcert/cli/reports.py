@@ -1,4 +1,4 @@
-"""What the command line shows of a store: where it stands, tables and curves."""
+"""Reports on the store of a run: its status, tables and curves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..runs.store import StoredRun, read_store
 
 
 def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
-    """Return the true labels of the finished inputs: those of the store, or those given for all inputs."""
+    """Return the true labels of the finished inputs, from the store or from labels for all inputs."""
     if y is not None:
         if len(y) != stored.run.n_inputs:
-            raise ValueError(f"labels must be one for each of {stored.run.n_inputs} inputs, got {len(y)}.")
+            raise ValueError(f"--labels must hold one label for each of {stored.run.n_inputs} inputs, got {len(y)}.")
         return np.asarray(y)[stored.index]
     if None in stored.labels or not stored.labels:
         if required:
@@ -33,15 +33,13 @@ def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
 
 
 def unfinished_part(path: str, stored: StoredRun) -> str | None:
-    """Say how much of a run there is, or return None if it has ended."""
-    n_inputs = stored.run.n_inputs
-    return (
-        None if len(stored) == n_inputs else f"{path} holds {len(stored)} of {n_inputs} inputs: the run has not ended"
-    )
+    """Return a text that says how much of a run is finished, or None if all of it is."""
+    done, n_inputs = len(stored), stored.run.n_inputs
+    return None if done == n_inputs else f"{path} holds {done} of {n_inputs} inputs: the run has not ended"
 
 
 def status_of(path: str) -> dict[str, Any]:
-    """Describe a run: how much of it is done, how fast, and what it is."""
+    """Return the progress, speed and parameters of a run."""
     stored = read_store(path)
     run, done = stored.run, len(stored)
     seconds, left = float(stored.seconds.sum()), run.n_inputs - done
@@ -55,9 +53,8 @@ def status_of(path: str) -> dict[str, Any]:
     if done and left:
         shown["seconds left"] = f"about {seconds / done * left:.0f}, divided by the number of workers"
     if done:
-        found = recertified(stored, partial=True)
+        found, y = recertified(stored, partial=True), labels_of(stored, None, required=False)
         shown["abstained"] = int(found.abstained.sum())
-        y = labels_of(stored, None, required=False)
         if y is not None:
             shares = certified_accuracy_score(y, found, [0.0, 0.5, 1.0])
             shown["certified accuracy"] = "{:.4f} at 0, {:.4f} at 0.5, {:.4f} at 1".format(*shares)
@@ -70,81 +67,69 @@ def status_of(path: str) -> dict[str, Any]:
 
 
 def being_written(path: str) -> bool:
-    """Tell whether a process is writing to a store."""
+    """Return whether a process is writing to a store."""
     if not Path(f"{path}.lock").exists():
         return False
     try:
         with FileLock(f"{path}.lock", timeout=0):
             return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, Timeout)
 
 
 def check_output(output: str | None, y: Any) -> None:
-    """Raise a ValueError unless a table can be written to this file, before there is anything to lose."""
+    """Raise an error unless a table can be written to this file; called before the run starts."""
     if output is None:
         return
     kind = Path(output).suffix.lower()
     if kind not in (".tsv", ".csv", ".parquet"):
         raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
     if kind == ".tsv" and y is None:
-        raise ValueError("A .tsv table needs true labels; .csv and .parquet do without.")
+        raise ValueError("A .tsv table needs true labels; .csv and .parquet do not.")
     if kind == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
         raise ImportError("Parquet needs pandas and pyarrow: pip install 'smoothcert[tables]'.")
     if not Path(output).absolute().parent.is_dir():
-        raise ValueError(f"{output} must be in a directory that exists.")
+        raise ValueError(f"{output} must be in an existing directory.")
 
 
 def write_table(
     output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
 ) -> None:
-    """Write results: ``.tsv`` as `Certificates.to_tsv` does, labels being positions in ``classes``; or more columns.
+    """Write the results to a .csv or .parquet file, or to a .tsv file with `Certificates.to_tsv`.
 
-    True labels that are no class have positions after those of the classes.
+    A .tsv file holds the positions of labels in ``classes``; other true labels have positions after them.
     """
-    index = np.arange(len(certificates)) if stored is None else stored.index
+    index, seconds = np.arange(len(certificates)), None
     if stored is not None:
+        index, seconds = stored.index, stored.seconds
         y, classes = labels_of(stored, y, required=False), stored.run.classes
     check_output(output, y)
     kind = Path(output).suffix.lower()
     if kind == ".tsv":
         known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
         others = sorted(set(truth) - set(known))
-        certificates.to_tsv(
-            output, truth, classes=known + others, idx=index, times=None if stored is None else stored.seconds
-        )
+        certificates.to_tsv(output, truth, classes=known + others, idx=index, times=seconds)
         return
-    columns = {
-        "input": index,
-        **({} if y is None else {"label": np.asarray(y)}),
-        "predicted": certificates.labels,
-        "radius": certificates.radii,
-        "abstained": certificates.abstained,
-        "p_a": certificates.p_a,
-        "p_b": certificates.p_b,
-        "n_samples": certificates.n_samples,
-        **({} if stored is None else {"seconds": stored.seconds}),
-    }
+    given: dict[str, Any] = {"input": index, "label": y, "predicted": certificates.labels, "radius": certificates.radii}
+    given |= {name: getattr(certificates, name) for name in ("abstained", "p_a", "p_b", "n_samples")}
+    given["seconds"] = seconds
+    columns = {name: np.asarray(column) for name, column in given.items() if column is not None}
     if kind == ".parquet":
         optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
         return
     with open(output, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True))
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
 def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[Any]]) -> None:
-    """Draw curves of certified accuracy into a file."""
+    """Draw curves of certified accuracy into an image file."""
     figure = optional("matplotlib.figure", "plots").Figure(figsize=(6.4, 4.2), layout="constrained")
     first = check_one_kind(results)
     stems = [Path(path).stem for path in results]
-    names = stems if len(set(stems)) == len(stems) else list(results)
-    curves = {
-        name: Curve(*certified_accuracy_curve(truths[store], found))
-        for name, (store, found) in zip(names, results.items(), strict=True)
-    }
+    names = stems if len(set(stems)) == len(stems) else results
+    drawn = (Curve(*certified_accuracy_curve(truths[store], found)) for store, found in results.items())
+    curves = dict(zip(names, drawn, strict=True))
     CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat).plot(figure.add_subplot())
     figure.savefig(path, dpi=150)

@@ -1,7 +1,8 @@
 """Plain data: certificates and votes, their files, scores and plots."""
 
+from .budget_display import GreedyBudgetDisplay
 from .certificates import Certificates, Decisions
-from .display import CertifiedAccuracyDisplay, GreedyBudgetDisplay, VotesDisplay
+from .display import CertifiedAccuracyDisplay
 from .metrics import (
     average_certified_radius,
     certified_accuracy_curve,
@@ -11,6 +12,7 @@ from .metrics import (
 )
 from .scorer import make_certified_scorer
 from .votes import VoteCounts
+from .votes_display import VotesDisplay
 
 __all__ = [
     "Certificates",

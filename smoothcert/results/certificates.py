@@ -1,4 +1,4 @@
-"""What certification returns: vote counts, and certificates made from them. Frozen, and indifferent to their making."""
+"""The results of certification: certificates, and decisions at a given radius."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import Table
+from .records import TableRecords
 from .tables import Summary
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
@@ -18,32 +18,43 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Certificates(Table):
+class Certificates(TableRecords):
     """Certified predictions: ``labels, radii = certificates``.
 
-    For each input that is not abstained on: with probability at least 1 - alpha over the sampling, the smoothed
-    classifier returns ``labels[i]`` for every input within distance ``radii[i]``.
+    Where the classifier does not abstain, it returns ``labels[i]`` for every input within distance ``radii[i]``, with
+    probability at least 1 - alpha over the sampling.
 
     Parameters
     ----------
     labels : ndarray of shape (n_inputs,)
         Predicted labels, also where the classifier abstains from certifying them.
     radii : ndarray of float64, shape (n_inputs,)
-        Certified radii in the unit box: 1.0 is one feature moved across its whole range. NaN where abstained, so that
-        ``(labels == y) & (radii >= r)`` is right for every r >= 0; +inf where the whole box is certified.
+        Certified radii in the unit box, where 1.0 is one feature moved across its whole range. A radius is NaN for an
+        abstention, so that ``(labels == y) & (radii >= r)`` is right for every r >= 0, and +inf if the whole box is
+        certified.
     abstained : ndarray of bool, shape (n_inputs,)
-        Where no class could be told ahead of the others.
+        Whether the votes show no class ahead of all others.
     p_a, p_b : ndarray of float64, shape (n_inputs,)
-        Lower bound on the probability of the predicted class, upper bound on that of every other. Where drawing
-        stopped early (``rtol``), their difference is what is bounded.
+        Lower bound on the probability of the predicted class, and upper bound on that of every other class. With
+        ``rtol``, only their difference is a bound.
     alpha : float
-        Probability, for each input, that its certificate is wrong.
+        The probability, for each input, that its certificate is wrong.
     norm : float
-        Norm of the radii.
+        The norm of the radii.
     threat : str, default="every perturbation"
-        The perturbations that the radii speak of, where a strategy limits them.
+        The perturbations that the radii cover, if a strategy limits them.
     n_samples : ndarray of int64, shape (n_inputs,), optional
-        Estimation votes that were drawn for each input.
+        The number of estimation votes for each input.
+
+    See Also
+    --------
+    SmoothedClassifier.certify : Make certificates.
+    certified_accuracy_score : Compare them with true labels.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019,
+       Algorithm 1.
 
     Examples
     --------
@@ -88,31 +99,49 @@ class Certificates(Table):
         X: Any = None,
         partial: bool = False,
     ) -> Certificates:
-        """Make certificates from the votes of a run: nothing is drawn, and no model is needed.
+        """Make certificates from the votes of a run. This draws no votes and needs no model.
 
         Parameters
         ----------
         path : str or path-like
-            What ``clf.certify(X, store=path)`` has written.
+            A store, written by ``clf.certify(X, store=path)``.
         radius : str or RadiusStrategy, optional
-            As in `SmoothedClassifier`, like the following; None is what the run was made with.
         scheme, bound : str, optional
         alpha : float, optional
+            As in `SmoothedClassifier`; None keeps the parameter of the run.
         X : array-like or sequence, optional
-            The inputs of the run. They are needed only for limits on single features (``max_change``), and for limits
-            so tight that more features matter than the store keeps.
+            The inputs of the run. Limits on single features (``max_change``) need them, and so do limits that involve
+            more features than the store keeps.
         partial : bool, default=False
-            Take the finished inputs of a run that has not ended, in the order of their positions.
+            Whether to take the finished inputs of an unfinished run, in the order of their positions.
 
         Returns
         -------
         certificates : Certificates
-            With the parameters of the run, those of `certify` to the last bit.
+            With the parameters of the run, they equal those of `certify` to the last bit.
 
         Raises
         ------
         ValueError
-            If the file is no sound store, the run has not ended, a parameter is invalid, or X is needed.
+            If the file is not a sound store, the run is unfinished, a parameter is invalid, or X is needed.
+
+        See Also
+        --------
+        VoteCounts.from_store : Read the votes.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from smoothcert import SmoothedClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=500, random_state=0).fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     certificates = clf.certify(X[::50], store=f"{folder}/run.sqlite")
+        ...     again = Certificates.from_store(f"{folder}/run.sqlite", alpha=0.05)
+        >>> print((again.p_a > certificates.p_a).all())
+        True
         """
         from ..runs.recertify import certificates_from_store
 
@@ -122,7 +151,7 @@ class Certificates(Table):
 
     @property
     def margin(self) -> FloatArray:
-        """Lower bound on the lead of the predicted class, p_a - p_b."""
+        """Lower bound on the margin of the predicted class, p_a - p_b."""
         return self.p_a - self.p_b
 
     def radii_if_right(self, y: ArrayLike) -> FloatArray:
@@ -142,17 +171,21 @@ class Certificates(Table):
         y : array-like of shape (n_inputs,)
             True labels.
         radii : array-like of shape (n_radii,)
-            In the unit box.
+            Radii in the unit box.
 
         Returns
         -------
         summary : Summary
-            Prints as text; has ``to_markdown``, ``to_latex`` and ``to_frame``, and shows itself in notebooks.
+            It prints as text, shows as HTML in notebooks, and has ``to_markdown``, ``to_latex`` and ``to_frame``.
 
         Raises
         ------
         ValueError
             As `certified_accuracy_score`.
+
+        See Also
+        --------
+        smoothcert.results.summarize : A table of several classifiers.
 
         Examples
         --------
@@ -181,10 +214,10 @@ class Certificates(Table):
         times: ArrayLike | None = None,
         digits: int = EXACT,
     ) -> None:
-        """Write the table of the field, as `certify.py` of Cohen et al. (2019) does.
+        """Write the tab-separated table that research code uses, as ``certify.py`` of Cohen et al. does [1]_.
 
-        Columns are ``idx label predict radius correct time``, separated by tabs. An abstention has prediction -1,
-        radius 0, and is not correct.
+        The columns are ``idx label predict radius correct time``. An abstention has prediction -1 and radius 0, and is
+        not correct.
 
         Parameters
         ----------
@@ -192,22 +225,30 @@ class Certificates(Table):
         y : array-like of shape (n_inputs,)
             True labels.
         classes : sequence, optional
-            All classes in their order, ``clf.classes_``: labels are written as positions there. Needed unless labels
-            are whole numbers of at least 0, which are written as they are.
+            All classes in their order, ``clf.classes_``; the file holds the position of each label there. By default
+            the file holds the labels themselves, which must be whole numbers of at least 0.
         idx : array-like of int, shape (n_inputs,), optional
-            Numbers of the inputs in their data set; 0, 1, 2, ... by default.
+            The number of each input in its data set; 0, 1, 2, ... by default.
         times : array-like of float, shape (n_inputs,), optional
-            Seconds that each took; the column is empty otherwise.
+            The seconds for each input; the column is empty by default.
         digits : int, default=18
-            Significant digits of the radii, which are rounded down. With 18 they read back as the same floats; 3 is
-            what the field's code writes.
+            The significant digits of the radii, which are rounded down. With 18 digits they read back as the same
+            floats; the code of Cohen et al. writes 3.
 
         Raises
         ------
         ValueError
             If an argument does not fit, or labels need ``classes``.
+
+        See Also
+        --------
+        from_tsv : Read such a table.
+
+        References
+        ----------
+        .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019.
         """
-        write_tsv(path, self, y, classes=classes, idx=idx, times=times, digits=digits)
+        write_tsv(path, self, y, classes, idx, times, digits)
 
     @classmethod
     def from_tsv(
@@ -219,7 +260,7 @@ class Certificates(Table):
         threat: str = "every perturbation",
         classes: Sequence[Any] | None = None,
     ) -> TsvResults:
-        """Read a table of the field, of this library or another.
+        """Read a tab-separated table that this library or the code of Cohen et al. has written.
 
         Parameters
         ----------
@@ -227,39 +268,60 @@ class Certificates(Table):
         alpha, norm, threat
             As in `Certificates`; the file does not hold them.
         classes : sequence of int or str, optional
-            What the class indices in the file stand for; themselves by default.
+            The label of each class index in the file; the index itself by default.
 
         Returns
         -------
         results : TsvResults
-            ``(certificates, y, idx)``. ``p_a`` and ``p_b`` are NaN. Where the file abstains, the label is not known: it
-            is one that no class has, -1, a smaller number if -1 is a class, or the empty string.
+            ``(certificates, y, idx)``. ``p_a`` and ``p_b`` are NaN. The file does not hold the label of an abstention;
+            it becomes -1, a smaller number if -1 is a class, or the empty string.
 
         Raises
         ------
         ValueError
-            If the file is damaged or no such table, or ``classes`` do not fit it; the message names the line.
+            If the file is damaged or not such a table, or ``classes`` do not fit; the message names the line.
+
+        See Also
+        --------
+        to_tsv : Write such a table.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> certificates = Certificates(
+        ...     labels=np.array([0, 1]), radii=np.array([2.0, np.nan]), abstained=np.array([False, True]),
+        ...     p_a=np.array([0.9, 0.5]), p_b=np.array([0.1, 0.5]), alpha=0.001, norm=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     certificates.to_tsv(f"{folder}/results.tsv", [0, 1])
+        ...     found, y, idx = Certificates.from_tsv(f"{folder}/results.tsv", alpha=0.001, norm=1)
+        >>> print(found.labels, found.radii, y, idx)
+        [ 0 -1] [ 2. nan] [0 1] [0 1]
         """
-        found, y, idx = read_tsv(path, classes=classes)
+        found, y, idx = read_tsv(path, classes)
         unknown = np.full(len(y), np.nan)
         return TsvResults(cls(**found, p_a=unknown, p_b=unknown, alpha=alpha, norm=norm, threat=threat), y, idx)
 
     def verify(self, clf: Any, X: Any, **params: Any) -> Any:
-        """Draw fresh votes for a random part of the inputs, and test whether the claims agree with them.
+        """Draw fresh votes for a random part of the inputs, and test whether the certificates agree with them.
 
         Parameters
         ----------
         clf : SmoothedClassifier
-            Fitted, with the parameters that the certificates were made with.
+            The fitted classifier, with the same parameters as for the certificates.
         X : array-like of shape (n_inputs, ...)
-            The inputs that were certified, in the same order.
+            The certified inputs, in the same order.
         **params
-            ``fraction``, ``n_samples``, ``level`` and ``random_state``; see `smoothcert.audit.verify`.
+            ``fraction``, ``n_samples``, ``level`` and ``random_state`` of `smoothcert.audit.verify`.
 
         Returns
         -------
         audit : Audit
             ``audit.consistent`` is the verdict.
+
+        See Also
+        --------
+        smoothcert.verify : The function behind this method, with an example.
         """
         from ..audit import verify
 
@@ -267,28 +329,33 @@ class Certificates(Table):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Decisions(Table):
+class Decisions(TableRecords):
     """Decisions at a given radius: ``labels, robust = decisions``.
 
-    For each robust input: with probability at least 1 - alpha over the sampling, the smoothed classifier returns
-    ``labels[i]`` for every input within distance ``radius[i]``.
+    Where ``robust[i]`` is True, the smoothed classifier returns ``labels[i]`` for every input within distance
+    ``radius[i]``, with probability at least 1 - alpha over the sampling.
 
     Parameters
     ----------
     labels : ndarray of shape (n_inputs,)
         Predicted labels.
     robust : ndarray of bool, shape (n_inputs,)
-        Whether the radius is certified. False says that it was not shown, not that it is wrong.
+        Whether the radius is certified. False does not mean that the classifier is not robust.
     n_samples : ndarray of int64, shape (n_inputs,)
-        Estimation votes that were drawn for each input.
+        The number of estimation votes for each input.
     radius : ndarray of float64, shape (n_inputs,)
-        In the unit box.
+        The given radii, in the unit box.
     alpha : float
-        Probability, for each input, that its certificate is wrong.
+        The probability, for each input, that its certificate is wrong.
     norm : float
-        Norm of the radius.
+        The norm of the radius.
     threat : str, default="every perturbation"
-        The perturbations that the radius speaks of, where a strategy limits them.
+        The perturbations that the radius covers, if a strategy limits them.
+
+    See Also
+    --------
+    SmoothedClassifier.certify_at : Make decisions.
+    Certificates : Radii for each input.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Scores of certificates against the truth."""
+"""Scores of certificates against true labels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_positive
-from .records import Table
+from .._utils.checks import check_labels, check_positive, check_thresholds
+from .records import TableRecords
 from .tables import Summary
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 def certified_accuracy_score(
     y: ArrayLike, certificates: Certificates, radius: Any, *, sample_weight: ArrayLike | None = None
 ) -> Any:
-    """Share of inputs whose label is right and certified at a radius; an abstention counts as wrong.
+    """Return the share of inputs whose label is right and certified at a radius; abstentions count as wrong.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def certified_accuracy_score(
     radius : float or array-like of float
         Radius or radii, in the unit box.
     sample_weight : array-like of shape (n_inputs,), optional
-        Weight of each input in the share; equal by default.
+        The weight of each input; equal by default.
 
     Returns
     -------
@@ -40,8 +40,13 @@ def certified_accuracy_score(
     Raises
     ------
     ValueError
-        If ``y`` and ``certificates`` differ in length or in the kind of their labels, or are empty; if a radius is
-        negative or NaN; if ``certificates`` are something else; if weights are negative or all 0.
+        If ``y`` and ``certificates`` differ in length or in the type of their labels, or are empty; if a radius is
+        negative or NaN; if ``certificates`` are not `Certificates`; if weights are negative or all 0.
+
+    See Also
+    --------
+    certified_accuracy_curve : The accuracy at all radii.
+    smoothcert.Certificates.summary : The accuracy as a table.
 
     Examples
     --------
@@ -54,9 +59,7 @@ def certified_accuracy_score(
     [0.67 0.33]
     """
     radii, weight = _right_radii(y, certificates, sample_weight)
-    least = np.asarray(radius, dtype=np.float64)
-    if not (least >= 0).all():
-        raise ValueError(f"radius must be 0 or above, got {radius!r}.")
+    least = check_thresholds(radius)
     # In order of decreasing radius the weights add up to the curve: memory does not grow with inputs times radii.
     order = np.argsort(-radii, kind="stable")
     reached = np.concatenate([[0.0], np.cumsum(weight[order])])
@@ -67,7 +70,7 @@ def certified_accuracy_score(
 def certified_accuracy_curve(
     y: ArrayLike, certificates: Certificates, *, sample_weight: ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the certified accuracy at every radius, as the points at which the curve steps.
+    """Return the certified accuracy at every radius, as the points at which the curve jumps.
 
     Parameters
     ----------
@@ -75,21 +78,25 @@ def certified_accuracy_curve(
         True labels.
     certificates : Certificates
     sample_weight : array-like of shape (n_inputs,), optional
-        Weight of each input; equal by default.
+        The weight of each input; equal by default.
 
     Returns
     -------
     radii : ndarray of shape (n_steps,)
-        0, and then every radius of a right and certified input, once, in increasing order; the last may be +inf.
+        0, followed by the distinct radii of right and certified inputs in increasing order; the last may be +inf.
     accuracy : ndarray of shape (n_steps,)
-        ``accuracy[i]`` is the certified accuracy at ``radii[i]``, and at all radii below it down to, but without,
-        ``radii[i - 1]``. Beyond the last radius it is 0. matplotlib draws this as
+        ``accuracy[i]`` is the certified accuracy at ``radii[i]`` and at all radii between ``radii[i - 1]`` and
+        ``radii[i]``. It is 0 beyond the last radius. matplotlib draws the curve with
         ``step(radii, accuracy, where="pre")``.
 
     Raises
     ------
     ValueError
         As `certified_accuracy_score`.
+
+    See Also
+    --------
+    smoothcert.CertifiedAccuracyDisplay : The curve as a plot.
 
     Examples
     --------
@@ -114,7 +121,9 @@ def average_certified_radius(
     max_radius: float | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Mean certified radius, where wrong labels and abstentions count 0: the area under the certified accuracy curve.
+    """Return the mean certified radius, the area under the certified accuracy curve.
+
+    Wrong labels and abstentions count as radius 0.
 
     Parameters
     ----------
@@ -122,10 +131,10 @@ def average_certified_radius(
         True labels.
     certificates : Certificates
     max_radius : float, optional
-        Larger radii count as this. Without it, one input that is certified against everything makes the mean infinite.
-        The number of features is a natural choice for l1: nothing in the unit box is farther away.
+        Larger radii count as this one. Without it, one input that is certified against everything makes the mean
+        infinite. For l1, the number of features is a natural choice: no point of the unit box is farther away.
     sample_weight : array-like of shape (n_inputs,), optional
-        Weight of each input; equal by default.
+        The weight of each input; equal by default.
 
     Returns
     -------
@@ -137,12 +146,20 @@ def average_certified_radius(
     ValueError
         As `certified_accuracy_score`, or if ``max_radius`` is not above 0.
 
+    See Also
+    --------
+    certified_accuracy_curve : The curve, which says more.
+
     Notes
     -----
-    It is easily misread. Radii grow steeply as votes become unanimous, so easy inputs decide about the mean: a
-    classifier can win by giving up on hard ones, and more votes raise it without any change of the model (Sun et al.,
-    "Average Certified Radius is a Poor Metric for Randomized Smoothing", 2024). A constant classifier, right on the
-    inputs of its class alone, has the largest radii there are. Report the curve, and this number next to it at most.
+    This number is easily misread. Radii grow steeply as votes become unanimous, so easy inputs dominate the mean. A
+    classifier can win by giving up on hard inputs, and more votes raise the mean without any change of the model [1]_.
+    A constant classifier, which is right only on the inputs of its class, has the largest possible radii. Report the
+    curve, and this number only beside it.
+
+    References
+    ----------
+    .. [1] Sun et al., "Average Certified Radius is a Poor Metric for Randomized Smoothing", 2024.
 
     Examples
     --------
@@ -166,18 +183,18 @@ def average_certified_radius(
 def certified_accuracy_envelope(
     y: ArrayLike, certificates: Sequence[Certificates], radius: Any, *, sample_weight: ArrayLike | None = None
 ) -> Any:
-    """Best certified accuracy of several classifiers at each radius (Figure 1 of the paper).
+    """Return the best certified accuracy of several classifiers at each radius.
 
     Parameters
     ----------
     y : array-like of shape (n_inputs,)
         True labels.
     certificates : sequence of Certificates
-        Of the same inputs, in the same norm.
+        Certificates of the same inputs, with the same norm and threat.
     radius : float or array-like of float
         Radius or radii, in the unit box.
     sample_weight : array-like of shape (n_inputs,), optional
-        Weight of each input; equal by default.
+        The weight of each input; equal by default.
 
     Returns
     -------
@@ -186,7 +203,16 @@ def certified_accuracy_envelope(
     Raises
     ------
     ValueError
-        If the certificates are in several norms or against different perturbations, or there are none.
+        If the certificates have different norms or threats, or there are none.
+
+    See Also
+    --------
+    certified_accuracy_score : The accuracy of one classifier.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box
+       Constraints", ICML 2023, Figure 1.
 
     Examples
     --------
@@ -207,18 +233,14 @@ def certified_accuracy_envelope(
 
 def check_truth(y: ArrayLike, labels: NDArray[Any]) -> NDArray[Any]:
     """Return the true labels as an array, or raise a ValueError unless they can be compared with predicted ones."""
-    truth = np.asarray(y)
-    if truth.shape != labels.shape or not len(labels):
-        raise ValueError(
-            f"y must hold one label for each of the {len(labels)} certificates (at least one), got shape {truth.shape}."
-        )
-    if (labels.dtype.kind in "OSU") != (truth.dtype.kind in "OSU"):
-        raise ValueError(f"y must hold labels like those of certificates, {labels[0]!r}, got {truth[0]!r}.")
+    if not len(labels):
+        raise ValueError("certificates must hold at least one input, got none.")
+    truth: NDArray[Any] = check_labels(np.asarray(y), len(labels), labels)
     return truth
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> FloatArray:
-    """Return one weight for each input, or raise a ValueError unless they are finite, not negative, and not all 0."""
+    """Return one weight for each input, or raise a ValueError if one is negative or not finite, or all are 0."""
     if sample_weight is None:
         return np.ones(n_inputs)
     try:
@@ -228,7 +250,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> Float
         valid = False
     if not valid:
         raise ValueError(
-            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, not all of them "
+            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, and one above "
             f"0, got {sample_weight!r}."
         )
     return weight
@@ -237,7 +259,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> Float
 def _right_radii(
     y: ArrayLike, certificates: Certificates, sample_weight: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the radius of each right and certified input, -1 for the others; and the weights."""
+    """Return the radius of each input, or -1 if the label is wrong or not certified, and the weights."""
     if not _are_certificates(certificates):
         raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
     labels, radii = certificates
@@ -251,7 +273,7 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
     Parameters
     ----------
     certificates : Certificates or dict of str to Certificates
-        Of the same inputs, in the same norm and against the same perturbations.
+        Certificates of the same inputs, with the same norm and threat.
     y : array-like of shape (n_inputs,)
         True labels.
     radii : array-like of shape (n_radii,)
@@ -264,7 +286,25 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
     Raises
     ------
     ValueError
-        If the certificates cannot be compared, or as `certified_accuracy_score`.
+        If the certificates have different norms or threats, and as `certified_accuracy_score`.
+
+    See Also
+    --------
+    smoothcert.Certificates.summary : The table of one classifier.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> narrow, wide = (
+    ...     Certificates(labels=np.array([0, 1]), radii=np.array(radii), abstained=np.zeros(2, dtype=bool),
+    ...                  p_a=np.array([0.9, 0.9]), p_b=np.array([0.1, 0.1]), alpha=0.001, norm=1)
+    ...     for radii in [[0.8, 0.9], [0.3, 1.6]])
+    >>> summarize({"narrow": narrow, "wide": wide}, [0, 1], radii=[0.5, 1])
+    l1 radius  narrow   wide
+          0.5   1.000  0.500
+            1   0.000  0.500
+    2 inputs, 0 abstained, against every perturbation, alpha=0.001
     """
     named = {"certified accuracy": certificates} if _are_certificates(certificates) else dict(certificates)
     first = check_one_kind(named)
@@ -292,4 +332,4 @@ def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
 
 def _are_certificates(thing: Any) -> bool:
     """Tell whether this is what `certify` returns."""
-    return isinstance(thing, Table) and hasattr(thing, "radii")
+    return isinstance(thing, TableRecords) and hasattr(thing, "radii")

@@ -1,24 +1,39 @@
-"""Frozen records of arrays with one row per input: they can be sliced, saved, loaded and shown as tables."""
+"""Frozen records: arrays with one entry for each input, which can be sliced, saved, loaded and shown as tables."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.optional import optional
-from .files import Record, load_record, save_record
-from .tables import html_table, rounded_down, rounded_up
+from .files import FileContent, load_content, save_content
+from .tables import format_table, rounded_down, rounded_up
 
-#: Rows that notebooks show.
+#: The number of inputs that notebooks show.
 SHOWN = 10
 
 
-class Rows:
-    """A frozen record whose arrays have one row per input: it can be sliced like an array."""
+class Records:
+    """The base class of frozen dataclasses whose arrays have one entry for each input; slicing works as for an array.
+
+    See Also
+    --------
+    TableRecords : Records that convert to a DataFrame.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, eq=False)
+    ... class Ages(Records):
+    ...     years: np.ndarray
+    ...     unit: str
+    >>> Ages(np.array([3, 5, 8]), "years")[1:]
+    Ages(years=array([5, 8]), unit='years')
+    """
 
     def __post_init__(self) -> None:
         for name, value in self._arrays().items():
@@ -31,17 +46,14 @@ class Rows:
         self.__post_init__()
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: value for name, value in self._values().items() if isinstance(value, np.ndarray)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     def _scalars(self) -> dict[str, Any]:
-        return {name: value for name, value in self._values().items() if not isinstance(value, np.ndarray)}
-
-    def _values(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
 
     @staticmethod
     def _to_json(scalars: dict[str, Any]) -> dict[str, Any]:
-        """Return what is no array as JSON can hold it; infinity, a norm, has no number there."""
+        """Return the scalars as JSON can hold them, which has no number for infinity, a norm."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in scalars.items()}
         return {name: "inf" if value == np.inf else value for name, value in plain.items()}
 
@@ -53,8 +65,8 @@ class Rows:
     def __len__(self) -> int:
         return len(next(iter(self._arrays().values())))
 
-    def __getitem__(self, rows: Any) -> Self:
-        picked = np.atleast_1d(np.arange(len(self))[rows])
+    def __getitem__(self, index: Any) -> Self:
+        picked = np.atleast_1d(np.arange(len(self))[index])
         return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -63,19 +75,23 @@ class Rows:
         Parameters
         ----------
         path : str or path
-            Its suffix chooses the format: .npz, or .parquet (needs pyarrow, ``smoothcert[tables]``), which other tools
+            The suffix chooses the format: .npz, or .parquet (needs pyarrow, ``smoothcert[tables]``), which other tools
             can read as a table. An existing file is replaced once the new one is complete.
 
         Raises
         ------
         ValueError
-            If the suffix is another, or labels are neither numbers nor strings.
+            If the suffix is another one, or labels are neither numbers nor strings.
+
+        See Also
+        --------
+        load : Read the file.
         """
-        save_record(path, Record(type(self).__name__, self._arrays(), self._to_json(self._scalars())))
+        save_content(path, FileContent(type(self).__name__, self._arrays(), self._to_json(self._scalars())))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what ``save`` has written.
+        """Read a file that `save` has written.
 
         Parameters
         ----------
@@ -83,50 +99,69 @@ class Rows:
 
         Returns
         -------
-        record
-            Equal to the one that was saved, bit by bit. A digest tells damage; it is no signature.
+        records
+            Equal to the saved ones, bit by bit. A digest detects damage; it is not a signature.
 
         Raises
         ------
         ValueError
-            If the file is damaged or incomplete, was written by something else or a later version, or holds something
-            else.
+            If the file is damaged or incomplete, if another program or a later version wrote it, or if it holds
+            another class.
         OSError
             If there is no such file.
+
+        See Also
+        --------
+        save : Write the file.
         """
-        record = load_record(path, cls.__name__)
+        content = load_content(path, cls.__name__)
         try:
-            return cls(**record.arrays, **cls._from_json(record.scalars))
+            return cls(**content.arrays, **cls._from_json(content.scalars))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} does not hold what {cls.__name__} consist of: {error}.") from error
+            raise ValueError(f"{os.fspath(path)} does not hold the fields of {cls.__name__}: {error}.") from error
 
 
-class Table(Rows):
-    """A record that is a table: one row per input, one column per array."""
+class TableRecords(Records):
+    """Records that are a table: one row for each input, one column for each array.
+
+    See Also
+    --------
+    smoothcert.Certificates, smoothcert.Decisions : The tables of this library.
+
+    Examples
+    --------
+    >>> from smoothcert import Decisions
+    >>> issubclass(Decisions, TableRecords)
+    True
+    """
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        """Name the columns of the table."""
+        """Return the columns of the table by name."""
         return self._arrays()
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row per input; its ``attrs`` say what holds for all rows.
+        """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
 
         Raises
         ------
         ImportError
-            If pandas is missing: it comes with ``smoothcert[tables]``.
+            If pandas is missing; ``smoothcert[tables]`` brings it.
         """
-        columns = self._columns()
-        frame = optional("pandas", "tables").DataFrame({name: column.copy() for name, column in columns.items()})
+        columns = {name: column.copy() for name, column in self._columns().items()}
+        frame = optional("pandas", "tables").DataFrame(columns)
         frame.attrs.update({name: value for name, value in self._scalars().items() if value is not None})
         return frame
 
     def _repr_html_(self) -> str:
         columns = self._columns()
-        rows = [[_cell(name, column[i]) for name, column in columns.items()] for i in range(min(len(self), SHOWN))]
+        cells = [[_cell(name, column[i]) for name, column in columns.items()] for i in range(min(len(self), SHOWN))]
         if len(self) > SHOWN:
-            rows.append(["..."] * len(columns))
-        return html_table(list(columns), rows, repr(self))
+            cells.append(["..."] * len(columns))
+        return format_table([list(columns), *cells], repr(self), "html")
 
 
 def _cell(name: str, value: Any) -> str:

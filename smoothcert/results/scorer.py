@@ -13,12 +13,16 @@ from .metrics import check_sample_weight, check_truth
 
 
 class CertifiedScorer(BaseEstimator):
-    """A scorer: ``scorer(estimator, X, y)`` is the certified accuracy; see `make_certified_scorer`.
+    """A scorer that returns the certified accuracy; see `make_certified_scorer`.
 
     Parameters
     ----------
     radius : float
     norm : float, default=1
+
+    See Also
+    --------
+    make_certified_scorer : Make a scorer, with an example.
     """
 
     # Only sample_weight is metadata; the estimator is the first argument of every scorer.
@@ -28,17 +32,13 @@ class CertifiedScorer(BaseEstimator):
         self.radius = radius
         self.norm = norm
 
-    def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the certified accuracy of a fitted classifier, from 0 to 1."""
-        return self.score(estimator, X, y, sample_weight=sample_weight)
-
     def score(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the certified accuracy of a fitted classifier.
 
         Parameters
         ----------
         estimator : SmoothedClassifier, or Pipeline that ends in one
-            Fitted.
+            The fitted classifier.
         X : array-like of shape (n_inputs, ...)
         y : array-like of shape (n_inputs,)
             True labels.
@@ -51,45 +51,45 @@ class CertifiedScorer(BaseEstimator):
         Raises
         ------
         ValueError
-            If the estimator has no certificates, or has them in another norm.
+            If the estimator cannot certify, or certifies in another norm.
         """
         if not hasattr(estimator, "certify_at"):
             raise ValueError(
                 f"estimator must be a SmoothedClassifier, or a smoothcert.pipeline.Pipeline that ends in one, to have "
-                f"a certified accuracy, got a {type(estimator).__name__}. scikit-learn's own Pipeline does not pass "
-                f"certification on."
+                f"a certified accuracy, got a {type(estimator).__name__}. scikit-learn's own Pipeline cannot certify."
             )
         decisions = estimator.certify_at(X, self.radius)
         if decisions.norm != self.norm:
             raise ValueError(
-                f"norm={self.norm:g} is what the scorer compares, but the classifier's radii are in "
-                f"l{decisions.norm:g}. Use make_certified_scorer({self.radius!r}, norm={decisions.norm:g}), and one "
-                f"norm for all candidates."
+                f"norm={self.norm:g} is the norm of the scorer, but the classifier's radii are in l{decisions.norm:g}. "
+                f"Use make_certified_scorer({self.radius!r}, norm={decisions.norm:g}), and one norm for all candidates."
             )
         labels, robust = decisions
         right = (check_truth(y, labels) == labels) & robust
         return float(np.average(right, weights=check_sample_weight(sample_weight, len(labels))))
+
+    __call__ = score
 
 
 def make_certified_scorer(radius: float, *, norm: float = 1) -> CertifiedScorer:
     """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
 
     The score is the share of inputs that are classified right and certified at the radius; abstentions count as wrong.
-    It is decided by `SmoothedClassifier.certify_at`, which stops drawing for an input as soon as the answer is clear.
-    Each positive decision is wrong with probability at most alpha, as those read off `certify` are; on inputs whose
-    radius is close to the one asked for the two may decide differently, since they draw different numbers of votes.
+    `SmoothedClassifier.certify_at` decides for each input, and stops sampling as soon as the answer is clear. Each
+    positive decision is wrong with probability at most alpha, like a radius of `certify`. The two methods draw
+    different numbers of votes, so they may differ for inputs whose radius is close to the given one.
 
-    Radii are in the unit box of each candidate, so candidates must share it to be compared: give ``bounds`` as numbers
-    rather than "minmax", which follows the training part of each fold, and keep them, and the transformers before them,
-    out of the grid. Strategies that limit the adversary, such as ``GreedyRadius(max_features=1)``, are comparable
-    with each other only where the limits are the same.
+    Radii are in the unit box of each candidate, so all candidates must share one box. Give ``bounds`` as numbers:
+    "minmax" follows the training part of each fold. Keep the bounds and the transformers before the classifier out of
+    the grid. Strategies that limit the adversary, such as ``GreedyRadius(max_features=1)``, are comparable only with
+    strategies that have the same limits.
 
     Parameters
     ----------
     radius : float
-        At least 0, in the unit box.
+        The radius in the unit box, at least 0.
     norm : float, default=1
-        Norm that radii must have.
+        The norm of the radius.
 
     Returns
     -------
@@ -100,7 +100,11 @@ def make_certified_scorer(radius: float, *, norm: float = 1) -> CertifiedScorer:
     Raises
     ------
     ValueError
-        If ``radius`` is negative or no number.
+        If ``radius`` is negative or not a number.
+
+    See Also
+    --------
+    certified_accuracy_score : The score of given certificates.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Results as tables: text, Markdown, LaTeX and HTML."""
+"""Results as tables (text, Markdown, LaTeX, HTML), and numbers rounded to their safe side."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from .._utils.optional import optional
 
-#: Characters that LaTeX would take for commands.
-LATEX = str.maketrans(
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {character: "\\" + character for character in "&%$#_{}"}
-)
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Summary:
-    """Certified accuracy at some radii, with what is needed to read it. It prints as a table.
+    """Certified accuracy at some radii, with a note on the inputs. It prints as a table.
 
     Parameters
     ----------
@@ -30,9 +25,14 @@ class Summary:
     accuracy : dict of str to ndarray of shape (n_radii,)
         One column for each name.
     norm : str
-        Norm of the radii, such as "l1".
+        The norm of the radii, such as "l1".
     note : str
-        What the numbers are about, below the table.
+        A line below the table.
+
+    See Also
+    --------
+    smoothcert.Certificates.summary : Make the table of one classifier.
+    smoothcert.results.summarize : Make the table of several classifiers.
 
     Examples
     --------
@@ -44,10 +44,10 @@ class Summary:
           0.5  0.625
     16 inputs
     >>> print(table.to_markdown())
-    | l1 radius | box |
-    |---:|---:|
-    | 0 | 0.900 |
-    | 0.5 | 0.625 |
+    |   l1 radius |   box |
+    |------------:|------:|
+    |           0 | 0.900 |
+    |         0.5 | 0.625 |
     <BLANKLINE>
     16 inputs
     """
@@ -59,74 +59,109 @@ class Summary:
 
     @property
     def cells(self) -> list[list[str]]:
-        """Header and rows, as text."""
+        """The header and the rows, as text."""
         columns = self.accuracy.values()
         rows = [[f"{radius:g}", *(f"{one[i]:.3f}" for one in columns)] for i, radius in enumerate(self.radii)]
         return [[f"{self.norm} radius", *self.accuracy], *rows]
 
-    def __str__(self) -> str:
-        cells = self.cells
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-        return "\n".join([*lines, self.note])
-
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return format_table(self.cells, self.note, "plain")
 
     def to_markdown(self) -> str:
-        """Return a Markdown table."""
-        header, *rows = [[cell.replace("|", r"\|") for cell in row] for row in self.cells]
-        lines = [header, ["---:"] * len(header), *rows]
-        shown = ["|" + "|".join(line) + "|" if line[0] == "---:" else "| " + " | ".join(line) + " |" for line in lines]
-        return "\n".join([*shown, "", self.note])
+        """Return a Markdown table.
+
+        Returns
+        -------
+        text : str
+        """
+        return format_table(self.cells, self.note, "pipe")
 
     def to_latex(self) -> str:
-        """Return a LaTeX table in the style of booktabs."""
-        header, *rows = [[cell.translate(LATEX) for cell in row] for row in self.cells]
+        """Return a LaTeX table in the style of the package booktabs.
+
+        Returns
+        -------
+        text : str
+        """
         norm = r"\infty" if self.norm == "linf" else self.norm[1:]
-        header[0] = rf"$\ell_{{{norm}}}$ radius"
-        return "\n".join(
-            [
-                rf"\begin{{tabular}}{{{'r' * len(header)}}}",
-                r"\toprule",
-                " & ".join(header) + r" \\",
-                r"\midrule",
-                *(" & ".join(row) + r" \\" for row in rows),
-                r"\bottomrule",
-                r"\end{tabular}",
-                f"% {self.note}",
-            ]
-        )
+        text = format_table(self.cells, self.note, "latex_booktabs")
+        return text.replace(f"{self.norm} radius", rf"$\ell_{{{norm}}}$ radius", 1)
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, with the radii as its index.
 
+        Returns
+        -------
+        frame : pandas.DataFrame
+
         Raises
         ------
         ImportError
-            If pandas is missing.
+            If pandas is missing; ``smoothcert[tables]`` brings it.
         """
         pandas = optional("pandas", "tables")
         return pandas.DataFrame(dict(self.accuracy), index=pandas.Index(self.radii, name=f"{self.norm} radius"))
 
     def _repr_html_(self) -> str:
-        header, *rows = self.cells
-        return html_table(header, rows, self.note)
+        return format_table(self.cells, self.note, "html")
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
-    """Return an HTML table with a note below; all text is escaped."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(note)}</p>"
+def format_table(cells: Sequence[Sequence[str]], note: str, style: str) -> str:
+    r"""Return a table with a note below, in a style of tabulate; all text is escaped, and columns are right-aligned.
+
+    Parameters
+    ----------
+    cells : sequence of sequence of str
+        The header, then the rows.
+    note : str
+    style : {"plain", "pipe", "latex_booktabs", "html"}
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> print(format_table([["input", "a|b"], ["3", "0.5"]], "", "pipe"))
+    |   input |   a\|b |
+    |--------:|-------:|
+    |       3 |    0.5 |
+    """
+    if style == "pipe":
+        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
+    header, rows = ((), cells) if style == "plain" else (cells[0], cells[1:])
+    table = tabulate(rows, header, tablefmt=style, disable_numparse=True, colalign=["right"] * len(cells[0]))
+    below = {
+        "plain": f"\n{note}",
+        "pipe": f"\n\n{note}",
+        "latex_booktabs": f"\n% {note}",
+        "html": f"<p>{escape(note)}</p>",
+    }
+    return str(table) + (below[style] if note else "")
 
 
 def rounded_down(value: float, digits: int = 4) -> str:
-    """Show a number with so many significant digits, never as more than it is."""
+    """Show a number with some significant digits, never as more than it is.
+
+    Parameters
+    ----------
+    value : float
+    digits : int, default=4
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> rounded_down(2 / 3), rounded_up(2 / 3)
+    ('0.6666', '0.6667')
+    """
     return _rounded(value, digits, ROUND_FLOOR)
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
-    """Show a number with so many significant digits, never as less than it is."""
+    """Show a number with some significant digits, never as less than it is; see `rounded_down`."""
     return _rounded(value, digits, ROUND_CEILING)
 
 

@@ -1,4 +1,4 @@
-"""Vote counts, and what they depend on. Frozen, and indifferent to their making."""
+"""Vote counts, and the origin that they depend on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Rows
+from .records import Records
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What votes depend on besides the input: they may only be used where all of it is the same."""
+    """Everything that votes depend on besides the input; votes may be used only where all of it is the same.
+
+    Parameters
+    ----------
+    noise, box, model, classes : str
+        Fingerprints.
+    seed : int
+    shape : tuple of int
+        The shape of one input.
+
+    Examples
+    --------
+    >>> origin = Origin("SplitNoise()", "box", 0, "model", "[0, 1]", (4,))
+    >>> origin.differences(Origin("SplitNoise()", "box", 1, "model", "[0, 1]", (4,)))
+    ['seed']
+    """
 
     noise: str
     box: str
@@ -29,17 +44,34 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VoteCounts(Rows):
-    """How often the base model chose each class under noise, for each input.
+class VoteCounts(Records):
+    """The number of votes of the base model for each class under noise, for each input.
 
     Parameters
     ----------
     selection, estimation : ndarray of int64, shape (n_inputs, n_classes)
-        Votes of the two stages of Algorithm 1; columns follow ``classes_``.
+        The votes of the two stages of Algorithm 1 [1]_; columns follow ``classes_``.
     inputs : ndarray of uint8, shape (n_inputs, 16)
-        Fingerprint of each input.
+        The fingerprint of each input.
     origin : Origin
-        Noise, box, seed and model behind the votes.
+        The noise, box, seed and model of the votes.
+
+    See Also
+    --------
+    SmoothedClassifier.count_votes : Draw votes.
+    SmoothedClassifier.certify : Turn votes into certificates, ``clf.certify(X, votes=votes)``.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> origin = Origin("SplitNoise()", "box", 0, "model", "[0, 1]", (4,))
+    >>> votes = VoteCounts(np.array([[9, 1]]), np.array([[80, 20]]), np.zeros((1, 16), dtype=np.uint8), origin)
+    >>> votes.selected, votes.n_samples
+    (array([0]), 100)
     """
 
     selection: NDArray[np.int64]
@@ -62,13 +94,21 @@ class VoteCounts(Rows):
         Parameters
         ----------
         path : str or path-like
-            What ``clf.certify(X, store=path)`` has written.
+            A store, written by ``clf.certify(X, store=path)``.
+
+        Returns
+        -------
+        votes : VoteCounts
 
         Raises
         ------
         ValueError
-            If the file is no sound store, the run has not ended, or its drawing stopped early (``rtol``): bounds for a
-            fixed number of votes would then be wrong.
+            If the file is not a sound store, the run is unfinished, or sampling stopped early (``rtol``), because
+            bounds for a fixed number of votes would then be wrong.
+
+        See Also
+        --------
+        Certificates.from_store : Make certificates from a store.
         """
         from ..runs.recertify import votes_from_store
 
@@ -84,7 +124,7 @@ class VoteCounts(Rows):
         return {"origin": Origin(**(origin | {"shape": tuple(origin["shape"])}))}
 
     def check_same(self, origin: Origin, inputs: NDArray[np.uint8]) -> None:
-        """Raise a ValueError unless the votes are of this origin and of inputs with these fingerprints."""
+        """Raise a ValueError unless the votes have this origin, and their inputs these fingerprints."""
         differences = self.origin.differences(origin)
         if not np.array_equal(self.inputs, inputs):
             differences.append("X")
@@ -95,10 +135,10 @@ class VoteCounts(Rows):
 
     @property
     def selected(self) -> NDArray[np.intp]:
-        """Index of the class that the selection votes chose; ties go to the first."""
+        """The index of the class with most selection votes; ties go to the lower index."""
         return self.selection.argmax(axis=1)
 
     @property
     def n_samples(self) -> int:
-        """Estimation votes of the input that has the fewest."""
+        """The smallest number of estimation votes of an input."""
         return int(self.estimation.sum(axis=1).min())

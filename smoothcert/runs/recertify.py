@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from ..certify.names import resolve_radius
 from ..noise.mechanism import NoiseMechanism
 from ..results.certificates import Certificates
 from ..results.votes import VoteCounts
-from ..sampling.sampler import fingerprints
+from ..sampling.sampler import Votes, fingerprints
 from .inputs import Inputs
 from .metadata import RunMetadata, from_spec
+from .run import in_order
 from .store import StoredRun, read_store
 
 FloatArray = NDArray[np.float64]
@@ -38,12 +41,10 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
     if len(stored) == 0:
         raise ValueError("The store holds no finished input yet.")
     algorithm = stored_algorithm(run, **choices)
-    p_a, p_b = algorithm.probabilities(stored.votes)
     if X is None:
-        radii = algorithm.radii(p_a, p_b, None, stored.reach)
-    else:
-        radii = _radii_of_inputs(algorithm, stored, X, p_a, p_b)
-    return algorithm.certificates(stored.votes, p_a, p_b, radii)
+        return algorithm.certify(stored.votes, None, stored.reach)
+    parts = _stored_inputs(algorithm, stored, X)
+    return in_order((rows, algorithm.certify(_some(stored.votes, rows), part)) for rows, part in parts)
 
 
 def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Algorithm:
@@ -73,20 +74,22 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     return VoteCounts(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=run.origin())
 
 
-def _radii_of_inputs(algorithm: Algorithm, stored: StoredRun, X: Any, p_a: FloatArray, p_b: FloatArray) -> FloatArray:
-    """Return radii from the inputs of the run themselves."""
+def _stored_inputs(algorithm: Algorithm, stored: StoredRun, X: Any) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Yield rows of the store and their inputs, after a check that X are the inputs of the run."""
     inputs = Inputs(X, lambda part: check_array(part, allow_nd=True, ensure_2d=False, dtype="numeric"))
     if (len(inputs), *inputs.shape) != (stored.run.n_inputs, *stored.run.shape):
         raise ValueError(
             f"X must be the inputs of the run, of shape {(stored.run.n_inputs, *stored.run.shape)}, got shape "
             f"{(len(inputs), *inputs.shape)}."
         )
-    radii = np.empty(len(stored))
     for index, part in inputs.chunks():
         rows, part = np.flatnonzero(np.isin(stored.index, index)), part[np.isin(index, stored.index)]
-        if not len(part):
-            continue
-        if not np.array_equal(fingerprints(algorithm.mechanism, part), stored.votes.inputs[rows]):
+        if len(part) and not np.array_equal(fingerprints(algorithm.mechanism, part), stored.votes.inputs[rows]):
             raise ValueError(f"X must be the inputs of the run: some of {index[0]} to {index[-1]} differ from those.")
-        radii[rows] = algorithm.radii(p_a[rows], p_b[rows], part)
-    return radii
+        if len(part):
+            yield rows, part
+
+
+def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:
+    """Return the votes of some rows."""
+    return replace(votes, selection=votes.selection[rows], estimation=votes.estimation[rows], inputs=votes.inputs[rows])

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from ..certify.reach import reaches_to_keep
-from ..results.records import Rows
+from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
 from .inputs import Inputs
 from .store import Store, StoreError
 from .workers import draw_all
 
-Result = TypeVar("Result", bound=Rows)
+Result = TypeVar("Result", bound=Records)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

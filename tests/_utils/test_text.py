@@ -19,6 +19,7 @@ def test_arrays_are_told_apart():
     assert len(texts) == 5
     assert exact(np.array([0.1])) != exact(np.array([0.1 + 1e-12]))
     assert exact(pd.Series(long)) != exact(pd.Series(middle))
+    assert exact(np.zeros(100, np.int64)) != exact(np.zeros(100, np.uint64))
     assert exact((0.0, long)) == exact((np.float64(0.0), long.copy()))
     assert max(map(len, texts)) < 200
 

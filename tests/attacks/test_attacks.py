@@ -23,9 +23,16 @@ from smoothcert import (
     SplitNoise,
     UniformNoise,
 )
-from smoothcert.attacks import AttackDisplay, CoordinateAttack, GradientAttack, GreedyFaceAttack, project_l1_box
+from smoothcert.attacks import (
+    AttackDisplay,
+    CoordinateAttack,
+    GradientAttack,
+    GreedyFaceAttack,
+    project_l1_box,
+    search,
+)
 from smoothcert.attacks.gradient import end_share
-from smoothcert.attacks.target import Target
+from smoothcert.attacks.target import Target, lead
 from smoothcert.attacks.verification import Verifier
 from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.box import Box
@@ -256,11 +263,32 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
     assert more == (1, True, True)
 
 
+def test_ties_go_to_the_lower_index():
+    """As in the vote itself: a rival with as many votes wins if its index is lower."""
+    counts = np.array([[5, 5, 0], [4, 5, 1], [0, 6, 4]])
+    np.testing.assert_allclose(lead(counts, 0), [0.0, 0.1, 0.6])
+    np.testing.assert_allclose(lead(counts, 1), [0.05, -0.05, -0.2])
+    np.testing.assert_allclose(lead(counts, 2), [0.55, 0.45, 0.25])
+    np.testing.assert_array_equal(lead(counts, -1), 1.0)
+
+
+def test_alpha_is_shared_by_four_attempts_of_minimal_and_two_of_run(monkeypatch):
+    made = []
+    monkeypatch.setattr(search, "Verifier", lambda *arguments: made.append(Verifier(*arguments)) or made[-1])
+    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
+    attack, X = GreedyFaceAttack(n_votes=50, alpha=0.01, random_state=0), np.array([[0.5]])
+    attack.minimal(clf, X)
+    attack.run(clf, X, radius=0.5)
+    assert [verifier.attempts for verifier in made] == [4, 2]
+    for verifier in made:
+        assert verifier.level(500) == pytest.approx(0.01 / verifier.attempts, rel=1e-6)
+
+
 def test_no_attempt_spends_more_than_its_share_of_alpha():
-    jury = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    verifier = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
     for n in (1000, 64_000):
-        drawing = jury.mechanism.noise.draw_error * n * 3
-        assert 0 < 4 * (jury.level(n) + drawing) <= 0.01 * (1 + 1e-12)
+        drawing = verifier.mechanism.noise.draw_error * n * 3
+        assert 0 < 4 * (verifier.level(n) + drawing) <= 0.01 * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -560,6 +588,6 @@ def test_every_pair_of_faces_can_be_reached():
         for attack in BLACK_BOX:
             found = attack.minimal(clf, np.full((1, 3), 0.5))
             moved = np.flatnonzero(found.inputs[0] != 0.5)
-            if found.success[0]:
-                assert moved.tolist() == [feature]
-                assert (found.inputs[0, feature] > 0.5) == up
+            assert found.success[0]
+            assert moved.tolist() == [feature]
+            assert (found.inputs[0, feature] > 0.5) == up

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import joblib
@@ -17,9 +18,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from smoothcert import Certificates, LipschitzRadius, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert import (
+    Certificates,
+    GaussianNoise,
+    LaplaceNoise,
+    LipschitzRadius,
+    SmoothedClassifier,
+    SplitNoise,
+    TorchInference,
+    UniformNoise,
+    certified_accuracy_score,
+)
 from smoothcert.cli.loading import call_factory
 from smoothcert.cli.main import cli
+from smoothcert.cli.options import smoothed
 from smoothcert.runs.store import read_store
 
 NETS = """
@@ -96,7 +108,6 @@ def skops_model(folder):
 def test_a_run_from_beginning_to_end(skops_model, folder):
     shown = run("certify", skops_model, "test.npz", "--lam", "0.5", "--seed", "3", "--store", "run.sqlite", *FAST)
     assert "30 inputs" in shown
-    assert "Certified accuracy" in shown
     clf = SmoothedClassifier.from_pretrained(
         joblib.load("model.joblib"), [0, 1], SplitNoise(0.5), n_samples=300, alpha=0.01, random_state=3
     )
@@ -141,6 +152,20 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert [float(row["radius"]) for row in rows] == pytest.approx(again.radii, rel=0, abs=0, nan_ok=True)
 
 
+def test_summaries_show_the_accuracy_at_each_radius(folder):
+    arguments = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "3", "--store", "run.sqlite", *FAST)
+    shown = run("certify", *arguments, "--lam", "2", "--bounds=-1,2")
+    stored = Certificates.from_store("run.sqlite")
+    radii = [0, 0.5, 1, 2]
+    accuracy = certified_accuracy_score(np.load("labels.npy"), stored, radii)
+    texts = [f"{share:.4f} at {radius}" for share, radius in zip(accuracy, radii, strict=True)]
+    assert len(set(accuracy[1:])) == 3
+    assert shown.splitlines()[1] == f"Certified accuracy {', '.join(texts)}"
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert state["certified accuracy"] == ", ".join(texts[:3])
+    assert state["abstained"] == stored.abstained.sum()
+
+
 def test_resume(skops_model, folder):
     run("certify", skops_model, "test.npz", "--lam", "0.5", "--store", "run.sqlite", *FAST)
     whole = Certificates.from_store("run.sqlite")
@@ -155,8 +180,13 @@ def test_resume(skops_model, folder):
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
     assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
     assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
-    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0"])
+    np.save("other_labels.npy", np.arange(30) % 3 % 2)
+    noted = CliRunner().invoke(cli, ["curve", "run.sqlite", "--radii", "0", "--labels", "other_labels.npy"])
     assert noted.stderr == "Note: run.sqlite holds 20 of 30 inputs: the run has not ended.\n"
+    part = np.arange(30) % 3 > 0
+    expected = certified_accuracy_score((np.arange(30) % 3 % 2)[part], whole[part], 0)
+    assert noted.stdout.splitlines()[1] == f"0\t{expected:.4f}"
+    assert expected != certified_accuracy_score((np.arange(30) % 3 % 2)[:20], whole[part], 0)
     run("export", "run.sqlite", "out.csv", "--partial")
     assert len(Path("out.csv").read_text().splitlines()) == 21
     run("resume", "run.sqlite", skops_model, "test.npz", "--quiet")
@@ -165,6 +195,17 @@ def test_resume(skops_model, folder):
     assert "belongs to another run" in message
     np.save("other.npy", np.zeros((30, 5)))
     assert "on other data" in run("resume", "run.sqlite", skops_model, "other.npy", "--quiet", code=1)
+
+
+def test_resume_follows_the_options_for_speed(folder, monkeypatch):
+    arguments = ("model.joblib", "test.npz", "--allow-pickle")
+    run("certify", *arguments, "--lam", "0.5", "--seed", "6", "--store", "run.sqlite", *FAST)
+    made = []
+    monkeypatch.setattr("smoothcert.cli.main.certify_and_report", lambda clf, *rest: made.append(clf))
+    run("resume", "run.sqlite", *arguments, "--workers", "2", "--batch-size", "7", "--quiet")
+    (clf,) = made
+    assert (clf.n_jobs, clf.batch_size, clf.verbose) == (2, 7, 0)
+    assert (clf.n_samples, clf.alpha, str(clf.noise_)) == (300, 0.01, "SplitNoise(lam=0.5)")
 
 
 def test_pickles_are_not_loaded_unless_asked(folder):
@@ -220,9 +261,10 @@ def test_columns_in_another_order_are_refused(folder):
 def test_smoothed_classifiers_bring_their_parameters(folder):
     io = pytest.importorskip("skops.io")
     with np.load("test.npz") as arrays:
-        clf = SmoothedClassifier(LogisticRegression(), UniformNoise(0.7), alpha=0.02, n_samples=250, random_state=1)
-        io.dump(clf.fit(arrays["X"], arrays["y"]), "smoothed.skops")
-        expected = clf.certify(arrays["X"])
+        X, y = arrays["X"], arrays["y"]
+    clf = SmoothedClassifier(LogisticRegression(), UniformNoise(0.7), alpha=0.02, n_samples=250, random_state=1)
+    io.dump(clf.fit(X, y), "smoothed.skops")
+    expected = clf.certify(X)
     run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "own.sqlite")
     np.testing.assert_array_equal(Certificates.from_store("own.sqlite").radii, expected.radii)
     run(
@@ -231,9 +273,34 @@ def test_smoothed_classifiers_bring_their_parameters(folder):
     run_record = read_store("other.sqlite").run
     assert run_record.parameters["alpha"] == 0.03
     assert run_record.noise["text"] == "UniformNoise(lam=0.2, levels='auto')"
-    split = ("--noise", "split", "--sigma", "0.2", "--levels", "255")
-    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "split.sqlite", *split[:4])
-    assert read_store("split.sqlite").run.noise["class"] == "SplitNoise"
+    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "split.sqlite", "--noise", "split", "--lam", "2")
+    assert read_store("split.sqlite").run.noise["text"] == "SplitNoise(lam=2.0, levels='auto')"
+    run("certify", "smoothed.skops", "test.npz", "--quiet", "--store", "seed.sqlite", "--seed", "2")
+    again = clf.set_params(random_state=2).certify(X)
+    np.testing.assert_array_equal(Certificates.from_store("seed.sqlite").radii, again.radii)
+
+
+def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatch):
+    chosen = {"radius": "box", "scheme": "binary", "bound": "hoeffding", "alpha": 0.02, "n_selection": 9}
+    chosen |= {"n_samples": 500, "rtol": 0.2, "random_state": 7, "inference": TorchInference(channels_last=True)}
+    net = pytest.importorskip("torch").nn.Linear(5, 2)
+    clf = SmoothedClassifier.from_pretrained(net, [0, 1], UniformNoise(0.7, levels=64), bounds=(-1, 3), **chosen)
+    monkeypatch.setattr("smoothcert.cli.options.load", lambda given: clf)
+    given = defaultdict(lambda: None, quiet=True, workers=2, device="cpu", batch_size=7)
+    made = smoothed(given)
+    for name, value in chosen.items():
+        assert getattr(made, name) is value
+    assert (made.noise_.get_params(), made.box_.fingerprint()) == (clf.noise_.get_params(), clf.box_.fingerprint())
+    assert made.classes_.tolist() == [0, 1]
+    assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
+    made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
+    assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
+    assert smoothed(given | {"levels": 32}).noise_.get_params() == {"lam": 0.7, "levels": 32}
+    lam = UniformNoise.from_sigma(0.5).lam
+    assert smoothed(given | {"sigma": 0.5}).noise_.get_params() == {"lam": lam, "levels": 64}
+    assert str(smoothed(given | {"noise": "split"}).noise_) == "SplitNoise()"
+    assert (made.alpha, made.random_state, made.verbose, made.batch_size) == (0.3, 8, 1, "auto")
+    assert made.box_.hi == 1
 
 
 def test_networks_from_factories_and_weights(folder, monkeypatch):
@@ -257,6 +324,13 @@ def test_networks_from_factories_and_weights(folder, monkeypatch):
     assert "12 inputs" in shown
     import nets
 
+    classes = ["cat", "dog", "eel"]
+    clf = SmoothedClassifier.from_pretrained(
+        nets.small(), classes, SplitNoise(levels=255), n_samples=300, alpha=0.01, random_state=0
+    )
+    expected = clf.certify(np.load("images.npy"))
+    assert [row["predicted"] for row in table("net.csv")] == expected.labels.tolist()
+    assert [float(row["radius"]) for row in table("net.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
     safetensors.save_model(nets.small(), "net.safetensors")
     run("certify", "net.safetensors", *arguments, "--factory", "nets:forgetful", "-o", "weights.csv", "--quiet")
     assert Path("net.csv").read_text() == Path("weights.csv").read_text()
@@ -281,9 +355,80 @@ def test_tables(folder):
     for name in ("test.csv", "test.parquet"):
         run("certify", model[0], name, *model[1:], "--target", "animal", "-o", f"{name}.out.csv")
     assert Path("test.csv.out.csv").read_text() == Path("test.parquet.out.csv").read_text()
-    assert "has no column 'plant', but '0'" in run(
+    assert "has no column 'plant'; it has '0'" in run(
         "certify", model[0], "test.csv", *model[1:], "--target", "plant", code=1
     )
+
+
+NOISES = [
+    (["--lam", "0.3"], SplitNoise(0.3)),
+    (["--sigma", "0.3"], SplitNoise.from_sigma(0.3)),
+    (["--levels", "64"], SplitNoise(1.0, levels=64)),
+    (["--noise", "uniform", "--lam", "0.7", "--levels", "64"], UniformNoise(0.7, levels=64)),
+    (["--noise", "uniform", "--sigma", "0.7"], UniformNoise.from_sigma(0.7)),
+    (["--noise", "gaussian", "--sigma", "0.4"], GaussianNoise(0.4)),
+    (["--noise", "laplace", "--sigma", "0.4"], LaplaceNoise.from_sigma(0.4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "noise"), NOISES, ids=lambda value: " ".join(value) if isinstance(value, list) else type(value).__name__
+)
+def test_the_noise_is_that_of_the_options(folder, flags, noise):
+    X = np.random.default_rng(0).integers(65, size=(8, 5)) / 64
+    np.save("lattice.npy", X)
+    fast = ("--allow-pickle", "--seed", "4", "--quiet")
+    run("certify", "model.joblib", "lattice.npy", *fast, "--n", "300", "--store", "run.sqlite", *flags)
+    clf = SmoothedClassifier.from_pretrained(joblib.load("model.joblib"), [0, 1], noise, n_samples=300, random_state=4)
+    expected = clf.certify(X)
+    found = Certificates.from_store("run.sqlite")
+    np.testing.assert_array_equal(found.radii, expected.radii)
+    np.testing.assert_array_equal(found.p_a, expected.p_a)
+    assert len(set(expected.radii)) > 3
+    labels = run("predict", "model.joblib", "lattice.npy", *fast, *flags)
+    assert labels.split() == [str(label) for label in clf.predict(X)]
+
+
+def test_parameters_are_those_of_the_options(folder):
+    flags = "--bounds=-1,2 --n-selection 20 --radius lipschitz --scheme binary --bound hoeffding --alpha 0.02 --n 250"
+    model = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "5", "--quiet")
+    run("certify", *model, *flags.split(), "--rtol", "0.3", "--classes", "0,1,7", "--store", "run.sqlite")
+    parameters = {"n_selection": 20, "radius": "lipschitz", "scheme": "binary", "bound": "hoeffding", "alpha": 0.02}
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1, 7], bounds=(-1, 2), n_samples=250, rtol=0.3, random_state=5, **parameters
+    )
+    with np.load("test.npz") as arrays:
+        expected = clf.certify(arrays["X"])
+    found = Certificates.from_store("run.sqlite")
+    for name in ("labels", "radii", "p_a", "n_samples"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert set(found.labels) == {0, 1}
+    lo_hi = np.array([np.full(5, -1.0), np.full(5, 2.0)])
+    np.save("bounds.npy", lo_hi)
+    flags = flags.replace("-1,2", "bounds.npy")
+    run("certify", *model, *flags.split(), "--rtol", "0.3", "--classes", "0,1,7", "--store", "ends.sqlite")
+    np.testing.assert_array_equal(Certificates.from_store("ends.sqlite").radii, expected.radii)
+
+
+def test_columns_of_tables_are_those_of_the_certificates(folder):
+    pandas = pytest.importorskip("pandas")
+    model = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "5", *FAST)
+    run("certify", *model, "-o", "direct.csv")
+    run("certify", *model, "--store", "run.sqlite", "-o", "stored.csv")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], n_samples=300, alpha=0.01, random_state=5
+    )
+    with np.load("test.npz") as arrays:
+        expected, y = clf.certify(arrays["X"]), arrays["y"]
+    names = ["input", "label", "predicted", "radius", "abstained", "p_a", "p_b", "n_samples"]
+    values = [np.arange(30), y, expected.labels, expected.radii, expected.abstained, expected.p_a, expected.p_b]
+    direct, stored = pandas.read_csv("direct.csv"), pandas.read_csv("stored.csv")
+    assert list(direct) == names
+    assert list(stored) == [*names, "seconds"]
+    for frame in (direct, stored):
+        for name, value in zip(names, [*values, np.full(30, 300)], strict=True):
+            np.testing.assert_array_equal(frame[name], value)
+    np.testing.assert_allclose(stored["seconds"], read_store("run.sqlite").seconds)
 
 
 def test_models_that_know_their_columns_check_them(folder):
@@ -346,8 +491,18 @@ def test_curves_of_several_runs(folder):
     for path in ("a/run.sqlite", "b/run.sqlite"):
         Path(path).parent.mkdir()
         run(*certify, "--store", path)
-    shown = run("curve", "a/run.sqlite", "b/run.sqlite", "--radii", "0,0.1", "--png", "both.png")
-    assert shown.startswith("radius\ta/run.sqlite\tb/run.sqlite\n0\t")
+    run(*certify, "--lam", "0.2", "--store", "b/narrow.sqlite")
+    shown = run("curve", "a/run.sqlite", "b/run.sqlite", "b/narrow.sqlite", "--radii", "0.15,0,0.3", "--png", "all.png")
+    header, *lines = [line.split("\t") for line in shown.splitlines()]
+    assert header == ["radius", "a/run.sqlite", "b/run.sqlite", "b/narrow.sqlite"]
+    assert [line[0] for line in lines] == ["0.15", "0", "0.3"]
+    for i, store in enumerate(header[1:], start=1):
+        expected = certified_accuracy_score(np.load("labels.npy"), Certificates.from_store(store), [0.15, 0, 0.3])
+        assert [line[i] for line in lines] == [f"{accuracy:.4f}" for accuracy in expected]
+    assert len({tuple(line[2:]) for line in lines}) > 1
+    radii = [line.split("\t")[0] for line in run("curve", "a/run.sqlite").splitlines()[1:]]
+    largest = np.nanmax(Certificates.from_store("a/run.sqlite").radii)
+    assert radii == [f"{radius:.4g}" for radius in np.linspace(0, largest, 13)]
     clf = SmoothedClassifier.from_pretrained(
         joblib.load("model.joblib"), [0, 1], "gaussian", radius=LipschitzRadius(norm=2), n_samples=300, alpha=0.01
     )

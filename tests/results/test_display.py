@@ -1,5 +1,6 @@
 """What the displays draw, against the numbers that they are about."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,15 +13,18 @@ import matplotlib.pyplot as plt
 
 from smoothcert import (
     Certificates,
+    CertifiedAccuracyDisplay,
+    GreedyBudgetDisplay,
     GreedyRadius,
     SmoothedClassifier,
     SplitNoise,
     UniformMixtureNoise,
     UniformNoise,
+    VotesDisplay,
     certified_accuracy_score,
 )
 from smoothcert.noise.greedy import moves
-from smoothcert.results.display import COLORS, CertifiedAccuracyDisplay, GreedyBudgetDisplay, VotesDisplay
+from smoothcert.results.display import COLORS
 
 from ..base_models import Rule, constant
 
@@ -165,6 +169,10 @@ def test_votes_are_the_bars_and_bounds_the_lines(smoothed):
         np.testing.assert_allclose([bar.get_width() for bar in ax.containers[0]], votes.estimation[i] / 300)
         lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
         assert lines == {"p_a, at least": certified.p_a[i], "p_b, at most": certified.p_b[i]}
+        spans = [patch for patch in ax.patches if patch.get_label() == "margin"]
+        assert len(spans) == (certified.p_a[i] > certified.p_b[i])
+        for span in spans:
+            assert (span.get_x(), span.get_x() + span.get_width()) == (certified.p_b[i], certified.p_a[i])
         assert f"predicted {certified.labels[i]} (right)" in ax.get_title()
         shown = "abstained" if certified.abstained[i] else f"l1 radius {str(certified.radii[i])[:4]}"
         assert shown in ax.get_title()
@@ -176,13 +184,15 @@ def test_votes_are_the_bars_and_bounds_the_lines(smoothed):
 
 
 def test_of_many_classes_those_with_most_votes_are_shown_and_the_predicted_one():
-    counts = np.arange(40)[None] * 10
-    counts[0, 0] = 10**6
+    """The predicted class, 0, has no estimation votes; of the others, those with the highest numbers have most."""
     rule = Rule(constant, classes=range(40)).fit(0, 0)
     clf = SmoothedClassifier.from_pretrained(rule, range(40), "uniform", n_samples=300, random_state=0)
-    votes = clf.count_votes(X[:1])
-    (ax,) = VotesDisplay.from_estimator(clf, X[:1], [3], votes=votes).axes_
-    assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(10)]
+    votes = dataclasses.replace(clf.count_votes(X[:1]), estimation=np.arange(40)[None] * 10)
+    display = VotesDisplay(votes, certificates([0.5]), classes=clf.classes_, y=[3])
+    (ax,) = display.plot().axes_
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0", *map(str, range(31, 40))]
+    widths = [bar.get_width() for bar in ax.containers[0]]
+    np.testing.assert_allclose(widths, np.array([0, *range(31, 40)]) / np.arange(40).sum())
     assert "predicted 0 (it is 3)" in ax.get_title()
 
 
@@ -238,6 +248,13 @@ def test_the_greedy_picture_is_a_perturbation_of_the_certified_size(shape):
     )
     np.testing.assert_array_equal(flat, np.sort(x))
     assert f"l1 radius {str(certified.radii[0])[:4]}" in display.axes_[2].get_title()
+    image, reach, moves, perturbed = (np.asarray(ax.images[0].get_array()) for ax in display.axes_)
+    np.testing.assert_allclose(image, display.image / 255)
+    np.testing.assert_allclose(perturbed, display.perturbed / 255)
+    colored = display.moves.ndim == 3
+    np.testing.assert_allclose(reach, display.reach.sum(axis=2) if colored else display.reach)
+    np.testing.assert_allclose(moves, abs(display.moves).sum(axis=2) if colored else display.moves)
+    assert display.moves.min() < 0 < display.moves.max()
 
 
 def test_the_greedy_picture_respects_the_limits_of_the_adversary():
@@ -261,7 +278,9 @@ def test_pictures_that_cannot_be_drawn(smoothed):
     for shape in (None, (2, 3), (2, 2, 1, 1), (4,)):
         with pytest.raises(ValueError, match="image_shape must be"):
             GreedyBudgetDisplay.from_estimator(smoothed, X[0], image_shape=shape)
-    with pytest.raises(ValueError, match="certificate must be one of a single input that is not abstained on"):
+    with pytest.raises(
+        ValueError, match="certificate must be of a single input for which the classifier does not abstain"
+    ):
         GreedyBudgetDisplay.from_estimator(smoothed, wide[0], certificate=certificates([np.nan]), image_shape=(2, 2))
 
 

@@ -1,13 +1,14 @@
 """Saved results: they come back bit by bit, or not at all."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
 import pytest
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts
-from smoothcert.results.files import LAYOUT, Record, load_record, save_record
+from smoothcert.results.files import LAYOUT, FileContent, load_content, save_content
 from smoothcert.results.votes import Origin
 
 from ..base_models import Rule, steps
@@ -123,7 +124,7 @@ def test_foreign_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"foreign.{suffix}"
     for content in (b"", b"PK\x03\x04", b"PAR1PAR1", b"a,b\n1,2\n"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"foreign.{suffix} is damaged or no .{suffix} file"):
+        with pytest.raises(ValueError, match=f"foreign.{suffix} is damaged or not a .{suffix} file"):
             Certificates.load(path)
     if suffix == "npz":
         np.savez(path, labels=np.arange(3))
@@ -155,11 +156,40 @@ def test_other_kinds_and_later_versions_are_refused(tmp_path, suffix, monkeypatc
     monkeypatch.setattr("smoothcert.results.files.LAYOUT", LAYOUT + 1)
     certificates().save(path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="in a layout that this version does not know"):
+    with pytest.raises(ValueError, match="in a layout that is unknown here"):
         Certificates.load(path)
-    save_record(path, Record("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
-    with pytest.raises(ValueError, match=r"does not hold what Certificates consist of: .*missing"):
+    save_content(path, FileContent("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
+    with pytest.raises(ValueError, match=r"does not hold the fields of Certificates: .*missing"):
         Certificates.load(path)
+
+
+def test_the_format_stays_that_of_earlier_versions(tmp_path, monkeypatch):
+    """Files with the header of version 0.1.0, digest included, load, and new files have the same header."""
+    header = {
+        "kind": "Decisions",
+        "layout": 1,
+        "version": "0.1.0",
+        "scalars": {"alpha": 0.1, "norm": "inf", "threat": "every perturbation"},
+        "arrays": {
+            "labels": ["<U1", True],
+            "robust": ["|b1", False],
+            "n_samples": ["<i8", False],
+            "radius": ["<f8", False],
+        },
+        "n_columns": {},
+        "digest": "5a7e7e9f227af64559cd9865cdb5978d",
+    }
+    arrays = {"labels": np.array(["a", "b"]), "robust": np.array([True, False])}
+    arrays |= {"n_samples": np.array([4, 8]), "radius": np.array([0.5, 1])}
+    np.savez(tmp_path / "old.npz", smoothcert=np.array(json.dumps(header)), **arrays)
+    labels = np.array(["a", "b"], dtype=object)
+    decisions = Decisions(labels, *list(arrays.values())[1:], alpha=0.1, norm=np.inf)
+    assert_same(decisions, Decisions.load(tmp_path / "old.npz"))
+    monkeypatch.setattr("smoothcert.results.files.version", lambda name: "0.1.0")
+    decisions.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as archive:
+        assert json.loads(str(archive["smoothcert"])) == header
+        assert set(archive.files) == {"smoothcert", *arrays}
 
 
 def test_the_library_version_is_kept(tmp_path):
@@ -195,7 +225,7 @@ def test_unknown_suffixes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"path must end in .npz or .parquet, got .*csv"):
         certificates().save(tmp_path / "certificates.csv")
     with pytest.raises(ValueError, match=r"path must end in .npz or .parquet"):
-        load_record(tmp_path / "certificates", "Certificates")
+        load_content(tmp_path / "certificates", "Certificates")
 
 
 def test_missing_packages_are_named_with_their_extra(tmp_path, monkeypatch):

@@ -211,7 +211,7 @@ def test_scikit_learns_own_pipeline_is_refused(cancer):
 def test_radii_in_another_norm_are_refused(cancer):
     X, X_test, y, y_test = cancer
     clf = smoothed(noise=GaussianNoise(0.5), radius=LipschitzRadius(norm=2)).fit(X, y)
-    with pytest.raises(ValueError, match=r"norm=1 is what the scorer compares, but .* in l2"):
+    with pytest.raises(ValueError, match=r"norm=1 is the norm of the scorer, but .* in l2"):
         make_certified_scorer(0.4)(clf, X_test, y_test)
     assert make_certified_scorer(0.1, norm=2)(clf, X_test, y_test) > 0.5
 
@@ -225,9 +225,9 @@ def test_bad_radius(radius):
 def test_bad_truth(cancer):
     X, X_test, y, y_test = cancer
     clf = smoothed().fit(X, y)
-    with pytest.raises(ValueError, match="y must hold one label for each of the 60"):
+    with pytest.raises(ValueError, match="y must hold one label for each of 60 inputs"):
         make_certified_scorer(0.1)(clf, X_test, y_test[1:])
-    with pytest.raises(ValueError, match="y must hold labels like those"):
+    with pytest.raises(ValueError, match="y must hold labels like the classes"):
         make_certified_scorer(0.1)(clf, X_test, y_test.astype(str))
 
 

@@ -157,7 +157,7 @@ def test_damaged_tables_are_refused(tmp_path, line, message):
 @pytest.mark.parametrize("content", [b"", b"\n", b"idx,label,predict,radius,correct,time\n", b"PK\x03\x04\xff\xfe\x00"])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "other.tsv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"other.tsv (must begin with the line 'idx label|is no table)"):
+    with pytest.raises(ValueError, match=r"other.tsv (must begin with the line 'idx label|is not a table)"):
         Certificates.from_tsv(tmp_path / "other.tsv", alpha=0.001, norm=1)
 
 
@@ -176,7 +176,7 @@ def test_arguments_that_do_not_fit(tmp_path):
         ({"y": y[1:]}, "y must hold one entry for each of the 200 certificates"),
         ({"y": y, "idx": [1]}, "idx must hold one entry"),
         ({"y": y, "idx": y + 0.5}, "idx must hold whole numbers"),
-        ({"y": y, "times": y * np.nan}, "times must hold seconds of at least 0"),
+        ({"y": y, "times": y * np.nan}, "times must hold seconds, finite and at least 0"),
         ({"y": y, "digits": 0}, "digits must be a whole number of at least 1"),
         ({"y": y.astype(str)}, r"y must hold whole numbers of at least 0.*classes=clf\.classes_"),
         ({"y": y - 5}, "y must hold whole numbers of at least 0"),
