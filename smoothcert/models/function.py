@@ -42,7 +42,7 @@ class FunctionVoter(Voter):
                 f"{error}. Nothing was certified."
             ) from error
         if array.shape == (n,):
-            return self.labels.places(array, name)
+            return self.labels.indices(array, name)
         if array.shape != (n, self.n_classes) or array.dtype.kind not in "biuf":
             raise ValueError(
                 f"The base model {name} must return one label per row, shape ({n},), or one score per class, numbers "

@@ -1,4 +1,4 @@
-"""Hashes of models by their content, to tell the votes of one from those of another."""
+"""Hashes of models by their content: votes belong to one model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import joblib
 import numpy as np
 from joblib.hashing import NumpyHasher
 
-#: Packages whose code is told by their version, not by its content.
+#: Packages whose code is identified by their version, not by its content.
 LIBRARIES = {"smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorch", "joblib", *sys.stdlib_module_names}
 
 
 def content_hash(thing: Any) -> str:
     """Hash a picklable object by its content and the code of its classes, the same in every process.
 
-    The round trip brings arrays into the layout of loaded ones. cloudpickle takes the lambdas that joblib does not.
-    What cannot be pickled gets a new hash each time: it cannot be told from a changed one. What functions call outside
-    of their class is not looked at.
+    The round trip gives arrays the layout of loaded ones. cloudpickle handles lambdas, which joblib does not. An object
+    that cannot be pickled gets a new hash each time, as if it had changed. Code that functions call outside of their
+    class is not hashed.
     """
     try:
         loaded = cloudpickle.loads(cloudpickle.dumps(thing))
@@ -37,7 +37,8 @@ def content_hash(thing: Any) -> str:
 class ContentHasher(NumpyHasher):
     """Hashes structured arrays by their fields, and classes and functions also by their code.
 
-    The bytes between the fields, as in the nodes of trees, mean nothing. Pickles only name classes and functions.
+    The bytes between fields, as in the nodes of trees, are arbitrary. Pickles hold only the names of classes and
+    functions.
     """
 
     def save(self, obj: Any) -> None:
@@ -52,18 +53,18 @@ class ContentHasher(NumpyHasher):
 
 
 def class_code(kind: type) -> str:
-    """Return the code of all methods of a class, but those that libraries bring."""
-    found = []
-    for parent in kind.__mro__:
-        for name, member in sorted(vars(parent).items()) if not _is_known(parent) else ():
-            for function in (member, getattr(member, "__func__", None), getattr(member, "fget", None)):
-                if isinstance(function, FunctionType):
-                    found.append(f"{name} {code_text(function.__code__)}")
-    return "\n".join(found)
+    """Return the code of all methods of a class, except those that libraries provide."""
+    members = [item for parent in kind.__mro__ if not _is_known(parent) for item in sorted(vars(parent).items())]
+    return "\n".join(
+        f"{name} {code_text(function.__code__)}"
+        for name, member in members
+        for function in (member, getattr(member, "__func__", None), getattr(member, "fget", None))
+        if isinstance(function, FunctionType)
+    )
 
 
 def code_text(code: CodeType) -> str:
-    """Return what a function does as text, wherever its file lies."""
+    """Return compiled code as text that does not depend on where its file is."""
     constants = [
         code_text(value)
         if isinstance(value, CodeType)

@@ -15,7 +15,7 @@ from threading import local
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config
 from numba import float64 as f64
 from numba import int32 as i32
 from numba import uint16 as u16
@@ -23,6 +23,7 @@ from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
+from .._utils.compiled import njit
 from ._philox import (
     GROUP,
     LANES,
