@@ -108,8 +108,8 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
     failed = f"The base model {name_of(module)} failed on a batch of shape {shape}"
     if TYPE_ERROR.search(message):
         return ValueError(
-            f"{failed}: {error}. Noisy inputs are real numbers, of the type of the network's parameters. If the network "
-            f"computes with another type, convert them in its forward method."
+            f"{failed}: {error}. Noisy inputs are real numbers, of the type of the network's parameters. Convert them "
+            f"in its forward method if it computes with another type."
         )
     if SHAPE_ERROR.search(message):
         return ValueError(

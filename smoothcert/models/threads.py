@@ -37,8 +37,8 @@ def side_by_side(
 ) -> list[Any]:
     """Return the results of ``work`` for each part, computed in threads that share the cores.
 
-    With one thread the caller's own does the work, and so does a thread that already votes. Otherwise even a single part
-    goes to the threads: in the caller's thread OpenMP would use all cores, and block them for milliseconds afterwards.
+    If ``n_threads`` is 1, or the caller is such a thread itself, the caller does the work. Otherwise even a single part
+    goes to the threads: in the caller's thread OpenMP would use all cores, and block them for milliseconds afterward.
 
     All threads have finished when this returns or raises. If waiting is interrupted, ``stop`` is called to end the work
     soon.

@@ -44,13 +44,14 @@ LARGEST_COPY = 2**24
 class TorchVoter(Voter):
     """Votes of a torch module that returns one logit per class: the index of the largest.
 
-    The vote on a row is the module's answer to this row alone. Logits are computed in batches, and their last bits
-    depend on the size of the batch. Near ties, rows whose two largest logits differ by no more than rounding may explain,
-    are therefore asked again: together by a float64 copy of the module, on CPUs, and alone if that does not decide.
+    The vote on a row is the module's answer to this row alone. The last bits of logits depend on the size of the batch,
+    so the module is asked again about near ties, rows whose two largest logits differ by no more than rounding could
+    change. On CPUs a float64 copy of the module settles them together where its lead is clear. The others are asked
+    alone.
 
-    Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` of ``scale`` plus
-    its size. The scale is 1, unless many rows are near ties: then it follows from rounding errors that are measured by
-    the float64 copy. A scale decides which rows are asked again, and not how they vote.
+    Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times the sum of
+    ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding errors that
+    the float64 copy reveals. It decides which rows are asked again, not how they vote.
 
     Parameters
     ----------
@@ -78,7 +79,8 @@ class TorchVoter(Voter):
         self.module = module
         self.n_classes = n_classes
         self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
-        if self.device.type == "cuda" and not torch.cuda.is_available():
+        self.device_type = self.device.type
+        if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 f"device={str(self.device)!r} is not there: torch finds no CUDA device. Use set_params(device='cpu')."
             )
@@ -86,7 +88,7 @@ class TorchVoter(Voter):
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
         self.n_parameters = sum(tensor.numel() for tensor in tensors)
         self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
-        if self.device.type != "cpu":
+        if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()
         self.output = output
@@ -126,7 +128,7 @@ class TorchVoter(Voter):
 
         parts = list(self.module.modules())
         if (
-            self.device.type != "cpu"
+            self.device_type != "cpu"
             or self.inference.compile
             or torch.is_autocast_enabled("cpu")
             # Hooks of copies may share what they know, and so may a forward method of the instance.
@@ -154,7 +156,7 @@ class TorchVoter(Voter):
 
         with torch.inference_mode():
             logits = self.logits(torch.as_tensor(batch).to(self.device))
-            if self.device.type != "cpu":
+            if self.device_type != "cpu":
                 return self._download(self._votes_by_topk(logits, NEAR_TIE))
             # numba takes as long to import as scikit-learn.
             from ._argmax import votes_of_logits
@@ -165,7 +167,7 @@ class TorchVoter(Voter):
         return lambda: votes
 
     def _votes_by_topk(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
-        """Return what `votes_of_logits` does, as a tensor on the device of the logits; leads up to ``least`` are ties."""
+        """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
         if self.n_classes == 1:
             return -logits[:, 0].isnan().long()
         (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
@@ -177,7 +179,7 @@ class TorchVoter(Voter):
         """Send votes to the host, where the device allows it without waiting for them."""
         import torch
 
-        if self.device.type != "cuda":
+        if self.device_type != "cuda":
             return lambda: votes.cpu().numpy()
         arrived, landed = torch.cuda.Event(), votes.to("cpu", non_blocking=True)
         arrived.record()
@@ -232,7 +234,7 @@ class TorchVoter(Voter):
         if self.exact is None:
             usable = self.precision == torch.float32 and self.n_parameters <= LARGEST_COPY
             usable &= self.inference.autocast is None
-            self.exact = usable and self._copy({}, torch.float64)
+            self.exact = (usable and self._copy({}, torch.float64)) or False
         if not self.exact:
             return None
         try:
@@ -299,7 +301,7 @@ class TorchVoter(Voter):
         """Keep the module in evaluation mode, and its CUDA device the current one: kernels start there."""
         import torch
 
-        device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        device = torch.cuda.device(self.device) if self.device_type == "cuda" else nullcontext()
         with device, self.module_lock.evaluating(self.module):
             yield
 

@@ -179,7 +179,7 @@ def noisy_batches(
     """Return noisy batches that are drawn where the base model computes, or on the host if that is not possible."""
     noise = mechanism.noise
     known = isinstance(noise, LatticeNoise) and noise.fused is not None and find_spec("triton") is not None
-    on_cuda = getattr(getattr(voter, "device", None), "type", None) == "cuda"
+    on_cuda = getattr(voter, "device_type", None) == "cuda"
     return (CudaBatches if known and on_cuda else NoisyBatches)(voter, mechanism, points, keys)
 
 
