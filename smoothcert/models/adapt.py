@@ -24,9 +24,9 @@ def check_base_model(estimator: Any) -> None:
         return
     elif _is_smoothed(model):
         remedy = "It is smoothed already. Pass its base model, or call certify on it."
+    elif _classifies(model):
+        return
     elif hasattr(model, "predict"):
-        if _classifies(model):
-            return
         remedy = "It must be a classifier. Its predict method alone can be one, in from_pretrained."
     elif is_function(model):
         if isinstance(estimator, FrozenEstimator):
@@ -40,10 +40,11 @@ def check_base_model(estimator: Any) -> None:
 
 
 def _classifies(model: Any) -> bool:
-    """Tell whether a model with ``predict`` is a classifier; without scikit-learn's tags, if it does not deny it."""
+    """Tell whether this is a classifier: by scikit-learn's tags, or else by its ``predict`` method."""
     if hasattr(model, "__sklearn_tags__"):
+        # Some have no predict method before they are fitted.
         return bool(is_classifier(model))
-    return getattr(model, "_estimator_type", "classifier") == "classifier"
+    return hasattr(model, "predict") and getattr(model, "_estimator_type", "classifier") == "classifier"
 
 
 def _is_smoothed(model: Any) -> bool:

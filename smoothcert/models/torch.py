@@ -131,7 +131,7 @@ class TorchVoter(Voter):
             self.device_type != "cpu"
             or self.inference.compile
             or torch.is_autocast_enabled("cpu")
-            # Hooks of copies may share what they know, and so may a forward method of the instance.
+            # Hooks of copies may share state, and so may a forward method of the instance.
             or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         ):
             return None
@@ -233,7 +233,7 @@ class TorchVoter(Voter):
 
         if self.exact is None:
             usable = self.precision == torch.float32 and self.n_parameters <= LARGEST_COPY
-            usable &= self.inference.autocast is None
+            usable &= self.inference.autocast is None and self.n_classes > 1
             self.exact = (usable and self._copy({}, torch.float64)) or False
         if not self.exact:
             return None
