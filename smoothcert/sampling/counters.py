@@ -20,7 +20,7 @@ from ..noise.mechanism import NoiseMechanism
 PENDING = 2
 
 #: Near ties that are settled together.
-TOGETHER = 256
+TOGETHER = 64
 
 
 def open_counters(
