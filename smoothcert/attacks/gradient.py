@@ -14,7 +14,7 @@ from ..models.base import is_torch
 from ..noise.base import Noise
 from ..noise.lattice import SplitNoise
 from ..results.certificates import FloatArray
-from ..sampling.counters import Feed
+from ..sampling.counters import noisy_batches
 from .projection import project_l1_box
 from .search import Attack
 from .target import Path, Target, far_faces
@@ -225,7 +225,8 @@ class GradientAttack(Attack):
         if total is not None and total > n:
             numbers = np.random.default_rng(key.ravel()).permutation(total)[:n]
             runs = np.array([[0, int(number), 1] for number in numbers])
-        rows = Feed(voter, target.mechanism, points, key).draw(runs).clone().to(voter.precision).requires_grad_()
+        rows = torch.as_tensor(noisy_batches(voter, target.mechanism, points, key).draw(runs)).to(voter.device)
+        rows = rows.clone().to(voter.precision).requires_grad_()
         with torch.enable_grad():
             logits = voter.module(rows)
             logits = (logits[0] if isinstance(logits, tuple) else logits).double()

@@ -1,4 +1,4 @@
-"""Base models as the sampler sees them: one adapter for each kind, noisy batches in, class indices out."""
+"""Base models: one adapter for each kind, from noisy batches to class indices."""
 
 from .inference import TorchInference
 

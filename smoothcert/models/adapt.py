@@ -1,7 +1,8 @@
-"""One adapter for each kind of base model: which of them fits, and what is no base model."""
+"""Checks that an object can be a base model, and the adapter that fits it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,9 +22,11 @@ def check_base_model(estimator: Any) -> None:
         remedy = f"Pass an instance: {model.__name__}()."
     elif is_torch(model):
         return
+    elif _is_smoothed(model):
+        remedy = "It is smoothed already. Pass its base model, or call certify on it."
+    elif _classifies(model):
+        return
     elif hasattr(model, "predict"):
-        if is_classifier(model):
-            return
         remedy = "It must be a classifier. Its predict method alone can be one, in from_pretrained."
     elif is_function(model):
         if isinstance(estimator, FrozenEstimator):
@@ -36,37 +39,77 @@ def check_base_model(estimator: Any) -> None:
     )
 
 
+def _classifies(model: Any) -> bool:
+    """Tell whether this is a classifier: by scikit-learn's tags, or else by its ``predict`` method."""
+    if hasattr(model, "__sklearn_tags__"):
+        # Some have no predict method before they are fitted.
+        return bool(is_classifier(model))
+    return hasattr(model, "predict") and getattr(model, "_estimator_type", "classifier") == "classifier"
+
+
+def _is_smoothed(model: Any) -> bool:
+    """Tell whether this is a smoothed classifier, or a pipeline that ends in one."""
+    steps = getattr(model, "steps", None)
+    if isinstance(steps, list) and steps:
+        return _is_smoothed(unwrap(steps[-1][-1]))
+    return not isinstance(model, type) and hasattr(model, "count_votes") and hasattr(model, "certify")
+
+
 def make_voter(
     estimator: Any,
     classes: NDArray[Any],
     device: Any = None,
     inference: TorchInference | None = None,
     columns: Any = None,
+    output: Callable[[Any], Any] | None = None,
 ) -> Voter:
-    """Build the voter for a fitted base model whose labels are ``classes``, which gets ``columns`` if they are named.
+    """Build the voter for a fitted base model.
+
+    Parameters
+    ----------
+    estimator : object
+        See `check_base_model`.
+    classes : ndarray of shape (n_classes,)
+        Labels of the base model.
+    device : torch.device or str, optional
+        Device of a torch model.
+    inference : TorchInference, optional
+        How a torch model runs.
+    columns : Columns, optional
+        Names of the columns that the base model gets.
+    output : callable, optional
+        Returns logits of shape (n, n_classes) from the answer of a torch model; see `read_logits`.
 
     Raises
     ------
     NotFittedError
         If the base model is not fitted.
     ValueError
-        If it cannot vote as certificates need it.
+        If it cannot vote.
     """
     model = unwrap(estimator)
     if is_torch(model):
         from .torch import TorchVoter
 
-    if is_module(model):
-        return TorchVoter(model, len(classes), device, inference)
-    if is_net(model):
-        check_is_fitted(model, "module_")
-        return TorchVoter(model.module_, len(classes), device, inference)
-    if inference is not None:
-        raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")
+        if is_net(model):
+            check_is_fitted(model, "module_")
+        return TorchVoter(model if is_module(model) else model.module_, len(classes), device, inference, output)
+    for name, value in (("inference", inference), ("output", output)):
+        if value is not None:
+            raise ValueError(f"{name}={value!r} is for torch models, got a {name_of(model)}. Use {name}=None.")
     if is_function(model):
         from .function import FunctionVoter
 
         return FunctionVoter(model, classes)
-    if hasattr(model, "fit"):
-        check_is_fitted(model)
+    _check_fitted(model)
     return SklearnVoter(model, classes, columns)
+
+
+def _check_fitted(model: Any) -> None:
+    """Raise a NotFittedError if a model is not fitted, where it follows scikit-learn's conventions.
+
+    Other models, such as wrappers without fitted attributes, cannot be told from fitted ones before they are asked.
+    """
+    own = type(model).__module__.startswith("sklearn.")
+    if hasattr(model, "fit") and (own or hasattr(model, "__sklearn_is_fitted__")):
+        check_is_fitted(model)

@@ -1,10 +1,10 @@
-"""Voters: one small adapter per kind of base model. Noisy batch in, class indices out."""
+"""Voters: one small adapter for each kind of base model, from a noisy batch to class indices."""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,40 +19,40 @@ def unwrap(estimator: Any) -> Any:
 
 
 def is_module(estimator: Any) -> bool:
-    """Tell whether this is a torch module, without importing torch for anything else."""
+    """Tell whether this is a torch module, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(unwrap(estimator), torch.nn.Module)
 
 
 def is_net(estimator: Any) -> bool:
-    """Tell whether this is a skorch net, without importing skorch for anything else."""
+    """Tell whether this is a skorch net, without importing skorch."""
     skorch = sys.modules.get("skorch")
     return skorch is not None and isinstance(unwrap(estimator), skorch.NeuralNet)
 
 
 def is_torch(estimator: Any) -> bool:
-    """Tell whether torch runs this model: it then takes inputs of any shape, as float32."""
+    """Tell whether this is a model of torch, which takes inputs of any shape."""
     return is_module(estimator) or is_net(estimator)
 
 
 def is_function(estimator: Any) -> bool:
-    """Tell whether this is a function from a batch to answers, and no model with methods."""
+    """Tell whether this is a function of a batch, rather than a model with methods."""
     model = unwrap(estimator)
     return callable(model) and not (isinstance(model, type) or is_torch(model) or hasattr(model, "predict"))
 
 
 def takes_any_shape(estimator: Any) -> bool:
-    """Tell whether inputs may have more than one dimension; scikit-learn's estimators take tables."""
+    """Tell whether inputs may have more than one dimension; estimators of scikit-learn take tables."""
     return is_torch(estimator) or is_function(estimator)
 
 
 class Voter(ABC):
-    """A base model as the voting engine sees it."""
+    """A base model as the sampler sees it."""
 
     #: Type of the noisy batches.
     dtype: type[np.floating]
 
-    #: Number of votes that are worth one call of the model, in values of the batch; and rows at most.
+    #: Number of values in a batch of the default size, and its largest number of rows.
     batch_values: int
     most_rows: int = 2**15
 
@@ -65,7 +65,7 @@ class Voter(ABC):
 
         return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
-    def team(self) -> Sequence[Voter]:
+    def for_threads(self) -> Sequence[Voter]:
         """Return voters that can vote at the same time, each in a thread, and share the cores."""
         return [self]
 
@@ -76,29 +76,44 @@ class Voter(ABC):
         Raises
         ------
         ValueError
-            If the base model's answer is not one valid class per row.
+            If the base model does not return one valid class per row.
         """
+
+    def vote(self, batch: Any) -> Callable[[], NDArray[np.intp]]:
+        """Ask about a noisy batch without waiting for an accelerator.
+
+        Returns
+        -------
+        wait : callable
+            Waits for the class index of each row and returns it, -1 for near ties, which `settle` decides.
+        """
+        votes = self(batch)
+        return lambda: votes
+
+    def settle(self, batch: Any) -> NDArray[np.intp]:
+        """Return the class index of each row of a batch of near ties."""
+        return self(batch)
 
     @abstractmethod
     def content(self) -> str:
         """Return the model's name, its content or "?" (see `identity`), and how it is run where that is a choice."""
 
     def ready(self) -> AbstractContextManager[Any]:
-        """Hold the model in the state in which it votes, during a run."""
+        """Keep the model in the state in which it votes, during a run."""
         return nullcontext()
 
     def voting(self) -> AbstractContextManager[Any]:
-        """Hold the model in that state during one task: a thread may outlive a run that an error has ended."""
+        """Keep the model in that state during a task: its thread may outlive a run that ends with an error."""
         return nullcontext()
 
 
 class LabelTable:
-    """Class indices of labels.
+    """Finds the class indices of labels.
 
     Parameters
     ----------
     classes : ndarray of shape (n_classes,)
-        In the order of the indices.
+        Labels in the order of the indices.
     """
 
     def __init__(self, classes: NDArray[Any]) -> None:
@@ -107,8 +122,8 @@ class LabelTable:
         self.sorted = classes[self.order]
         self.are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
 
-    def places(self, labels: NDArray[Any], name: str) -> NDArray[np.intp]:
-        """Return the index of each label, or raise a ValueError that names the base model for one that is none."""
+    def indices(self, labels: NDArray[Any], name: str) -> NDArray[np.intp]:
+        """Return the class index of each label; an unknown label is a ValueError that names the base model."""
         if self.are_indices and labels.dtype == np.int64 and (labels.view(np.uint64) < len(self.classes)).all():
             return labels
         try:
@@ -125,5 +140,5 @@ class LabelTable:
 
 
 def name_of(model: Any) -> str:
-    """Return how messages call a model."""
+    """Return the name of a model in messages."""
     return type(model).__name__

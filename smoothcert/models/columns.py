@@ -1,4 +1,4 @@
-"""DataFrames, pandas and polars: base models that are fitted on named columns get named columns when they vote."""
+"""Columns of pandas and polars DataFrames: a base model that is fitted on named columns votes on named columns."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .base import unwrap
 
 @dataclass(frozen=True)
 class Columns:
-    """Names for the columns of arrays.
+    """Column names of arrays.
 
     Parameters
     ----------
     names : tuple of str
     library : {"pandas", "polars"}
-        What DataFrames are made with.
+        The library that makes the DataFrames.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class Columns:
 
     @classmethod
     def of(cls, X: Any) -> Self | None:
-        """Return the columns of a DataFrame; None for anything else, and for names that are not strings."""
+        """Return the columns of a DataFrame, or None for other data and for names that are not strings."""
         for library in ("pandas", "polars"):
             module = sys.modules.get(library)
             if module is not None and isinstance(X, module.DataFrame):
@@ -41,12 +41,12 @@ class Columns:
 
     @classmethod
     def of_model(cls, model: Any, given: Columns | None = None) -> Self | None:
-        """Return the columns that a fitted model was fitted on; None if it was fitted on an array.
+        """Return the columns that a model was fitted on, or None if it was fitted on an array.
 
         Raises
         ------
         ValueError
-            If the data has other columns than the model.
+            If the columns of the data differ from those of the model.
         """
         names = getattr(unwrap(model), "feature_names_in_", None)
         if names is None:
@@ -62,7 +62,7 @@ class Columns:
         return None if found is None else cls(names, found)
 
     def frame(self, array: NDArray[Any]) -> Any:
-        """Return an array of shape (n, n_features) as a DataFrame; pandas ones share its memory."""
+        """Return an array of shape (n, n_features) as a DataFrame. In pandas it shares the memory of the array."""
         module = import_module(self.library)
         if self.library == "pandas":
             return module.DataFrame(array, columns=list(self.names), copy=False)
@@ -70,7 +70,7 @@ class Columns:
 
 
 class NamedColumns(BaseEstimator):
-    """An estimator that is fitted on arrays, and hands them on as DataFrames.
+    """An estimator that takes arrays and passes them to another one as DataFrames.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Functions as base models: from a batch of arrays to labels or scores, whatever runs behind them."""
+"""Functions as base models: from a batch to labels or scores."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from .identity import UNKNOWN
 
 
 class FunctionVoter(Voter):
-    """Votes of a function from a noisy batch, float64 of shape (n, *shape), to one answer per row.
+    """Votes of a function that takes a noisy batch, float64 of shape (n, *shape), and returns one answer per row.
 
-    An answer of shape (n,) holds labels; one of shape (n, n_classes) holds scores, logits or probabilities, and the
-    vote is the class of the largest. The function must be one: the same row gets the same answer, whenever it is asked
-    and whatever else is in the batch. Under joblib's threads it is called from several at a time, and must be safe for
-    that.
+    An answer of shape (n,) holds labels. An answer of shape (n, n_classes) holds scores, logits or probabilities, and
+    the vote is the class of the largest. The answer to a row must not depend on the rest of the batch or on earlier
+    calls. Joblib's threads call the function at the same time, so it must be thread-safe there.
     """
 
     dtype = np.float64
@@ -37,11 +36,11 @@ class FunctionVoter(Voter):
             array = np.asarray(answer)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"The base model {name} must return an array, but returned a {type(answer).__name__}, which is none: "
-                f"{error}. Nothing was certified."
+                f"The base model {name} must return an array, but returned a {type(answer).__name__} that cannot be "
+                f"converted to one: {error}. Nothing was certified."
             ) from error
         if array.shape == (n,):
-            return self.labels.places(array, name)
+            return self.labels.indices(array, name)
         if array.shape != (n, self.n_classes) or array.dtype.kind not in "biuf":
             raise ValueError(
                 f"The base model {name} must return one label per row, shape ({n},), or one score per class, numbers "

@@ -1,4 +1,4 @@
-"""How torch models are run when they vote."""
+"""How torch models run when they vote."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .._utils.checks import check_bool, check_choice
 class TorchInference(BaseEstimator):
     """Faster ways to run a torch model: reduced precision, another memory layout, compilation.
 
-    Each of them changes the last bits of logits, or more than those. The smoothed classifier that is certified is the
-    one that votes this way: run it the same way where it is deployed.
+    Each of them changes at least the last bits of logits. Certificates hold for the smoothed classifier that votes this
+    way, so run it in the same way after deployment.
 
     Parameters
     ----------
     autocast : {None, "bfloat16", "float16"}, default=None
-        Precision of ``torch.autocast``. Logits are then rounded so coarsely that rows near a tie can vote one way in
-        one batch and another way in the next: results are reproducible for the same ``batch_size`` only.
+        Precision of ``torch.autocast``. It rounds logits so coarsely that the vote on a near tie can depend on the
+        batch: results are reproducible only for the same ``batch_size``.
     channels_last : bool, default=False
-        Whether images and convolutions are laid out with channels last.
+        Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
-        Whether the model goes through ``torch.compile``. Needs a C++ compiler on CPUs, Triton on GPUs.
+        Whether ``torch.compile`` compiles the model. It needs a C++ compiler on CPUs and Triton on GPUs.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class TorchInference(BaseEstimator):
         return nullcontext() if self.autocast is None else torch.autocast(device.type, getattr(torch, self.autocast))
 
     def prepare(self, module: Any) -> Callable[[Any], Any]:
-        """Return what is called in place of the module; its parameters may change their layout."""
+        """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
 
         if not self.channels_last:

@@ -1,4 +1,4 @@
-"""Torch models off the CPU in pickles that load on machines without their device."""
+"""Pickles of torch models on accelerators that load on machines without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import is_module, is_net, is_torch, unwrap
 
 
 class Portable:
-    """A torch model whose pickle loads on machines that lack its device: there it is loaded to the CPU."""
+    """A torch model whose pickle loads to the CPU on machines without its device."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -26,7 +26,7 @@ class Portable:
 
 
 def _load_model(content: bytes) -> Any:
-    """Load a torch model to the device that it was on, or to the CPU where there is no such device."""
+    """Load a torch model to the device that it was on, or to the CPU if there is no such device."""
     import torch
 
     try:
@@ -36,17 +36,17 @@ def _load_model(content: bytes) -> Any:
 
 
 def portable(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a classifier with torch models that are off the CPU made portable."""
+    """Return the state of a classifier in which torch models on accelerators are portable."""
     return _replace_models(state, lambda model: Portable(model) if is_torch(model) and on_accelerator(model) else model)
 
 
 def restored(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a classifier's state as it was before `portable`; copies that are not pickled need it."""
+    """Return the state of a classifier as it was before `portable`, for copies that are not pickled."""
     return _replace_models(state, lambda model: model.model if isinstance(model, Portable) else model)
 
 
 def _replace_models(state: dict[str, Any], replace: Callable[[Any], Any]) -> dict[str, Any]:
-    """Replace the models of a classifier's state, also inside FrozenEstimator; what was one object stays one."""
+    """Replace the models in the state of a classifier, also inside FrozenEstimator; one object stays one object."""
     made: dict[int, Any] = {}
     for name in ("estimator", "estimator_"):
         value = state.get(name)
@@ -59,7 +59,7 @@ def _replace_models(state: dict[str, Any], replace: Callable[[Any], Any]) -> dic
 
 
 def on_accelerator(model: Any) -> bool:
-    """Tell whether a torch module, or what a skorch net was given or has fitted, has tensors off the CPU."""
+    """Tell whether a torch module, or any module of a skorch net, has tensors on an accelerator."""
     given = getattr(model, "module", None)
     parts = (
         [model, getattr(model, "module_", None), given, getattr(given, "module", None)] if is_net(model) else [model]

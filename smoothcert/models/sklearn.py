@@ -1,4 +1,4 @@
-"""Scikit-learn classifiers, and anything else with ``predict``, as base models that vote."""
+"""Scikit-learn classifiers, and any other model with ``predict``, as base models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .threads import limit_blas, n_threads
 
 
 class SklearnVoter(Voter):
-    """Votes of anything with ``predict`` that returns labels."""
+    """Votes of a model whose ``predict`` returns one label per row, in an array of shape (n,) or (n, 1)."""
 
     dtype = np.float64
     batch_values = 2**20
@@ -26,61 +26,61 @@ class SklearnVoter(Voter):
         known = np.asarray(getattr(estimator, "classes_", classes))
         if not np.isin(known, classes).all():
             raise ValueError(
-                f"The base model {name_of(estimator)} has the classes {known.tolist()!r}: classes must hold them all, "
-                f"got {classes.tolist()!r}."
+                f"The base model {name_of(estimator)} has the classes {known.tolist()!r}. classes must hold all of "
+                f"them, got {classes.tolist()!r}."
             )
         if len(classes) == 1 and not hasattr(estimator, "classes_"):
             raise ValueError(
-                f"The base model {name_of(estimator)} has no classes_, so it cannot be relied on to return nothing but "
-                f"{classes[0]!r}: classes must hold at least two labels."
+                f"The base model {name_of(estimator)} has no classes_, so it may return other labels than "
+                f"{classes[0]!r}. classes must hold at least two labels."
             )
         self.estimator = estimator
         self.columns = columns
         self.labels = LabelTable(classes)
         self.n_classes = len(classes)
         parts = sklearn_parts(estimator)
-        self.alone = not parts
+        self.votes_alone = not parts
         self.config = get_config()
         if len(parts) == 1:
-            # It is given noisy rows, which are finite: linear models take longer to check that than to answer.
+            # Noisy rows are finite, and checking that takes linear models longer than the answer.
             self.config["assume_finite"] = True
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
         rows = batch if self.columns is None else self.columns.frame(batch)
-        # scikit-learn keeps its configuration for each thread.
+        # scikit-learn has one configuration per thread.
         with config_context(**self.config):
             labels = np.asarray(self.estimator.predict(rows))
-        if labels.shape != (len(batch),):
+        if labels.shape not in ((len(batch),), (len(batch), 1)):
             raise ValueError(
                 f"The base model {name_of(self.estimator)} must return one label per row, shape ({len(batch)},), but "
                 f"returned shape {labels.shape}. Nothing was certified."
             )
-        return self.labels.places(labels, name_of(self.estimator))
+        return self.labels.indices(labels.reshape(-1), name_of(self.estimator))
 
     def content(self) -> str:
         """Return the content of the fitted estimator; see `Voter.content`."""
         return f"{name_of(self.estimator)} {content_of(self.estimator)}"
 
-    def team(self) -> list[SklearnVoter]:
-        """Return this voter several times if scikit-learn's own code is all that runs: threads may call it."""
-        return [self] * (1 if self.alone else n_threads(self.n_cores))
+    def for_threads(self) -> list[SklearnVoter]:
+        """Return this voter once for each thread; once in all unless only scikit-learn's own code runs."""
+        return [self] * (1 if self.votes_alone else n_threads(self.n_cores))
 
     def voting(self) -> AbstractContextManager[Any]:
-        """Leave each thread its share of the cores, for BLAS too."""
-        n_members = len(self.team())
-        return limit_blas(max(1, self.n_cores // n_members)) if n_members > 1 else nullcontext()
+        """Limit BLAS to each thread's share of the cores."""
+        n_voters = len(self.for_threads())
+        return limit_blas(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
 
 
 def sklearn_parts(estimator: Any) -> list[BaseEstimator]:
-    """Return an estimator and those that it is made of, if all of their code is scikit-learn's own; else none."""
+    """Return an estimator and the estimators inside it, or nothing if any code is not scikit-learn's own."""
     parts = list(_parts(estimator))
     known = all(_is_own(part) or _is_plain(part) for part in parts)
     return [part for part in parts if _is_own(part)] if known else []
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """Yield a value and what it is made of: its parameters, where it is an estimator of scikit-learn's own."""
+    """Yield a value, and the values inside it: items, or parameters of scikit-learn's own estimators."""
     yield value
     inside: Any = ()
     if isinstance(value, (list, tuple)):
@@ -94,7 +94,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether a parameter runs no code: it is a value, or holds what is looked at on its own."""
+    """Tell whether a parameter runs no code. Items of containers are checked separately."""
     if isinstance(value, np.ndarray):
         return not value.dtype.hasobject
     if isinstance(value, type):

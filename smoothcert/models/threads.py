@@ -1,7 +1,7 @@
-"""Threads that vote side by side, with one core each: the noise of one overlaps with the model's work in another.
+"""Threads that vote side by side, each on its own core, so that all cores are busy.
 
-Networks of moderate size lose much time where the threads of one layer wait for each other, and most models of
-scikit-learn use one core only. Here all cores are busy, and never wait for each other.
+In networks of moderate size the threads of one layer spend much time waiting for each other, and most models of
+scikit-learn use one core only. Here the noise of one thread is drawn while the model works in another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from threading import Barrier, Lock, RLock, local
 from typing import Any
@@ -18,36 +18,35 @@ from weakref import WeakKeyDictionary
 
 from threadpoolctl import ThreadpoolController
 
-#: Threads at most: Python itself lets one of them run at a time between the operations of a model.
+#: Largest number of threads: between the operations of a model, Python runs one of them at a time.
 MOST = 8
 
 _lock = Lock()
 
-#: Whether the calling thread is one of a team.
-_own = local()
+#: Remembers whether the calling thread is one of those that vote.
+_thread = local()
 
 
 def n_threads(n_cores: int) -> int:
-    """Return how many threads share so many cores."""
+    """Return how many threads share the cores."""
     return min(n_cores, MOST)
 
 
 def side_by_side(
-    work: Callable[[Any], Any], parts: list[Any], team: int, n_cores: int, stop: Callable[[], Any] = bool
+    work: Callable[[Any], Any], parts: list[Any], n_threads: int, n_cores: int, stop: Callable[[], Any] = bool
 ) -> list[Any]:
-    """Return what ``work`` makes of each part, in threads of a team that shares the cores.
+    """Return the results of ``work`` for each part, computed in threads that share the cores.
 
-    A team of one is the caller's thread, as is one that a team's thread asks for. Others do the work even of a single
-    part: in the caller's thread, OpenMP would use all cores for it, and keep them from the team for some milliseconds
-    after.
+    If ``n_threads`` is 1, or the caller is such a thread itself, the caller does the work. Otherwise even a single part
+    goes to the threads: in the caller's thread OpenMP would use all cores, and block them for milliseconds afterward.
 
-    All threads have ended their work when this returns or raises. Should waiting be interrupted, ``stop`` is called to
-    end it soon.
+    All threads have finished when this returns or raises. If waiting is interrupted, ``stop`` is called to end the work
+    soon.
     """
-    if team == 1 or getattr(_own, "is_of_team", False):
+    if n_threads == 1 or getattr(_thread, "votes", False):
         return [work(part) for part in parts]
     with _lock:
-        pool = _pool(team, max(1, n_cores // team), "torch" in sys.modules)
+        pool = _pool(n_threads, max(1, n_cores // n_threads), "torch" in sys.modules)
     futures = [pool.submit(work, part) for part in parts]
     try:
         wait(futures)
@@ -60,7 +59,7 @@ def side_by_side(
 
 @cache
 def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecutor:
-    """Return threads in which OpenMP, the noise kernel and torch use so many cores each."""
+    """Return threads in which OpenMP, the noise kernel and torch use ``cores_each`` cores."""
     from ..noise._cpu import limit_threads
 
     pool, all_there = ThreadPoolExecutor(n_threads, thread_name_prefix="smoothcert-votes"), Barrier(n_threads)
@@ -70,7 +69,7 @@ def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecut
         if with_torch:
             _limit_torch(cores_each)
         limit_threads(cores_each)
-        _own.is_of_team = True
+        _thread.votes = True
         all_there.wait()
 
     with _torch_unchanged() if with_torch else nullcontext():
@@ -79,17 +78,17 @@ def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecut
 
 
 def _limit_torch(n_cores: int) -> None:
-    """Let torch use so many cores in this thread."""
+    """Let torch use ``n_cores`` cores in this thread."""
     import torch
 
-    # Asked first, a thread takes over the number for threads to come, once and for all.
+    # A thread takes over the process's number when it is first asked, and keeps its own afterward.
     torch.get_num_threads()
     torch.set_num_threads(n_cores)
 
 
 @contextmanager
 def _torch_unchanged() -> Iterator[None]:
-    """Put back how many cores torch uses: it keeps the number for each thread, and once more for threads to come."""
+    """Restore the number of cores that torch uses: there is one for each thread and one for new threads."""
     import torch
 
     n_cores = torch.get_num_threads()
@@ -101,27 +100,35 @@ def _torch_unchanged() -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Return what sets the threads of native libraries."""
+    """Return the controller of the threads of native libraries."""
     return ThreadpoolController()
 
 
-class BlasLimit:
-    """Limit of the threads of BLAS libraries, which have one setting for the whole process."""
+class SharedContext:
+    """A context that its first user enters and its last user leaves, in whatever threads they are.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    enter : callable
+        Returns the context from the arguments of the first user.
+    """
+
+    def __init__(self, enter: Callable[..., AbstractContextManager[Any]]) -> None:
+        self._enter = enter
         self.forget()
-        self._limit: Any = None
 
     def forget(self) -> None:
         """Forget all users: a child process has none of its parent's threads."""
         self._lock, self._n_users = Lock(), 0
+        self._context: AbstractContextManager[Any] = nullcontext()
 
     @contextmanager
-    def __call__(self, n_cores: int) -> Iterator[None]:
-        """Let BLAS libraries use so many cores until its last user is done; the first decides."""
+    def __call__(self, *args: Any) -> Iterator[None]:
+        """Use the context."""
         with self._lock:
             if not self._n_users:
-                self._limit = _controller().limit(limits=n_cores, user_api="blas")
+                self._context = self._enter(*args)
+                self._context.__enter__()
             self._n_users += 1
         try:
             yield
@@ -129,14 +136,15 @@ class BlasLimit:
             with self._lock:
                 self._n_users -= 1
                 if not self._n_users:
-                    self._limit.restore_original_limits()
+                    self._context.__exit__(None, None, None)
 
 
-limit_blas = BlasLimit()
+#: Limits the number of cores that BLAS libraries use, which is one setting for the whole process.
+limit_blas = SharedContext(lambda n_cores: _controller().limit(limits=n_cores, user_api="blas"))
 
 
 def _forget() -> None:
-    """Forget threads and who uses them, in a child process."""
+    """Forget threads and their users, in a child process."""
     global _lock
     _lock = Lock()
     _pool.cache_clear()
@@ -148,45 +156,39 @@ if hasattr(os, "register_at_fork"):
 
 
 class ModuleLock:
-    """What all users of one module share; see `module_lock`.
+    """State that all users of one module share; see `module_lock`.
 
     Attributes
     ----------
     lock : RLock
-        Held while the module computes: it may keep notes in its attributes.
+        Held while the module computes, because it may keep notes in its attributes.
+    evaluating : callable
+        Returns a context in which the module is in evaluation mode. The last user restores the mode.
     """
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._door, self._n_users = Lock(), 0
-        self._modes: dict[Any, bool] = {}
-
-    @contextmanager
-    def evaluating(self, module: Any) -> Iterator[None]:
-        """Keep the module in evaluation mode until its last user is done; then it is left as the first found it."""
-        with self._door:
-            if not self._n_users:
-                self._modes = {part: part.training for part in module.modules()}
-            self._n_users += 1
-            module.eval()
-        try:
-            yield
-        finally:
-            with self._door:
-                self._n_users -= 1
-                if not self._n_users:
-                    for part, training in self._modes.items():
-                        part.training = training
-                    self._modes = {}
+        self.evaluating = SharedContext(_evaluation_mode)
 
 
-_turns: WeakKeyDictionary[Any, ModuleLock] = WeakKeyDictionary()
+@contextmanager
+def _evaluation_mode(module: Any) -> Iterator[None]:
+    """Put a module in evaluation mode, and restore the mode of each of its parts at the end."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+_module_locks: WeakKeyDictionary[Any, ModuleLock] = WeakKeyDictionary()
 
 
 def module_lock(module: Any) -> ModuleLock:
-    """Return what all users of a module share, whatever voters they use it through."""
+    """Return what all users of a module share, even through different voters."""
     with _lock:
-        found = _turns.get(module)
-        if found is None:
-            found = _turns[module] = ModuleLock()
-        return found
+        if module not in _module_locks:
+            _module_locks[module] = ModuleLock()
+        return _module_locks[module]

@@ -1,4 +1,4 @@
-"""Base models that may hang: an answer that does not come in time is an error."""
+"""Base models that may hang: an answer that is late is an error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .torch import TorchVoter
 
 
 class TimedVoter(Voter):
-    """A voter whose answers are waited for no longer than some seconds.
+    """A voter that must answer within some seconds.
 
     Parameters
     ----------
     voter : Voter
-        Not one of torch, whose modules this process cannot let go of.
+        Not one of torch, because a call of its module cannot be abandoned.
     seconds : float
     """
 
@@ -40,10 +40,10 @@ class TimedVoter(Voter):
         Raises
         ------
         TimeoutError
-            If they do not come in time. The call that hangs is left behind, in a thread that ends with the process.
+            If they are late. The call is abandoned, in a thread that ends with the process.
         """
         answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        # Should the call go on behind our back, it must not see the next batch.
+        # An abandoned call must not see the next batch.
         Thread(target=_answer, args=(self.voter, batch.copy(), answers), daemon=True).start()
         try:
             votes, error = answers.get(timeout=self.seconds)

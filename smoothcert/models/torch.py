@@ -1,10 +1,10 @@
-"""Torch modules as base models that vote, and how their near ties are kept from depending on the batch."""
+"""Torch modules as base models, and votes on near ties that do not depend on the rest of the batch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,60 +13,90 @@ from numpy.typing import NDArray
 from .base import Voter, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference
+from .outputs import explained, read_logits
 from .threads import module_lock, n_threads
 
-#: Lead of the first logit over the second, relative to its size, below which a vote is taken again on its own.
+#: A row is a near tie if the first logit leads the second by no more than this part of their size.
 NEAR_TIE = 2.0**-13
 
+#: The same for a float64 copy of the module, which tells how logits are ordered in float32.
+NEAR_TIE_64 = NEAR_TIE / 16
 
-#: Parameters below which a network on a CPU gets larger batches: so fast is it that what surrounds it takes time too.
-#: The activations of others are large, and fit into caches in small batches only.
+#: Share of near ties in a batch above which rounding errors are measured, and rows that this takes.
+MANY_NEAR_TIES, MEASURED_ROWS = 1 / 8, 32
+
+#: Leads of float32 and float64 logits that are clear, in units of the largest rounding error that was measured.
+CLEAR, CLEAR_64 = 64, 4
+
+#: Parameters below which a network on a CPU gets larger batches, because the work around each call takes time too.
+#: The activations of larger networks fit into caches in small batches only.
 SMALL_NETWORK = 2**20
+
+#: Parameters above which no float64 copy is made.
+LARGEST_COPY = 2**24
 
 
 class TorchVoter(Voter):
     """Votes of a torch module that returns one logit per class: the index of the largest.
 
-    The last bits of logits depend on the size of the batch. Rows whose two largest logits nearly tie are therefore
-    voted on again, each alone, so that votes do not depend on the batch they came in, as long as rounding changes a
-    logit by less than 2**-14 of its size.
+    The vote on a row is the module's answer to this row alone. The last bits of logits depend on the size of the batch,
+    so the module is asked again about near ties, rows whose two largest logits differ by no more than rounding could
+    change. On CPUs a float64 copy of the module settles them together where its lead is clear. The others are asked
+    alone.
+
+    Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times the sum of
+    ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding errors that
+    the float64 copy reveals. It decides which rows are asked again, not how they vote.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    n_classes : int
+    device : torch.device or str, optional
+        By default that of the module.
+    inference : TorchInference, optional
+    output : callable, optional
+        Returns the logits in what the module returns, if that is not a tensor of logits; see `read_logits`.
     """
 
-    def __init__(self, module: Any, n_classes: int, device: Any = None, inference: Any = None) -> None:
+    def __init__(
+        self,
+        module: Any,
+        n_classes: int,
+        device: Any = None,
+        inference: TorchInference | None = None,
+        output: Callable[[Any], Any] | None = None,
+    ) -> None:
         import torch
 
-        for part in module.modules():
-            kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
-            normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
-            if normalizes and getattr(part, "running_mean", None) is None:
-                raise ValueError(
-                    f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to "
-                    f"an input depends on the rest of the batch, so nothing can be certified. Use "
-                    f"track_running_stats=True."
-                )
-            if ".quantized.dynamic." in type(part).__module__:
-                raise ValueError(
-                    f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}: it rounds an input "
-                    f"as the rest of the batch has it, so nothing can be certified. Quantize statically."
-                )
+        check_rows_are_independent(module)
         tensors = [*module.parameters(), *module.buffers()]
         self.module = module
         self.n_classes = n_classes
         self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
-        if self.device.type == "cuda" and not torch.cuda.is_available():
+        self.device_type = self.device.type
+        if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 f"device={str(self.device)!r} is not there: torch finds no CUDA device. Use set_params(device='cpu')."
             )
         self.precision = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
         self.dtype = np.float64 if self.precision == torch.float64 else np.float32
-        small = sum(tensor.numel() for tensor in tensors) < SMALL_NETWORK
-        self.batch_values = 2**20 if small else 2**17
-        if self.device.type != "cpu":
+        self.n_parameters = sum(tensor.numel() for tensor in tensors)
+        self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
+        if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()
+        self.output = output
         self.module_lock = module_lock(module)
+        self.scale, self.many_near_ties = 1.0, False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was made of the module, which may change between runs."""
         self.forward: Any = None
-        self.members: list[TorchVoter] = []
+        self.thread_voters: list[TorchVoter] = []
+        # The voter of the float64 copy; None before it is needed, False if there is none.
+        self.exact: Any = None
 
     @property
     def n_cores(self) -> int:
@@ -75,99 +105,155 @@ class TorchVoter(Voter):
 
         return torch.get_num_threads()
 
-    def team(self) -> list[TorchVoter]:
-        """Return voters that can vote at the same time, each in a thread: on CPUs this one, and copies of it.
+    def for_threads(self) -> list[TorchVoter]:
+        """Return voters that can vote at the same time, each in a thread: on CPUs this one and copies of it.
 
-        Copies share parameters, and nothing else: a module may keep notes in its attributes and buffers. Where a copy
-        might answer differently, or cannot be made, this voter stays alone.
+        Copies share parameters, and nothing else: a module may keep notes in its attributes and buffers.
         """
+        with self.module_lock.lock:
+            if not self.thread_voters:
+                shared = {id(tensor): tensor for tensor in self.module.parameters()}
+                copies = [self._copy(shared) for _ in range(n_threads(self.n_cores) - 1)]
+                self.thread_voters = [self, *(voter for voter in copies if voter is not None)]
+            return self.thread_voters
+
+    def _copy(self, shared: dict[int, Any], dtype: Any = None) -> TorchVoter | None:
+        """Return a voter for a copy of the module, or None if it cannot be made or might answer differently."""
         import torch
 
         parts = list(self.module.modules())
-        alone = (
-            self.device.type != "cpu"
+        if (
+            self.device_type != "cpu"
             or self.inference.compile
             or torch.is_autocast_enabled("cpu")
-            # A hook may share what it knows with the hooks of other copies, and so may a forward of the instance's own.
+            # Hooks of copies may share state, and so may a forward method of the instance.
             or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
-        )
-        with self.module_lock.lock:
-            if not self.members:
-                shared = {id(tensor): tensor for tensor in self.module.parameters()}
-                try:
-                    copies = [
-                        copy.deepcopy(self.module, dict(shared))
-                        for _ in range(0 if alone else n_threads(self.n_cores) - 1)
-                    ]
-                except Exception:
-                    copies = []
-                self.members = [
-                    self,
-                    *(TorchVoter(module, self.n_classes, self.device, self.inference) for module in copies),
-                ]
-            return self.members
+        ):
+            return None
+        try:
+            module = copy.deepcopy(self.module, dict(shared))
+            module = module if dtype is None else module.to(dtype)
+        except Exception:
+            return None
+        return TorchVoter(module, self.n_classes, self.device, self.inference, self.output)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
-        import torch
+        votes = self.vote(batch.copy())()
+        near_ties = np.flatnonzero(votes < 0)
+        if len(near_ties):
+            votes[near_ties] = self.settle(batch[near_ties])
+        return votes
 
-        rows = torch.from_numpy(batch)
-        with torch.inference_mode():
-            votes, doubtful = self.vote(rows.clone().to(self.device))
-            for row in doubtful.nonzero().flatten().tolist():
-                votes[row] = self.vote_alone(rows[row : row + 1].clone().to(self.device))
-            return votes.cpu().numpy()
-
-    def vote(self, rows: Any) -> tuple[Any, Any]:
-        """Return the class index of each row, and which of them must be asked for again, alone.
-
-        Nothing here waits for an accelerator. The module may change ``rows`` in place.
-        """
+    def vote(self, batch: Any) -> Callable[[], NDArray[np.intp]]:
+        """Ask about a batch; see `Voter.vote`. The module may change it in place."""
         import torch
 
         with torch.inference_mode():
-            logits = self.logits(rows)
-            if self.n_classes == 1:
-                return torch.zeros(len(logits), dtype=torch.int64, device=self.device), logits[:, 0].isnan()
-            (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
-            # Written such that NaN is doubtful.
-            return votes[0], ~(first - second > NEAR_TIE * (1 + first.abs()))
+            logits = self.logits(torch.as_tensor(batch).to(self.device))
+            if self.device_type != "cpu":
+                return self._download(self._votes_by_topk(logits, NEAR_TIE))
+            # numba takes as long to import as scikit-learn.
+            from ._argmax import votes_of_logits
 
-    def vote_alone(self, row: Any) -> int:
-        """Return the class index of one row.
+            logits = logits if logits.dtype.itemsize >= 4 else logits.float()
+            votes, n_near_ties = votes_of_logits(logits.contiguous().numpy(), self.scale, NEAR_TIE)
+            self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
+        return lambda: votes
+
+    def _votes_by_topk(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
+        """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
+        if self.n_classes == 1:
+            return -logits[:, 0].isnan().long()
+        (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
+        tie = (near_tie * (self.scale + first.abs())).clamp(min=least)
+        # A comparison with NaN is false.
+        return votes[0].where(first - second > tie, -1)
+
+    def _download(self, votes: Any) -> Callable[[], NDArray[np.intp]]:
+        """Send votes to the host, where the device allows it without waiting for them."""
+        import torch
+
+        if self.device_type != "cuda":
+            return lambda: votes.cpu().numpy()
+        arrived, landed = torch.cuda.Event(), votes.to("cpu", non_blocking=True)
+        arrived.record()
+
+        def wait() -> NDArray[np.intp]:
+            arrived.synchronize()
+            return landed.numpy()
+
+        return wait
+
+    def settle(self, batch: Any) -> NDArray[np.intp]:
+        """Return the class index of each row of a batch of near ties: together if possible, else each alone.
 
         Raises
         ------
         ValueError
             If a logit is NaN.
         """
-        logits = self.logits(row).double().cpu().numpy()
-        if np.isnan(logits).any():
-            raise ValueError(f"The base model {name_of(self.module)} returned NaN logits. Nothing was certified.")
-        return int(logits.argmax())
+        import torch
+
+        rows = torch.as_tensor(batch).to(self.device)
+        votes = self._settle_together(rows)
+        for row in np.flatnonzero(votes < 0):
+            logits = self.logits(rows[row : row + 1].clone()).cpu()
+            if logits.isnan().any():
+                raise ValueError(f"The base model {name_of(self.module)} returned NaN logits. Nothing was certified.")
+            votes[row] = int(logits.argmax())
+        return votes
+
+    def _settle_together(self, rows: Any) -> NDArray[np.intp]:
+        """Return the class index of each row for which a float64 copy of the module has a clear winner, else -1.
+
+        A lead is clear if it exceeds 4 times the largest rounding error that any of the rows shows in float32. The
+        same class then wins in float32, alone and in any batch.
+        """
+        exact = self._exact_logits(rows) if len(rows) > 1 else None
+        if exact is None:
+            return np.full(len(rows), -1)
+        error, size = float((exact - self.logits(rows.clone())).abs().max()), float(exact.abs().max())
+        if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
+            measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
+            self.scale = measured if self.scale == 1 else max(self.scale, measured)
+        votes: NDArray[np.intp] = self._votes_by_topk(exact, NEAR_TIE_64, CLEAR_64 * error).numpy()
+        if len(rows) >= MEASURED_ROWS and (votes < 0).all():
+            self.exact = False
+        return votes
+
+    def _exact_logits(self, rows: Any) -> Any:
+        """Return the logits that a float64 copy of the module computes, or None if there is no such copy."""
+        import torch
+
+        if self.exact is None:
+            usable = self.precision == torch.float32 and self.n_parameters <= LARGEST_COPY
+            usable &= self.inference.autocast is None and self.n_classes > 1
+            self.exact = (usable and self._copy({}, torch.float64)) or False
+        if not self.exact:
+            return None
+        try:
+            logits = self.exact.logits(rows.double())
+        except (MemoryError, RuntimeError, ValueError):
+            self.exact = False
+            return None
+        # Logits that all fit into float32 may have been computed in float32.
+        return None if logits.dtype != torch.float64 or (logits == logits.float()).all() else logits
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         import torch
 
+        name = name_of(self.module)
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if self.forward is None:
                     self.forward = self.inference.prepare(self.module)
-                logits = self.forward(rows.to(self.precision))
+                answer = self.forward(rows.to(self.precision))
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
-        if isinstance(logits, tuple):
-            logits = logits[0]
-        expected = (rows.shape[0], self.n_classes)
-        if getattr(logits, "shape", None) != expected:
-            returned = f"shape {tuple(logits.shape)}" if hasattr(logits, "shape") else f"a {name_of(logits)}"
-            raise ValueError(
-                f"The base model {name_of(self.module)} must return one logit per class, shape {expected}, but "
-                f"returned {returned}. Nothing was certified."
-            )
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        return read_logits(answer, len(rows), self.n_classes, name, self.output).detach()
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
@@ -175,35 +261,46 @@ class TorchVoter(Voter):
         return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"module_lock": None, "forward": None, "members": []}
+        return self.__dict__ | {"module_lock": None, "forward": None, "thread_voters": [], "exact": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, module_lock=module_lock(state["module"]))
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Put the module on its device and in evaluation mode, and leave its mode as found."""
+        """Put the module on its device and in evaluation mode, and restore its mode at the end."""
         self.module.to(self.device)
-        self.members = []
+        self._forget()
         try:
             with self.module_lock.evaluating(self.module):
                 yield
         finally:
-            self.members = []
+            self._forget()
 
-    def voting(self) -> AbstractContextManager[Any]:
-        """Keep the module in evaluation mode."""
-        return self.module_lock.evaluating(self.module)
+    @contextmanager
+    def voting(self) -> Iterator[None]:
+        """Keep the module in evaluation mode, and its CUDA device the current one: kernels start there."""
+        import torch
+
+        device = torch.cuda.device(self.device) if self.device_type == "cuda" else nullcontext()
+        with device, self.module_lock.evaluating(self.module):
+            yield
 
 
-def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:
-    """Return what to raise for a torch module's own error: it says what the module was given."""
+def check_rows_are_independent(module: Any) -> None:
+    """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return MemoryError(str(error))
-    return ValueError(
-        f"The base model {name_of(module)} failed on a batch of shape {shape}, the rows being noisy copies of inputs "
-        f"of shape {shape[1:]}: {error}. Give X the shape that the network takes, such as (n, channels, height, width) "
-        f"for images."
-    )
+    for part in module.modules():
+        kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
+        normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
+        if normalizes and getattr(part, "running_mean", None) is None:
+            raise ValueError(
+                f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to an "
+                f"input depends on the rest of the batch, so nothing can be certified. Use track_running_stats=True."
+            )
+        if ".quantized.dynamic." in type(part).__module__:
+            raise ValueError(
+                f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}, which rounds an input "
+                f"depending on the rest of the batch, so nothing can be certified. Quantize statically."
+            )

@@ -12,10 +12,11 @@ from threading import local
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
+from .._utils.compiled import njit
 from ._cpu_numbers import GUIDE_BITS, apply_offsets, draw_offsets, fill_words, laplacians, normals, steps
 from ._philox import GROUP, LAPLACE, NORMAL, OffsetRecipe, Recipe, offset_bits
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numba import float64 as f64
 from numba import int32 as i32
-from numba import njit
 from numba import uint16 as u16
 from numba import uint32 as u32
 from numba import uint64 as u64
 
+from .._utils.compiled import njit
 from ._philox import GROUP, LANES, MULTIPLIERS, ROOT_HALF, ROUNDS, UNIFORM, WEYL, logarithm, sine_cosine
 
 MASK = np.uint64(0xFFFFFFFF)

@@ -1,11 +1,10 @@
-"""Polls: noise is drawn into one reused batch, the base model votes on it, and the votes of each input are counted."""
+"""Vote counters: the noise mechanism writes into one reused batch, the base model votes, the votes are counted."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,269 +13,174 @@ from numpy.typing import NDArray
 
 from ..models.base import Voter
 from ..models.threads import side_by_side
-from ..models.torch import NEAR_TIE, TorchVoter
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
 
-#: Batches whose doubtful votes may wait to be looked at: an accelerator has work meanwhile, and memory stays bounded.
+#: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
-#: Doubtful votes that are taken together on CPUs.
+#: Near ties that are settled together.
 TOGETHER = 64
 
 
-def open_polls(voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> list[Any]:
-    """Return polls of some inputs that can go on at the same time and share the work; see `workers`."""
-    kind: Any = ArrayPoll
-    if isinstance(voter, TorchVoter):
-        kind = TorchPoll if voter.device.type == "cpu" else DevicePoll
-    return [kind(member, mechanism, points, keys) for member in voter.team()]
+def open_counters(
+    voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
+) -> list[VoteCounter]:
+    """Return counters for some inputs, which share the work in threads of their own; see `models.threads`."""
+    return [VoteCounter(member, mechanism, points, keys) for member in voter.for_threads()]
 
 
-def counts(polls: list[Any]) -> NDArray[np.int64]:
-    """Return the votes of each input so far, shape (n_inputs, n_classes)."""
-    side_by_side(
-        lambda poll: poll.settle(), [poll for poll in polls if poll.doubtful], len(polls), polls[0].voter.n_cores
-    )
-    total: NDArray[np.int64] = np.sum([poll.counts() for poll in polls], axis=0)
+def total_counts(counters: list[VoteCounter]) -> NDArray[np.int64]:
+    """Return the votes for each input that any of the counters has counted, shape (n_inputs, n_classes)."""
+    busy = [counter for counter in counters if counter.pending or counter.near_ties]
+    side_by_side(lambda counter: counter.counts(), busy, len(counters), counters[0].voter.n_cores)
+    total: NDArray[np.int64] = np.sum([counter.counts() for counter in counters], axis=0)
     return total
 
 
-class Poll(ABC):
-    """Votes that are counted on the host.
+class VoteCounter:
+    """Counts the votes of a base model on noisy copies of some inputs.
+
+    Near ties are not counted at first: their rows are drawn again later, some of them together, and settled by the
+    voter.
 
     Parameters
     ----------
     voter : Voter
     mechanism : NoiseMechanism
     points : ndarray of shape (n_inputs, d)
-        The noise's points.
+        Points of the noise, one for each input.
     keys : ndarray of uint32, shape (n_inputs, 4)
-        Of the inputs' streams.
+        Keys of the noise, one for each input.
     """
 
-    def __init__(self, voter: Any, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
+    def __init__(self, voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         self.voter = voter
-        self.mechanism = mechanism
-        self.points = points
-        self.keys = keys
-        self.buffer = np.empty((0, *mechanism.shape), dtype=voter.dtype)
-        self.tally = np.zeros((len(points), voter.n_classes), dtype=np.int64)
-        #: Votes that are not in the tally yet.
-        self.doubtful: list[Any] = []
+        self.batches = noisy_batches(voter, mechanism, points, keys)
+        self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
+        self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
+        self.near_ties: list[NDArray[np.int64]] = []
 
-    def cast(self, segments: NDArray[np.int64]) -> None:
+    def count_batch(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
 
         Parameters
         ----------
         segments : ndarray of shape (n_segments, 3)
-            Input, first sample and number of samples of consecutive rows; an input has one run at most.
+            Input, first sample and number of samples of consecutive rows. Each input has one segment.
 
         Raises
         ------
         MemoryError
-            If there is no memory for so many rows; nothing is counted then.
+            If memory does not suffice for the batch. None of its votes is counted then.
         """
-        votes, doubtful = self.votes(segments)
-        total = self.tally[segments[:, 0]] + votes
-        # Should memory run out above, nothing has changed.
-        self.tally[segments[:, 0]] = total
-        self.doubtful += doubtful
-
-    @abstractmethod
-    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
-        """Return the votes of each segment, shape (n_segments, n_classes), and the places of those still doubtful."""
-
-    def draw(self, segments: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Draw noisy rows into the reused batch."""
-        n_rows = int(segments[:, 2].sum())
-        if n_rows > len(self.buffer):
-            self.buffer = np.empty((n_rows, *self.mechanism.shape), dtype=self.voter.dtype)
-        batch = self.buffer[:n_rows]
-        self.mechanism.sample(self.points, self.keys, segments, batch)
-        return batch
+        with memory_errors():
+            while len(self.pending) > PENDING:
+                self._read()
+            while len(self.near_ties) >= TOGETHER:
+                self._settle()
+            # This comes last: a batch that fails is not pending.
+            self.pending.append((segments, self.voter.vote(self.batches.draw(segments))))
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
-        return self.tally
+        """Settle all near ties, and return the votes for each input so far, shape (n_inputs, n_classes)."""
+        with memory_errors():
+            while self.pending:
+                self._read()
+            while self.near_ties:
+                self._settle()
+        return self.total
+
+    def _read(self) -> None:
+        """Count the votes of the oldest batch."""
+        # numba takes as long to import as scikit-learn.
+        from ._counting import count_votes
+
+        segments, wait = self.pending[0]
+        votes, near_ties = count_votes(wait(), segments[:, 2], self.total.shape[1])
+        places = list(single_rows(segments, near_ties)) if near_ties.size else []
+        self.total[segments[:, 0]] += votes
+        self.near_ties += places
+        self.pending.popleft()
+
+    def _settle(self) -> None:
+        """Count some of the near ties."""
+        # The memory that batches have had suffices for fewer rows.
+        segments = np.array(self.near_ties[: max(1, min(TOGETHER, self.batches.n_rows))])
+        votes = self.voter.settle(self.batches.draw(segments))
+        np.add.at(self.total, (segments[:, 0], votes), 1)
+        del self.near_ties[: len(segments)]
 
 
-class ArrayPoll(Poll):
-    """Votes of a model that takes and returns arrays."""
-
-    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
-        """Return the votes of each run; see `Poll.votes`."""
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from ._counting import count_indices
-
-        return count_indices(self.voter(self.draw(segments)), segments[:, 2], self.voter.n_classes), []
-
-
-class TorchPoll(Poll):
-    """Votes of a torch module on a CPU.
-
-    Rows whose votes are doubtful are drawn again later, some of them together, and the module is asked about each
-    alone.
-    """
-
-    def votes(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Any]]:
-        """Return the votes of each run; see `Poll.votes`."""
-        from ._counting import count_logits
-
-        if len(self.doubtful) >= TOGETHER:
-            self.settle()
-        logits = self.voter.logits(self.rows(segments))
-        if logits.dtype.itemsize < 4:
-            logits = logits.float()
-        votes, doubtful = count_logits(logits.contiguous().numpy(), segments[:, 2], NEAR_TIE)
-        return votes, list(places(segments, doubtful)) if doubtful.size else []
-
-    def settle(self) -> None:
-        """Take the votes that are still doubtful."""
-        # No more rows than a batch has had, whose size bounds memory.
-        together = min(TOGETHER, len(self.buffer))
-        while self.doubtful:
-            segments = np.array(self.doubtful[:together])
-            votes = [self.voter.vote_alone(row) for row in self.rows(segments).split(1)]
-            # Should memory run out above, nothing has changed.
-            np.add.at(self.tally, (segments[:, 0], votes), 1)
-            del self.doubtful[:together]
-
-    def rows(self, segments: NDArray[np.int64]) -> Any:
-        """Draw noisy rows as a tensor; the module may change it in place."""
-        import torch
-
-        return torch.from_numpy(self.draw(segments))
-
-
-class DevicePoll:
-    """Votes of a torch module, counted on its device, which never waits for the host; see `Poll`.
-
-    On CUDA devices noise on a lattice is drawn there. Doubtful votes are looked at a few batches later: their rows are
-    then drawn again, and the module is asked about each alone.
-    """
-
-    def __init__(
-        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
-    ) -> None:
-        import torch
-
-        self.voter = voter
-        fused = voter.device.type == "cuda" and isinstance(mechanism.noise.recipe, OffsetRecipe)
-        self.feed = (CudaFeed if fused and find_spec("triton") is not None else Feed)(voter, mechanism, points, keys)
-        self.tally = torch.zeros((len(points), voter.n_classes), dtype=torch.int64, device=voter.device)
-        self.doubtful: deque[Any] = deque()
-
-    def cast(self, segments: NDArray[np.int64]) -> None:
-        """Take the votes of one batch; see `Poll.cast`."""
-        import torch
-
-        with on_device(self.voter.device), memory_errors():
-            while len(self.doubtful) > PENDING:
-                self.settle_batch()
-            votes, doubtful = self.voter.vote(self.feed.draw(segments))
-            cells = upload(np.repeat(segments[:, 0] * self.tally.shape[1], segments[:, 2]), self.voter.device) + votes
-            batch = (segments, votes, *download(doubtful))
-            self.tally.view(-1).index_add_(0, cells, torch.ones_like(cells))
-            self.doubtful.append(batch)
-
-    def settle(self) -> None:
-        """Take the votes that are still doubtful."""
-        with on_device(self.voter.device), memory_errors():
-            while self.doubtful:
-                self.settle_batch()
-
-    def settle_batch(self) -> None:
-        """Take the doubtful votes of the oldest batch again, each row alone."""
-        segments, votes, doubtful, arrived = self.doubtful[0]
-        if arrived is not None:
-            arrived.synchronize()
-        rows = doubtful.numpy().nonzero()[0]
-        corrections = [
-            (place[0], int(votes[row]), self.voter.vote_alone(self.feed.draw(place[None])))
-            for row, place in zip(rows, places(segments, rows), strict=True)
-        ]
-        # Should memory run out above, nothing has changed.
-        for owner, before, alone in corrections:
-            self.tally[owner, before] -= 1
-            self.tally[owner, alone] += 1
-        self.doubtful.popleft()
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return the votes of each input that this poll has counted, shape (n_inputs, n_classes)."""
-        return self.tally.cpu().numpy()
-
-
-def places(segments: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return for some rows of a batch the run that consists of the row alone, shape (n_rows, 3)."""
+def single_rows(segments: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return segments that consist of one row of a batch each, shape (n_rows, 3)."""
     ends = segments[:, 2].cumsum()
-    run = np.searchsorted(ends, rows, side="right")
-    sample = segments[run, 1] + segments[run, 2] + rows - ends[run]
-    return np.column_stack([segments[run, 0], sample, np.ones_like(sample)])
+    owner = np.searchsorted(ends, rows, side="right")
+    sample = segments[owner, 1] + segments[owner, 2] + rows - ends[owner]
+    return np.column_stack([segments[owner, 0], sample, np.ones_like(sample)])
 
 
-class Feed:
-    """Noisy rows that the host draws, as tensors on the voter's device."""
+class NoisyBatches:
+    """Noisy rows for a voter, in one reused array; for the parameters see `VoteCounter`."""
 
-    def __init__(
-        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
-    ) -> None:
-        self.poll = TorchPoll(voter, mechanism, points, keys)
+    def __init__(self, voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
+        self.mechanism, self.points, self.keys = mechanism, points, keys
+        self.buffer: Any = np.empty((0, *mechanism.shape), dtype=voter.dtype)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the largest batch so far."""
+        return len(self.buffer)
 
     def draw(self, segments: NDArray[np.int64]) -> Any:
-        """Draw noisy rows."""
-        return self.poll.rows(segments).to(self.poll.voter.device)
+        """Draw noisy rows, which the next batch overwrites; for ``segments`` see `VoteCounter.count_batch`."""
+        n_rows = int(segments[:, 2].sum())
+        if n_rows > len(self.buffer):
+            self.buffer = self._empty(n_rows)
+        batch = self.buffer[:n_rows]
+        self._fill(segments, batch)
+        return batch
+
+    def _empty(self, n_rows: int) -> Any:
+        return np.empty((n_rows, *self.mechanism.shape), dtype=self.buffer.dtype)
+
+    def _fill(self, segments: NDArray[np.int64], batch: Any) -> None:
+        self.mechanism.sample(self.points, self.keys, segments, batch)
 
 
-class CudaFeed:
+class CudaBatches(NoisyBatches):
     """Noisy rows that are drawn on a CUDA device, for noise that its kernel knows."""
 
-    def __init__(
-        self, voter: TorchVoter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
-    ) -> None:
+    def __init__(self, voter: Any, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         import torch
 
-        self.recipe: Any = mechanism.noise.recipe
-        self.points = upload(points.view(np.int32), voter.device)
-        self.keys = upload(keys.view(np.int32), voter.device)
+        self.mechanism = mechanism
+        self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
         self.to_raw = [
             None if end is None else upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype)
         ]
 
-    def draw(self, segments: NDArray[np.int64]) -> Any:
-        """Draw noisy rows into the reused batch."""
+    def _empty(self, n_rows: int) -> Any:
+        return self.buffer.new_empty((n_rows, *self.mechanism.shape))
+
+    def _fill(self, segments: NDArray[np.int64], batch: Any) -> None:
         from ..noise import _cuda as cuda
 
-        n_rows = int(segments[:, 2].sum())
-        if n_rows > len(self.buffer):
-            self.buffer = self.buffer.new_empty((n_rows, *self.buffer.shape[1:]))
-        batch = self.buffer[:n_rows]
-        cuda.sample(self.recipe, self.points, self.keys, segments, batch)
+        cuda.sample(self.mechanism.noise.recipe, self.points, self.keys, segments, batch)
         scale, shift = self.to_raw
         if scale is not None and shift is not None:
             batch.view(len(batch), -1).mul_(scale).add_(shift)
-        return batch
 
 
-def on_device(device: Any) -> AbstractContextManager[Any]:
-    """Make a CUDA device the current one: that is where kernels start and events are recorded."""
-    import torch
-
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn torch's error for exhausted memory into Python's."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
+def noisy_batches(
+    voter: Any, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
+) -> NoisyBatches:
+    """Return noisy batches that are drawn where the base model computes, or on the host if that is not possible."""
+    known = isinstance(mechanism.noise.recipe, OffsetRecipe) and find_spec("triton") is not None
+    on_cuda = getattr(voter, "device_type", None) == "cuda"
+    return (CudaBatches if known and on_cuda else NoisyBatches)(voter, mechanism, points, keys)
 
 
 def upload(array: NDArray[Any], device: Any) -> Any:
@@ -287,13 +191,12 @@ def upload(array: NDArray[Any], device: Any) -> Any:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def download(tensor: Any) -> tuple[Any, Any]:
-    """Send a tensor to the host; return it with the event to wait for before it is read, if there is one."""
-    import torch
-
-    if tensor.device.type != "cuda":
-        return tensor.cpu(), None
-    arrived = torch.cuda.Event()
-    landed = tensor.to("cpu", non_blocking=True)
-    arrived.record()
-    return landed, arrived
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's error for exhausted memory into Python's."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        raise MemoryError(str(error)) from error

@@ -18,7 +18,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .counters import counts, open_polls
+from .counters import open_counters, total_counts
 
 #: Batches that one task fills at most: what a crash costs.
 BATCHES_PER_TASK = 16
@@ -179,30 +179,30 @@ def count(
     known: dict[str, NDArray[Any]] | None = None,
 ) -> NDArray[np.int64]:
     """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
-    polls = open_polls(voter, mechanism, mechanism.points(X), keys)
+    counters = open_counters(voter, mechanism, mechanism.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
-    for look in [n] if rule is None else rule.checkpoints:
-        rows = _cast(polls, undecided, drawn, int(look), rows)
-        drawn = look
-        if rule is not None and look < n:
+    for checkpoint in [n] if rule is None else rule.checkpoints:
+        rows = _cast(counters, undecided, drawn, int(checkpoint), rows)
+        drawn = checkpoint
+        if rule is not None and checkpoint < n:
             rows_of = {name: values[undecided] for name, values in (known or {}).items()}
-            undecided = undecided[~rule.enough(counts(polls)[undecided], **rows_of)]
+            undecided = undecided[~rule.enough(total_counts(counters)[undecided], **rows_of)]
             if not len(undecided):
                 break
-    return counts(polls)
+    return total_counts(counters)
 
 
-def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+def _cast(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
     """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
     votes_each = end - first
     total = votes_each * len(inputs)
-    # Several polls get equally many batches of equal size: none waits long for the last.
-    rounds = -(-total // (len(polls) * rows))
-    step = rows if len(polls) == 1 else -(-total // (len(polls) * rounds))
+    # Several counters get equally many batches of equal size: none waits long for the last.
+    rounds = -(-total // (len(counters) * rows))
+    step = rows if len(counters) == 1 else -(-total // (len(counters) * rounds))
     batches = range(0, total, step)
     starts = iter(batches)
 
-    def cast(poll: Any, start: int, stop: int) -> None:
+    def cast(counter: Any, start: int, stop: int) -> None:
         nonlocal rows
         half = -(-(stop - start) // 2)
         if stop - start <= rows:
@@ -212,26 +212,26 @@ def _cast(polls: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows
             segments[0, 1:] += skipped, -skipped
             segments[-1, 2] -= -stop % votes_each
             try:
-                poll.cast(segments)
+                counter.count_batch(segments)
             except MemoryError:
                 if stop - start == 1:
                     raise
                 rows = min(rows, half)
             else:
                 return
-        cast(poll, start, start + half)
-        cast(poll, start + half, stop)
+        cast(counter, start, start + half)
+        cast(counter, start + half, stop)
 
-    def work(poll: Any) -> None:
+    def work(counter: Any) -> None:
         # Whoever is free takes the next batch. Should one fail, nobody takes another.
         try:
             for start in starts:
-                cast(poll, start, min(start + step, total))
+                cast(counter, start, min(start + step, total))
         finally:
             stop()
 
     def stop() -> None:
         deque(starts, maxlen=0)
 
-    side_by_side(work, polls[: len(batches)], len(polls), polls[0].voter.n_cores, stop)
+    side_by_side(work, counters[: len(batches)], len(counters), counters[0].voter.n_cores, stop)
     return rows

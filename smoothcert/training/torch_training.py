@@ -17,7 +17,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..models.torch import explained
+from ..models.outputs import explained
 from ..noise.base import Noise
 from ..noise.box import Box
 from .torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics

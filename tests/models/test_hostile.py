@@ -91,7 +91,7 @@ def test_a_single_garbage_answer_certifies_nothing(value):
         lambda rows: np.zeros((len(rows), 2)),
         lambda rows: 0,
         lambda rows: None,
-        lambda rows: np.zeros((len(rows), 1), dtype=int),
+        lambda rows: np.zeros((1, len(rows)), dtype=int),
         lambda rows: [],
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import SmoothedClassifier, SplitNoise
-from smoothcert.models import threads as workers
+from smoothcert.models import threads as voting_threads
 from smoothcert.models.threads import side_by_side
 from smoothcert.models.torch import TorchVoter
 from smoothcert.noise.box import Box
@@ -72,15 +72,15 @@ def test_votes_do_not_depend_on_threads(threads, network):
     np.testing.assert_array_equal(counts[0], counts[2])
 
 
-def test_members_share_parameters_and_nothing_else(threads):
+def test_copies_share_parameters_and_nothing_else(threads):
     threads(3)
-    voter = TorchVoter(Notes(), 3)
-    members = voter.team()
-    assert members[0] is voter
-    assert len({id(member.module) for member in members}) == 3
-    for member in members:
-        assert member.module.linear.weight is voter.module.linear.weight
-    assert voter.team() is members
+    first = TorchVoter(Notes(), 3)
+    voters = first.for_threads()
+    assert voters[0] is first
+    assert len({id(voter.module) for voter in voters}) == 3
+    for voter in voters:
+        assert voter.module.linear.weight is first.module.linear.weight
+    assert first.for_threads() is voters
 
 
 def test_some_models_vote_alone(threads):
@@ -90,9 +90,9 @@ def test_some_models_vote_alone(threads):
     hooked.linear.register_forward_hook(lambda *_: None)
     stuck.lock = Lock()
     for module in (hooked, stuck):
-        assert len(TorchVoter(module, 3).team()) == 1
+        assert len(TorchVoter(module, 3).for_threads()) == 1
     with torch.autocast("cpu"):
-        assert len(TorchVoter(Notes(), 3).team()) == 1
+        assert len(TorchVoter(Notes(), 3).for_threads()) == 1
 
 
 def test_the_caller_keeps_its_threads(threads):
@@ -106,13 +106,13 @@ def test_the_caller_keeps_its_threads(threads):
     assert seen == [2]
 
 
-def test_workers_have_one_core_each(threads):
+def test_threads_have_one_core_each(threads):
     threads(2)
     assert side_by_side(lambda _: torch.get_num_threads(), [0, 1], 2, 2) == [1, 1]
 
 
-def test_few_rows_are_voted_on_by_the_team(threads):
-    """Threads that OpenMP starts for the caller spin after their work, on cores that the team then lacks."""
+def test_a_few_rows_are_voted_on_in_the_threads(threads):
+    """Threads that OpenMP starts for the caller spin after their work, on cores that the voting threads then lack."""
     threads(2)
     seen = set()
 
@@ -125,8 +125,8 @@ def test_few_rows_are_voted_on_by_the_team(threads):
     assert seen == {"smoothcert-votes"}
 
 
-def test_teams_may_be_nested(threads):
-    """A thread of a team that waited for others of the same team would wait forever."""
+def test_voting_may_be_nested(threads):
+    """A voting thread that waited for others of the same pool would wait forever."""
     threads(2)
     inner = LogisticRegression().fit(X, np.arange(5) % 3)
     smoothed = SmoothedClassifier.from_pretrained(inner, range(3), SplitNoise(1.0), n_selection=9, random_state=0)
@@ -162,13 +162,13 @@ def test_an_error_ends_the_work(threads):
                 raise RuntimeError("broken")
             return super().forward(rows)
 
-    with pytest.raises(ValueError, match=r"failed on a batch of shape .*broken"):
+    with pytest.raises(RuntimeError, match=r"The base model Failing failed on a batch of shape \(32, 6\): broken$"):
         votes(Failing(), n_samples=7000)
     assert len(calls) < 10
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_tasks_in_threads_take_turns(threads, n_threads):
+def test_tasks_in_threads_share_a_module(threads, n_threads):
     """joblib's threads share one module, which keeps notes."""
     expected = votes(Notes()).estimation
     threads(n_threads)
@@ -177,7 +177,7 @@ def test_tasks_in_threads_take_turns(threads, n_threads):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_runs_in_threads_take_turns(threads):
+def test_runs_in_threads_share_a_module(threads):
     """A server may answer several requests with one classifier."""
     threads(2)
     module = Notes()
@@ -206,7 +206,7 @@ def test_a_forward_of_the_instance_votes_alone(threads):
     module = Notes()
     plain = module.forward
     module.forward = lambda rows: plain(rows)
-    assert len(TorchVoter(module, 3).team()) == 1
+    assert len(TorchVoter(module, 3).for_threads()) == 1
 
 
 def test_an_interrupt_waits_for_the_threads(threads, monkeypatch):
@@ -224,7 +224,7 @@ def test_an_interrupt_waits_for_the_threads(threads, monkeypatch):
             raise KeyboardInterrupt
         return wait(futures)
 
-    monkeypatch.setattr(workers, "wait", interrupted)
+    monkeypatch.setattr(voting_threads, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         votes(Counting(), n_selection=20_000)
     seen = len(calls)

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_info
 
 from smoothcert import SmoothedClassifier, SplitNoise
 from smoothcert.models.sklearn import SklearnVoter, sklearn_parts
-from smoothcert.models.threads import BlasLimit, limit_blas, side_by_side
+from smoothcert.models.threads import limit_blas, side_by_side
 
 RNG = np.random.default_rng(0)
 X = RNG.random((90, 4))
@@ -167,8 +167,8 @@ def blas_threads():
 
 
 def test_blas_is_limited_until_the_last_is_done():
-    limit, before = BlasLimit(), blas_threads()
-    first, second = limit(1), limit(1)
+    before = blas_threads()
+    first, second = limit_blas(1), limit_blas(1)
     with first:
         assert set(blas_threads()) == {1}
         second.__enter__()
@@ -212,4 +212,4 @@ def test_a_voter_of_scikit_learn_has_a_member_for_each_core(cores):
     voter = SklearnVoter(LogisticRegression().fit(X, Y), np.unique(Y))
     for n, expected in ((1, 1), (3, 3), (99, 8)):
         cores(n)
-        assert len(voter.team()) == expected
+        assert len(voter.for_threads()) == expected

@@ -354,7 +354,8 @@ def test_votes_of_a_network_whose_weights_changed_are_refused(digits):
         (lambda X: torch.zeros(len(X) - 1, 10), r"but returned shape \((255|127), 10\)"),
         (lambda X: torch.zeros(len(X)), r"but returned shape \(\d+,\)"),
         (lambda X: torch.full((len(X), 10), torch.nan), "returned NaN logits"),
-        (lambda X: {"logits": torch.zeros(len(X), 10)}, "but returned a dict"),
+        (lambda X: {"logits": torch.zeros(len(X), 9)}, r"but returned shape \(\d+, 9\)"),
+        (lambda X: dict.fromkeys("ab", torch.zeros(len(X), 10)), "returned a dict with the keys"),
     ],
 )
 def test_networks_that_answer_wrongly(digits, answer, message):

@@ -1,0 +1,147 @@
+"""Votes on near ties: the same in batches of any size, and without asking about every row alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
+from smoothcert.models.torch import NEAR_TIE, TorchVoter
+
+X = np.random.default_rng(0).random((400, 64)).astype(np.float32)
+
+
+class Network(nn.Module):
+    """A network whose logits go through a function; it counts the rows that it is asked about alone."""
+
+    def __init__(self, function, n_classes=10, gain=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, n_classes))
+        with torch.no_grad():
+            self.layers[2].weight *= gain
+        self.function = function
+        self.rng = {"alone": 0}
+
+    def forward(self, rows):
+        self.rng["alone"] += len(rows) == 1
+        return self.function(self.layers(rows))
+
+
+def shared(logits):
+    """Take away most of what logits have in common: what is left is small, and its rounding errors are not."""
+    return (100 + 1e-3 * logits) - 100
+
+
+CASES = {
+    "softmax of 1000": (lambda logits: logits.softmax(dim=1), 1000),
+    "small": (lambda logits: 1e-3 * logits, 10),
+    "tiny": (lambda logits: 1e-9 * logits, 10),
+    "opposite": (lambda logits: 1e-4 * torch.stack([logits[:, 0], -logits[:, 0]], dim=1), 2),
+    "single": (lambda logits: 1e-4 * (logits[:, 0] - logits[:, 1]), 2),
+    "cancelling": (shared, 10),
+    "large": (lambda logits: 1e4 + logits, 10),
+    "ties": (lambda logits: (8 * logits).round() / 8, 10),
+    "usual": (lambda logits: logits, 10),
+}
+
+
+def alone(network, rows, n_classes):
+    voter = TorchVoter(network, n_classes)
+    return np.concatenate([voter(row[None]) for row in rows])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_votes_do_not_depend_on_the_batch(case):
+    function, n_classes = CASES[case]
+    network = Network(function, max(n_classes, 10))
+    expected = alone(network, X, n_classes)
+    assert len(np.unique(expected)) > 1
+    for size in (7, 64, 400):
+        voter = TorchVoter(network, n_classes)
+        # The second time with the scale that the first has measured.
+        for _ in range(2):
+            found = np.concatenate([voter(X[start : start + size]) for start in range(0, len(X), size)])
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("case", ["softmax of 1000", "small", "tiny", "opposite", "single"])
+def test_few_rows_are_asked_about_alone(case):
+    function, n_classes = CASES[case]
+    network = Network(function, max(n_classes, 10))
+    voter = TorchVoter(network, n_classes)
+    assert (voter.vote(X[:200].copy())() < 0).mean() > 0.9
+    voter(X[:200])
+    assert voter.scale < 0.1
+    # Once the scale is known, near ties are rare.
+    assert (voter.vote(X[200:].copy())() < 0).mean() < 0.1
+    voter(X[200:])
+    assert network.rng["alone"] < 20
+
+
+def test_rounding_errors_that_are_larger_than_the_logits_are_noticed():
+    voter = TorchVoter(Network(shared), 10)
+    voter(X)
+    measured = voter.scale * NEAR_TIE
+    # Numbers near 100 are rounded by up to 2**-18.
+    assert measured > 8 * 2**-18
+
+
+def test_usual_networks_keep_the_scale():
+    network = Network(lambda logits: logits)
+    voter = TorchVoter(network, 10)
+    voter(X)
+    assert voter.scale == 1
+
+
+@pytest.mark.parametrize("constants", [[0.1, 0.1, 0.1], [0.1, 0.3, 0.3], [1e-9, 2e-9, 0.0]])
+def test_constant_logits(constants):
+    network = Network(lambda logits: torch.tensor(constants).expand(len(logits), -1) * 1.0)
+    for size in (1, 100, 300):
+        assert (TorchVoter(network, 3)(X[:size]) == np.argmax(constants)).all()
+
+
+def test_copies_that_stay_in_float32_are_not_believed():
+    network = Network(lambda logits: (1e-3 * logits).float())
+    voter = TorchVoter(network, 10)
+    np.testing.assert_array_equal(voter(X[:100]), alone(network, X[:100], 10))
+    assert voter.scale == 1
+    stubborn = Network(lambda logits: (1e-3 * logits).float().to(logits.dtype))
+    voter = TorchVoter(stubborn, 10)
+    np.testing.assert_array_equal(voter(X[:100]), alone(stubborn, X[:100], 10))
+    assert voter.scale == 1
+
+
+def test_a_copy_that_answers_differently_in_float64_is_not_believed():
+    def fickle(logits):
+        return 1e-5 * (logits if logits.dtype == torch.float32 else logits.flip(dims=[1]))
+
+    network = Network(fickle)
+    np.testing.assert_array_equal(TorchVoter(network, 10)(X[:300]), alone(network, X[:300], 10))
+
+
+def test_networks_that_cannot_be_copied_are_asked_alone():
+    network = Network(CASES["small"][0])
+    network.layers[0].register_forward_hook(lambda *_: None)
+    voter = TorchVoter(network, 10)
+    voter(X[:100])
+    assert network.rng["alone"] > 90
+    assert voter.exact is False
+
+
+@pytest.mark.parametrize("case", ["softmax of 1000", "small"])
+def test_counts_do_not_depend_on_the_batch(case):
+    function, n_classes = CASES[case]
+    settings = {"n_selection": 64, "n_samples": 300, "random_state": 0}
+    counts = []
+    for size in ("auto", 50):
+        network = Network(function, n_classes)
+        clf = SmoothedClassifier.from_pretrained(network, range(n_classes), UniformNoise(0.5), **settings)
+        counts.append(clf.set_params(batch_size=size).count_votes(X[:5]).estimation)
+    np.testing.assert_array_equal(*counts)
+
+
+def test_other_inference_has_no_copy():
+    voter = TorchVoter(Network(CASES["small"][0]), 10, inference=TorchInference(autocast="bfloat16"))
+    voter(X[:50])
+    assert not voter.exact

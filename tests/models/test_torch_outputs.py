@@ -1,0 +1,186 @@
+"""What torch modules may return, and how their errors arrive."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smoothcert.models.adapt import make_voter
+from smoothcert.models.torch import TorchVoter
+
+X = np.random.default_rng(0).random((50, 4)).astype(np.float32)
+RULE = np.array([[1.0, 0, 0, 0.5], [0, 1, 0, 0.4], [0, 0, 1, 0.6]], dtype=np.float32)
+VOTES = (X @ RULE.T).argmax(axis=1)
+SIGN = X[:, 0] - X[:, 1]
+
+
+class Answering(nn.Module):
+    """A network that packs three logits, or the sign of a difference for one, into an answer of any kind."""
+
+    def __init__(self, pack, single=False):
+        super().__init__()
+        self.pack, self.single = pack, single
+        self.rule = nn.Parameter(torch.from_numpy(RULE))
+
+    def forward(self, rows):
+        return self.pack(rows[:, :1] - rows[:, 1:2] if self.single else rows @ self.rule.T)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda logits: logits,
+        lambda logits: {"logits": logits, "loss": None},
+        lambda logits: {"out": logits},
+        lambda logits: OrderedDict(hidden=-logits, logits=logits),
+        lambda logits: SimpleNamespace(logits=logits, hidden=-logits),
+        lambda logits: (logits, -logits),
+        lambda logits: [logits, -logits],
+        lambda logits: {"logits": (logits, -logits)},
+        lambda logits: torch.nn.functional.one_hot(logits.argmax(dim=1), 3),
+    ],
+)
+def test_logits_are_found(pack):
+    np.testing.assert_array_equal(TorchVoter(Answering(pack), 3)(X), VOTES)
+
+
+@pytest.mark.parametrize("pack", [lambda logit: logit, lambda logit: logit[:, 0], lambda logit: logit.squeeze()])
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_a_positive_single_logit_is_a_vote_for_the_second_class(pack, n):
+    votes = TorchVoter(Answering(pack, single=True), 2)(X[:n])
+    np.testing.assert_array_equal(votes, SIGN[:n] > 0)
+    assert n < 50 or 10 < votes.sum() < 40
+
+
+def test_a_hook_finds_the_logits():
+    module = Answering(lambda logits: {"a": -logits, "b": logits})
+    voter = make_voter(module, np.arange(3), output=lambda answer: answer["b"])
+    np.testing.assert_array_equal(voter(X), VOTES)
+    for other in voter.for_threads():
+        np.testing.assert_array_equal(other(X), VOTES)
+    assert voter.fingerprint() != make_voter(module, np.arange(3), output=lambda answer: answer["a"]).fingerprint()
+    with pytest.raises(ValueError, match=r"output=.* is for torch models, got a function\. Use output=None"):
+        make_voter(lambda rows: rows, np.arange(4), output=lambda answer: answer)
+
+
+def test_single_probabilities_are_not_taken_for_logits():
+    module = Answering(torch.sigmoid, single=True)
+    with pytest.raises(ValueError, match=r"look like probabilities, but must be logits.* set output=torch\.logit"):
+        TorchVoter(module, 2)(X)
+    np.testing.assert_array_equal(TorchVoter(module, 2, output=torch.logit)(X), SIGN > 0)
+    # Logits may all lie between 0 and 1.
+    positive = Answering(torch.sigmoid, single=True)
+    assert TorchVoter(positive, 2, output=lambda logit: logit)(X).all()
+
+
+@pytest.mark.parametrize(
+    ("pack", "message"),
+    [
+        (lambda logits: {"a": logits, "b": logits}, r"keys \['a', 'b'\], and no 'logits' .* output=lambda .*\['a'\]"),
+        (lambda logits: {}, r"keys \[\], and no 'logits'"),
+        (lambda logits: logits[:, :2], r"shape \(50, 3\), but returned shape \(50, 2\).* set output to a function"),
+        (lambda logits: logits[:, 0], r"returned shape \(50,\)"),
+        (lambda logits: logits[:, :1], r"returned shape \(50, 1\)"),
+        (lambda logits: logits.T, r"returned shape \(3, 50\)"),
+        (lambda logits: None, "returned a NoneType"),
+        (lambda logits: (), "returned a tuple"),
+    ],
+)
+def test_other_answers_name_the_remedy(pack, message):
+    with pytest.raises(ValueError, match=f"The base model Answering .*{message}"):
+        TorchVoter(Answering(pack), 3)(X)
+
+
+class Failing(nn.Module):
+    def __init__(self, fail):
+        super().__init__()
+        self.fail = fail
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, rows):
+        return self.fail(self, rows)
+
+
+def raises(error):
+    def fail(module, rows):
+        raise error
+
+    return fail
+
+
+SHAPE = "Give X the shape that the network takes"
+TYPE = "Convert them in its forward method"
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "advice"),
+    [
+        (lambda m, rows: m.linear(rows[:, :3]), ValueError, SHAPE),
+        (lambda m, rows: rows + torch.zeros(3), ValueError, SHAPE),
+        (lambda m, rows: rows.view(-1, 7), ValueError, SHAPE),
+        (lambda m, rows: nn.functional.conv2d(rows, torch.zeros(1, 3, 2, 2)), ValueError, SHAPE),
+        (lambda m, rows: m.linear(rows.double()), ValueError, TYPE),
+        (lambda m, rows: m.linear(rows.half()), ValueError, TYPE),
+        (lambda m, rows: nn.functional.embedding(rows, torch.zeros(3, 3)), ValueError, TYPE),
+        (raises(RuntimeError("the licence server is away")), RuntimeError, None),
+        (raises(KeyError("a bug")), KeyError, None),
+        (raises(ConnectionError("no route to host")), ConnectionError, None),
+    ],
+)
+def test_errors_of_the_model_arrive_with_their_own_cause(fail, kind, advice):
+    with pytest.raises(kind) as caught:
+        TorchVoter(Failing(fail), 3)(X)
+    assert type(caught.value) is kind
+    message = str(caught.value)
+    assert (SHAPE in message, TYPE in message) == (advice == SHAPE, advice == TYPE)
+    if kind in (ValueError, RuntimeError):
+        assert message.startswith("The base model Failing failed on a batch of shape (50, 4)")
+        assert str(caught.value.__cause__) in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_modules_of_other_precision(dtype):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).to(dtype)
+    voter = TorchVoter(module, 3)
+    assert voter.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    with torch.no_grad():
+        expected = [int(module(torch.from_numpy(row[None]).to(dtype)).argmax()) for row in X]
+    assert len(set(expected)) > 1
+    np.testing.assert_array_equal(voter(X.astype(voter.dtype)), expected)
+
+
+def test_networks_that_scale_bytes_take_real_numbers():
+    class Bytes(nn.Module):
+        def forward(self, rows):
+            return (rows.float() / 255) @ torch.from_numpy(RULE).T
+
+    np.testing.assert_array_equal(TorchVoter(Bytes(), 3)(255 * X), VOTES)
+
+
+class NoFloat64(TorchDispatchMode):
+    """An accelerator that has no numbers of 64 bits, such as those of Apple."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        assert getattr(result, "dtype", None) != torch.float64, f"{function} made a float64 tensor"
+        return result
+
+
+def test_accelerators_need_no_float64():
+    torch.manual_seed(0)
+    module = nn.Linear(4, 3)
+    with torch.no_grad():
+        module.weight[1] = module.weight[0] * (1 + 1e-7)
+        module.bias[1] = module.bias[0]
+        module.bias[2] = -10
+    voter = TorchVoter(module, 3)
+    voter.device_type = "mps"
+    with NoFloat64():
+        found = voter(X)
+    np.testing.assert_array_equal(found, TorchVoter(module, 3)(X))
+    assert voter.exact is False

@@ -1,0 +1,153 @@
+"""Vote counters: the same counts on hosts and accelerators, whose way is tried on CPU tensors."""
+
+import sys
+from contextlib import nullcontext
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import smoothcert.noise
+from smoothcert import GaussianNoise, SplitNoise, UniformNoise
+from smoothcert.models.torch import TorchVoter
+from smoothcert.noise import _cpu, seeding
+from smoothcert.noise.box import Box
+from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.sampling import counters
+from smoothcert.sampling.counters import CudaBatches, VoteCounter, open_counters, single_rows, total_counts
+from smoothcert.sampling.sampler import Sampler
+
+X = np.random.default_rng(0).random((5, 6))
+SEGMENTS = [[[0, 0, 30], [2, 5, 1], [1, 0, 9]], [[0, 30, 100]], [[3, 0, 40], [4, 7, 60]], [[1, 9, 3]], [[2, 6, 90]]]
+
+
+class Tied(nn.Module):
+    """A network of three classes, two of which nearly tie for many rows; memory may not suffice for large batches."""
+
+    def __init__(self, most=10**9):
+        super().__init__()
+        torch.manual_seed(0)
+        self.direction, other = nn.Parameter(torch.randn(6)), 1e-6 * torch.randn(6)
+        self.close = nn.Parameter(self.direction.detach() + other)
+        self.most = most
+
+    def forward(self, rows):
+        if len(rows) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        first, second = (rows - 0.5) @ self.direction, (rows - 0.5) @ self.close
+        return torch.stack([first, second, -first], dim=1)
+
+
+def on_cuda(voter, monkeypatch):
+    """Let a voter on the CPU take the way of a CUDA device; events and the kernel are replaced."""
+
+    class Event:
+        def record(self):
+            self.recorded = True
+
+        def synchronize(self):
+            assert self.recorded
+
+    def fill(kind, points, keys, segments, n_offsets, q, out):
+        words = (tensor.numpy().view(np.uint32) for tensor in (points, keys))
+        _cpu.fill(kind, *words, segments, n_offsets, q, out.view(len(out), -1).numpy())
+        drawn.append(len(out))
+
+    drawn, kernel = [], ModuleType("smoothcert.noise._cuda")
+    kernel.fill = fill
+    monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
+    monkeypatch.setattr(smoothcert.noise, "_cuda", kernel, raising=False)
+    monkeypatch.setattr(counters, "find_spec", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    voter.device_type = "cuda"
+    return drawn
+
+
+def mechanism(noise=SplitNoise(1.0), bounds=(0, 1)):  # noqa: B008
+    return NoiseMechanism(Box.from_bounds(bounds), noise, (6,))
+
+
+def counted(voter, mechanism, segments=SEGMENTS):
+    points = mechanism.points(X)
+    found = open_counters(voter, mechanism, points, seeding.keys(0, seeding.digests(points), 0))
+    for i, batch in enumerate(segments):
+        found[i % len(found)].count_batch(np.array(batch))
+    return total_counts(found)
+
+
+def reference(voter, mechanism):
+    """Votes that are counted one by one."""
+    points = mechanism.points(X)
+    keys, counts = seeding.keys(0, seeding.digests(points), 0), np.zeros((5, voter.n_classes), dtype=int)
+    for owner, first, n in np.concatenate(SEGMENTS):
+        for sample in range(first, first + n):
+            row = np.empty((1, 6), dtype=voter.dtype)
+            mechanism.fill(points, keys, np.array([[owner, sample, 1]]), row)
+            counts[owner, voter(row)[0]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("bounds", [(0, 1), (-3, 5)])
+@pytest.mark.parametrize("noise", [SplitNoise(1.0), UniformNoise(0.5), GaussianNoise(0.5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_counts_are_those_of_rows_that_vote_alone(device_type, bounds, noise, dtype, monkeypatch):
+    voter = TorchVoter(Tied().to(dtype), 3)
+    expected = reference(voter, mechanism(noise, bounds))
+    assert (expected.sum(axis=1) == [130, 12, 91, 40, 60]).all()
+    assert (expected.sum(axis=0) > 0).all()
+    drawn = on_cuda(voter, monkeypatch) if device_type == "cuda" else []
+    voter.device_type = device_type
+    np.testing.assert_array_equal(counted(voter, mechanism(noise, bounds)), expected)
+    # Only noise on a lattice has a kernel for CUDA devices.
+    assert bool(drawn) == (device_type == "cuda" and not isinstance(noise, GaussianNoise))
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_votes_of_a_whole_task(device_type, monkeypatch):
+    voter = TorchVoter(Tied(), 3)
+    settings = {"mechanism": mechanism(), "seed": 3, "n_selection": 64, "n_samples": 500, "batch_size": 100}
+    expected = Sampler(voter=voter, **settings).draw(X)
+    other = TorchVoter(Tied(most=70), 3)
+    if device_type == "cuda":
+        on_cuda(other, monkeypatch)
+    found = Sampler(voter=other, **settings).draw(X)
+    np.testing.assert_array_equal(found.estimation, expected.estimation)
+    np.testing.assert_array_equal(found.selection, expected.selection)
+    assert (found.estimation.sum(axis=1) == 500).all()
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_a_batch_that_fails_is_not_counted(device_type, monkeypatch):
+    voter = TorchVoter(Tied(most=50), 3)
+    if device_type == "cuda":
+        on_cuda(voter, monkeypatch)
+    points = mechanism().points(X)
+    counter = VoteCounter(voter, mechanism(), points, seeding.keys(0, seeding.digests(points), 0))
+    for _ in range(4):
+        counter.count_batch(np.array([[0, 0, 40]]))
+        with pytest.raises(MemoryError, match="out of memory"):
+            counter.count_batch(np.array([[1, 0, 60]]))
+    assert counter.counts().sum(axis=1).tolist() == [160, 0, 0, 0, 0]
+
+
+def test_batches_wait_for_accelerators(monkeypatch):
+    voter = TorchVoter(Tied(), 3)
+    on_cuda(voter, monkeypatch)
+    points = mechanism().points(X)
+    counter = VoteCounter(voter, mechanism(), points, seeding.keys(0, seeding.digests(points), 0))
+    assert isinstance(counter.batches, CudaBatches)
+    for i in range(6):
+        counter.count_batch(np.array([[0, 10 * i, 10]]))
+        assert len(counter.pending) == min(i + 1, 3)
+    assert counter.counts().sum() == 60
+    assert not counter.pending
+
+
+def test_single_rows_of_a_batch():
+    segments = np.array([[4, 10, 3], [0, 7, 1], [2, 0, 5]])
+    found = single_rows(segments, np.array([0, 2, 3, 4, 8]))
+    assert found.tolist() == [[4, 10, 1], [4, 12, 1], [0, 7, 1], [2, 0, 1], [2, 4, 1]]
