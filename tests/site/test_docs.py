@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path[:0] = [str(DOCS), str(DOCS / "_ext")]
 
-from check_site import problems  # noqa: E402
+from check_site import UNREAD, problems  # noqa: E402
 from markdown_code import python_blocks  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -272,6 +272,20 @@ def test_what_is_wrong_with_a_site_is_found(site, file, old, new, found):
     path.write_text(text.replace(old, new))
     (problem,) = problems(site)
     assert found in problem
+
+
+@pytest.mark.parametrize(
+    ("page", "n_unread"),
+    [
+        ('<div class="math notranslate">\n<mjx-container><mjx-mi>x</mjx-mi></mjx-container></div>', 0),
+        ('<div class="math notranslate">\n\\[\\frac{1}{2\\]</div>', 1),
+        ('<span class="math">\\(2\\left(\\)</span><span class="math">\\(x\\)</span>', 2),
+        ('<span class="math"><mjx-merror data-mjx-error="Missing brace"><mjx-mtext>', 1),
+        ('<mjx-mtext class="mjx-n" style="color: red;">', 1),
+    ],
+)
+def test_formulas_that_mathjax_cannot_read_are_found(page, n_unread):
+    assert len(UNREAD.findall(page)) == n_unread
 
 
 def test_the_version_to_cite_is_that_of_the_library():
