@@ -30,7 +30,9 @@ CSS_URL = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s;]+)""")
 
 #: What MathJax leaves of a formula that it cannot read: its source, an error, or a command in red.
 UNREAD = re.compile(
-    r"""(?<=class="math)[^>]*>\s*\\[(\[][^<]*|(?<=<mjx-merror data-mjx-error=")[^"]*|mjx-mtext.*?color: red"""
+    r"""(?<=class="math)[^>]*>\s*\\[(\[][^<]*"""
+    r"""|(?<=<mjx-merror data-mjx-error=")[^"]*"""
+    r"""|mjx-mtext.*?color: red"""
 )
 
 #: Pages that are opened in the browser.

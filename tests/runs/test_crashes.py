@@ -147,9 +147,11 @@ def test_dask_workers_killed(processes, paths):
     ):
         for _ in range(kills):
             wait_for_votes(log, moments.randrange(1, 2 * EACH))
-            victim = moments.choice([nanny.pid for nanny in cluster.workers.values()])
+            # A worker has no process while it is started again.
+            victims = wait_for(lambda: {nanny.pid for nanny in cluster.workers.values()} - {None})
+            victim = moments.choice(sorted(victims))
             os.kill(victim, 9)
-            wait_for(lambda victim=victim: victim not in [nanny.pid for nanny in cluster.workers.values()])
+            wait_for(lambda victim=victim: victim not in {nanny.pid for nanny in cluster.workers.values()})
         os.remove(crashes.gate(log))
         process.join()
         assert process.exitcode == 0
