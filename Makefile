@@ -26,6 +26,11 @@ docs: .venv/installed
 guarantees: .venv/installed
 	$(BIN)/python -m tests.guarantees
 
+mutants: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."
 	$(PYTHON) -m venv .venv
@@ -33,4 +38,4 @@ guarantees: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg
+	rm -rf .venv mutants examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg

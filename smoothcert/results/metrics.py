@@ -265,6 +265,19 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
     ------
     ValueError
         If the certificates cannot be compared, or as `certified_accuracy_score`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from smoothcert import Certificates
+    >>> certificates = Certificates(
+    ...     labels=np.array([0, 1]), radii=np.array([1.0, 2.0]), abstained=np.zeros(2, dtype=bool),
+    ...     p_a=np.array([0.9, 1.0]), p_b=np.array([0.1, 0.0]), alpha=0.001, norm=1)
+    >>> summarize(certificates, y=[0, 0], radii=[0.5, 1.5])
+    l1 radius  certified accuracy
+          0.5               0.500
+          1.5               0.000
+    2 inputs, 0 abstained, against every perturbation, alpha=0.001
     """
     named = {"certified accuracy": certificates} if _are_certificates(certificates) else dict(certificates)
     first = check_one_kind(named)

@@ -430,7 +430,7 @@ print(len(read_store({str(path)!r})))
 found = clf.certify(X, store={str(path)!r})
 assert np.array_equal(found.radii, clf.certify(X).radii, equal_nan=True)
 """
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert output.returncode == 0, output.stderr
     message, finished = output.stdout.splitlines()
     assert "cannot be written" in message
