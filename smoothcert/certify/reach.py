@@ -174,7 +174,6 @@ def _radii_of_largest(
             f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
             f"inputs of the run."
         )
-    strategy.check_box(mechanism)
     n_kept, n_movable = reaches.shape[1], int(mechanism.box.movable(mechanism.shape).sum())
     reach = strategy.reach(mechanism.noise, reaches, reaches)
     radii = strategy.within(mechanism.noise, budget, reach)
@@ -196,7 +195,6 @@ def _over_reaches(
 ) -> FloatArray:
     """Return what is computed from the reaches of raw inputs, block by block; in threads where blocks are many."""
     keep_freed()
-    strategy.check_box(mechanism)
     size = max(1, REACH_VALUES // mechanism.n_features)
     blocks = [slice(start, min(start + size, n_inputs)) for start in range(0, max(1, n_inputs), size)]
 

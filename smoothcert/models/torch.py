@@ -258,6 +258,7 @@ class TorchVoter(Voter):
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
         way = "" if repr(self.inference) == repr(TorchInference()) else f" {self.inference}"
+        way += "" if self.output is None else f" output={getattr(self.output, '__name__', name_of(self.output))}"
         return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -158,9 +158,9 @@ class CudaBatches(NoisyBatches):
         self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        self.to_raw = [
-            None if end is None else upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype)
-        ]
+        ends = mechanism.scale_and_shift(voter.dtype)
+        self.to_raw = [None if end is None else upload(end, voter.device) for end in ends]
+        self.recipe: Any = mechanism.noise.recipe
 
     def _empty(self, n_rows: int) -> Any:
         return self.buffer.new_empty((n_rows, *self.mechanism.shape))
@@ -168,7 +168,7 @@ class CudaBatches(NoisyBatches):
     def _fill(self, segments: NDArray[np.int64], batch: Any) -> None:
         from ..noise import _cuda as cuda
 
-        cuda.sample(self.mechanism.noise.recipe, self.points, self.keys, segments, batch)
+        cuda.sample(self.recipe, self.points, self.keys, segments, batch)
         scale, shift = self.to_raw
         if scale is not None and shift is not None:
             batch.view(len(batch), -1).mul_(scale).add_(shift)

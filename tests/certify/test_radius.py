@@ -472,3 +472,25 @@ def test_required_probability_of_a_strategy_of_ones_own():
     X, p = np.full((1, 300), 0.5), np.array([0.9])
     radius = certified_radii(Shared(), mechanism, X, p, 1 - p)
     assert required_probability(Shared(), mechanism, X, radius) == pytest.approx(p)
+
+
+def test_limits_are_taken_to_the_last_lattice_step():
+    """What cannot change has no reach; what can change may move one step farther at either end, by rounding."""
+    noise, strategy = UniformNoise(1.0), GreedyRadius(max_change=[0.0, 0.3, 0.9])
+    found = strategy.reach(noise, np.array([[0.4, 0.4, 0.4]]), np.array([[0.6, 0.6, 0.6]]))
+    np.testing.assert_allclose(found, [[0.0, 0.3 + 2 / noise.q, 0.6]], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [(BoxRadius(closed_form="no"), "closed_form must be"), (GreedyRadius(max_features=0), "max_features must be")],
+)
+def test_invalid_limits_are_named(strategy, message):
+    with pytest.raises(ValueError, match=message):
+        strategy.check(UniformNoise(1.0))
+
+
+def test_limits_of_too_few_features_are_refused():
+    noise, faces, strategy = UniformNoise(1.0), np.full((1, 3), 0.5), GreedyRadius(max_change=[0.1, 0.2])
+    with pytest.raises(ValueError, match="max_change must hold one number, or one for each of 3 features, got 2"):
+        strategy.radii(noise, np.array([0.9]), np.array([0.1]), faces, faces)

@@ -106,7 +106,7 @@ def _within(rank, parts):
 
 
 class Table(Known):
-    """A model that checkpoints its answer up by the lattice cell of its noisy input."""
+    """A model that looks its answer up by the lattice cell of its noisy input."""
 
     def __init__(self, q, x, first, table, classes, lo=0.0, width=1.0):
         self.q, self.x, self.first, self.table, self.classes_ = q, x, first, table, classes
@@ -161,6 +161,10 @@ class Problem:
             return Fraction(float(np.linalg.norm(self.steps / self.q)))
         return Fraction(int(self.steps.sum() if self.strategy.norm == 1 else self.steps.max()), self.q)
 
+    def input(self) -> np.ndarray:
+        """Return x alone, of shape (1, n_active): in l-inf idle features would share the budget."""
+        return np.asarray(self.x, dtype=float)[None] * self.model.width + self.model.lo
+
     def inputs(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Return n inputs that are x to the model, each with noise of its own."""
         side = min(int(0.1 * self.q) + 1, 1000)
@@ -211,6 +215,9 @@ def lattice_problem(kind, lam, levels, strategy, rng, n_classes, *, n_active=2, 
             far[1:] = 0
         total = q if getattr(strategy, "closed_form", False) else int(rng.uniform(0.15, 1) * far.sum())
         moves = _filled(far, 0 if tie else total)
+        if strategy.norm == np.inf:
+            # In l-inf all features move, equally far: that loses the most.
+            moves[:] = int(rng.uniform(0.15, 1) * far.min())
         kept = Fraction(1)
         for move in moves.tolist():
             kept *= 1 - Fraction(move, n_offsets)
@@ -234,9 +241,9 @@ def lattice_problem(kind, lam, levels, strategy, rng, n_classes, *, n_active=2, 
     for_c = [(start + take, start + take + for_c)]
     model = FirstLost(kind, q, n_offsets, x, moves, for_a, for_c, _labels(rng, n_classes))
     rival = max(p_b, p_c)
-    one_moves = np.count_nonzero(moves) <= 1
-    tight = rival == p_b and abs((p_a - p_b) / 2 - lost) * n_offsets <= 4 and (one_moves or strategy.uses_box)
-    return _placed(noise, strategy, model, p_a, rival, moves, q, tight and strategy.norm == 1, rng)
+    worst = np.count_nonzero(moves) <= 1 or strategy.uses_box or strategy.norm == np.inf
+    tight = rival == p_b and abs((p_a - p_b) / 2 - lost) * n_offsets <= 4 and worst
+    return _placed(noise, strategy, model, p_a, rival, moves, q, tight, rng)
 
 
 def _filled(far, total):
@@ -310,7 +317,7 @@ def slab_problem(family, scale, levels, strategy, rng, n_classes):
         x = np.zeros(n_active, dtype=int) if corner else np.sort(rng.integers(int(0.38 * q), size=n_active))
         moves = _filled(q - x, int(rng.uniform(0.2, 1) * (q - x).sum()))
         if strategy.norm != 1:
-            moves[:] = rng.integers(int(0.3 * q), q // 2, size=n_active)
+            moves[:] = rng.integers(int(0.3 * q), q // 2, size=1 if strategy.norm == np.inf else n_active)
         if not strategy.uses_box and strategy.norm == 1:
             moves[1:] = 0
         length = np.linalg.norm(moves / q)
@@ -329,7 +336,7 @@ def slab_problem(family, scale, levels, strategy, rng, n_classes):
     else:
         ends, tight = (
             (place - gap, place + gap),
-            strategy.norm in (1, 2) and p_b >= p_c and (family == "gaussian" or not gap),
+            p_b >= p_c and (family == "gaussian" or not gap),
         )
     model = Slab(x / q, direction, ends, _labels(rng, n_classes))
     return _placed(noise, strategy, model, p_a, max(p_b, p_c) if n_classes == 3 else 1 - p_a, moves, q, tight, rng)

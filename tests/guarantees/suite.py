@@ -262,7 +262,7 @@ def _judge(row: Row, problem: Problem, certificates: Any) -> None:
 
 def _try_exact(row: Row, problem: Problem) -> None:
     """Give the strategy the true probabilities, and compare its radius with the distance in rational numbers."""
-    X = problem.inputs(1, np.random.default_rng(0))
+    X = problem.input()
     p_a, p_b = _below(problem.p_a), 1 - _below(1 - problem.p_b)
     if p_a <= p_b:
         row.add(1, 0, 0)

@@ -230,6 +230,18 @@ def only_the_first_feature_counts(patch):
     patch.setattr(LipschitzRadius, "within", lambda self, noise, budget, reach: noise.inverse_cost(budget) * 1.001)
 
 
+@mutant(noise=("uniform, 8-bit", "split, real", "gaussian, real"), strategy="l-inf", mode="exact")
+def one_moved_feature_too_few(patch):
+    within = LipschitzRadius.within
+    patch.setattr(LipschitzRadius, "within", lambda self, noise, *rest: within(self, noise, rest[0], rest[1][:, 1:]))
+
+
+@mutant(noise="uniform, 8-bit", strategy="greedy, max_features", mode="exact")
+def one_feature_too_few_for_the_adversary(patch):
+    within = GreedyRadius.within
+    patch.setattr(GreedyRadius, "within", lambda self, noise, *rest: within(self, noise, rest[0], rest[1][:, 1:]))
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_suite_catches(name, monkeypatch):
     break_it, only = MUTANTS[name]

@@ -1,4 +1,4 @@
-"""Runs that can be killed: a slow base model that counts its votes, and a process that certifies with it."""
+"""Runs that can be killed: a base model that counts its votes, and a process that certifies with it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,43 @@ import smoothcert.noise._cpu  # noqa: F401  (takes a second, which processes for
 from smoothcert import Certificates, SmoothedClassifier
 
 SELECTION, ESTIMATION, INPUTS = 16, 112, 100
+EACH = SELECTION + ESTIMATION
+NEEDED = INPUTS * EACH
 
 
-class Slow(ClassifierMixin, BaseEstimator):
-    """Looks at two features, takes its time, and writes how many votes it has cast to a file."""
+class Counted(ClassifierMixin, BaseEstimator):
+    """Look at two features, and write the number of votes to a file.
 
-    def __init__(self, log: str, seconds: float) -> None:
+    While the file's gate is closed, whoever votes after most of the run's votes are cast waits: the run cannot end.
+    """
+
+    def __init__(self, log: str) -> None:
         self.log = log
-        self.seconds = seconds
         self.classes_ = np.array([0, 1, 2])
 
-    def fit(self, X: Any, y: Any) -> Slow:
+    def fit(self, X: Any, y: Any) -> Counted:
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        time.sleep(self.seconds)
         if self.log:
+            time.sleep(1e-3)
             file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(file, f"{len(X)}\n".encode())
             os.close(file)
+            # A worker whose driver was killed does not wait: it has to notice that, and end.
+            parent = os.getppid()
+            while os.path.exists(gate(self.log)) and votes_cast(self.log) > 0.6 * NEEDED and os.getppid() == parent:
+                time.sleep(1e-2)
         return (X[:, 0] > 0.5).astype(int) + (X[:, 1] > 0.7)
 
 
+def gate(log: str) -> str:
+    """Return the path of the file that keeps a run from its end."""
+    return log + ".gate"
+
+
 def votes_cast(log: str) -> int:
-    """Return how many votes the base model has cast."""
+    """Return the number of votes that the base model has cast."""
     if not os.path.exists(log):
         return 0
     with open(log) as lines:
@@ -49,10 +62,10 @@ def data() -> np.ndarray:
     return np.random.default_rng(0).random((INPUTS, 2))
 
 
-def certify(log: str, seconds: float, store: str | None, backend: str | None, n_jobs: int | None) -> Certificates:
+def certify(log: str, store: str | None, backend: str | None, n_jobs: int | None) -> Certificates:
     """Certify the data; the log is a part of the model, but not of what it computes."""
     clf = SmoothedClassifier.from_pretrained(
-        Slow(log, seconds),
+        Counted(log),
         [0, 1, 2],
         n_selection=SELECTION,
         n_samples=ESTIMATION,
@@ -65,10 +78,10 @@ def certify(log: str, seconds: float, store: str | None, backend: str | None, n_
         return clf.certify(data(), store=store)
 
 
-def run(log: str, seconds: float, store: str, backend: str | None, n_jobs: int | None, address: str | None) -> None:
+def run(log: str, store: str, backend: str | None, n_jobs: int | None, address: str | None) -> None:
     """Certify in a process of its own."""
     if address is None:
-        certify(log, seconds, store, backend, n_jobs)
+        certify(log, store, backend, n_jobs)
         # A child process does not end before its workers do, which would wait for more work.
         if backend == "loky":
             joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
@@ -76,4 +89,4 @@ def run(log: str, seconds: float, store: str, backend: str | None, n_jobs: int |
     from distributed import Client
 
     with Client(address):
-        certify(log, seconds, store, "dask", None)
+        certify(log, store, "dask", None)

@@ -6,21 +6,20 @@ import multiprocessing
 import os
 import random
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import dask
+import distributed
 import numpy as np
+import psutil
 import pytest
 
 from smoothcert import Certificates, SmoothedClassifier
 from smoothcert.runs.store import read_store
 
 from . import crashes
-
-psutil = pytest.importorskip("psutil")
-
-NEEDED = crashes.INPUTS * (crashes.SELECTION + crashes.ESTIMATION)
-EACH = crashes.SELECTION + crashes.ESTIMATION
+from .crashes import EACH, NEEDED, votes_cast
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +33,49 @@ def processes():
     os.environ["PYTHONPATH"] = before
 
 
-def assert_same(found: Certificates, store: str, log: str, seconds: float) -> None:
+@pytest.fixture
+def paths(tmp_path):
+    """Return the paths of the votes' log, whose gate is closed, and of the store."""
+    log = str(tmp_path / "votes")
+    Path(crashes.gate(log)).touch()
+    return log, str(tmp_path / "run.sqlite")
+
+
+@contextmanager
+def running(processes, *arguments):
+    """Run in a process of its own, which is killed at the end if it is still there."""
+    process = processes.Process(target=crashes.run, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def wait_for(condition):
+    """Return what a condition returns as soon as that is true; a test that waits in vain is ended by its timeout."""
+    while not (found := condition()):
+        time.sleep(2e-3)
+    return found
+
+
+def wait_for_votes(log: str, more: int = 1) -> None:
+    """Wait until so many more votes are cast, or as many as the gate lets through."""
+    goal = min(votes_cast(log) + more, max(votes_cast(log) + 1, NEEDED // 2))
+    wait_for(lambda: votes_cast(log) >= goal)
+
+
+def assert_same(found: Certificates, store: str) -> None:
     """Compare with a run that was left alone, with the seed that the store has drawn."""
     stored = read_store(store)
     assert len(stored) == crashes.INPUTS
     clf = SmoothedClassifier.from_pretrained(
-        crashes.Slow("", 0.0), [0, 1, 2], n_selection=crashes.SELECTION, n_samples=crashes.ESTIMATION, alpha=0.01
+        crashes.Counted(""),
+        [0, 1, 2],
+        n_selection=crashes.SELECTION,
+        n_samples=crashes.ESTIMATION,
+        alpha=0.01,
     )
     clf._call_seed = lambda: stored.run.seed  # type: ignore[method-assign]
     expected = clf.certify(crashes.data())
@@ -49,101 +85,76 @@ def assert_same(found: Certificates, store: str, log: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("backend", "n_jobs", "kills", "longest", "in_flight"),
-    [(None, None, 9, 0.4, 1), ("threading", 2, 3, 0.4, 4), ("loky", 2, 4, 0.5, 8)],
+    ("backend", "n_jobs", "kills", "in_flight"),
+    [(None, None, 9, 1), ("threading", 2, 3, 4), pytest.param("loky", 2, 4, 8, marks=pytest.mark.slow)],
 )
-def test_driver_killed(processes, tmp_path, backend, n_jobs, kills, longest, in_flight):
+def test_driver_killed(processes, paths, backend, n_jobs, kills, in_flight):
     moments = random.Random(repr(backend))
-    log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
-    seconds = 0.005 * (n_jobs or 1)
+    log, store = paths
     for kill in range(kills):
-        process = processes.Process(target=crashes.run, args=(log, seconds, store, backend, n_jobs, None))
-        process.start()
-        if kill % 3:
-            cast = crashes.votes_cast(log)
-            wait_for(lambda cast=cast: crashes.votes_cast(log) > cast)
-        if kill == kills - 1:
-            wait_for(lambda: len(read_store(store)))
-        process.join(moments.uniform(0.0, longest))
-        assert process.is_alive(), "The run ended before it was killed."
-        process.kill()
-        process.join()
+        with running(processes, log, store, backend, n_jobs, None):
+            if kill % 3 == 0:
+                wait_for(lambda: os.path.exists(store))
+            else:
+                wait_for_votes(log, moments.randrange(1, 4 * EACH))
+            if kill == kills - 1:
+                wait_for(lambda: len(read_store(store)))
     interrupted = len(read_store(store))
     assert 0 < interrupted < crashes.INPUTS
-    found = crashes.certify(log, seconds, store, None, None)
-    assert_same(found, store, log, seconds)
+    os.remove(crashes.gate(log))
+    found = crashes.certify(log, store, None, None)
+    assert_same(found, store)
     # Nothing finished is drawn again: a kill costs the tasks that were out.
-    assert NEEDED <= crashes.votes_cast(log) <= NEEDED + kills * in_flight * EACH
+    assert NEEDED <= votes_cast(log) <= NEEDED + kills * in_flight * EACH
 
 
-def workers_of(pid: int) -> list[int]:
+def workers_of(pid: int) -> set[int]:
     """Return the worker processes of a run with loky."""
-    found = []
+    found = set()
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):
-            found += [child.pid] * any("popen_loky" in part for part in child.cmdline())
+            found |= {child.pid} if any("popen_loky" in part for part in child.cmdline()) else set()
     return found
 
 
-def wait_for(condition, limit: float = 60.0):
-    """Return what a condition returns as soon as that is true."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise TimeoutError
-
-
-def test_workers_killed(processes, tmp_path):
-    moments, kills, seconds = random.Random(1), 3, 0.012
-    log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
-    process = processes.Process(target=crashes.run, args=(log, seconds, store, "loky", 2, None))
-    process.start()
+def test_workers_killed(processes, paths):
+    moments, kills = random.Random(1), 3
+    log, store = paths
     seen: set[int] = set()
-    for _ in range(kills):
-        # After a death, loky replaces all workers.
-        wait_for(lambda seen=seen: set(workers_of(process.pid)) - seen)
-        cast = crashes.votes_cast(log)
-        wait_for(lambda cast=cast: crashes.votes_cast(log) > cast)
-        time.sleep(moments.uniform(0.0, 0.3))
-        victims = workers_of(process.pid)
-        seen = seen | set(victims)
-        os.kill(moments.choice(victims), 9)
-    process.join(200)
-    assert process.exitcode == 0
-    found = crashes.certify(log, seconds, store, None, None)
-    assert_same(found, store, log, seconds)
-    assert NEEDED < crashes.votes_cast(log) <= NEEDED + kills * 8 * EACH
-
-
-def test_dask_workers_killed(processes, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    import dask
-
-    moments, kills, seconds = random.Random(2), 2, 0.012
-    log, store = str(tmp_path / "votes"), str(tmp_path / "run.sqlite")
-    with (
-        dask.config.set(
-            {
-                "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**27,
-                "distributed.comm.timeouts.connect": "5s",
-            }
-        ),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-    ):
-        address = cluster.scheduler_address
-        process = processes.Process(target=crashes.run, args=(log, seconds, store, "dask", None, address))
-        process.start()
+    with running(processes, log, store, "loky", 2, None) as process:
         for _ in range(kills):
-            cast = crashes.votes_cast(log)
-            wait_for(lambda cast=cast: crashes.votes_cast(log) > cast)
-            time.sleep(moments.uniform(0.0, 0.3))
-            victim = moments.choice([nanny.pid for nanny in cluster.workers.values()])
-            os.kill(victim, 9)
-            wait_for(lambda victim=victim: victim not in [nanny.pid for nanny in cluster.workers.values()])
-        process.join(200)
+            # After a death, loky replaces all workers.
+            wait_for(lambda seen=seen: workers_of(process.pid) - seen)
+            wait_for_votes(log, moments.randrange(1, 2 * EACH))
+            victims = workers_of(process.pid)
+            seen = seen | victims
+            os.kill(moments.choice(sorted(victims)), 9)
+        os.remove(crashes.gate(log))
+        process.join()
         assert process.exitcode == 0
-    found = crashes.certify(log, seconds, store, None, None)
-    assert_same(found, store, log, seconds)
-    assert NEEDED <= crashes.votes_cast(log) <= NEEDED + kills * 4 * EACH
+    found = crashes.certify(log, store, None, None)
+    assert_same(found, store)
+    assert NEEDED < votes_cast(log) <= NEEDED + kills * 8 * EACH
+
+
+def test_dask_workers_killed(processes, paths):
+    moments, kills = random.Random(2), 2
+    log, store = paths
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**27}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        running(processes, log, store, "dask", None, cluster.scheduler_address) as process,
+    ):
+        for _ in range(kills):
+            wait_for_votes(log, moments.randrange(1, 2 * EACH))
+            # A worker has no process while it is started again.
+            victims = wait_for(lambda: {nanny.pid for nanny in cluster.workers.values()} - {None})
+            victim = moments.choice(sorted(victims))
+            os.kill(victim, 9)
+            wait_for(lambda victim=victim: victim not in {nanny.pid for nanny in cluster.workers.values()})
+        os.remove(crashes.gate(log))
+        process.join()
+        assert process.exitcode == 0
+    found = crashes.certify(log, store, None, None)
+    assert_same(found, store)
+    assert NEEDED <= votes_cast(log) <= NEEDED + kills * 4 * EACH

@@ -6,7 +6,9 @@ import gc
 import logging
 import tracemalloc
 
+import dask.array
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -69,7 +71,7 @@ def column(tmp_path):
 
 
 def dask_array(tmp_path):
-    return pytest.importorskip("dask.array").from_array(IMAGES, chunks=(7, 1, 4, 2))
+    return dask.array.from_array(IMAGES, chunks=(7, 1, 4, 2))
 
 
 @pytest.mark.parametrize("make", [memory_map, data_set, subset_of_pairs, sequence, column, dask_array])
@@ -86,7 +88,6 @@ def test_streams_give_what_arrays_give(tmp_path, expected, make):
 
 
 def test_what_is_in_memory_is_no_stream():
-    pandas = pytest.importorskip("pandas")
     for X in ([[1.0]], np.ones((2, 2)), torch.ones(2, 2), "text", {"a": 1}, pandas.DataFrame({"a": [1]}), ([1], [2])):
         assert not is_lazy(X)
 
@@ -127,7 +128,7 @@ def test_errors_name_the_inputs(n_jobs):
 
 
 def test_arrays_of_unknown_length_are_refused():
-    array = pytest.importorskip("dask.array").from_array(np.random.default_rng(0).random((40, 2)))
+    array = dask.array.from_array(np.random.default_rng(0).random((40, 2)))
     with pytest.raises(ValueError, match="must have a known length"):
         Inputs(array[array[:, 0] > 0.5], np.asarray)
 
