@@ -86,10 +86,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     device : str, torch.device or None, default=None
         Where torch models run; they are moved there. None leaves them where they are.
     inference : TorchInference or None, default=None
-        Reduced precision, memory layout and compilation of torch models when they vote.
-    output : callable or None, default=None
-        Turns what a torch model returns into logits of shape (n, n_classes), where that is neither logits, nor a tuple
-        that starts with them, nor a dict or object with ``logits``.
+        Reduced precision, memory layout and compilation of torch models when they vote, and what their output means.
     random_state : int, RandomState or None, default=None
         None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
         choosing the input. An int makes all results reproducible.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -62,7 +61,6 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         n_jobs: int | None = None,
         device: Any = None,
         inference: TorchInference | None = None,
-        output: Callable[[Any], Any] | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -82,7 +80,6 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.device = device
         self.inference = inference
-        self.output = output
         self.random_state = random_state
         self.verbose = verbose
 
@@ -262,7 +259,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
 
     def _voter(self) -> Voter:
         """Return the fitted base model as the sampler sees it."""
-        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns, self.output)
+        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
         return voter if self.timeout is None else TimedVoter(voter, self.timeout)
 
     def __sklearn_tags__(self) -> Tags:
@@ -325,7 +322,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
 
     def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
-        make_voter(fitted, classes, self.device, self.inference, columns, self.output)
+        make_voter(fitted, classes, self.device, self.inference, columns)
         self.estimator_ = fitted
         self.classes_ = classes
         self.box_ = box

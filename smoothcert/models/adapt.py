@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,7 +60,6 @@ def make_voter(
     device: Any = None,
     inference: TorchInference | None = None,
     columns: Any = None,
-    output: Callable[[Any], Any] | None = None,
 ) -> Voter:
     """Build the voter for a fitted base model.
 
@@ -77,8 +75,6 @@ def make_voter(
         How a torch model runs.
     columns : Columns, optional
         Names of the columns that the base model gets.
-    output : callable, optional
-        Returns logits of shape (n, n_classes) from the answer of a torch model; see `read_logits`.
 
     Raises
     ------
@@ -93,10 +89,9 @@ def make_voter(
 
         if is_net(model):
             check_is_fitted(model, "module_")
-        return TorchVoter(model if is_module(model) else model.module_, len(classes), device, inference, output)
-    for name, value in (("inference", inference), ("output", output)):
-        if value is not None:
-            raise ValueError(f"{name}={value!r} is for torch models, got a {name_of(model)}. Use {name}=None.")
+        return TorchVoter(model if is_module(model) else model.module_, len(classes), device, inference)
+    if inference is not None:
+        raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")
     if is_function(model):
         from .function import FunctionVoter
 

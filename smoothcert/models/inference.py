@@ -12,10 +12,10 @@ from .._utils.checks import check_bool, check_choice
 
 
 class TorchInference(BaseEstimator):
-    """Faster ways to run a torch model: reduced precision, another memory layout, compilation.
+    """How to run a torch model: reduced precision, another memory layout, compilation, and what its output means.
 
-    Each of them changes at least the last bits of logits. Certificates hold for the smoothed classifier that votes this
-    way, so run it in the same way after deployment.
+    Each of the first three changes at least the last bits of logits. Certificates hold for the smoothed classifier that
+    votes this way, so run it in the same way after deployment.
 
     Parameters
     ----------
@@ -26,6 +26,9 @@ class TorchInference(BaseEstimator):
         Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
         Whether ``torch.compile`` compiles the model. It needs a C++ compiler on CPUs and Triton on GPUs.
+    output : callable or None, default=None
+        Turns what the model returns into logits of shape (n, n_classes). None takes logits as they are, the first entry
+        of a tuple, and ``logits`` of a dict or an object.
 
     Examples
     --------
@@ -33,16 +36,25 @@ class TorchInference(BaseEstimator):
     TorchInference(autocast='bfloat16')
     """
 
-    def __init__(self, autocast: str | None = None, channels_last: bool = False, compile: bool = False) -> None:  # noqa: A002
+    def __init__(
+        self,
+        autocast: str | None = None,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002
+        output: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.autocast = autocast
         self.channels_last = channels_last
         self.compile = compile
+        self.output = output
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is invalid."""
         check_choice("autocast", self.autocast, (None, "bfloat16", "float16"))
         check_bool("channels_last", self.channels_last)
         check_bool("compile", self.compile)
+        if self.output is not None and not callable(self.output):
+            raise ValueError(f"output must be a callable that returns logits, or None, got {self.output!r}.")
 
     def context(self, device: Any) -> AbstractContextManager[Any]:
         """Return the context that the model runs in."""

@@ -55,8 +55,6 @@ class TorchVoter(Voter):
     device : torch.device or str, optional
         By default that of the module.
     inference : TorchInference, optional
-    output : callable, optional
-        Returns the logits in what the module returns, if that is not a tensor of logits; see `read_logits`.
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class TorchVoter(Voter):
         n_classes: int,
         device: Any = None,
         inference: TorchInference | None = None,
-        output: Callable[[Any], Any] | None = None,
     ) -> None:
         import torch
 
@@ -86,7 +83,6 @@ class TorchVoter(Voter):
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
         self.inference = inference or TorchInference()
-        self.output = output
         self.module_lock = module_lock(module)
         self.scale, self.many_near_ties = 1.0, False
         self._forget()
@@ -135,7 +131,7 @@ class TorchVoter(Voter):
             module = module if dtype is None else module.to(dtype)
         except Exception:
             return None
-        return TorchVoter(module, self.n_classes, self.device, self.inference, self.output)
+        return TorchVoter(module, self.n_classes, self.device, self.inference)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -253,12 +249,14 @@ class TorchVoter(Voter):
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return read_logits(answer, len(rows), self.n_classes, name, self.output).detach()
+        return read_logits(answer, len(rows), self.n_classes, name, self.inference.output).detach()
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
-        way = "" if repr(self.inference) == repr(TorchInference()) else f" {self.inference}"
-        way += "" if self.output is None else f" output={getattr(self.output, '__name__', name_of(self.output))}"
+        output = self.inference.output
+        plain = TorchInference(self.inference.autocast, self.inference.channels_last, self.inference.compile)
+        way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
+        way += "" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}"
         return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from smoothcert import TorchInference
 from smoothcert.models.adapt import make_voter
 from smoothcert.models.torch import TorchVoter
 
@@ -58,23 +59,35 @@ def test_a_positive_single_logit_is_a_vote_for_the_second_class(pack, n):
 
 def test_a_hook_finds_the_logits():
     module = Answering(lambda logits: {"a": -logits, "b": logits})
-    voter = make_voter(module, np.arange(3), output=lambda answer: answer["b"])
+    hooks = [TorchInference(output=hook) for hook in (second, first)]
+    voter, other = (make_voter(module, np.arange(3), inference=hook) for hook in hooks)
     np.testing.assert_array_equal(voter(X), VOTES)
-    for other in voter.for_threads():
-        np.testing.assert_array_equal(other(X), VOTES)
-    assert voter.fingerprint() != make_voter(module, np.arange(3), output=lambda answer: answer["a"]).fingerprint()
-    with pytest.raises(ValueError, match=r"output=.* is for torch models, got a function\. Use output=None"):
-        make_voter(lambda rows: rows, np.arange(4), output=lambda answer: answer)
+    np.testing.assert_array_equal(other(X), (-X @ RULE.T).argmax(axis=1))
+    for in_thread in voter.for_threads():
+        np.testing.assert_array_equal(in_thread(X), VOTES)
+    assert voter.content() != other.content()
+    with pytest.raises(ValueError, match=r"inference=.* is for torch models, got a function\. Use inference=None"):
+        make_voter(lambda rows: rows, np.arange(4), inference=hooks[0])
+
+
+def first(answer):
+    return answer["a"]
+
+
+def second(answer):
+    return answer["b"]
 
 
 def test_single_probabilities_are_not_taken_for_logits():
     module = Answering(torch.sigmoid, single=True)
-    with pytest.raises(ValueError, match=r"look like probabilities, but must be logits.* set output=torch\.logit"):
+    with pytest.raises(
+        ValueError, match=r"look like probabilities, but must be logits.* set TorchInference\(output=torch\.logit\)"
+    ):
         TorchVoter(module, 2)(X)
-    np.testing.assert_array_equal(TorchVoter(module, 2, output=torch.logit)(X), SIGN > 0)
+    np.testing.assert_array_equal(TorchVoter(module, 2, inference=TorchInference(output=torch.logit))(X), SIGN > 0)
     # Logits may all lie between 0 and 1.
     positive = Answering(torch.sigmoid, single=True)
-    assert TorchVoter(positive, 2, output=lambda logit: logit)(X).all()
+    assert TorchVoter(positive, 2, inference=TorchInference(output=lambda logit: logit))(X).all()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,10 @@ def test_single_probabilities_are_not_taken_for_logits():
     [
         (lambda logits: {"a": logits, "b": logits}, r"keys \['a', 'b'\], and no 'logits' .* output=lambda .*\['a'\]"),
         (lambda logits: {}, r"keys \[\], and no 'logits'"),
-        (lambda logits: logits[:, :2], r"shape \(50, 3\), but returned shape \(50, 2\).* set output to a function"),
+        (
+            lambda logits: logits[:, :2],
+            r"shape \(50, 3\), but returned shape \(50, 2\).* set TorchInference\(output=\.\.\.\) to a function",
+        ),
         (lambda logits: logits[:, 0], r"returned shape \(50,\)"),
         (lambda logits: logits[:, :1], r"returned shape \(50, 1\)"),
         (lambda logits: logits.T, r"returned shape \(3, 50\)"),
