@@ -57,7 +57,8 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
         returned = f"a {name_of(logits)}" if shape is None else f"shape {shape}"
         raise ValueError(
             f"The base model {name} must return one logit per class, shape {(n_rows, n_classes)}, but returned "
-            f"{returned}. Nothing was certified. Change its forward, or set TorchInference(output=...) to a function that finds the logits "
+            f"{returned}. Nothing was certified. Change its forward, or set TorchInference(output=...) to a function that finds "
+            f"the logits "
             f"in its answer."
         )
     return logits if logits.is_floating_point() else logits.float()
@@ -69,7 +70,8 @@ def _find(answer: Any, name: str) -> Any:
         if "logits" not in answer and len(answer) != 1:
             raise ValueError(
                 f"The base model {name} returned a {name_of(answer)} with the keys {list(answer)}, and no 'logits' "
-                f"among them. Nothing was certified. Set TorchInference(output=...) to a function that finds the logits, such as "
+                f"among them. Nothing was certified. Set TorchInference(output=...) to a function that finds "
+                f"the logits, such as "
                 f"output=lambda answer: answer[{next(iter(answer), 'logits')!r}]."
             )
         return _find(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)

@@ -81,7 +81,7 @@ def second(answer):
 def test_single_probabilities_are_not_taken_for_logits():
     module = Answering(torch.sigmoid, single=True)
     with pytest.raises(
-        ValueError, match=r"look like probabilities, but must be logits.* set TorchInference\(output=torch\.logit\)"
+        ValueError, match=r"look like probabilities, but must be logits.* set TorchInference.output=torch"
     ):
         TorchVoter(module, 2)(X)
     np.testing.assert_array_equal(TorchVoter(module, 2, inference=TorchInference(output=torch.logit))(X), SIGN > 0)
@@ -97,7 +97,7 @@ def test_single_probabilities_are_not_taken_for_logits():
         (lambda logits: {}, r"keys \[\], and no 'logits'"),
         (
             lambda logits: logits[:, :2],
-            r"shape \(50, 3\), but returned shape \(50, 2\).* set TorchInference\(output=\.\.\.\) to a function",
+            r"shape \(50, 3\), but returned shape \(50, 2\).* set TorchInference.* a function",
         ),
         (lambda logits: logits[:, 0], r"returned shape \(50,\)"),
         (lambda logits: logits[:, :1], r"returned shape \(50, 1\)"),
