@@ -345,7 +345,9 @@ def test_half_votes_lose_on_average(p0):
     k, n = twice_k / 2, (n + 1) // 2
     keep = k <= n
     k, n = k[keep], n[keep]
-    now, *after = (np.exp(log_e_value(k + vote, n + later, p0, 3.5, 1.5)) for vote, later in [(0, 0), (1, 1), (0.5, 1), (0, 1)])
+    now, *after = (
+        np.exp(log_e_value(k + vote, n + later, p0, 3.5, 1.5)) for vote, later in [(0, 0), (1, 1), (0.5, 1), (0, 1)]
+    )
     for halves in np.array([0.001, 0.3, 0.7, 1]) * 2 * (1 - p0):
         probabilities = np.array([p0 - halves / 2, halves, 1 - p0 - halves / 2])
         assert (probabilities @ np.array(after) <= now * (1 + 1e-12)).all()
