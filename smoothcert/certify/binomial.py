@@ -320,10 +320,10 @@ def class_probabilities(
     p_a = lower_a(counts[rows, top], n, _level(counts.shape[1], scheme, alpha))
     if _one_versus_all(counts.shape[1], scheme):
         return p_a, 1 - p_a
-    # The bound has to hold for one fixed rival, the most probable one. Upper bounds rise with the count, so the bound of
-    # the largest count is at least that of this rival. So does the randomized bound at every u: the level
-    # (1 - u) P(X > k) + u P(X >= k) that it solves for lies between P(X >= k + 1) and P(X >= k), so the bound for k
-    # lies between Clopper and Pearson's bounds for k and k + 1.
+    # The bound has to hold for one fixed rival, the most probable one. Upper bounds rise with the count, so the bound
+    # of the largest count is at least that of this rival. The randomized bound rises too, at every u: it solves for the
+    # level (1 - u) P(X > k) + u P(X >= k), which lies between P(X >= k + 1) and P(X >= k), so it lies between Clopper
+    # and Pearson's bounds for k and k + 1.
     rivals = counts.copy()
     rivals[rows, top] = -1
     p_b = upper_bound(lower_b, rivals.max(axis=1), n, alpha / 2)

@@ -48,8 +48,8 @@ def is_futile(
     k_a, k_b, n, required = np.broadcast_arrays(k_a, k_b, n, np.asarray(required, dtype=np.float64))
     level = alpha / 2 if rivals_apart else alpha
     reachable = required <= 1
-    # A few votes say little about a share: four more votes on either side keep A's share away from 0 and 1. The count of
-    # the strongest rival is the largest of several, so it is too large by about one standard deviation.
+    # A few votes say little about a share: four more votes on either side keep A's share away from 0 and 1. The count
+    # of the strongest rival is the largest of several, so it is too large by about one standard deviation.
     share_a, share_b = (k_a + 4) / (n + 8), (k_b - np.minimum(np.sqrt(k_b), k_b) + 0.5) / (n + 1)
     # By the share of A alone: p_a reaches ``required``, and p_b is at most 1 - p_a.
     best = np.ceil(_final_votes(k_a, share_a, n, n_samples, np.sqrt(share_a * (1 - share_a))))
