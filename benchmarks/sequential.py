@@ -4,8 +4,8 @@ The first table has base models of known vote probabilities, two classes. It com
 `certify_at` decides with that of the betting confidence sequence of Voracek (2024, "Treatment of statistical estimation
 problems in randomized smoothing for adversarial robustness", NeurIPS). The sequence is implemented here on its own: a
 universal portfolio over bets, which looks after every vote and has no selection votes. `published` are the figures
-measured with the author's code. The second table has inputs that cannot be certified, which the published sequence
-refuses with its upper bound.
+measured with the author's code, and `ratio` refers to them. The second table has inputs that cannot be certified, which
+the published sequence refuses by its upper bound.
 
 Then the network of ``examples/mnist.py`` certifies held-out images with 10,000 votes each. `certify_at` decides several
 radii, with the same cap and with ten times as many votes, and ``rtol=.05`` stops when a radius is nearly as large as it
@@ -123,7 +123,7 @@ def against_published(size: int) -> None:
                 "betting sequence": theirs,
                 "error": error,
                 "certify_at": ours,
-                "ratio": ours / theirs,
+                "ratio": ours / published,
                 "target": 1.0,
                 "other votes drawn": drawn / size - ours,
                 "certified": decisions.robust.mean(),

@@ -292,7 +292,7 @@ def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
     return 1 - anytime_lower_bound(np.asarray(n) - np.asarray(k), n, alpha, b, a)
 
 
-def checkpoints(n_samples: int, growth: float = 1.06, step: int = 4) -> NDArray[np.int64]:
+def checkpoints(n_samples: int, growth: float = 1.0625, step: int = 4) -> NDArray[np.int64]:
     """Return the numbers of votes at which a sequential test looks: multiples of ``step``, and ``n_samples`` last.
 
     Parameters
