@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -79,8 +80,10 @@ def _confirmed_quantile(k: FloatArray, n: FloatArray, alpha: float) -> FloatArra
         """Return P(X >= k) for success probability p."""
         return np.asarray(betainc(k, n - k + 1, p))
 
+    # Root finding warns at extreme levels. All threads share the filters of warnings, so other levels leave them alone.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning) if alpha < 1e-50 else nullcontext()
     # The interval of statsmodels is two-sided, and each side has half of its alpha.
-    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+    with np.errstate(all="ignore"), quiet:
         lower = np.nan_to_num(proportion_confint(k, n, alpha=min(2 * target, 1.0), method="beta")[0])
     loose = level(lower) < alpha * (1 - 1e-6)
     if loose.any():
