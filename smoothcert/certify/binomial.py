@@ -50,7 +50,7 @@ def clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
     See Also
     --------
     randomized_clopper_pearson : Never below this bound.
-    hoeffding : A simpler bound that is never larger in theory and rarely in practice.
+    hoeffding : A simpler bound, usually smaller.
 
     References
     ----------
