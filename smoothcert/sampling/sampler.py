@@ -19,6 +19,7 @@ from ..models.threads import side_by_side
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
 from .counters import open_counters, total_counts
+from .selection import SelectionRule
 
 #: Batches that one task fills at most: what a crash costs.
 BATCHES_PER_TASK = 16
@@ -97,7 +98,7 @@ class Sampler:
         Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
         worker matters.
     n_selection : int
-        Votes that choose the class.
+        Largest number of votes that choose the class. Fewer are drawn for inputs on which the class is clear.
     n_samples : int
         Fresh votes that bound its probability, at most; 0 draws none. Noise that is not sampled needs none either: all
         of its outcomes are in the selection votes, and what they choose they also prove.
@@ -106,6 +107,8 @@ class Sampler:
     batch_size : "auto" or int
         Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
         not suffice, batches are halved.
+    all_selection : bool
+        Whether all ``n_selection`` votes are drawn for every input. Noise that is not sampled needs all of them.
     """
 
     voter: Voter
@@ -115,6 +118,7 @@ class Sampler:
     n_samples: int
     rule: StoppingRule | None = None
     batch_size: int | str = "auto"
+    all_selection: bool = False
 
     @property
     def rows(self) -> int:
@@ -149,12 +153,14 @@ class Sampler:
         keep_freed()
         inputs = fingerprints(self.mechanism, X)
 
-        def stage(number: int, n: int, rule: StoppingRule | None = None, known: Any = None) -> NDArray[np.int64]:
+        def stage(number: int, n: int, rule: Any, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
             return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
 
         with self.voter.voting():
-            estimation = selection = stage(seeding.SELECTION, self.n_selection)
+            needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
+            rule = None if needs_all else SelectionRule(self.n_selection)
+            estimation = selection = stage(seeding.SELECTION, self.n_selection, rule)
             if self.n_samples:
                 known = {} if self.rule is None else self.rule.known(selection, X, target)
                 estimation = stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
@@ -175,7 +181,7 @@ def count(
     keys: NDArray[np.uint32],
     n: int,
     rows: int,
-    rule: StoppingRule | None = None,
+    rule: Any = None,
     known: dict[str, NDArray[Any]] | None = None,
 ) -> NDArray[np.int64]:
     """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
