@@ -47,6 +47,7 @@ from .runs.metadata import RunMetadata, to_spec
 from .runs.run import Part, Run, certificates, from_votes, in_order
 from .runs.store import Store
 from .sampling.sampler import RuleMaker, Sampler, fingerprints
+from .training.datasets import read_dataset
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
@@ -229,18 +230,21 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Fit the base model, by default on noisy data.
 
         Parameters
         ----------
-        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models
-            Finite numbers inside the box.
-        y : array-like of shape (n_inputs,)
+        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models, or torch Dataset
+            Finite numbers inside the box. A Dataset holds pairs (input, label). Torch models are trained on it, so that
+            its transforms run in each epoch anew, before the noise; other models are fitted on one pass over it.
+        y : array-like of shape (n_inputs,), or None for a Dataset
             Labels of any type.
+        sample_weight : array-like of shape (n_inputs,), optional
+            Weights of the inputs in the loss.
         **fit_params
-            Passed to the base model's ``fit``. What has one entry per input, such as ``sample_weight``, is repeated
-            along with the noisy copies.
+            Passed to the base model's ``fit``. Parameters with one entry per input are repeated along with the noisy
+            copies.
 
         Returns
         -------
@@ -254,7 +258,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
+        if sample_weight is not None:
+            fit_params["sample_weight"] = sample_weight
         fit_params = self._requested(fit_params)
+        X, y, dataset = read_dataset(X, y)
         columns = Columns.of(X)
         X, y = self._validate(X, y=y)
         classes = sorted_unique("y", y)
@@ -280,7 +287,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
                 seed=resolve_seed(self.random_state),
                 device=self.device,
                 verbose=self.verbose,
-                **fit_params,
+                dataset=dataset,
+                fit_params=fit_params,
             )
             fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
         self._settle(fitted, classes, box, noise, columns)

@@ -94,7 +94,9 @@ class TorchVoter(Voter):
             or self.inference.compile
             or torch.is_autocast_enabled("cpu")
             # A hook may share what it knows with the hooks of other copies, and so may a forward of the instance's own.
-            or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
+            # Hooks with ``is_pure`` change nothing.
+            or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
+            or any("forward" in vars(part) for part in parts)
         )
         with self.module_lock.lock:
             if not self.members:
@@ -212,6 +214,11 @@ class TorchVoter(Voter):
     def voting(self) -> AbstractContextManager[Any]:
         """Keep the module in evaluation mode."""
         return self.module_lock.evaluating(self.module)
+
+
+def _hooks(part: Any) -> list[Any]:
+    """Return the hooks that run when a module is called."""
+    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
 
 
 def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:

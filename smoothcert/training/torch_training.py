@@ -1,8 +1,9 @@
-"""How torch models are trained: noise goes into the user's skorch net without subclassing it."""
+"""How torch models are trained: hooks add the noise, and the user's skorch net runs as the user made it."""
 
 from __future__ import annotations
 
 import copy
+import dis
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -12,180 +13,196 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.utils.validation import _check_sample_weight
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
 from ..models.torch import explained
-from ..noise.base import Noise
-from ..noise.box import Box
+from ..noise.mechanism import NoiseMechanism
 from .torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics
+from .torch_noise import InputScaling, NoiseHooks
+
+#: Accuracies on noisy batches that the history records, and whether they are those of training.
+SCORES = {"train_noisy_accuracy": True, "valid_noisy_accuracy": False}
 
 
 @dataclass
-class NoisyFactory:
-    """What skorch calls to build the module: the user's own, behind the noise.
+class Items(Dataset[Any]):
+    """Inputs, class indices and weights, as skorch's loaders read them.
 
     Parameters
     ----------
-    module : torch.nn.Module or its class
-        As the user gave it to the net. An instance is copied.
-    noise : Noise
-    box : Box
+    inputs : ndarray of shape (n, *shape) or Dataset of pairs
+    indices : ndarray of int64, shape (n,)
+    weights : ndarray of float32, shape (n,), or None
+        An input with a weight is a list of both; see `NoiseHooks`.
+    """
+
+    inputs: Any
+    indices: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        x = self.inputs[row]
+        x = np.asarray(x[0], dtype=np.float32) if isinstance(self.inputs, Dataset) else x
+        return x if self.weights is None else [x, self.weights[row]], self.indices[row]
+
+
+@dataclass(frozen=True)
+class TorchTraining:
+    """Training of a torch module or skorch net under noise.
+
+    Parameters
+    ----------
+    mechanism : NoiseMechanism
     n_copies : int
-    statistics : tuple of two arrays
+        Noisy copies of each batch; 0 is clean data.
+    standardize : bool
+    stability_weight : float or None
     seed : int
+    device : str, torch.device or None
+    verbose : int
     """
 
-    module: Any
-    noise: Noise
-    box: Box
+    mechanism: NoiseMechanism
     n_copies: int
-    statistics: tuple[Any, Any]
+    standardize: bool
+    stability_weight: float | None
     seed: int
+    device: Any
+    verbose: int
 
-    def __call__(self, **kwargs: Any) -> NoisyModule:
-        """Build the module; keyword arguments are those of the user's."""
-        if isinstance(self.module, nn.Module):
-            module = type(self.module)(**kwargs) if kwargs else copy.deepcopy(self.module)
+    def fit(
+        self, estimator: Any, X: NDArray[Any], y: NDArray[Any], dataset: Any, fit_params: dict[str, Any]
+    ) -> NeuralNetClassifier:
+        """Fit a copy; torch's randomness follows from the seed, and its global generators are left as found."""
+        classes, indices = np.unique(y, return_inverse=True)
+        X, indices = X.astype(np.float32), indices.astype(np.int64)
+        weights = fit_params.pop("sample_weight", None)
+        if weights is not None:
+            weights = _check_sample_weight(weights, X, dtype=np.float32, ensure_non_negative=True)
+            weights = weights / weights.mean()
+        noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(self.seed).generate_state(3))
+        noise, box = self.mechanism.noise, self.mechanism.box
+        center, scale = 0.0, 1.0
+        if self.n_copies and self.standardize:
+            center, scale = noisy_statistics(X, noise, box, seed=statistics_seed)
+        net = self._net(estimator)
+        data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(torch_seed)
+            net.initialize()
+            net.notify("on_train_begin", X=data, y=indices)
+            InputScaling(center, scale).attach(net.module_)
+            with NoiseHooks(noise, box, self.n_copies, noise_seed).attached(net.module_):
+                _check_answer(net, X[:2], len(classes))
+                _run(net, data, indices, fit_params)
+        net.module_.eval()
+        return net
+
+    def _net(self, estimator: Any) -> NeuralNetClassifier:
+        """Return a copy of the user's net, with what this training adds to its parameters."""
+        if isinstance(estimator, nn.Module):
+            inner = estimator.module if isinstance(estimator, NoisyModule) else estimator
+            net = clone(make_net(inner))
         else:
-            module = self.module(**kwargs)
-        center, scale = self.statistics
-        return NoisyModule(
-            module, self.noise, self.box, center=center, scale=scale, n_copies=self.n_copies, seed=self.seed
+            net = _fresh(estimator)
+        given: dict[str, Any] = {} if self.device is None else {"device": self.device}
+        if self.verbose and not net.verbose:
+            given["verbose"] = 1
+        if net.callbacks != "disable":
+            scores = [
+                (name, EpochScoring("accuracy", lower_is_better=False, on_train=on_train, name=name))
+                for name, on_train in SCORES.items()
+            ]
+            given["callbacks"] = [*scores, *(net.callbacks or [])]
+        net.set_params(**given)
+        if self.stability_weight is not None:
+            _use_stability_loss(net, self.stability_weight)
+        return net
+
+
+def _run(net: NeuralNetClassifier, data: Any, indices: NDArray[np.int64], fit_params: dict[str, Any]) -> None:
+    """Run the epochs. The loss is weighted and checked on the way; Ctrl-C ends the training with an error."""
+    criterion = net.criterion_
+    reduction = getattr(criterion, "reduction", None)
+    weighted = isinstance(data, Items) and data.weights is not None
+    if weighted and reduction not in ("mean", "sum"):
+        raise ValueError(
+            f"sample_weight needs a criterion whose reduction is 'mean' or 'sum', got {criterion!r}. Change the "
+            f"criterion, or leave sample_weight out."
         )
+    if weighted:
+        criterion.reduction = "none"
+    net.get_loss = partial(_checked_loss, net, net.get_loss, reduction)
+    try:
+        net.fit_loop(data, indices, **fit_params)
+    except KeyboardInterrupt as interrupt:
+        if not _is_early_stop(interrupt):
+            raise
+    finally:
+        del net.get_loss
+        if weighted:
+            criterion.reduction = reduction
+    net.notify("on_train_end", X=data, y=indices)
 
 
-class NoisyScores(Callback):
-    """Record accuracy on the noisy batches of training and validation, stop at NaN, and show progress.
-
-    Parameters
-    ----------
-    verbose : int, default=0
-        Above 0, show a bar of epochs with loss and accuracy on noisy inputs.
-    """
-
-    def __init__(self, verbose: int = 0) -> None:
-        self.verbose = verbose
-
-    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Open the progress bar."""
-        self.progress_ = tqdm(total=net.max_epochs, disable=not self.verbose, desc="training", unit="epoch")
-
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Start counting."""
-        self.right_ = {True: 0, False: 0}
-        self.rows_ = {True: 0, False: 0}
-        self.loss_ = 0.0
-
-    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Count right answers; a loss that is not a number ends the training with an error."""
-        loss = kwargs["loss"].item()
-        if np.isnan(loss):
-            self.progress_.close()
-            raise ValueError(
-                f"The loss of the base model became NaN in epoch {len(net.history)}. Lower the learning rate (lr is "
-                f"{net.lr:g}), or look for NaN in what the network computes."
-            )
-        answer = kwargs["y_pred"]
-        logits = answer[0] if isinstance(answer, tuple) else answer
-        y = batch[1].to(logits.device)
-        self.right_[training] += int((logits.detach().argmax(dim=1) == y).sum())
-        self.rows_[training] += len(y)
-        self.loss_ += loss * len(y) * training
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Record the accuracies in the net's history."""
-        shown = {"loss": self.loss_ / max(self.rows_[True], 1)}
-        for training, name in ((True, "train_noisy_accuracy"), (False, "valid_noisy_accuracy")):
-            if self.rows_[training]:
-                shown[name] = self.right_[training] / self.rows_[training]
-                net.history.record(name, shown[name])
-        self.progress_.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
-        self.progress_.update()
-
-    def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Close the progress bar."""
-        self.progress_.close()
-        del self.progress_
+def _checked_loss(
+    net: NeuralNetClassifier, get_loss: Any, reduction: str | None, y_pred: Any, y_true: Any, X: Any = None, **mode: Any
+) -> Any:
+    """Return the loss of a batch, with the weights that come with its inputs; refuse one that is not a number."""
+    loss = get_loss(y_pred, y_true, X=X, **mode)
+    if isinstance(X, list):
+        rows = loss * X[1].to(loss)
+        loss = rows.mean() if reduction == "mean" else rows.sum()
+    if torch.isnan(loss).any():
+        raise ValueError(
+            f"The loss of the base model became NaN in epoch {len(net.history)}. Lower the learning rate (lr is "
+            f"{net.lr:g}), or look for NaN in what the network computes."
+        )
+    return loss
 
 
-def fit_net(
-    estimator: Any,
-    X: NDArray[Any],
-    y: NDArray[Any],
-    *,
-    n_copies: int,
-    noise: Noise,
-    box: Box,
-    standardize: bool,
-    stability_weight: float | None,
-    recipe: dict[str, Any],
-    seed: int,
-    device: Any,
-    verbose: int,
-    fit_params: dict[str, Any],
-) -> NeuralNetClassifier:
-    """Fit a copy of a torch module or skorch net on noisy copies of each batch; with ``n_copies=0``, on clean data.
-
-    All of torch's randomness follows from ``seed``, and its global generators are left as found.
-    """
-    classes, indices = np.unique(y, return_inverse=True)
-    X = X.astype(np.float32)
-    noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    net = clone(make_net(estimator, **recipe)) if isinstance(estimator, nn.Module) else _fresh(estimator)
-    if device is not None:
-        net.set_params(device=device)
-    if n_copies:
-        statistics = noisy_statistics(X, noise, box, seed=statistics_seed) if standardize else (0.0, 1.0)
-        net.set_params(module=NoisyFactory(net.module, noise, box, n_copies, statistics, noise_seed))
-    if stability_weight is not None:
-        _use_stability_loss(net, stability_weight)
-    if net.callbacks != "disable":
-        net.set_params(callbacks=[("noisy_scores", NoisyScores(verbose)), *(net.callbacks or [])])
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(torch_seed)
-        net.initialize()
-        _check_answer(net, X[:2], len(classes))
-        net.module_.noisy_evaluation = True
-        try:
-            net.partial_fit(X, indices.astype(np.int64), **fit_params)
-        finally:
-            net.module_.noisy_evaluation = False
-    net.module_.eval()
-    return net
+def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
+    """Tell whether a callback has raised this by a ``raise`` statement, as skorch's EarlyStopping ends a training."""
+    trace: Any = interrupt.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = trace.tb_frame
+    raised = frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and isinstance(frame.f_locals.get("self"), Callback)
 
 
 def _fresh(estimator: NeuralNetClassifier) -> NeuralNetClassifier:
     """Clone a net, without what an earlier training has put in; ``warm_start`` keeps its weights."""
     net = clone(estimator)
-    if isinstance(net.module, NoisyFactory):
-        net.set_params(module=_builder(net.module.module))
     if net.criterion is StabilityLoss:
         delattr(net, "criterion__stability_weight")
         net.set_params(criterion=nn.CrossEntropyLoss)
     if isinstance(net.callbacks, list):
-        net.set_params(callbacks=[callback for callback in net.callbacks if not _is_ours(callback)])
-    if estimator.warm_start and estimator.initialized_:
-        trained = estimator.module_
+        net.set_params(callbacks=[part for part in net.callbacks if not _is_ours(part)])
+    start = estimator.module_ if estimator.warm_start and estimator.initialized_ else net.module
+    if isinstance(start, NoisyModule):
+        start = start.module
+    if start is not net.module:
         for argument in [name for name in net.get_params(deep=False) if name.startswith("module__")]:
             delattr(net, argument)
-        net.set_params(module=_builder(trained.module if isinstance(trained, NoisyModule) else trained))
+        # skorch takes an instance only when the net is made.
+        net.set_params(module=partial(copy.deepcopy, copy.deepcopy(start)))
     return net
 
 
-def _builder(module: Any) -> Any:
-    """Return a callable that builds the module: skorch accepts an instance only when the net is made."""
-    return partial(copy.deepcopy, copy.deepcopy(module)) if isinstance(module, nn.Module) else module
-
-
 def _is_ours(callback: Any) -> bool:
-    return isinstance(callback, tuple) and isinstance(callback[1], NoisyScores)
+    return isinstance(callback, tuple) and callback[0] in SCORES
 
 
 def _use_stability_loss(net: NeuralNetClassifier, stability_weight: float) -> None:
-    """Put the stability criterion in the place of cross-entropy, with the user's parameters of it."""
+    """Put the stability loss in the place of cross-entropy, with the user's parameters of it."""
     criterion = net.criterion
     if isinstance(criterion, nn.CrossEntropyLoss):
         kept = {name: getattr(criterion, name) for name in ("weight", "ignore_index", "reduction", "label_smoothing")}
@@ -201,10 +218,12 @@ def _use_stability_loss(net: NeuralNetClassifier, stability_weight: float) -> No
 
 def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
     """Raise a ValueError before any training if the module fails on X or does not return one logit per class."""
+    if isinstance(net.module_, NoisyModule):
+        raise ValueError("The net must build the bare module: fit adds the noise. Use net.set_params(module=...).")
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
-        raise explained(error, net.module, X.shape) from error
+        raise explained(error, net.module_, X.shape) from error
     logits = answer[0] if isinstance(answer, tuple) else answer
     if tuple(logits.shape) != (len(X), n_classes):
         raise ValueError(
