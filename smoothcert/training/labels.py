@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.metaestimators import available_if
 
 from ..models.columns import NamedColumns
 
@@ -28,14 +27,6 @@ class IndexedLabels(ClassifierMixin, BaseEstimator):
         """Fit the estimator on the indices of the labels."""
         self.classes_, indices = np.unique(y, return_inverse=True)
         self.estimator.fit(X, indices, **params)
-        return self
-
-    @available_if(lambda self: hasattr(self.estimator, "partial_fit"))
-    def partial_fit(self, X: Any, y: Any, classes: Any, **params: Any) -> Self:
-        """Fit the estimator on some more data."""
-        self.classes_ = np.asarray(classes)
-        indices = np.searchsorted(self.classes_, y)
-        self.estimator.partial_fit(X, indices, classes=np.arange(len(self.classes_)), **params)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,50 +89,41 @@ class Training(BaseEstimator, ABC):
             loss becomes NaN.
         """
         params = dict(fit_params or {})
-        if not is_torch(estimator):
-            return self._train_estimator(estimator, X, y, mechanism, seed, params)
-        from .torch_training import TorchTraining
+        if is_torch(estimator):
+            from .torch_training import fit_net
 
-        return TorchTraining(
-            mechanism=mechanism,
-            n_copies=self.copies_per_batch,
-            standardize=self.standardize,
-            stability_weight=self.stability_weight,
-            seed=seed,
-            device=device,
-            verbose=verbose,
-        ).fit(estimator, X, y, dataset, params)
-
-    def _train_estimator(
-        self, estimator: Any, X: NDArray[Any], y: NDArray[Any], mechanism: NoiseMechanism, seed: int, params: Any
-    ) -> Any:
-        """Fit on the labels, or on class indices where the estimator refuses these labels."""
+            options = {"device": device, "verbose": 1 if verbose else None}
+            return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
 
         def fit(model: Any) -> Any:
-            return self.fit_estimator(model, X, y, mechanism, np.random.default_rng(seed), params)
+            rng = np.random.default_rng(seed)
+            return self.fit_estimator(model, X, y, lambda: mechanism.noisy(X, rng), params)
 
         try:
             return fit(seeded(estimator, seed))
         except (TypeError, ValueError) as error:
-            classes = np.unique(y)
-            if classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes))):
+            if np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
                 raise
+            # The estimator may take class indices alone, as XGBoost does.
             try:
                 return fit(indexed(seeded(estimator, seed)))
             except Exception:
                 raise error from None
 
     @abstractmethod
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
-        """Fit a seeded clone of an estimator that is no torch model, and return it."""
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
+        """Fit a seeded clone of an estimator that is no torch model, and return it.
+
+        Parameters
+        ----------
+        estimator : estimator
+        X, y : ndarray
+            Clean inputs, and labels.
+        noisy : callable
+            Draws a noisy copy of ``X``.
+        params : dict
+            Parameters of ``fit``.
+        """
 
 
 class CleanTraining(Training):
@@ -156,17 +148,9 @@ class CleanTraining(Training):
 
     copies_per_batch = 0
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Fit on clean data."""
-        return estimator.fit(X, y, **fit_params)
+        return estimator.fit(X, y, **params)
 
 
 class NoiseAugmentation(Training):
@@ -216,27 +200,19 @@ class NoiseAugmentation(Training):
         check_count("n_copies", self.n_copies)
         check_bool("stream", self.stream)
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Fit on noisy copies, all at once or one after the other."""
-        copies = (mechanism.noisy(X, rng) for _ in range(self.n_copies))
         if not self.stream:
-            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in fit_params.items()}
-            return estimator.fit(np.concatenate(list(copies)), np.tile(y, self.n_copies), **repeated)
+            copies = np.concatenate([noisy() for _ in range(self.n_copies)])
+            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in params.items()}
+            return estimator.fit(copies, np.tile(y, self.n_copies), **repeated)
         if not hasattr(estimator, "partial_fit"):
             raise ValueError(
                 f"stream=True needs an estimator with partial_fit, and {type(estimator).__name__} has none. Use "
                 f"stream=False."
             )
-        for copy in copies:
-            estimator.partial_fit(copy, y, classes=np.unique(y), **fit_params)
+        for _ in range(self.n_copies):
+            estimator.partial_fit(noisy(), y, classes=np.unique(y), **params)
         return estimator
 
 
@@ -284,15 +260,7 @@ class StabilityTraining(Training):
         super().check()
         check_not_negative("weight", self.weight)
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Refuse: there are no gradients to train with."""
         raise ValueError(
             f"StabilityTraining needs the gradients of a torch.nn.Module or skorch net, got a "

@@ -252,11 +252,14 @@ class StabilityLoss(nn.CrossEntropyLoss):
         """Return the loss of a pair of logits of shape (n, n_classes) each, or of a single one."""
         if not isinstance(input, tuple):
             return super().forward(input, target)
-        first, second = (logits.log_softmax(dim=1) for logits in input)
-        divergence = (first.exp() * (first - second)).sum(dim=1)
-        if self.reduction != "none":
-            divergence = divergence.mean() if self.reduction == "mean" else divergence.sum()
-        return super().forward(input[0], target) + self.stability_weight * divergence
+        return super().forward(input[0], target) + self.stability_weight * divergence(*input, self.reduction)
+
+
+def divergence(logits: torch.Tensor, others: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Return KL(p || q) of the softmax of two answers, reduced over the batch as losses of torch are."""
+    first, second = logits.log_softmax(dim=1), others.log_softmax(dim=1)
+    rows = (first.exp() * (first - second)).sum(dim=1)
+    return rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
 
 
 class CosineSchedule(Callback):

@@ -39,14 +39,21 @@ class InputScaling:
     is_pure = True
 
     def __init__(self, center: Any, scale: Any) -> None:
-        self.center, self.scale = (np.array(value, dtype=np.float32) for value in (center, scale))
+        self.center, self.scale = (torch.as_tensor(value, dtype=torch.float32) for value in (center, scale))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments of the module."""
         tensors = chain(module.parameters(), module.buffers())
         dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-        center, scale = (torch.as_tensor(end, dtype=dtype, device=args[0].device) for end in (self.center, self.scale))
-        return ((args[0].to(dtype) - center) / scale, *args[1:])
+        X = args[0].to(dtype)
+        return ((X - self.center.to(X)) / self.scale.to(X), *args[1:])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Arrays, whose pickles are the same in every process, so that equal scalings have equal hashes.
+        return {"center": self.center.numpy(), "scale": self.scale.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first pre-hook of a module, in place of one that an earlier training has left."""
