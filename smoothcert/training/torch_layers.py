@@ -86,7 +86,7 @@ class NoisyModule(nn.Module):
     ) -> None:
         super().__init__()
         noise.check()
-        self.module = module.module if isinstance(module, NoisyModule) else module
+        self.module: nn.Module = module.module if isinstance(module, NoisyModule) else module
         self.noise = noise
         self.box = _box(bounds)
         self.n_copies = n_copies
@@ -252,12 +252,12 @@ class StabilityLoss(nn.CrossEntropyLoss):
         """Return the loss of a pair of logits of shape (n, n_classes) each, or of a single one."""
         if not isinstance(input, tuple):
             return super().forward(input, target)
-        return super().forward(input[0], target) + self.stability_weight * divergence(*input, self.reduction)
+        return super().forward(input[0], target) + self.stability_weight * divergence(input, self.reduction)
 
 
-def divergence(logits: torch.Tensor, others: torch.Tensor, reduction: str) -> torch.Tensor:
+def divergence(pair: tuple[torch.Tensor, torch.Tensor], reduction: str) -> torch.Tensor:
     """Return KL(p || q) of the softmax of two answers, reduced over the batch as losses of torch are."""
-    first, second = logits.log_softmax(dim=1), others.log_softmax(dim=1)
+    first, second = (logits.log_softmax(dim=1) for logits in pair)
     rows = (first.exp() * (first - second)).sum(dim=1)
     return rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
 

@@ -162,7 +162,7 @@ def noisy_on_device(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Gene
     generator = torch.Generator(X.device).manual_seed(int(rng.integers(2**63)))
     lo, width = (torch.as_tensor(end, dtype=torch.float32, device=X.device) for end in (box.lo, box.width))
     unit = ((X.float() - lo) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
-    given = {"generator": generator, "device": X.device}
+    given: Any = {"generator": generator, "device": X.device}
     noisy: torch.Tensor
     if type(noise) is GaussianNoise:
         noisy = unit + noise.sigma * torch.randn(unit.shape, **given)

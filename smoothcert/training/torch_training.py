@@ -83,15 +83,15 @@ def fit_net(
         weights = weights / weights.mean()
     data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    noise, box, scaling = mechanism.noise, mechanism.box, (0.0, 1.0)
-    if training.copies_per_batch and training.standardize:
-        scaling = noisy_statistics(X, noise, box, seed=statistics_seed)
+    noise, box, n_copies = mechanism.noise, mechanism.box, training.copies_per_batch
+    known = n_copies and training.standardize
+    scaling: Any = noisy_statistics(X, noise, box, seed=statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
         net = _initialized(estimator, options)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
-        with NoiseHooks(noise, box, training.copies_per_batch, noise_seed).attached(net.module_):
+        with NoiseHooks(noise, box, n_copies, noise_seed).attached(net.module_):
             _check_net(net, X[:2], len(classes), training, weights)
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
@@ -145,7 +145,7 @@ def _loss(
     """
     if stability_weight is not None and isinstance(answer, tuple):
         loss = get_loss(answer[0], y, X=X, **mode)
-        loss = loss + stability_weight * divergence(*answer, net.criterion_.reduction)
+        loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)
     else:
         loss = get_loss(answer, y, X=X, **mode)
     if isinstance(X, list):
