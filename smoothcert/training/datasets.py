@@ -42,7 +42,7 @@ def read_dataset(X: Any, y: Any) -> tuple[Any, Any, Any]:
         )
     if data is None or not isinstance(X, data.data.Dataset):
         if y is None:
-            raise ValueError("y must hold one label per input; only a torch Dataset of pairs comes without. Give y.")
+            raise ValueError("y should be a 1d array of labels, got None. Give y, or a torch Dataset of pairs as X.")
         return X, y, None
     if y is not None:
         raise ValueError("y must be None where X is a torch Dataset: its items hold the labels. Use fit(dataset).")

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _check_sample_weight
 
 from .._utils.checks import check_bool, check_count, check_not_negative
 from ..models.base import is_torch
+from ..models.columns import NamedColumns
 from ..noise.mechanism import NoiseMechanism
 from .labels import indexed
 
@@ -89,6 +93,9 @@ class Training(BaseEstimator, ABC):
             loss becomes NaN.
         """
         params = dict(fit_params or {})
+        weights = params.pop("sample_weight", None)
+        if weights is not None:
+            params[_weight_name(estimator)] = _check_sample_weight(weights, X)
         if is_torch(estimator):
             from .torch_training import fit_net
 
@@ -278,6 +285,16 @@ def seeded(estimator: Any, seed: int) -> Any:
     )
     seeds = np.random.SeedSequence(seed).generate_state(len(open_states))
     return copy.set_params(**dict(zip(open_states, map(int, seeds), strict=True)))
+
+
+def _weight_name(estimator: Any) -> str:
+    """Return what ``fit`` calls the weights of inputs: a Pipeline passes those of its last step on by name."""
+    if isinstance(estimator, NamedColumns):
+        return _weight_name(estimator.estimator)
+    if isinstance(estimator, Pipeline) and not get_config()["enable_metadata_routing"]:
+        name, last = estimator.steps[-1]
+        return f"{name}__{_weight_name(last)}"
+    return "sample_weight"
 
 
 def _repeat_rows(value: Any, n_inputs: int, n_copies: int) -> Any:

@@ -20,7 +20,7 @@ from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from .torch_noise import noisy_copies, split_copies
 
-__all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "carried", "make_net", "noisy_statistics"]
+__all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
 
 #: Statistics are estimated from this many noisy values, and from at least this many inputs.
 STATISTICS_VALUES, STATISTICS_INPUTS = 2**20, 1000

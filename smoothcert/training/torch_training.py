@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
 from torch import nn
@@ -79,8 +79,8 @@ def fit_net(
     X, indices = X.astype(np.float32), indices.astype(np.int64)
     weights = params.pop("sample_weight", None)
     if weights is not None:
-        weights = _check_sample_weight(weights, X, dtype=np.float32, ensure_non_negative=True)
-        weights = weights / weights.mean()
+        check_non_negative(weights, "sample_weight")
+        weights = (weights / weights.mean()).astype(np.float32)
     data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
     noise, box, n_copies = mechanism.noise, mechanism.box, training.copies_per_batch

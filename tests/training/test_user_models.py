@@ -6,6 +6,7 @@ import pickle
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -13,6 +14,8 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, Freezer, TrainEndCheckpoint
@@ -253,7 +256,7 @@ def test_what_is_no_dataset_names_the_remedy(digits):
         ((iter(DataLoader(data)),), r"loader\.dataset"),
         ((((x, label) for x, label in data),), r"got a generator\. .*loader\.dataset"),
         ((data, y), r"y must be None where X is a torch Dataset"),
-        ((X,), r"y must hold one label per input"),
+        ((X,), r"y should be a 1d array of labels, got None"),
         ((TensorDataset(torch.from_numpy(X)),), r"Dataset of pairs \(input, label\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -316,6 +319,15 @@ def test_meta_estimators_see_sample_weight(digits):
     base = smooth(GaussianNB(), training=NoiseAugmentation(2), n_selection=8)
     assert has_fit_parameter(base, "sample_weight")
     assert AdaBoostClassifier(base, n_estimators=2).fit(X, y).score(X, y) > 0.3
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_sample_weight_reaches_the_last_step_of_a_pipeline(digits, framed):
+    X, y = digits
+    given = pd.DataFrame(X, columns=[f"f{i}" for i in range(64)]) if framed else X
+    base = make_pipeline(StandardScaler(), make_pipeline(MinMaxScaler(), GaussianNB()))
+    clf = smooth(base, training=NoiseAugmentation(2)).fit(given, y, sample_weight=list((y < 2) + 1e-9))
+    assert (np.bincount(clf.predict(given), minlength=10)[:2].sum()) > 500
 
 
 # Labels
