@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -139,6 +139,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     >>> print((labels == y[1::2]).mean().round(1), (radii >= 0.5).mean().round(1))
     0.9 0.7
     """
+
+    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
+    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     def __init__(
         self,
