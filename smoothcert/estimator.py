@@ -93,7 +93,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         estimator : torch.nn.Module, skorch net, fitted classifier or function
             Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
             float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
-            must be deterministic, and answer each row whatever else is in the batch: a service behind it as well.
+            and any service behind it must be deterministic, and answer each row independently of the rest of the batch.
         classes : array-like of shape (n_classes,)
             Labels: for torch models and functions in the order of the logits.
         noise : str or Noise, optional
