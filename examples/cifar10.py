@@ -118,31 +118,12 @@ class Block(nn.Module):
         return x + self.convolution_2(torch.relu(self.norm_2(self.convolution_1(active))))
 
 
-class WideResNet(nn.Module):
-    """WideResNet-depth-width (Zagoruyko and Komodakis 2016): three groups of (depth - 4) / 6 blocks.
+class Network(nn.Module):
+    """Features in the precision that is asked for, and a linear layer on top in full precision."""
 
-    With a patch above 1, the pixels of each patch become channels first: a smaller and faster network.
-    """
-
-    def __init__(self, depth: int = 40, width: int = 2, patch: int = 1, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, features: nn.Module, n_features: int, n_classes: int, precision: torch.dtype) -> None:
         super().__init__()
-        sizes = [16, 16 * width, 32 * width, 64 * width]
-        blocks = [
-            Block(sizes[group] if first else sizes[group + 1], sizes[group + 1], 2 if first and group else 1)
-            for group in range(3)
-            for first in [True] + [False] * ((depth - 4) // 6 - 1)
-        ]
-        self.features = nn.Sequential(
-            nn.PixelUnshuffle(patch),
-            nn.Conv2d(3 * patch**2, sizes[0], 3, padding=1, bias=False),
-            *blocks,
-            nn.BatchNorm2d(sizes[3]),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        self.head = nn.Linear(sizes[3], 10)
-        self.precision = precision
+        self.features, self.head, self.precision = features, nn.Linear(n_features, n_classes), precision
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -151,6 +132,29 @@ class WideResNet(nn.Module):
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             features = self.features(x)
         return self.head(features.float())
+
+
+def wide_resnet(depth: int = 40, width: int = 2, patch: int = 1, precision: torch.dtype = torch.float32) -> Network:
+    """Return a WideResNet-depth-width (Zagoruyko and Komodakis 2016): three groups of (depth - 4) / 6 blocks.
+
+    With a patch above 1, the pixels of each patch become channels first: a smaller and faster network.
+    """
+    sizes = [16, 16 * width, 32 * width, 64 * width]
+    blocks = [
+        Block(sizes[group] if first else sizes[group + 1], sizes[group + 1], 2 if first and group else 1)
+        for group in range(3)
+        for first in [True] + [False] * ((depth - 4) // 6 - 1)
+    ]
+    features = nn.Sequential(
+        nn.PixelUnshuffle(patch),
+        nn.Conv2d(3 * patch**2, sizes[0], 3, padding=1, bias=False),
+        *blocks,
+        nn.BatchNorm2d(sizes[3]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    return Network(features, sizes[3], 10, precision)
 
 
 # Training
@@ -198,9 +202,7 @@ def train(
     sample = np.stack([images[i][0].numpy() for i in torch.randperm(len(images))[:500].tolist()])  # type: ignore[arg-type]
     center, scale = noisy_statistics(sample, noise, seed=recipe["seed"])
     stability = recipe["training"] == "stability"
-    model = NoisyModule(
-        network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=recipe["seed"]
-    )
+    model = NoisyModule(network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=recipe["seed"])
     net = make_net(
         model,
         criterion=StabilityLoss if stability else nn.CrossEntropyLoss,
@@ -225,12 +227,16 @@ def certify(
     """Draw votes into a store, and print the certified accuracies of all strategies and schemes."""
     clf = SmoothedClassifier.from_pretrained(model, range(n_classes), noise, alpha=0.001, **settings)
     found = clf.certify(X, store=store, y=y)
-    named = {"deterministic": found} if noise.n_outcomes else {
-        f"{title}, {scheme}": Certificates.from_store(store, radius=radius, scheme=scheme)
-        for scheme in ("multiclass", "binary")
-        for title, radius in STRATEGIES.items()
-        if noise.allows_closed_form or title != "closed form"
-    }
+    named = (
+        {"deterministic": found}
+        if noise.n_outcomes
+        else {
+            f"{title}, {scheme}": Certificates.from_store(store, radius=radius, scheme=scheme)
+            for scheme in ("multiclass", "binary")
+            for title, radius in STRATEGIES.items()
+            if noise.allows_closed_form or title != "closed form"
+        }
+    )
     print(f"\nCertified accuracy, {noise} (sigma={noise.sigma:.4g}), votes in {store}:\n")
     print(summarize(named, y, RADII))
 
@@ -294,7 +300,7 @@ def main(data: Path, depth: int, width: int, patch: str, images: int, records: i
     # Evenly spaced, whatever the order of the file.
     rows = np.linspace(0, records - 1, min(images, records)).round().astype(int)
     torch.manual_seed(given["seed"])
-    network = WideResNet(depth, width, int(patch), getattr(torch, given["precision"]))
+    network = wide_resnet(depth, width, int(patch), getattr(torch, given["precision"]))
     training = TrainingImages(train_images[part], train_labels[part])
     run_experiment(network, training, test_images[rows] / np.float32(255), test_labels[rows], 10, **given)
 
