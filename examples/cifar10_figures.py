@@ -1,8 +1,8 @@
 """Draw the paper's figures from the stores that ``cifar10.py`` and ``imagenet.py`` have written.
 
-Figures 1 and 4 to 15 are of CIFAR-10, 16 and 17 of ImageNet, 2 is a formula. Nothing is drawn anew and no network is needed:
-each curve comes from the votes of a store, by another radius strategy or scheme. Stores are found by their names, such as
-``split-1.75-stability.sqlite``. What is missing for a figure is said, and the figure drawn without it.
+Figures 1 and 4 to 15 are of CIFAR-10, 16 and 17 of ImageNet, and 2 is a formula. No vote is drawn and no network is
+needed: each curve comes from the votes of a store, by another radius strategy or scheme. Stores are found by their
+names, such as ``split-1.75-stability.sqlite``. The script says what is missing for a figure, and draws it without.
 
     python examples/cifar10_figures.py --cifar10 examples/output/cifar10 1 5 6
 """
@@ -179,7 +179,7 @@ def figure_2(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
 
 
 def figure_4(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
-    """Effect of alpha and of the number of votes, lam = 6.92, by the closed form of the binary scheme (Corollary 2.7)."""
+    """Effect of alpha and of the number of votes at lam = 6.92, by Corollary 2.7: closed form, binary scheme."""
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
     found = [one for one in cifar10 if one.noise == "split" and abs(one.sigma - 4) < 0.01]
     if not found:

@@ -5,18 +5,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from smoothcert import Certificates, SplitNoise
+from smoothcert import BoxRadius, Certificates, SmoothedClassifier, SplitNoise, certified_accuracy_score
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import cifar10  # noqa: E402
+import cifar10_figures as figures  # noqa: E402
 import imagenet  # noqa: E402
 
 RECORDS = 20
@@ -213,11 +215,11 @@ def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
     np.testing.assert_allclose([rate for _, rate in seen], [0.025, 0.05 * (1 - 0.5**0.5) / 2])
 
 
-@pytest.mark.parametrize(("option", "message"), [("--depth=12", "must be 10, 16, 22"), ("--sigma=-1", "sigma must be")])
-def test_bad_options_are_refused(option, message, data, tmp_path):
-    with pytest.raises(Exception, match=message):
-        result = run(cifar10.main, *TINY, f"--data={data}", f"--output={tmp_path}", option)
-        raise ValueError(result.output)
+def test_bad_options_are_refused(data, tmp_path):
+    options = [*TINY, f"--data={data}", f"--output={tmp_path}"]
+    assert "must be 10, 16, 22" in run(cifar10.main, *options, "--depth=12").output
+    with pytest.raises(ValueError, match="sigma must be"):
+        run(cifar10.main, *options, "--sigma=-1")
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +267,104 @@ def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
     image, label = imagenet.Images(paths, labels, size=14, training=False)[0]
     assert label == 0
     assert (image == 1).all()
+
+
+# Figures
+
+
+def bright(batch):
+    """Ten classes by the mean of the features, which is near 1/2 for the inputs below: class 4."""
+    return np.clip(batch.mean(axis=1) * 14 - 2.5, 0, 9).astype(int)
+
+
+def constant(batch):
+    return np.full(len(batch), 3)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Stores as the scripts write them, of a function in place of a network."""
+    folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
+    X, y = rng.integers(256, size=(20, 200)) / 255, np.full(20, 4)
+    made = [
+        ("split", 0.5, "augment"),
+        ("split", 4, "stability"),
+        ("split", 2.5, "augment"),
+        ("uniform", 0.5, "augment"),
+    ]
+    made += [("deterministic-split", 0.5, "stability"), ("uniform", 9, "augment")]
+    for noise, sigma, training in made:
+        clf = SmoothedClassifier.from_pretrained(
+            constant if sigma == 9 else bright,
+            range(10),
+            cifar10.NOISES[noise].from_sigma(sigma, levels=255),
+            n_samples=2000,
+            random_state=0,
+        )
+        clf.certify(X, store=folder / f"{noise}-{sigma:g}-{training}.sqlite", y=y)
+    return folder
+
+
+def test_the_presets_are_the_grids_of_the_paper():
+    assert len(figures.CIFAR10_SIGMAS) == 27
+    assert figures.CIFAR10_SIGMAS[:3] == [0.15, 0.25, 0.5]
+    assert figures.CIFAR10_SIGMAS[14:17] == [3.5, 4, 4.5]
+    assert figures.CIFAR10_SIGMAS[-4:] == [8, 9, 10, 12]
+    assert sorted(sigma for number in range(7, 16) for sigma in figures.PANELS[number]) == figures.CIFAR10_SIGMAS
+    assert figures.PANELS[16] + figures.PANELS[17] == figures.IMAGENET_SIGMAS
+
+
+def test_all_figures_are_drawn_and_say_what_is_missing(stores, tmp_path):
+    result = run(figures.main, f"--cifar10={stores}", f"--output={tmp_path}")
+    assert result.exit_code == 0
+    for number in figures.FIGURES:
+        image = matplotlib.image.imread(tmp_path / f"paper_figure_{number}.png")
+        assert image[..., :3].std() > 0.05
+    lines = result.output.splitlines()
+    assert any(line.endswith("paper_figure_4.png") for line in lines)
+    assert any(line.endswith("paper_figure_9.png: without sigma=1.5 augment, sigma=1.5 stability, sigma=1.75 augment, "
+                             "sigma=1.75 stability, sigma=2 augment, sigma=2 stability") for line in lines)  # fmt: skip
+    (said,) = [line for line in lines if "constant" in line]
+    assert "uniform-9-augment.sqlite" in said
+
+
+def test_a_constant_classifier_is_shown_as_such_and_kept_out_of_the_envelope(stores):
+    results = figures.find_results([stores])
+    assert [one.sigma for one in results if one.constant] == [9]
+    fig, _ = figures.panels(15, results)
+    labels = {line.get_label() for ax in fig.axes for line in ax.lines}
+    assert labels == {"uniform, a constant classifier", "uniform++, a constant classifier"}
+    fig, missing = figures.figure_1(results, [])
+    curves = {line.get_label(): line for line in fig.axes[0].lines}
+    assert missing == ""
+    # Certified everywhere, it would keep the curve at the share of its class.
+    assert curves["uniform++"].get_ydata()[-1] == 0
+
+
+def test_the_envelope_is_the_best_at_each_radius(stores):
+    results = figures.select(figures.find_results([stores]), noise="split")
+    at = np.linspace(0, 2, 50)
+    best = figures.envelope(results, "greedy", at)
+    single = [certified_accuracy_score(one.y, one.certificates("greedy"), at) for one in results]
+    assert len(single) == 3
+    np.testing.assert_array_equal(best, np.max(single, axis=0))
+    assert best[0] > 0.5
+
+
+def test_figure_4_certifies_as_the_library_does(stores):
+    (result,) = figures.select(figures.find_results([stores]), noise="split", sigma=4.0)
+    at = np.linspace(0, 3, 100)
+    for alpha in (0.1, 1e-6):
+        stored = Certificates.from_store(result.path, radius=BoxRadius(closed_form=True), scheme="binary", alpha=alpha)
+        drawn = figures.closed_form_curve(result, at, alpha, None, np.random.default_rng(0))
+        np.testing.assert_array_equal(drawn, certified_accuracy_score(result.y, stored, at))
+    fewer = figures.closed_form_curve(result, at, 0.001, 50, np.random.default_rng(0))
+    assert fewer.sum() < figures.closed_form_curve(result, at, 0.001, None, np.random.default_rng(0)).sum()
+
+
+def test_figure_2_is_corollary_2_7(tmp_path):
+    fig, _ = figures.figure_2([], [])
+    lines = {line.get_label(): line for line in fig.axes[0].lines}
+    p_a, radii = lines["lam=4, Corollary 2.7"].get_data()
+    np.testing.assert_allclose(radii, np.log(1.5 - p_a) / np.log(1 - 1 / 8), rtol=1e-12)
+    np.testing.assert_allclose(lines["lam=4, Corollary 2.4"].get_ydata(), 8 * (p_a - 0.5), rtol=1e-12)
