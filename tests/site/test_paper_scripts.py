@@ -273,8 +273,8 @@ def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
 
 
 def bright(batch):
-    """Ten classes by the mean of the features, which is near 1/2 for the inputs below: class 4."""
-    return np.clip(batch.mean(axis=1) * 14 - 2.5, 0, 9).astype(int)
+    """Ten classes by the mean of the features."""
+    return np.clip(batch.mean(axis=1) * 28 - 9.5, 0, 9).astype(int)
 
 
 def constant(batch):
@@ -285,14 +285,9 @@ def constant(batch):
 def stores(tmp_path_factory):
     """Stores as the scripts write them, of a function in place of a network."""
     folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
-    X, y = rng.integers(256, size=(20, 200)) / 255, np.full(20, 4)
-    made = [
-        ("split", 0.5, "augment"),
-        ("split", 4, "stability"),
-        ("split", 2.5, "augment"),
-        ("uniform", 0.5, "augment"),
-    ]
-    made += [("deterministic-split", 0.5, "stability"), ("uniform", 9, "augment")]
+    X, y = (rng.random((40, 200)) < np.linspace(0, 1, 40)[:, None]).astype(float), None
+    made = [("split", 0.5, "augment"), ("split", 4, "stability"), ("split", 2.5, "augment")]
+    made += [("uniform", 0.5, "augment"), ("uniform", 9, "augment"), ("deterministic-split", 0.5, "stability")]
     for noise, sigma, training in made:
         clf = SmoothedClassifier.from_pretrained(
             constant if sigma == 9 else bright,
@@ -301,6 +296,7 @@ def stores(tmp_path_factory):
             n_samples=2000,
             random_state=0,
         )
+        y = clf.predict(X) if y is None else y
         clf.certify(X, store=folder / f"{noise}-{sigma:g}-{training}.sqlite", y=y)
     return folder
 
@@ -353,7 +349,7 @@ def test_the_envelope_is_the_best_at_each_radius(stores):
 
 def test_figure_4_certifies_as_the_library_does(stores):
     (result,) = figures.select(figures.find_results([stores]), noise="split", sigma=4.0)
-    at = np.linspace(0, 3, 100)
+    at = np.linspace(0, 10, 200)
     for alpha in (0.1, 1e-6):
         stored = Certificates.from_store(result.path, radius=BoxRadius(closed_form=True), scheme="binary", alpha=alpha)
         drawn = figures.closed_form_curve(result, at, alpha, None, np.random.default_rng(0))
