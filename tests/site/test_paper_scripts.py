@@ -1,9 +1,11 @@
 """The scripts of the paper's experiments, on data made up here."""
 
+import json
 import sqlite3
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -14,11 +16,12 @@ from PIL import Image
 
 from smoothcert import BoxRadius, Certificates, SmoothedClassifier, SplitNoise, certified_accuracy_score
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 import cifar10  # noqa: E402
 import cifar10_figures as figures  # noqa: E402
+import cifar10_gpu  # noqa: E402
 import imagenet  # noqa: E402
 
 RECORDS = 20
@@ -267,6 +270,40 @@ def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
     image, label = imagenet.Images(paths, labels, size=14, training=False)[0]
     assert label == 0
     assert (image == 1).all()
+
+
+def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
+    options = [f"--data={data}", f"--output={tmp_path}", f"--records={RECORDS}", "--depth=10", "--width=1", "--patch=4"]
+    options += ["--device=cpu", "--no-compile", "--precision=float32", "--batch-size=20"]
+    run(cifar10_gpu.main, "train", *options, "--seconds=1.5", "--workers=0", "--lr=0.1")
+    trained = json.loads((tmp_path / "train.json").read_text())
+    assert trained["epochs"] > 0
+    assert 1.5 <= trained["seconds"] < 10
+    run(cifar10_gpu.main, "certify", *options, "--images=6", "--samples=60", "--measure=0.1", "--at=0.5")
+    certified = json.loads((tmp_path / "certify.json").read_text())
+    stored = Certificates.from_store(tmp_path / "split-1.75-augment.sqlite", radius="box")
+    _, y = cifar10.read_images(data, cifar10.TEST_FILES, RECORDS)
+    y = y[np.linspace(0, RECORDS - 1, 6).round().astype(int)]
+    assert certified["box, multiclass"] == certified_accuracy_score(y, stored, cifar10_gpu.RADII).round(4).tolist()
+    assert certified["bare network per second"] > 0
+    assert certified["certify_at 0.5"]["votes per image"] <= 60
+
+
+def test_the_rate_of_the_timed_schedule_rises_and_falls_to_0(monkeypatch):
+    schedule = cifar10_gpu.TimedSchedule(seconds=100)
+    net = SimpleNamespace(lr=1.0, optimizer_=SimpleNamespace(param_groups=[{"lr": 1.0}]))
+    now, rates = [0.0], []
+    monkeypatch.setattr(cifar10_gpu.time, "perf_counter", lambda: now[0])
+    schedule.on_train_begin(net)
+    for _ in range(cifar10_gpu.PREPARATION):
+        schedule.on_batch_begin(net, batch=(None, [0]))
+    for now[0] in (2.0, 4.0, 50.0, 99.9):
+        schedule.on_batch_begin(net, batch=(None, [0]))
+        rates.append(net.optimizer_.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=5e-3)
+    now[0] = 100.1
+    with pytest.raises(KeyboardInterrupt):
+        schedule.on_batch_begin(net, batch=(None, [0]))
 
 
 # Figures
