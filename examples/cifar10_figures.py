@@ -9,6 +9,7 @@ names, such as ``split-1.75-stability.sqlite``. The script says what is missing 
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -111,11 +112,12 @@ def grid(most: float) -> NDArray[np.float64]:
 
 
 def farthest(results: list[Result]) -> float:
-    """Return where the curves of some classifiers end: beyond the largest radius of one that is not constant."""
-    radii = [one.certificates("lipschitz" if one.noise == "deterministic-split" else "greedy").radii
-             for one in results if not one.constant]  # fmt: skip
-    found = np.concatenate([*radii, [0.0]])
-    return 1.05 * float(np.max(found, where=np.isfinite(found), initial=0.5))
+    """Return where curves end: beyond the largest radius, or beyond lam for a classifier that is constant."""
+    ends = [math.sqrt(3) * one.sigma for one in results if one.constant]
+    for one in [one for one in results if not one.constant]:
+        radii = one.certificates("lipschitz" if one.noise == "deterministic-split" else "greedy").radii
+        ends.append(float(np.max(radii, where=np.isfinite(radii), initial=0.0)))
+    return 1.05 * max(ends, default=0.5) or 0.5
 
 
 def envelope(results: list[Result], radius: Any, at: NDArray[np.float64]) -> NDArray[np.float64]:
