@@ -4,13 +4,14 @@ Section 3 of the paper: a WideResNet-40-2, 120 epochs of SGD on noisy images, an
 choose the class and 10,000 that bound its probability. One drawing of votes, kept in a store, gives the certificates of
 all radius strategies and of both schemes. A run that is stopped goes on where it was when it is started again.
 
-The paper's network takes a GPU. A small one on a laptop:
+The paper's network takes a GPU. A small one on a laptop::
 
     python examples/cifar10.py --data FOLDER --depth 10 --width 2 --patch 2 --epochs 20 --batch-size 128 --images 100
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -203,19 +204,24 @@ def train(
     center, scale = noisy_statistics(sample, noise, seed=recipe["seed"])
     stability = recipe["training"] == "stability"
     model = NoisyModule(network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=recipe["seed"])
+    checkpoints = Checkpoints(path, recipe)
     net = make_net(
         model,
         criterion=StabilityLoss if stability else nn.CrossEntropyLoss,
         max_epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         lr=recipe["lr"],
-        callbacks=[Checkpoints(path, recipe)],
+        callbacks=[checkpoints],
         iterator_train__drop_last=len(images) > recipe["batch_size"],  # type: ignore[arg-type]
         verbose=1,
         **settings,
     )
     net.fit(images, None)
-    return model.eval()
+    if checkpoints.epoch_ < recipe["epochs"]:
+        raise click.ClickException(
+            f"Stopped after epoch {checkpoints.epoch_} of {recipe['epochs']}. Run again to go on."
+        )
+    return copy.deepcopy(model).eval()  # a copy is not compiled: the compiler sees evaluation mode afresh
 
 
 # Certification
@@ -251,7 +257,7 @@ def common_options(command: Any) -> Any:
         click.option("--lr", type=float, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
         click.option("--train-size", type=click.IntRange(1), help="Train on this many images. [default: all]"),
         click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True, help="Votes per image."),
-        click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
+        click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
                      show_default=True),
         click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile."),
         click.option("--workers", type=int, default=0, show_default=True, help="Processes that load training images."),
@@ -269,12 +275,12 @@ def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classe
     noise = NOISES[given["noise"]].from_sigma(given["sigma"], levels=255)
     recipe = {key: given[key] for key in ("epochs", "batch_size", "training", "train_size", "precision", "seed")}
     recipe |= {"lr": given["lr"] or 0.1 * given["batch_size"] / 64, "noise": str(noise)}
+    recipe["parameters of the network"] = sum(parameter.numel() for parameter in network.parameters())
     network.to(given["device"], memory_format=torch.channels_last)
     if given["compiled"]:
         network.compile()
     settings = {"device": given["device"], "iterator_train__num_workers": given["workers"]}
     model = train(network, images, noise, output / f"{name}.pt", recipe, **settings)
-    network._compiled_call_impl = None
     inference = TorchInference(channels_last=True, compile=given["compiled"])
     settings = {"n_samples": given["samples"], "random_state": given["seed"], "inference": inference, "verbose": 1}
     certify(model, X, y, noise, output / f"{name}.sqlite", n_classes, **settings)

@@ -2,7 +2,7 @@
 
 Figures 1 and 4 to 15 are of CIFAR-10, 16 and 17 of ImageNet, and 2 is a formula. No vote is drawn and no network is
 needed: each curve comes from the votes of a store, by another radius strategy or scheme. Stores are found by their
-names, such as ``split-1.75-stability.sqlite``. The script says what is missing for a figure, and draws it without.
+names, such as ``split-1.75-stability.sqlite``. The script says what is missing for a figure, and draws it without::
 
     python examples/cifar10_figures.py --cifar10 examples/output/cifar10 1 5 6
 """
