@@ -71,7 +71,7 @@ def read_images(folder: Path, names: list[str], records: int = 10_000) -> tuple[
             raise click.ClickException(
                 f"{path}: expected a file of {expected:,} bytes, which are {records:,} images of CIFAR-10's binary "
                 f"version, found {found}. Download cifar-10-binary.tar.gz from {ADDRESS}, unpack it, and name its "
-                f"folder with --data."
+                f"folder with --data. (Files that were cut down on purpose need --records.)"
             )
         parts.append(np.fromfile(path, dtype=np.uint8).reshape(records, RECORD_BYTES))
         if parts[-1][:, 0].max() > 9:
