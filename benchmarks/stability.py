@@ -44,6 +44,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "augmentation, batch norm": {"weight": None, "norm": True},
     "stability, C=6, batch norm": {"norm": True},
     "stability, C=6, batch norm, warm-up, both": {"norm": True, "warm_up": True, "both": True},
+    "augmentation, 8 times the epochs": {"weight": None, "epochs": 8.0},
+    "stability, C=6, 4 times the epochs": {"epochs": 4.0},
+    "stability, C=6, warm-up, 4 times the epochs": {"epochs": 4.0, "warm_up": True},
 }
 
 
