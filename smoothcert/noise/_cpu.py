@@ -1,6 +1,6 @@
 """The noise kernel for CPUs: it draws random numbers and makes noisy values of them in one pass over the batch.
 
-Its results equal those of `_philox.sample` to the last bit.
+The tests compare its results with an implementation in NumPy, to the last bit.
 """
 
 from __future__ import annotations
@@ -71,12 +71,16 @@ def sample(
     recipe : OffsetRecipe or SumRecipe
     points, keys, segments
         See `Noise.sample`.
-    out : ndarray of float32 or float64, shape (n_rows, n_features)
-        C-contiguous.
+    out : ndarray of shape (n_rows, n_features)
     scale, shift : ndarray of the dtype of ``out``, shape (n_features,), optional
     part : int
         Number of values that a thread draws at a time; it affects speed only.
     """
+    if out.dtype.type not in _NOTHING or not out.flags.c_contiguous:
+        drawn = np.empty(out.shape)
+        sample(recipe, points, keys, segments, drawn, scale, shift, part)
+        out[...] = drawn
+        return
     if isinstance(recipe, OffsetRecipe):
         points = points.astype(np.uint32, copy=False)
         # Offsets are drawn from words of the type of their limit.

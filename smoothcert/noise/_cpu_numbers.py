@@ -1,4 +1,4 @@
-"""Random words and the numbers made of them, compiled for CPUs; each function equals its namesake in `_philox`.
+"""Random words and the numbers made of them, compiled for CPUs; their order is that of `_philox`.
 
 Random words are kept in the lower halves of 64-bit integers, and their upper halves are ignored: vector units multiply
 them in that form.
@@ -54,7 +54,10 @@ def fill_words(key: Any, group: Any, n_groups: Any, words: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def normals(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn pairs of words into pairs of normal numbers; see `_philox.normals`."""
+    """Turn pairs of words into pairs of normal numbers by Box and Muller's formula.
+
+    All machines round the operations used here alike, so every machine gives the same bits.
+    """
     bits = numbers.view(np.int64)
     for pair in range(2 * n_groups):
         at = pair * 2 * LANES
@@ -77,7 +80,7 @@ def normals(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn words into Laplace numbers; see `_philox.laplacians`."""
+    """Turn words into Laplace numbers of scale 1; the first bit of a word is the sign."""
     bits = numbers.view(np.int64)
     for i in range(n_groups * GROUP):
         numbers[i] = (f64(words[i] & u32(2**31 - 1)) + 0.5) * 2.0**-31
@@ -90,7 +93,7 @@ def laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any, thresholds: Any, guide: Any) -> None:
-    """Count the thresholds that words reach; see `_philox.steps`. Only few words need the lower half of their bits."""
+    """Count the thresholds that words reach; see `SumRecipe`. Only few words need the lower half of their bits."""
     for i in range(start, stop):
         bits = u64(words[i]) << HALF
         bucket = words[i] >> u32(32 - GUIDE_BITS)
@@ -110,7 +113,7 @@ def steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any,
 
 @njit(nogil=True, cache=True, inline="always")
 def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Return four words in the lower halves of 64-bit integers; see `_philox.philox`."""
+    """Return four words in the lower halves of 64-bit integers; the counter is c, and the key is k."""
     for _ in range(ROUNDS):
         product_0 = MULTIPLY_0 * (c0 & MASK)
         product_1 = MULTIPLY_1 * (c2 & MASK)
@@ -136,7 +139,7 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def draw_offsets(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any) -> None:
-    """Draw the offsets of some groups of values, each from as many bits as its type has; see `_philox.offsets`."""
+    """Draw the offsets of some groups of values, each from as many bits as its type has; see `OffsetRecipe`."""
     drawn, flags, eights, rejected, words = scratch
     n = n_groups * GROUP * 4 // drawn.itemsize
     bits = u64(8 * drawn.itemsize)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from . import _philox as philox
 from . import seeding
+from ._philox import Recipe
 from .greedy import walk, walk_cost
 
 FloatArray = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Noise(BaseEstimator, ABC):
     n_outcomes: int | None = None
 
     #: What the fast backends draw; None for noise that `draw` or `sample` defines.
-    recipe: philox.Recipe | None = None
+    recipe: Recipe | None = None
 
     @abstractmethod
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
@@ -160,7 +160,7 @@ class KeyedNoise(Noise):
 
 
 def sample_recipe(
-    recipe: philox.Recipe,
+    recipe: Recipe,
     points: NDArray[Any],
     keys: NDArray[np.uint32],
     segments: NDArray[np.int64],
@@ -169,13 +169,7 @@ def sample_recipe(
     shift: NDArray[np.floating] | None = None,
 ) -> None:
     """Draw a recipe on the CPU, multiply each feature by ``scale`` and add ``shift``; see `Noise.sample`."""
-    if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from . import _cpu
+    # Imported when needed: numba takes as long to import as scikit-learn.
+    from . import _cpu
 
-        _cpu.sample(recipe, points, keys, segments, out, scale, shift)
-        return
-    philox.sample(recipe, points, keys, segments, out)
-    if scale is not None and shift is not None:
-        out *= scale
-        out += shift
+    _cpu.sample(recipe, points, keys, segments, out, scale, shift)
