@@ -97,13 +97,8 @@ def steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any,
     for i in range(start, stop):
         bits = u64(words[i]) << HALF
         bucket = words[i] >> u32(32 - GUIDE_BITS)
-        low, high = guide[bucket], guide[bucket + 1]
-        while low < high:
-            middle = (low + high) // 2
-            if thresholds[middle] <= bits:
-                low = middle + 1
-            else:
-                high = middle
+        low = guide[bucket]
+        low += np.searchsorted(thresholds[low : guide[bucket + 1]], bits, side="right")
         if low < thresholds.size and thresholds[low] >> HALF == u64(words[i]):
             bits |= _word(group * u64(LANES), u64(i), u64(1), u64(key[2]), u64(key[0]), u64(key[1])) & MASK
             while low < thresholds.size and thresholds[low] <= bits:
