@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -87,17 +87,15 @@ class Store:
         self.path = Path(path)
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise StoreError(f"store={str(path)!r} must be a file in a directory that exists.")
-        self._lock = FileLock(f"{self.path}.lock", timeout=0)
-        with self._explained():
-            try:
-                self._lock.acquire()
-            except Timeout:
-                raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
-        try:
-            if not self.path.exists() or self.path.stat().st_size == 0:
-                self._create(run)
+        with ExitStack() as opened:
             with self._explained():
-                self._connection = connect(self.path, writing=True)
+                try:
+                    opened.enter_context(FileLock(f"{self.path}.lock", timeout=0))
+                except Timeout:
+                    raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
+                if not self.path.exists() or self.path.stat().st_size == 0:
+                    self._create(run)
+                self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
             differences = self.run.differences(run)
             if differences:
@@ -106,9 +104,7 @@ class Store:
                     f"another file, or Certificates.from_store(path, alpha=..., radius=...) to certify again from its "
                     f"votes."
                 )
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     @property
     def seed(self) -> int:
@@ -119,19 +115,13 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Close the file and let others write to it."""
-        with suppress(sqlite3.Error):
-            if hasattr(self, "_connection"):
-                self._connection.close()
-        self._lock.release()
+        self._opened.close()
 
     def _create(self, run: RunMetadata) -> None:
         """Write the tables and the run in one transaction: a file is a store, or empty."""
         values = run.with_seed().to_row()
-        with self._explained(), closing(sqlite3.connect(self.path)) as connection, connection:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
                 f"PRAGMA user_version = {SCHEMA_VERSION};"
