@@ -105,7 +105,10 @@ class Noise(BaseEstimator, ABC):
         generator of its own.
         """
         if self.recipe is not None:
-            sample_recipe(self.recipe, points, keys, segments, out)
+            # Imported when needed: numba takes as long to import as scikit-learn.
+            from . import _cpu
+
+            _cpu.sample(self.recipe, points, keys, segments, out)
             return
         size, row = seeding.block_size(points.shape[1]), 0
         for owner, first, count in segments.tolist():
@@ -157,19 +160,3 @@ class KeyedNoise(Noise):
         copies = len(out) // len(points)
         segments = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
         self.sample(points, keys, segments, out)
-
-
-def sample_recipe(
-    recipe: Recipe,
-    points: NDArray[Any],
-    keys: NDArray[np.uint32],
-    segments: NDArray[np.int64],
-    out: NDArray[np.floating],
-    scale: NDArray[np.floating] | None = None,
-    shift: NDArray[np.floating] | None = None,
-) -> None:
-    """Draw a recipe on the CPU, multiply each feature by ``scale`` and add ``shift``; see `Noise.sample`."""
-    # Imported when needed: numba takes as long to import as scikit-learn.
-    from . import _cpu
-
-    _cpu.sample(recipe, points, keys, segments, out, scale, shift)
