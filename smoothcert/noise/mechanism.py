@@ -49,6 +49,13 @@ class NoiseMechanism:
         self.noise.sample(points, keys, segments, out.reshape(len(out), -1))
         self.box.to_raw_inplace(out)
 
+    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
+        if self.box.is_unit:
+            return None, None
+        scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
+        return scale, shift
+
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
         """Return one noisy copy of each raw input, for training."""
         out = np.empty((len(X), *self.shape), dtype=dtype)

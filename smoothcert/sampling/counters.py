@@ -166,9 +166,8 @@ class CudaBatches(NoisyBatches):
         self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        ends = () if mechanism.box.is_unit else (mechanism.box.width, mechanism.box.lo)
-        shaped = (np.broadcast_to(end, mechanism.shape).astype(voter.dtype) for end in ends)
-        self.to_raw = [upload(end, voter.device) for end in shaped]
+        ends = mechanism.scale_and_shift(voter.dtype)
+        self.to_raw = [None if end is None else upload(end, voter.device) for end in ends]
         self.recipe: Any = mechanism.noise.recipe
 
     def _empty(self, n_rows: int) -> Any:
@@ -178,9 +177,9 @@ class CudaBatches(NoisyBatches):
         from ..noise import _cuda as cuda
 
         cuda.sample(self.recipe, self.points, self.keys, segments, batch)
-        if self.to_raw:
-            scale, shift = self.to_raw
-            batch.mul_(scale).add_(shift)
+        scale, shift = self.to_raw
+        if scale is not None and shift is not None:
+            batch.view(len(batch), -1).mul_(scale).add_(shift)
 
 
 def noisy_batches(
