@@ -137,7 +137,6 @@ def _scratch(limit: Any) -> Any:
     return (
         np.empty(most, dtype=limit.dtype),
         np.empty(most, dtype=np.uint8),
-        np.empty(most // 8 + 1, dtype=np.int64),
         np.empty(most + 1, dtype=np.uint64),
         np.empty(most, dtype=np.uint64),
     )
@@ -167,14 +166,9 @@ def _write_sum_noise(x: Any, key: Any, value: Any, noise: Any, scratch: Any, out
         laplacians(words, numbers, n_groups)
     else:
         steps(key, group, words, numbers, skipped, skipped + out.size, thresholds, guide)
-    _add(x, numbers[skipped : skipped + out.size], size, step, out)
-
-
-@njit(nogil=True, cache=True)
-def _add(point: Any, numbers: Any, size: Any, step: Any, out: Any) -> None:
-    """Add numbers to a point."""
+    numbers = numbers[skipped:]
     for i in range(out.size):
-        out[i] = (point[i] + size * numbers[i]) * step
+        out[i] = (x[i] + size * numbers[i]) * step
 
 
 @njit(nogil=True, cache=True)

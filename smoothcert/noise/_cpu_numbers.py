@@ -25,9 +25,6 @@ MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
 ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
 
-#: The highest byte of its product with 256**k is k.
-PLACES = np.uint64(0x0001020304050607)
-
 #: Number of first bits of a word that select the range of thresholds to search.
 GUIDE_BITS = 12
 
@@ -135,7 +132,7 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 @njit(nogil=True, cache=True)
 def draw_offsets(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any) -> None:
     """Draw the offsets of some groups of values, each from as many bits as its type has; see `OffsetRecipe`."""
-    drawn, flags, eights, rejected, words = scratch
+    drawn, flags, rejected, words = scratch
     n = n_groups * GROUP * 4 // drawn.itemsize
     bits = u64(8 * drawn.itemsize)
     mask = (u64(1) << bits) - u64(1)
@@ -145,7 +142,7 @@ def draw_offsets(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: A
         _halves_to_offsets(drawn, n, u16(n_offsets), u16(rejected_below), flags)
     else:
         _words_to_offsets(drawn, n, u32(n_offsets), u32(rejected_below), flags)
-    n_rejected = _find(flags, n, eights, rejected)
+    n_rejected = _find(flags, n, rejected)
     attempt = u64(0)
     while n_rejected:
         attempt += u64(1)
@@ -179,23 +176,14 @@ def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, 
 
 
 @njit(nogil=True, cache=True)
-def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
-    """List the flags that are set, and return their number.
-
-    Branch prediction fails here, so the first loop scans every group of eight flags without a branch. Integers start
-    with their lowest byte on all machines that numba supports.
-    """
-    at_once, n_eights, n_found = flags.view(np.uint64), 0, 0
-    for i in range(n // 8):
-        eights[n_eights] = i
-        n_eights += at_once[i] != u64(0)
-    for e in range(n_eights):
-        left = at_once[eights[e]]
-        while left:
-            lowest = left & (~left + u64(1))
-            found[n_found] = u64(8 * eights[e]) + (lowest * PLACES >> u64(56))
-            n_found += 1
-            left ^= lowest
+def _find(flags: Any, n: Any, found: Any) -> Any:
+    """List the flags that are set, and return their number; eight flags are looked at together."""
+    eights, n_found = flags.view(np.uint64), 0
+    for e in range(n // 8):
+        if eights[e]:
+            for i in range(8 * e, 8 * e + 8):
+                found[n_found] = i
+                n_found += flags[i]
     return n_found
 
 
