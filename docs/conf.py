@@ -38,7 +38,7 @@ templates_path = ["_templates"]
 nitpicky = True
 # Names that other projects document.
 nitpick_ignore_regex = [
-    (r"py:class", r"(abc|sklearn|skorch|torch)\..*|smoothcert\.\w+\..*"),  # base classes that the reference does not list
+    (r"py:class", r"(abc|sklearn|skorch|torch)\..*|smoothcert\.\w+\..*"),  # base classes outside the reference
     (r"py:obj", r".*"),  # backticks in docstrings, also around parameters
 ]
 
