@@ -1,9 +1,9 @@
 """
-Fine-tune a network for wider noise, starting from the weights that it has
-==========================================================================
+Fine-tune a network for wider noise, starting from its own weights
+==================================================================
 
-A skorch net with ``warm_start=True`` keeps its weights when it is trained again; a bare torch module always starts from
-its own. A few epochs of fine-tuning are compared with as many from scratch.
+A skorch net with ``warm_start=True`` keeps its weights when it is trained again. A bare torch module always starts from
+its own weights. This script compares a few epochs of fine-tuning with the same number from scratch.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 Certify a model that ONNX Runtime runs
 ======================================
 
-Any function from a batch of arrays to labels or scores can be certified: here one that hands the batch to ONNX Runtime.
-A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported file alone.
+Any function from a batch of inputs to labels or scores can be certified. Here the function passes the batch to ONNX
+Runtime. A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported file
+alone.
 
-Needs the extra onnx: onnxruntime and skl2onnx.
+The script needs the extra onnx: onnxruntime and skl2onnx.
 """
 
 from __future__ import annotations
