@@ -84,7 +84,7 @@ def main() -> None:
         title: clf.set_params(radius=name).certify(X_certified, votes=votes) for name, title in STRATEGIES.items()
     }
     greedy = certificates[STRATEGIES["greedy"]]
-    print("\nCertified accuracy on held-out images, one drawing of votes:\n")
+    print("\nCertified accuracy on held-out images, from the same votes:\n")
     print(summarize(certificates, y_certified, RADII))
     print(f"\nclean accuracy of the smoothed classifier  {(greedy.labels == y_certified).mean():.3f}")
     print(f"abstentions                                {greedy.abstained.sum()} of {len(greedy)}")

@@ -144,7 +144,7 @@ def figure_3(ax: Any, mnist: Mnist) -> None:
 
 
 def figure_4(ax: Any, mnist: Mnist) -> None:
-    """One network, many alpha from one drawing of votes, and several numbers of votes."""
+    """One network, many alpha from the same votes, and several numbers of votes."""
     clf = mnist.fit(SplitNoise(4.0), radius=BoxRadius(closed_form=True))
     votes = clf.count_votes(mnist.X)
     for color, alpha in zip(COLORS, (0.1, 0.001, 1e-6), strict=False):
@@ -183,9 +183,7 @@ FIGURES = {1: figure_1, 2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "figures", type=int, nargs="*", choices=sorted(FIGURES), help="figures to draw (default: all)"
-    )
+    parser.add_argument("figures", type=int, nargs="*", choices=sorted(FIGURES), help="figures to draw (default: all)")
     parser.add_argument("--images", type=int, default=200, help="held-out images to certify")
     parser.add_argument("--samples", type=int, default=2000, help="votes per image")
     parser.add_argument("--epochs", type=int, default=20)

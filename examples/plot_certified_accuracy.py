@@ -9,8 +9,8 @@ need.
 """
 
 # %%
-# Radii are in units of the box. ``bounds="minmax"`` takes the range of each feature in the training data. A radius of 1 is
-# one feature moved across its whole range, whatever its unit.
+# Radii are in units of the box. ``bounds="minmax"`` takes the range of each feature in the training data. A radius of 1
+# is one feature moved across its whole range, whatever its unit.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_breast_cancer

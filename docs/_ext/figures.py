@@ -1,4 +1,4 @@
-"""The curve of the start page, drawn from the page's own code when the site is built: light and dark."""
+"""The curve of the front page, light and dark, which the build of the site draws from the page's own code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from markdown_code import python_blocks
 
 from smoothcert import certified_accuracy_score
 
-#: Colours of text and of the two curves.
+#: Colors of text and of the two curves.
 THEMES = {"light": ("#222832", "#0072B2", "#D55E00"), "dark": ("#ced6dd", "#56B4E9", "#E69F00")}
 
 
 def draw_curve(app: Any) -> None:
-    """Run the code of the start page and draw what it certifies, beside what the Lipschitz radius does."""
+    """Run the code of the front page, and draw its certified accuracy beside that of the Lipschitz radius."""
     source = Path(app.srcdir)
     code = next(block for block in python_blocks(source / "index.md") if block.runs).source
     page: dict[str, Any] = {}
