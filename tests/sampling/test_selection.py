@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from smoothcert.certify.selection import is_decisive, selection_steps
+from smoothcert.sampling.selection import is_decisive, selection_steps
 
 CAP = 256
 

@@ -12,6 +12,24 @@ FIRST_STEP = 16
 DECISIVE = 3.5
 
 
+class SelectionRule:
+    """Stops drawing selection votes once the leading class is almost certain to be selected.
+
+    Parameters
+    ----------
+    n_selection : int
+        Largest number of selection votes.
+    """
+
+    def __init__(self, n_selection: int) -> None:
+        self.n_selection = n_selection
+        self.checkpoints = selection_steps(n_selection)
+
+    def enough(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each input whether it needs no more selection votes."""
+        return is_decisive(counts, self.n_selection)
+
+
 def selection_steps(n_selection: int) -> NDArray[np.int64]:
     """Return the numbers of selection votes at which the rule looks: 16, 32, 64, ..., and ``n_selection`` last.
 
