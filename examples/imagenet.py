@@ -118,7 +118,7 @@ def resnet_50(n_classes: int = 1000, precision: torch.dtype = torch.float32, dep
     return Network(features, n_in, n_classes, precision)
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").split("=\n", 1)[-1])
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with train and val.")
 @click.option("--output", type=click.Path(path_type=Path), default="examples/output/imagenet", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
