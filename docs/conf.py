@@ -64,14 +64,15 @@ sphinx_gallery_conf: dict[str, Any] = {
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"/_",
     "abort_on_example_error": True,
-    "default_thumb_file": str(Path(__file__).parent / "_static" / "mnist.png"),
-    "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "script.png"),
+    "within_subsection_order": "figures.PlotsFirst",
     "show_memory": False,
     "min_reported_time": 1000,
     "plot_gallery": True,
     "reset_modules_order": "both",
     "write_computation_times": False,
     "show_signature": False,
+    "remove_config_comments": True,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -6,6 +6,7 @@ This script trains a small network under splitting noise on 4,000 of the 5,000 M
 held-out images at n_samples=10,000 and alpha=.001, prints certified accuracies, and saves their curves as a PNG file.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/mnist.png"
 from __future__ import annotations
 
 import argparse
