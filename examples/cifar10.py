@@ -1,10 +1,13 @@
-"""Train a smoothed network on CIFAR-10 by the paper's recipe, and certify test images.
+"""
+Train a smoothed network on CIFAR-10 by the paper's recipe, and certify test images
+===================================================================================
 
-Section 3 of the paper: a WideResNet-40-2, 120 epochs of SGD on noisy images, and for 2,000 test images 256 votes that
-choose the class and 10,000 that bound its probability. One drawing of votes, kept in a store, gives the certificates of
-all radius strategies and of both schemes. A run that is stopped goes on where it was when it is started again.
+The script follows section 3 of the paper: a WideResNet-40-2, 120 epochs of SGD on noisy images, and 2,000 test images.
+For each image, 256 votes choose the class and 10,000 votes bound its probability. The votes go into a store, which
+gives the certificates of all radius strategies and of both schemes. If a run is interrupted, the same command resumes
+it.
 
-The paper's network takes a GPU. A small one on a laptop::
+The paper's network needs a GPU. For a small one on a laptop::
 
     python examples/cifar10.py --data FOLDER --depth 10 --width 2 --patch 2 --epochs 20 --batch-size 128 --images 100
 """
@@ -286,7 +289,7 @@ def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classe
     certify(model, X, y, noise, output / f"{name}.sqlite", n_classes, **settings)
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").split("=\n", 1)[-1])
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CIFAR-10's binary files.")
 @click.option("--output", type=click.Path(path_type=Path), default="examples/output/cifar10", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=120, show_default=True)

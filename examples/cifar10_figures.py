@@ -1,8 +1,11 @@
-"""Draw the paper's figures from the stores that ``cifar10.py`` and ``imagenet.py`` have written.
+"""
+Draw the paper's figures from the stores of the CIFAR-10 and ImageNet scripts
+=============================================================================
 
-Figures 1 and 4 to 15 are of CIFAR-10, 16 and 17 of ImageNet, and 2 is a formula. No vote is drawn and no network is
-needed: each curve comes from the votes of a store, by another radius strategy or scheme. Stores are found by their
-names, such as ``split-1.75-stability.sqlite``. The script says what is missing for a figure, and draws it without::
+Figures 1 and 4 to 15 show CIFAR-10, 16 and 17 ImageNet, and 2 a formula. The script draws no votes and needs no
+network: each curve comes from the votes of a store, by one radius strategy and scheme. It finds stores by their
+names, such as ``split-1.75-stability.sqlite``. If a store is missing, the script says so and draws the rest of the
+figure::
 
     python examples/cifar10_figures.py --cifar10 examples/output/cifar10 1 5 6
 """
@@ -280,7 +283,7 @@ FIGURES: dict[int, Callable[[list[Result], list[Result]], tuple[Any, str]]] = {
 }
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").split("=\n", 1)[-1])
 @click.argument("figures", nargs=-1, type=click.Choice([str(number) for number in FIGURES]))
 @click.option("--cifar10", multiple=True, type=click.Path(path_type=Path, exists=True), help="Folder of stores.")
 @click.option("--imagenet", multiple=True, type=click.Path(path_type=Path, exists=True), help="Folder of stores.")

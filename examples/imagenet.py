@@ -1,8 +1,10 @@
-"""Train a smoothed ResNet-50 on ImageNet by the paper's recipe, and certify 500 validation images.
+"""
+Train a smoothed ResNet-50 on ImageNet by the paper's recipe, and certify 500 validation images
+===============================================================================================
 
-Section 3 of the paper: 30 epochs of SGD on noisy images, then every hundredth validation image, which are the 500 that
-the literature certifies. The folder holds ``train`` and ``val``, each with one folder of images for each class.
-Everything else is as in ``cifar10.py``: one drawing of votes, all strategies, both schemes, and runs that go on.
+The script follows section 3 of the paper: 30 epochs of SGD on noisy images, then certificates for every hundredth
+validation image, the 500 images of the literature. The folder of the data holds ``train`` and ``val``, each with one
+folder of images for each class. Everything else is as in ``cifar10.py``.
 """
 
 from __future__ import annotations
@@ -116,12 +118,12 @@ def resnet_50(n_classes: int = 1000, precision: torch.dtype = torch.float32, dep
     return Network(features, n_in, n_classes, precision)
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").split("=\n", 1)[-1])
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with train and val.")
 @click.option("--output", type=click.Path(path_type=Path), default="examples/output/imagenet", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--size", type=click.IntRange(8), default=224, show_default=True, help="Pixels a side.")
-@click.option("--every", type=click.IntRange(1), default=100, show_default=True, help="Certify every so many images.")
+@click.option("--every", type=click.IntRange(1), default=100, show_default=True, help="Certify every N-th image.")
 @common_options
 def main(data: Path, size: int, every: int, **given: Any) -> None:
     paths, labels = find_images(data / "train")
