@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.checks import check_count, check_labels, check_open_unit, check_radii
+from .._utils.checks import check_choice, check_count, check_labels, check_open_unit, check_radii
 from ..certify.names import resolve_radius
 from ..classifier import SmoothedClassifier
 from ..noise.seeding import resolve_seed
@@ -83,6 +83,10 @@ class Attack(BaseEstimator, ABC):
     max_queries: int = 1_000_000
     random_state: Any = None
 
+    #: The parameters that are whole numbers of at least 1, and those that are one of a few strings.
+    _counts: ClassVar[tuple[str, ...]] = ("n_votes", "max_queries")
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
     def run(self, clf: SmoothedClassifier, X: Any, y: Any = None, *, radius: Any) -> Adversarials:
         """Look for any adversarial input within a budget.
 
@@ -152,10 +156,10 @@ class Attack(BaseEstimator, ABC):
         if not isinstance(clf, SmoothedClassifier):
             raise ValueError(f"clf must be a SmoothedClassifier, got a {type(clf).__name__}.")
         check_is_fitted(clf, "estimator_")
-        check_count("n_votes", self.n_votes)
-        check_count("max_queries", self.max_queries)
-        if self.n_samples is not None:
-            check_count("n_samples", self.n_samples)
+        for name in self._counts if self.n_samples is None else (*self._counts, "n_samples"):
+            check_count(name, getattr(self, name))
+        for name, known in self._choices.items():
+            check_choice(name, getattr(self, name), known)
         if self.alpha is not None:
             check_open_unit("alpha", self.alpha)
 
