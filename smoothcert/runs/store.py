@@ -291,7 +291,7 @@ def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
         if row is None or checksum(row[1:-1]) != row[-1]:
             raise damaged(path, "the checksum of the run does not match")
         return RunMetadata.from_row(row[1:-1])
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
 
 
@@ -305,7 +305,7 @@ def sound_rows(
             if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
                 raise damaged(path, f"the checksum of input {row[0]} does not match")
             yield row[:-1]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
 
 
