@@ -248,6 +248,9 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
         if name.startswith(OUTSIDE):
             raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
         raise damaged(path, error) from error
+    except UnicodeDecodeError as error:
+        # The text of SQLite's own error holds damaged bytes.
+        raise damaged(path, error) from error
     if found != "ok":
         raise damaged(path, found)
     return connection
