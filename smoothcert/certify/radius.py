@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_bool, check_count
-from .._utils.text import exact
+from .._utils.text import exact, name_of
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
 
 FloatArray = NDArray[np.float64]
+
+#: What a radius without limits covers.
+EVERY = "every perturbation"
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -28,8 +31,20 @@ class RadiusStrategy(BaseEstimator, ABC):
 
     @property
     def threat(self) -> str:
-        """The perturbations that a radius speaks of."""
-        return "every perturbation"
+        """The perturbations that a radius covers. A strategy of your own states them here; by default it is named."""
+        return self._named(EVERY)
+
+    def _named(self, perturbations: str) -> str:
+        """Name the class beside the perturbations that the library proves, if the class is not from the library."""
+        own = type(self).__module__.startswith("smoothcert.")
+        return perturbations if own else f"{perturbations} that {name_of(self)} covers"
+
+    def threat_under(self, noise: Noise) -> str:
+        """Return the perturbations that a radius covers under this noise: for digital inputs, those on the lattice."""
+        if noise.digital_levels is None:
+            return self.threat
+        lattice = f"on the lattice of {noise.digital_levels} levels"
+        return f"perturbations {lattice}" if self.threat == EVERY else f"{self.threat}, {lattice}"
 
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
@@ -212,10 +227,10 @@ class GreedyRadius(RadiusStrategy):
 
     @property
     def threat(self) -> str:
-        """The perturbations that a radius speaks of: those that respect the limits."""
+        """The perturbations that a radius covers: those within the limits."""
         limits = {"max_change": self.max_change, "max_features": self.max_features}
         given = ", ".join(f"{name}={exact(limit)}" for name, limit in limits.items() if limit is not None)
-        return f"perturbations with {given}" if given else super().threat
+        return self._named(f"perturbations with {given}") if given else super().threat
 
     def _limits(self) -> list[FloatArray]:
         """Return the limits downwards and upwards, as numbers or flat arrays."""
@@ -247,9 +262,8 @@ class GreedyRadius(RadiusStrategy):
             raise ValueError(
                 f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
             )
-        # What may move at all may move one step farther on the lattice, by rounding, and less than another by the map
-        # to the unit box.
-        return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
+        # A feature that can move can move farther on the lattice, by rounding.
+        return np.minimum(room, np.where(limit > 0, noise.point_distance(limit), 0.0))
 
     @property
     def needs_every_feature(self) -> bool:
