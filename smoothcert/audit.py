@@ -39,12 +39,12 @@ class Audit:
     p_values : ndarray of float64, shape (n_checked,)
         The probability, if the certificate is true, of fresh votes that contradict it as much as those observed.
     contradicted : ndarray of bool, shape (n_checked,)
-        Whether the p-value is at most ``level``.
+        Whether the p-value is at most ``level``. Equal inputs get equal votes.
     too_large : ndarray of bool, shape (n_checked,)
         Whether the radius exceeds the radius that its own p_a and p_b give for this input.
     p_value : float
-        The probability of at least this number of contradicted certificates, if each certificate is false with
-        probability alpha.
+        The probability of at least this number of different inputs with a contradicted certificate, if the certificates
+        of each are false with probability alpha.
     repeatable : bool
         Whether the base model gave the same votes twice for the same noise. Near ties on a GPU, or a random generator
         in the model, make votes differ.
@@ -154,8 +154,9 @@ def verify(
     tails, doubled because there are two of them, or from Chernoff's bound for the difference [1]_.
 
     A true certificate is contradicted with probability at most ``level``, and a certificate is false with probability
-    at most alpha. So the number of contradicted certificates is compared with a binomial of probability
-    alpha + ``level``. Under deterministic noise, every certificate must agree with the counts.
+    at most alpha. So the number of inputs with a contradicted certificate is compared with a binomial of probability
+    alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
+    certificates is. Under deterministic noise, every certificate must agree with the counts.
 
     References
     ----------
@@ -199,7 +200,9 @@ def verify(
         possible, wrong = _possible_radii(algorithm, inputs, claimed), min(certificates.alpha + level, 1.0)
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    p_value = float(binom.sf(contradicted.sum() - 1, len(rows), wrong))
+    distinct = np.unique(np.concatenate([part.votes.inputs for part in parts]), axis=0, return_inverse=True)[1].ravel()
+    n_contradicted = len(np.unique(distinct[contradicted]))
+    p_value = float(binom.sf(n_contradicted - 1, distinct.max() + 1, wrong))
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 

@@ -241,14 +241,15 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         ----------
         X : array-like of shape (n_inputs, ...)
             Raw inputs; clipped into the box.
-        radius : float or array-like of shape (n_inputs,)
-            At least 0, in units of the unit box and in the norm of the radius strategy.
+        radius : float or array-like of shape (n_inputs,), (1, n_radii) or (n_inputs, n_radii)
+            At least 0, in units of the unit box and in the norm of the radius strategy. Two dimensions are several
+            radii for each input, ``[[0.5, 1.0, 2.0]]`` for instance, on the same votes.
 
         Returns
         -------
         decisions : Decisions
-            For each input that is robust, with probability at least 1 - alpha over the sampling, the smoothed
-            classifier returns the label on the whole l1 ball of this radius around the input.
+            For each input, with probability at least 1 - alpha over the sampling, the smoothed classifier returns the
+            label on the whole ball around the input of every radius that is decided as robust.
 
         Raises
         ------
@@ -259,13 +260,14 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         Notes
         -----
         A sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024): votes are drawn until the evidence for
-        the radius suffices, until that is hopeless, or until ``n_samples`` are drawn, which Clopper and Pearson's
-        bounds then decide upon. What the votes of an input decide depends neither on other inputs nor on batches.
-        ``bound`` is not used.
+        every radius suffices or is hopeless, or until ``n_samples`` are drawn, which Clopper and Pearson's bounds then
+        decide upon. What the votes of an input decide depends neither on other inputs nor on batches. ``bound`` is not
+        used. One alpha covers all radii of one call. Every further call spends alpha anew, also one with the same
+        ``random_state`` and a larger ``n_samples``.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        radii = check_radii(radius, len(inputs))
+        radii = check_radii(radius, len(inputs), several=True)
         algorithm = self.algorithm(inputs.shape)
         sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
         found = []
@@ -273,7 +275,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
                 found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
                 progress.update(part)
-        return in_order(found)
+        decisions = in_order(found)
+        if not decisions.robust.any():
+            algorithm.warn_out_of_reach(inputs.chunks(), radii)
+        return decisions
 
     def worst_perturbations(self, X: Any, radius: Any) -> WorstPerturbations:
         """Return the greedy adversary's perturbations of some inputs within a distance (Theorem 2.8).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,10 @@ from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates, Decisions
+from ..results.tables import rounded_down
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .evidence import Duel, anytime_probabilities, certified_at
+from .evidence import BET, Duel, anytime_probabilities, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
@@ -191,7 +194,7 @@ class Algorithm:
         return (p_a > p_b) | self.exact
 
     def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
-        """Decide whether inputs are certified at the radii asked for."""
+        """Decide whether inputs are certified at radii, shape (n_inputs,) or (n_inputs, n_radii)."""
         if self.may_stop:
             robust = certified_at(
                 votes.selection,
@@ -202,13 +205,39 @@ class Algorithm:
                 cap=self.n_samples,
             )
         else:
-            robust = self.radii(*self.probabilities(votes), X) >= radius
+            robust = (self.radii(*self.probabilities(votes), X) >= radius.T).T
         return Decisions(
             labels=self.classes[votes.selection.argmax(axis=1)],
             robust=robust,
             n_samples=votes.estimation.sum(axis=1),
             radius=radius,
             **self._claim(),
+        )
+
+    def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
+        """Warn if no input can be certified at a radius asked for, whatever its votes; see `decisions`.
+
+        Unanimous votes certify most. At the cap their fixed-n bound asks for less than their bets.
+        """
+        p_a, p_b = np.ones(1), np.zeros(1)
+        if not self.exact:
+            counts = np.array([[self.n_samples] + [0] * (len(self.classes) - 1)])
+            scheme = "multiclass" if self.strongest_rival else "binary"
+            alpha = (1 - BET) * self.level(self.n_samples)
+            p_a, p_b = class_probabilities(
+                counts, np.zeros(1, dtype=np.intp), scheme=scheme, bound="clopper-pearson", alpha=alpha
+            )
+        largest = 0.0
+        for index, X in inputs:
+            reachable = self.radii(np.repeat(p_a, len(X)), np.repeat(p_b, len(X)), X)
+            largest = max(largest, float(np.nanmax(reachable, initial=0.0)))
+            if (radius[index].T <= reachable).any():
+                return
+        warnings.warn(
+            f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes certify "
+            f"no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
+            f"{'' if self.exact else f'n_samples={self.n_samples} or '}the width of the noise.",
+            stacklevel=3,
         )
 
     def _claim(self) -> dict[str, Any]:

@@ -98,8 +98,9 @@ def certified_at(
     Parameters
     ----------
     selection, estimation : ndarray of shape (n_inputs, n_classes)
-    required : ndarray of shape (n_inputs,)
-        Probability p at which p_a = p and p_b = 1 - p certify the radius; inf where nothing does.
+    required : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
+        Probability p at which p_a = p and p_b = 1 - p certify the radius; inf where nothing does. One alpha covers all
+        radii of an input.
     alpha : float
     strongest_rival : bool
         Whether class A is compared with its strongest rival or with all rivals as one.
@@ -108,12 +109,15 @@ def certified_at(
 
     Returns
     -------
-    certified : ndarray of bool, shape (n_inputs,)
+    certified : ndarray of bool, of the shape of ``required``
     """
-    top = selection.argmax(axis=1)
-    before, fresh = (Duel.of(counts, top, strongest_rival=strongest_rival) for counts in (selection, estimation))
-    evidence = log_evidence(before, fresh, required, strongest_rival=strongest_rival)
-    certified = evidence >= -np.log(BET * alpha)
+    top, nulls = selection.argmax(axis=1), required[:, None] if required.ndim == 1 else required
+    before, fresh = (
+        Duel(*(votes[:, None] for votes in Duel.of(counts, top, strongest_rival=strongest_rival)))
+        for counts in (selection, estimation)
+    )
+    evidence = log_evidence(before, fresh, nulls, strongest_rival=strongest_rival)
+    certified = with_all_smaller(evidence >= -np.log(BET * alpha), nulls)
     last = estimation.sum(axis=1) == cap
     if last.any():
         p_a, p_b = class_probabilities(
@@ -123,5 +127,18 @@ def certified_at(
             bound="clopper-pearson",
             alpha=(1 - BET) * alpha,
         )
-        certified[last] |= p_a - p_b >= 2 * required[last] - 1 + ROUNDING
-    return certified
+        certified[last] |= (p_a - p_b)[:, None] >= 2 * nulls[last] - 1 + ROUNDING
+    return certified.reshape(required.shape)
+
+
+def with_all_smaller(rejected: NDArray[np.bool_], nulls: FloatArray) -> NDArray[np.bool_]:
+    """Keep a rejection only where all smaller nulls of the input are rejected as well; shape (n_inputs, n_nulls) each.
+
+    The null "the mean is at most p" is true for every p from the mean on. A false rejection is then one of the smallest
+    true null too, so one alpha covers all nulls (a test in fixed order; Marcus, Peritz and Gabriel 1976).
+    """
+    order = np.argsort(nulls, axis=1, kind="stable")
+    kept = np.empty_like(rejected)
+    in_turn = np.logical_and.accumulate(np.take_along_axis(rejected, order, axis=1), axis=1)
+    np.put_along_axis(kept, order, in_turn, axis=1)
+    return kept

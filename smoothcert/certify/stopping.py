@@ -55,7 +55,7 @@ class VoteRule:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RadiusTest(VoteRule):
-    """Stop once it is decided whether an input is certified at the radius asked for, or once that is hopeless."""
+    """Stop once each radius asked for is certified or hopeless."""
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
@@ -68,7 +68,7 @@ class RadiusTest(VoteRule):
         return {"selection": selection, "required": required}
 
     def enough(self, counts: Counts, *, selection: Counts, required: FloatArray) -> NDArray[np.bool_]:
-        """Tell for each input whether it is certified, or is most unlikely to be in the end."""
+        """Tell for each input whether each of its radii is certified, or most unlikely to be in the end."""
         certified = certified_at(
             selection,
             counts,
@@ -78,10 +78,11 @@ class RadiusTest(VoteRule):
             cap=self.cap,
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
-        return certified | self.hopeless(duel, required)
+        hopeless = self.hopeless(duel, required.T).T
+        return (certified | hopeless).reshape(len(required), -1).all(axis=1)
 
     def hopeless(self, duel: Duel, required: FloatArray) -> NDArray[np.bool_]:
-        """Tell for each input whether even good luck will not certify it with the last vote."""
+        """Tell whether even good luck will not certify an input with the last vote; the last axis is that of inputs."""
         alpha = (1 - BET) * self.alpha / (2 if self.strongest_rival else 1)
         best_a = np.ceil(lucky(duel.k_a, duel.n, self.cap, LUCK))
         best_b = np.floor(lucky(duel.k_b, duel.n, self.cap, -LUCK))

@@ -471,15 +471,21 @@ def test_decisions_can_be_sliced_and_stored():
     labels, robust = pickle.loads(pickle.dumps(decisions))
     np.testing.assert_array_equal(labels, decisions.labels)
     np.testing.assert_array_equal(robust, decisions.robust)
-    assert repr(decisions).startswith("Decisions(5 inputs, 5 robust in l1 against every perturbation, ")
+    assert repr(decisions).startswith(
+        "Decisions(5 inputs, 5 robust in l1 against perturbations on the lattice of 1000 levels, "
+    )
     with pytest.raises(ValueError, match="read-only"):
         decisions.robust[0] = False
 
 
-@pytest.mark.parametrize("radius", [-0.1, np.nan, [0.1, 0.2], "far", None, True])
+@pytest.mark.parametrize(
+    "radius", [-0.1, np.nan, [0.1, 0.2], "far", None, True, [[0.1, -0.2]], [[0.1], [0.2]], [[]], [[[0.1]]]]
+)
 def test_bad_radii(radius):
     clf, _ = smooth([0.9, 0.1])
-    with pytest.raises(ValueError, match=r"radius must be a number of at least 0, or one for each of 3 inputs, got"):
+    with pytest.raises(
+        ValueError, match=r"radius must be a number of at least 0, or one for each of 3 inputs, or rows of"
+    ):
         clf.certify_at(inputs(3), radius)
 
 
