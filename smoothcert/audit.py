@@ -213,8 +213,8 @@ def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
     strategy = resolve_radius(clf.radius, clf.noise_)
     if (strategy.norm, strategy.threat_under(clf.noise_)) != (certificates.norm, certificates.threat):
         raise ValueError(
-            f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r} "
-            f"and noise={clf.noise_!r}. Set the parameters that the certificates were made with."
+            f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
+            f" and noise={clf.noise_!r}. Set the parameters that the certificates were made with."
         )
     unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
     if unknown:

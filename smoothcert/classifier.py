@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii
-from ._utils.text import describe
 from .certify.algorithm import Algorithm
 from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
@@ -23,7 +23,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
 from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import RunMetadata, to_spec
+from .runs.metadata import RunMetadata, make_origin, to_spec
 from .runs.progress import Progress
 from .runs.replay import Recorded, check_same_model, checked_store, some_of
 from .runs.run import Part, given_votes, in_order, sample_votes
@@ -330,14 +330,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
 
     def _origin(self, sampler: Sampler) -> Origin:
         """Return what votes depend on besides the inputs."""
-        return Origin(
-            noise=describe(self.noise_),
-            box=self.box_.fingerprint(),
-            seed=sampler.seed,
-            model=sampler.voter.content(),
-            classes=repr(self.classes_.tolist()),
-            shape=sampler.mechanism.shape,
-        )
+        model, shape = sampler.voter.content(), sampler.mechanism.shape
+        return make_origin(to_spec(self.noise_), self.box_, self.classes_, seed=sampler.seed, model=model, shape=shape)
 
     def _votes(
         self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
@@ -363,11 +357,18 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
         # The fewest votes must suffice to certify anything.
         algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
-        seed = votes.origin.seed if self.random_state is None else self._call_seed()
+        elsewhere = votes.origin.elsewhere
+        seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
         sampler = algorithm.sampler(seed)
         origin = self._origin(sampler)
         votes.check_same(origin, np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]))
-        if self._checked_votes.get(votes) != origin.model:
+        if elsewhere:
+            warnings.warn(
+                "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
+                "The certificates are about the model that voted.",
+                stacklevel=3,
+            )
+        elif self._checked_votes.get(votes) != origin.model:
             index = some_of(np.arange(len(inputs)))
             recorded = Recorded(index, votes.selection[index], votes.origin.model)
             check_same_model(sampler, inputs, recorded, "votes", vouched=same_model)

@@ -16,6 +16,7 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates, Decisions
 from ..results.tables import rounded_down
+from ..results.votes import check_counts
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from .binomial import check_statistics, class_probabilities, exact_probabilities
 from .evidence import BET, Duel, anytime_probabilities, certified_at
@@ -148,6 +149,7 @@ class Algorithm:
 
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
         """Bound the probability of the selected class from below, and that of its strongest rival from above."""
+        self._check_counts(votes)
         top = votes.selection.argmax(axis=1)
         if self.exact:
             return exact_probabilities(votes.estimation, top)
@@ -165,6 +167,21 @@ class Algorithm:
             alpha=self.level(int(votes.estimation.sum(axis=1).max())),
             uniforms=auxiliary(votes.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
+
+    def _check_counts(self, votes: Votes) -> None:
+        """Raise a ValueError unless counts, wherever they come from, are possible ones: others can enlarge a radius."""
+        estimation = check_counts(votes.selection, votes.estimation, len(self.classes))["estimation"]
+        if not self.exact:
+            return
+        n_outcomes = self.mechanism.noise.n_outcomes
+        wrong = estimation.sum(axis=1) != n_outcomes
+        if wrong.any():
+            raise ValueError(
+                f"estimation must hold the votes of all {n_outcomes} outcomes of {self.mechanism.noise!r} for each "
+                f"input, got {estimation[wrong][0].sum()}."
+            )
+        if (votes.selection.argmax(axis=1) != estimation.argmax(axis=1)).any():
+            raise ValueError("selection must choose the class that most outcomes vote for, ties to the lower index.")
 
     def radii(
         self, p_a: FloatArray, p_b: FloatArray, X: NDArray[Any] | None, largest_reaches: FloatArray | None = None
@@ -234,8 +251,8 @@ class Algorithm:
             if (radius[index].T <= reachable).any():
                 return
         warnings.warn(
-            f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes certify "
-            f"no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
+            f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
+            f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
             f"{'' if self.exact else f'n_samples={self.n_samples} or '}the width of the noise.",
             stacklevel=3,
         )

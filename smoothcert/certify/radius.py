@@ -61,21 +61,38 @@ class RadiusStrategy(BaseEstimator, ABC):
         ----------
         noise : Noise
             The noise that the votes were drawn with.
-        p_a, p_b : ndarray of shape (n_inputs,)
+        p_a, p_b : array-like of shape (n_inputs,)
             Lower bound on the probability of the predicted class, upper bound on that of every other; p_a > p_b.
-        down, up : ndarray of shape (n_inputs, n_features)
-            How far each feature can move down and up inside the box; both 0 where it cannot.
+        down, up : array-like of shape (n_inputs, n_features)
+            How far each feature can move down and up inside the box; both 0 where it cannot. All arguments are
+            broadcast: one row stands for all inputs.
 
         Returns
         -------
         radii : ndarray of shape (n_inputs,)
             Rounded down; +inf where the whole box is certified.
+
+        Raises
+        ------
+        ValueError
+            If probabilities are not numbers from 0 to 1 with p_a > p_b.
         """
-        return self.within(noise, noise.budget(p_a, p_b), self.reach(noise, down, up))
+        p_a, p_b = (np.atleast_1d(np.asarray(p, dtype=np.float64)) for p in (p_a, p_b))
+        if not ((p_b >= 0) & (p_a > p_b) & (p_a <= 1)).all():
+            raise ValueError(f"p_a and p_b must be probabilities from 0 to 1 with p_a > p_b, got {p_a!r} and {p_b!r}.")
+        reach = self.reach(noise, *(np.atleast_2d(np.asarray(room, dtype=np.float64)) for room in (down, up)))
+        n_inputs = np.broadcast_shapes(p_a.shape, p_b.shape, reach.shape[:1])
+        budget = np.broadcast_to(noise.budget(p_a, p_b), n_inputs)
+        return self.within(noise, budget, np.broadcast_to(reach, (*n_inputs, reach.shape[1])))
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether radii depend on the places of inputs in the box."""
+        return self.uses_box
 
     @property
     def needs_every_feature(self) -> bool:
@@ -164,10 +181,7 @@ class BoxRadius(RadiusStrategy):
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    @property
-    def needs_every_feature(self) -> bool:
-        """Return False: all features count alike."""
-        return False
+    needs_inputs = needs_every_feature = False
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return the cost of moving features by 1 each until ``distance`` is covered."""

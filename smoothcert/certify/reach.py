@@ -66,7 +66,7 @@ def certified_radii(
         not end among the reaches that are known.
     """
     budget = mechanism.noise.budget(p_a, p_b)
-    if X is None and strategy.uses_box:
+    if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, largest_reaches, budget)
     else:
         radii = _over_reaches(
@@ -175,8 +175,8 @@ def _radii_of_largest(
     """Return the radii of points of which the largest reaches are known."""
     if strategy.needs_every_feature or reaches is None:
         raise ValueError(
-            f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
-            f"inputs of the run."
+            f"radius={strategy!r} looks at the features of each input, which are not known here. Give X=, the inputs "
+            f"that were voted on, or use radius='box'."
         )
     n_kept, n_movable = reaches.shape[1], int(mechanism.box.movable(mechanism.shape).sum())
     reach = strategy.reach(mechanism.noise, reaches, reaches)
@@ -203,7 +203,7 @@ def _over_reaches(
     blocks = [slice(start, min(start + size, n_inputs)) for start in range(0, max(1, n_inputs), size)]
 
     def work(rows: slice) -> FloatArray:
-        if not strategy.uses_box or X is None:
+        if X is None or not strategy.uses_box:
             movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
             return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
         return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))

@@ -79,7 +79,8 @@ class RadiusTest(VoteRule):
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
         hopeless = self.hopeless(duel, required.T).T
-        return (certified | hopeless).reshape(len(required), -1).all(axis=1)
+        decided: NDArray[np.bool_] = certified | hopeless
+        return decided if required.ndim == 1 else np.all(decided, axis=1)
 
     def hopeless(self, duel: Duel, required: FloatArray) -> NDArray[np.bool_]:
         """Tell whether even good luck will not certify an input with the last vote; the last axis is that of inputs."""

@@ -45,11 +45,11 @@ def test_certificates_of_digital_noise_speak_of_the_lattice(noise):
     assert clf.certify_at(X, 0.1).threat == certificates.threat
     assert certificates.verify(clf, X).consistent
     kinds = {"digital": certificates, "real": smoothed().certify(X)}
-    with pytest.raises(ValueError, match="certificates must be of one kind, got .*every perturbation.*10 levels"):
+    with pytest.raises(ValueError, match=r"certificates must be of one kind, got .*every perturbation.*10 levels"):
         summarize(kinds, [0], [0.5])
     with pytest.raises(ValueError, match="certificates must be of one kind"):
         CertifiedAccuracyDisplay.from_certificates(kinds, [0])
-    with pytest.raises(ValueError, match="against every perturbation, but clf has .*noise="):
+    with pytest.raises(ValueError, match=r"against every perturbation, but clf has .*noise="):
         kinds["real"].verify(clf, X)
     if noise.uses_box:
         limited = clf.set_params(radius=GreedyRadius(max_features=1)).certify(X)
