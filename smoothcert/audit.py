@@ -200,9 +200,7 @@ def verify(
         possible, wrong = _possible_radii(algorithm, inputs, claimed), min(certificates.alpha + level, 1.0)
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    distinct = np.unique(np.concatenate([part.votes.inputs for part in parts]), axis=0, return_inverse=True)[1].ravel()
-    n_contradicted = len(np.unique(distinct[contradicted]))
-    p_value = float(binom.sf(n_contradicted - 1, distinct.max() + 1, wrong))
+    p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 
@@ -227,6 +225,12 @@ def _possible_radii(algorithm: Algorithm, inputs: NDArray[Any], claimed: Certifi
     """Return the radii that p_a and p_b give, or -1 where they claim no margin."""
     radii = algorithm.radii(claimed.p_a, claimed.p_b, inputs)
     return np.where(np.isnan(radii), -1.0, radii)
+
+
+def _p_value(contradicted: NDArray[np.bool_], inputs: NDArray[np.uint8], wrong: float) -> float:
+    """Return the probability of at least this number of distinct inputs with a contradicted certificate."""
+    distinct = np.unique(inputs, axis=0, return_inverse=True)[1].ravel()
+    return float(binom.sf(len(np.unique(distinct[contradicted])) - 1, distinct.max() + 1, wrong))
 
 
 def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:

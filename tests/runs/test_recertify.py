@@ -165,11 +165,11 @@ def test_outcomes_of_deterministic_noise_are_complete():
     given = {"noise": DeterministicSplitNoise(1.0, levels=4), "classes": [0, 1], "n_features": 3}
     assert recertify(VoteCounts.from_counts([0], [[7, 1]], **given)).radii == [0.75]
     assert recertify(VoteCounts.from_counts([1], [[1, 7]], **given)).radii == [0.5]
-    with pytest.raises(ValueError, match="estimation must hold the votes of all 8 outcomes of Determ.* input, got 9"):
+    with pytest.raises(ValueError, match=r"estimation must hold the votes of all 8 outcomes of Determ.* input, got 9"):
         recertify(VoteCounts.from_counts([0], [[8, 1]], **given))
     with pytest.raises(ValueError, match="selection must choose the class that most outcomes vote for"):
         recertify(VoteCounts.from_counts([1], [[7, 1]], **given))
-    with pytest.raises(ValueError, match="selection must choose .* ties to the lower index"):
+    with pytest.raises(ValueError, match=r"selection must choose .* ties to the lower index"):
         recertify(VoteCounts.from_counts([1], [[4, 4]], **given))
 
 
