@@ -1,4 +1,4 @@
-"""Algorithm 1: which votes a certificate takes, what they prove, and the radius that follows."""
+"""Algorithm 1: from votes to bounds on probabilities, and from these to radii."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Algorithm:
     n_selection, n_samples : int
     rtol : float, optional
     voter : Voter, optional
-        The base model; votes that exist already are certified without one.
+        The base model. Certificates of existing votes need none.
     batch_size : "auto" or int
 
     Raises
     ------
     ValueError
-        If the statistics are invalid, or the votes too few to certify anything.
+        If a parameter is invalid, or the votes are too few to certify anything.
     """
 
     mechanism: NoiseMechanism
@@ -93,7 +93,7 @@ class Algorithm:
         return self.scheme == "multiclass" and len(self.classes) > 2 and self.mechanism.noise.by_margin
 
     def level(self, n_samples: int) -> float:
-        """Return what the error of drawing ``n_samples`` votes leaves of alpha."""
+        """Return alpha without the error of drawing ``n_samples`` votes."""
         noise, n_features = self.mechanism.noise, self.mechanism.n_features
         drawing = noise.draw_error * n_samples * n_features
         if drawing >= self.alpha:
@@ -104,7 +104,7 @@ class Algorithm:
         return float(self.alpha - drawing)
 
     def sampler(self, seed: int, rule: StoppingRule | None = None) -> Sampler:
-        """Return what draws the votes of both stages."""
+        """Return the sampler of the votes of both stages."""
         assert self.voter is not None
         return Sampler(
             voter=self.voter,
@@ -169,7 +169,7 @@ class Algorithm:
         )
 
     def _check_counts(self, votes: Votes) -> None:
-        """Raise a ValueError unless counts, wherever they come from, are possible ones: others can enlarge a radius."""
+        """Raise a ValueError unless counts are possible: impossible ones could enlarge a radius."""
         estimation = check_counts(votes.selection, votes.estimation, len(self.classes))["estimation"]
         if not self.exact:
             return
@@ -207,7 +207,7 @@ class Algorithm:
         return radii
 
     def ahead(self, p_a: FloatArray, p_b: FloatArray) -> NDArray[np.bool_]:
-        """Tell where class A is ahead: even in a tie, where all outcomes are evaluated."""
+        """Tell where class A is ahead. If all outcomes are evaluated, the selected class wins ties too."""
         return (p_a > p_b) | self.exact
 
     def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
@@ -232,7 +232,7 @@ class Algorithm:
         )
 
     def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
-        """Warn if no input can be certified at a radius asked for, whatever its votes; see `decisions`.
+        """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.
 
         Unanimous votes certify most. At the cap their fixed-n bound asks for less than their bets.
         """

@@ -1,7 +1,7 @@
-"""What votes prove at any moment: bounds and tests that stay valid whenever drawing stops.
+"""Evidence of votes: bounds and tests that are valid whenever drawing stops.
 
-All of it is by betting (Ville's inequality), with the selection votes as the prior: they are independent of the
-estimation votes that are bet on.
+Bounds and tests bet on the estimation votes (Ville's inequality). The prior comes from the selection votes, which are
+independent of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FloatArray = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 #: Share of alpha that a test at a radius bets, so that it can stop early. The rest is for the fixed-n bound at the cap,
-#: which certifies most of what is left. Votes saved and certificates lost change little between .1 and .5.
+#: which certifies most of the remaining inputs. The numbers of votes and certificates change little between .1 and .5.
 BET = 0.2
 
-#: More than rounding adds to the difference of two probabilities.
+#: Bound on the rounding error of the difference of two probabilities.
 ROUNDING = 1e-15
 
 
@@ -31,7 +31,7 @@ class Duel(NamedTuple):
     Attributes
     ----------
     k_a, k_b, n : ndarray of shape (n_inputs,)
-        Votes for class A, for its rival, and in all.
+        Votes for class A, for its rival, and in total.
     """
 
     k_a: Counts
@@ -69,8 +69,8 @@ def anytime_probabilities(selection: Duel, estimation: Duel, alpha: float) -> tu
 def log_evidence(selection: Duel, estimation: Duel, required: FloatArray, *, strongest_rival: bool) -> FloatArray:
     """Return the logarithm of the e-value against "the radius that needs probability ``required`` is not certified".
 
-    For the rival of largest probability the mean of (1 + [A] - [B])/2 is smallest, and for the one with most votes so
-    is the evidence. Looking at the latter therefore errs no more often than a test of the former.
+    The mean of (1 + [A] - [B])/2 is smallest for the most probable rival, and the evidence is smallest for the rival
+    with the most votes. A test of the latter therefore errs no more often than a test of the former.
     """
     null = np.minimum(required, 1.0)
     if strongest_rival:
@@ -91,9 +91,9 @@ def certified_at(
 ) -> NDArray[np.bool_]:
     """Tell for each input whether its votes certify the radius that needs probability ``required``.
 
-    A part of alpha is bet: where an input is not certified, the evidence ever reaches 1/part with probability at most
-    that part. The rest is for the bounds of Algorithm 1 once all ``cap`` votes are drawn: those ask for less than bets
-    that had to be good at every checkpoint.
+    A part of alpha is bet: if a radius does not hold, the evidence ever reaches 1/part with probability at most that
+    part. The rest is for the bounds of Algorithm 1 after all ``cap`` votes. They need less evidence than bets, which
+    must be valid at every checkpoint.
 
     Parameters
     ----------

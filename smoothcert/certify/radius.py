@@ -289,7 +289,7 @@ class GreedyRadius(RadiusStrategy):
         return noise.walk_cost(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the reaches, or as in the box, should rounding make that longer."""
+        """Walk over the reaches. If rounding makes the walk of `BoxRadius` longer, return that one."""
 
         def walk(budget: FloatArray, reach: FloatArray) -> FloatArray:
             return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))

@@ -1,7 +1,7 @@
-"""Stopping rules: when an input has enough votes. They decide about cost alone; `evidence` decides what votes prove.
+"""Stopping rules: when an input has enough votes. They decide on the cost; `evidence` decides on certificates.
 
-A rule looks at the votes of one input at fixed numbers of votes, the checkpoints, so that its answer depends neither on
-batches nor on other inputs. Stopping too early costs radius or certificates, never validity.
+A rule looks at the votes of one input at fixed numbers of votes, the checkpoints, so its answer depends neither on
+batches nor on other inputs. Stopping too early loses radius or certificates, but never validity.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from .evidence import BET, Counts, Duel, FloatArray, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 
-#: Quantile of a class's share, given the votes so far, that is taken for the best that it may turn out to be.
+#: Quantile of a class's share, given the votes so far, that counts as the best possible share.
 HOPE = 0.7
 
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
 CAUTION = 16
 
-#: Number of standard deviations by which future votes may turn out better than expected, when a rule gives up.
+#: Number of standard deviations by which future votes may be better than expected before a rule gives up.
 LUCK = 2.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VoteRule:
-    """What stopping rules share.
+    """Base class of stopping rules.
 
     Parameters
     ----------
     strategy : RadiusStrategy
     mechanism : NoiseMechanism
     alpha : float
-        What the noise's drawing leaves of alpha.
+        The level, without the error of drawing noise.
     strongest_rival : bool
         Whether class A is compared with its strongest rival or with all rivals as one.
     cap : int
@@ -59,7 +59,7 @@ class RadiusTest(VoteRule):
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Numbers of votes after which the rule is asked."""
+        """Numbers of votes at which the rule is applied."""
         return checkpoints(self.cap)
 
     def known(self, selection: Counts, X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:
@@ -108,7 +108,7 @@ class RadiusPrecision(VoteRule):
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Numbers of votes after which the rule is asked."""
+        """Numbers of votes at which the rule is applied."""
         return checkpoints(self.cap, growth=1.15, step=64)
 
     def known(self, selection: Counts, X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:
@@ -135,6 +135,6 @@ class RadiusPrecision(VoteRule):
 def lucky(k: Any, n: Any, last: Any, luck: float) -> FloatArray:
     """Return how many of ``last`` votes a class may get with ``luck`` standard deviations of good fortune."""
     left, share = last - n, (k + 0.5) / (n + 1)
-    # What n votes tell of the share is as uncertain as the share among n more.
+    # The share estimated from n votes is as uncertain as the share among n further votes.
     spread = np.sqrt(left * np.maximum(share * (1 - share), 0.25 / n) * (1 + left / n))
     return np.clip(k + left * share + luck * spread, k, k + left)

@@ -42,7 +42,8 @@ class Certificates(TableRecords):
     norm : float
         The norm of the radii.
     threat : str, default="every perturbation"
-        The perturbations that the radii cover, if a strategy limits them.
+        The perturbations that the radii cover: those within the limits of a strategy, and on the lattice of digital
+        inputs.
     n_samples : ndarray of int64, shape (n_inputs,), optional
         The number of estimation votes for each input.
 
@@ -350,7 +351,7 @@ class Decisions(TableRecords):
     norm : float
         The norm of the radius.
     threat : str, default="every perturbation"
-        The perturbations that the radius covers, if a strategy limits them.
+        The perturbations that the radii cover; see `Certificates`.
 
     See Also
     --------
