@@ -188,8 +188,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         votes : VoteCounts, optional
             Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
             ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes, and
-            ``rtol`` has nothing to stop; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ. Votes from elsewhere
-            (`VoteCounts.from_counts`) cannot be checked, which a warning says.
+            ``rtol`` has nothing to stop; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ. Votes from
+            elsewhere (`VoteCounts.from_counts`) cannot be checked, which a warning says.
         store : str or path-like, optional
             File in which the run is recorded, input by input. Inputs that are finished in it are not drawn again: a
             run that was stopped, however, goes on and ends with the same certificates. Where ``random_state`` is

@@ -75,11 +75,10 @@ def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
     """The radius is the least that is not certified by the true probabilities: every certification is false."""
     clf, p = smooth(shares, scheme=scheme)
     margin = p[0] - (p[1:].max() if scheme == "multiclass" else 1 - p[0])
-    if margin <= 0:
-        margin = 0.0
-    X = inputs(1500)
-    exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
-    radius = max(float(exact[0]), 0.0) * (1 + 1e-9) + 1e-12
+    X, radius = inputs(1500), 1e-12
+    if margin > 0:
+        exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
+        radius += float(exact[0]) * (1 + 1e-9)
     decisions = clf.set_params(radius="lipschitz").certify_at(X, radius)
     selected = decisions.labels == 0
     wrong = int((decisions.robust & selected).sum())
