@@ -39,12 +39,12 @@ class Audit:
     p_values : ndarray of float64, shape (n_checked,)
         The probability, if the certificate is true, of fresh votes that contradict it as much as those observed.
     contradicted : ndarray of bool, shape (n_checked,)
-        Whether the p-value is at most ``level``.
+        Whether the p-value is at most ``level``. Equal inputs get equal votes.
     too_large : ndarray of bool, shape (n_checked,)
         Whether the radius exceeds the radius that its own p_a and p_b give for this input.
     p_value : float
-        The probability of at least this number of contradicted certificates, if each certificate is false with
-        probability alpha.
+        The probability of at least this number of different inputs with a contradicted certificate, if the certificates
+        of each are false with probability alpha.
     repeatable : bool
         Whether the base model gave the same votes twice for the same noise. Near ties on a GPU, or a random generator
         in the model, make votes differ.
@@ -154,8 +154,9 @@ def verify(
     tails, doubled because there are two of them, or from Chernoff's bound for the difference [1]_.
 
     A true certificate is contradicted with probability at most ``level``, and a certificate is false with probability
-    at most alpha. So the number of contradicted certificates is compared with a binomial of probability
-    alpha + ``level``. Under deterministic noise, every certificate must agree with the counts.
+    at most alpha. So the number of inputs with a contradicted certificate is compared with a binomial of probability
+    alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
+    certificates is. Under deterministic noise, every certificate must agree with the counts.
 
     References
     ----------
@@ -199,7 +200,7 @@ def verify(
         possible, wrong = _possible_radii(algorithm, inputs, claimed), min(certificates.alpha + level, 1.0)
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
-    p_value = float(binom.sf(contradicted.sum() - 1, len(rows), wrong))
+    p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 
@@ -208,10 +209,10 @@ def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
     if n_inputs != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
     strategy = resolve_radius(clf.radius, clf.noise_)
-    if (strategy.norm, strategy.threat) != (certificates.norm, certificates.threat):
+    if (strategy.norm, strategy.threat_under(clf.noise_)) != (certificates.norm, certificates.threat):
         raise ValueError(
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
-            f". Set the parameters that the certificates were made with."
+            f" and noise={clf.noise_!r}. Set the parameters that the certificates were made with."
         )
     unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
     if unknown:
@@ -224,6 +225,12 @@ def _possible_radii(algorithm: Algorithm, inputs: NDArray[Any], claimed: Certifi
     """Return the radii that p_a and p_b give, or -1 where they claim no margin."""
     radii = algorithm.radii(claimed.p_a, claimed.p_b, inputs)
     return np.where(np.isnan(radii), -1.0, radii)
+
+
+def _p_value(contradicted: NDArray[np.bool_], inputs: NDArray[np.uint8], wrong: float) -> float:
+    """Return the probability of at least this number of distinct inputs with a contradicted certificate."""
+    distinct = np.unique(inputs, axis=0, return_inverse=True)[1].ravel()
+    return float(binom.sf(len(np.unique(distinct[contradicted])) - 1, distinct.max() + 1, wrong))
 
 
 def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,6 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii
-from ._utils.text import describe
 from .certify.algorithm import Algorithm
 from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
@@ -24,7 +24,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
 from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import RunMetadata, to_spec
+from .runs.metadata import RunMetadata, make_origin, to_spec
 from .runs.progress import Progress
 from .runs.replay import Recorded, check_same_model, checked_store, some_of
 from .runs.run import Part, given_votes, in_order, sample_votes
@@ -193,7 +193,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         votes : VoteCounts, optional
             Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (if it is set)
             ``random_state``. Nothing is drawn, so ``n_selection`` and ``n_samples`` are those of the votes, and
-            ``rtol`` has no effect. ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+            ``rtol`` has no effect. ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ. Votes from elsewhere
+            (`VoteCounts.from_counts`) cannot be checked, which a warning says.
         store : str or path-like, optional
             File that records the run, input by input. Inputs that are finished in it are not drawn again, so that a
             run that was stopped can be resumed and ends with the same certificates. With ``random_state=None``, the
@@ -246,14 +247,15 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         ----------
         X : array-like of shape (n_inputs, ...)
             Raw inputs; clipped into the box.
-        radius : float or array-like of shape (n_inputs,)
-            At least 0, in units of the unit box and in the norm of the radius strategy.
+        radius : float or array-like of shape (n_inputs,), (1, n_radii) or (n_inputs, n_radii)
+            At least 0, in units of the unit box and in the norm of the radius strategy. Two dimensions are several
+            radii for each input, ``[[0.5, 1.0, 2.0]]`` for instance, on the same votes.
 
         Returns
         -------
         decisions : Decisions
-            For each input that is robust, with probability at least 1 - alpha over the sampling, the smoothed
-            classifier returns the label on the whole l1 ball of this radius around the input.
+            For each input, with probability at least 1 - alpha over the sampling, the smoothed classifier returns the
+            label on the whole ball around the input of every radius that is decided as robust.
 
         Raises
         ------
@@ -264,13 +266,14 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         Notes
         -----
         This is a sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024). Votes are drawn until the
-        evidence for the radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
+        evidence for every radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
         votes are drawn. In the last case Clopper-Pearson bounds decide. The decision about an input depends neither on
-        other inputs nor on batches. ``bound`` is not used.
+        other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
+        spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        radii = check_radii(radius, len(inputs))
+        radii = check_radii(radius, len(inputs), several=True)
         algorithm = self.algorithm(inputs.shape)
         sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
         found = []
@@ -278,7 +281,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
                 found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
                 progress.update(part)
-        return in_order(found)
+        decisions = in_order(found)
+        if not decisions.robust.any():
+            algorithm.warn_out_of_reach(inputs.chunks(), radii)
+        return decisions
 
     def worst_perturbations(self, X: Any, radius: Any) -> WorstPerturbations:
         """Return the greedy adversary's perturbations of some inputs within a distance (Theorem 2.8).
@@ -331,14 +337,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
 
     def _origin(self, sampler: Sampler) -> Origin:
         """Return what votes depend on besides the inputs."""
-        return Origin(
-            noise=describe(self.noise_),
-            box=self.box_.fingerprint(),
-            seed=sampler.seed,
-            model=sampler.voter.content(),
-            classes=repr(self.classes_.tolist()),
-            shape=sampler.mechanism.shape,
-        )
+        model, shape = sampler.voter.content(), sampler.mechanism.shape
+        return make_origin(to_spec(self.noise_), self.box_, self.classes_, seed=sampler.seed, model=model, shape=shape)
 
     def _votes(
         self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
@@ -364,11 +364,18 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
         # The fewest votes must suffice to certify anything.
         algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
-        seed = votes.origin.seed if self.random_state is None else self._call_seed()
+        elsewhere = votes.origin.elsewhere
+        seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
         sampler = algorithm.sampler(seed)
         origin = self._origin(sampler)
         votes.check_same(origin, np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]))
-        if self._checked_votes.get(votes) != origin.model:
+        if elsewhere:
+            warnings.warn(
+                "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
+                "The certificates are about the model that voted.",
+                stacklevel=3,
+            )
+        elif self._checked_votes.get(votes) != origin.model:
             index = some_of(np.arange(len(inputs)))
             recorded = Recorded(index, votes.selection[index], votes.origin.model)
             check_same_model(sampler, inputs, recorded, "votes", vouched=same_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,8 @@ from ._utils.checks import check_bool
 from .results.certificates import Certificates, Decisions, FloatArray
 from .results.votes import VoteCounts
 
-#: The threat of radii against an adversary without limits.
-UNLIMITED = "every perturbation"
+#: The threats of radii against an adversary without limits, for real-valued and digital inputs.
+UNLIMITED = r"every perturbation|perturbations on the lattice of \d+ levels"
 
 
 def _last_step_has(name: str) -> Callable[[Pipeline], bool]:
@@ -185,7 +186,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         check_bool("weighted", weighted)
         if not isinstance(certificates, Certificates):
             raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
-        if certificates.threat != UNLIMITED:
+        if not re.fullmatch(UNLIMITED, certificates.threat):
             raise ValueError(
                 f"certificates must be against every perturbation in the unit box, got radii against "
                 f"{certificates.threat}, which are limits that cannot be converted. Certify without limits."
@@ -202,7 +203,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
             radii = radii / largest if largest > 0 else np.where(np.isnan(radii), np.nan, np.inf)
         # The factor exceeds the rounding errors of these lines.
         radii = radii * (1 - 8 * np.finfo(np.float64).eps)
-        return replace(certificates, radii=radii, threat=f"{UNLIMITED}, in {'weighted ' * weighted}raw units")
+        return replace(certificates, radii=radii, threat=f"{certificates.threat}, in {'weighted ' * weighted}raw units")
 
     def _transformed(self, X: Any) -> Any:
         """Return the inputs of the last step."""

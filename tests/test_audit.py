@@ -250,3 +250,30 @@ def test_the_number_of_fresh_votes_is_that_asked_for():
         audit = other.verify(clf, X, fraction=0.1, n_samples=n, random_state=1)
         miss = np.exp(expected * np.log1p(-certificates.p_a[audit.rows]))
         np.testing.assert_allclose(audit.p_values, 2 * np.minimum(miss, certificates.p_b[audit.rows] ** expected))
+
+
+def test_equal_inputs_count_once():
+    """One false certificate of an input that occurs often is one error, not many."""
+    clf, X, _ = make(n=40, n_samples=100, alpha=0.2)
+    X = np.repeat(X[30:34], 50, axis=0)
+    alarms = 0
+    for seed in range(60):
+        certificates = clf.set_params(random_state=2 * seed).certify(X)
+        audit = certificates.verify(clf, X, fraction=1.0, level=0.05, random_state=2 * seed + 1)
+        alarms += not audit.consistent
+        if audit.contradicted.any():
+            n_inputs = len(np.unique(X[audit.rows], axis=0))
+            n_wrong = len(np.unique(X[audit.rows[audit.contradicted]], axis=0))
+            assert audit.p_value == pytest.approx(binom.sf(n_wrong - 1, n_inputs, 0.25))
+    assert alarms <= binom.isf(1e-4, 60, 0.05)
+
+
+def test_one_false_certificate_among_equal_inputs_counts():
+    clf, X, _ = make()
+    X = np.repeat(X[20:50], 2, axis=0)
+    certificates = clf.certify(X)
+    forged = certificates.p_a.copy()
+    forged[::2] = 1.0
+    audit = replace(certificates, p_a=forged).verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.contradicted.sum() < len(X)
+    assert not audit.consistent

@@ -45,17 +45,20 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def check_radii(radius: Any, n_inputs: int) -> Any:
-    """Return one radius for each input, or raise a ValueError unless they are numbers of at least 0."""
+def check_radii(radius: Any, n_inputs: int, *, several: bool = False) -> Any:
+    """Return one radius for each input, or a row of several; raise a ValueError unless they are numbers from 0 on."""
+    expected = f"a number of at least 0, or one for each of {n_inputs} inputs"
+    if several:
+        expected += ", or rows of several radii of shape (1, n_radii) or (n_inputs, n_radii), such as [[0.5, 1.0]]"
     try:
-        radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), n_inputs)
+        radii = np.asarray(radius, dtype=np.float64)
+        rows = several and radii.ndim == 2 and radii.shape[1] > 0
+        radii = np.broadcast_to(radii, (n_inputs, radii.shape[1]) if rows else n_inputs)
         valid = np.asarray(radius).dtype != bool and bool((radii >= 0).all())
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(
-            f"radius must be a number of at least 0, or one for each of {n_inputs} inputs, got {radius!r}."
-        )
+        raise ValueError(f"radius must be {expected}, got {radius!r}.")
     return radii
 
 

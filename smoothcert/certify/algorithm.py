@@ -1,7 +1,9 @@
-"""Algorithm 1: which votes a certificate takes, what they prove, and the radius that follows."""
+"""Algorithm 1: from votes to bounds on probabilities, and from these to radii."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,11 @@ from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates, Decisions
+from ..results.tables import rounded_down
+from ..results.votes import check_counts
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .evidence import Duel, anytime_probabilities, certified_at
+from .evidence import BET, Duel, anytime_probabilities, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
@@ -37,13 +41,13 @@ class Algorithm:
     n_selection, n_samples : int
     rtol : float, optional
     voter : Voter, optional
-        The base model; votes that exist already are certified without one.
+        The base model. Certificates of existing votes need none.
     batch_size : "auto" or int
 
     Raises
     ------
     ValueError
-        If the statistics are invalid, or the votes too few to certify anything.
+        If a parameter is invalid, or the votes are too few to certify anything.
     """
 
     mechanism: NoiseMechanism
@@ -89,7 +93,7 @@ class Algorithm:
         return self.scheme == "multiclass" and len(self.classes) > 2 and self.mechanism.noise.by_margin
 
     def level(self, n_samples: int) -> float:
-        """Return what the error of drawing ``n_samples`` votes leaves of alpha."""
+        """Return alpha without the error of drawing ``n_samples`` votes."""
         noise, n_features = self.mechanism.noise, self.mechanism.n_features
         drawing = noise.draw_error * n_samples * n_features
         if drawing >= self.alpha:
@@ -100,7 +104,7 @@ class Algorithm:
         return float(self.alpha - drawing)
 
     def sampler(self, seed: int, rule: StoppingRule | None = None) -> Sampler:
-        """Return what draws the votes of both stages."""
+        """Return the sampler of the votes of both stages."""
         assert self.voter is not None
         return Sampler(
             voter=self.voter,
@@ -145,6 +149,7 @@ class Algorithm:
 
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
         """Bound the probability of the selected class from below, and that of its strongest rival from above."""
+        self._check_counts(votes)
         top = votes.selection.argmax(axis=1)
         if self.exact:
             return exact_probabilities(votes.estimation, top)
@@ -162,6 +167,21 @@ class Algorithm:
             alpha=self.level(int(votes.estimation.sum(axis=1).max())),
             uniforms=auxiliary(votes.seed, votes.inputs) if self.bound.startswith("randomized") else None,
         )
+
+    def _check_counts(self, votes: Votes) -> None:
+        """Raise a ValueError unless counts are possible: impossible ones could enlarge a radius."""
+        estimation = check_counts(votes.selection, votes.estimation, len(self.classes))["estimation"]
+        if not self.exact:
+            return
+        n_outcomes = self.mechanism.noise.n_outcomes
+        wrong = estimation.sum(axis=1) != n_outcomes
+        if wrong.any():
+            raise ValueError(
+                f"estimation must hold the votes of all {n_outcomes} outcomes of {self.mechanism.noise!r} for each "
+                f"input, got {estimation[wrong][0].sum()}."
+            )
+        if (votes.selection.argmax(axis=1) != estimation.argmax(axis=1)).any():
+            raise ValueError("selection must choose the class that most outcomes vote for, ties to the lower index.")
 
     def radii(
         self, p_a: FloatArray, p_b: FloatArray, X: NDArray[Any] | None, largest_reaches: FloatArray | None = None
@@ -187,11 +207,11 @@ class Algorithm:
         return radii
 
     def ahead(self, p_a: FloatArray, p_b: FloatArray) -> NDArray[np.bool_]:
-        """Tell where class A is ahead: even in a tie, where all outcomes are evaluated."""
+        """Tell where class A is ahead. If all outcomes are evaluated, the selected class wins ties too."""
         return (p_a > p_b) | self.exact
 
     def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
-        """Decide whether inputs are certified at the radii asked for."""
+        """Decide whether inputs are certified at radii, shape (n_inputs,) or (n_inputs, n_radii)."""
         if self.may_stop:
             robust = certified_at(
                 votes.selection,
@@ -202,7 +222,7 @@ class Algorithm:
                 cap=self.n_samples,
             )
         else:
-            robust = self.radii(*self.probabilities(votes), X) >= radius
+            robust = (self.radii(*self.probabilities(votes), X) >= radius.T).T
         return Decisions(
             labels=self.classes[votes.selection.argmax(axis=1)],
             robust=robust,
@@ -211,6 +231,32 @@ class Algorithm:
             **self._claim(),
         )
 
+    def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
+        """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.
+
+        Unanimous votes certify most. At the cap their fixed-n bound asks for less than their bets.
+        """
+        p_a, p_b = np.ones(1), np.zeros(1)
+        if not self.exact:
+            counts = np.array([[self.n_samples] + [0] * (len(self.classes) - 1)])
+            scheme = "multiclass" if self.strongest_rival else "binary"
+            alpha = (1 - BET) * self.level(self.n_samples)
+            p_a, p_b = class_probabilities(
+                counts, np.zeros(1, dtype=np.intp), scheme=scheme, bound="clopper-pearson", alpha=alpha
+            )
+        largest = 0.0
+        for index, X in inputs:
+            reachable = self.radii(np.repeat(p_a, len(X)), np.repeat(p_b, len(X)), X)
+            largest = max(largest, float(np.nanmax(reachable, initial=0.0)))
+            if (radius[index].T <= reachable).any():
+                return
+        warnings.warn(
+            f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
+            f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
+            f"{'' if self.exact else f'n_samples={self.n_samples} or '}the width of the noise.",
+            stacklevel=3,
+        )
+
     def _claim(self) -> dict[str, Any]:
         alpha = 0.0 if self.exact else self.alpha
-        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat}
+        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat_under(self.mechanism.noise)}

@@ -1,7 +1,7 @@
-"""What votes prove at any moment: bounds and tests that stay valid whenever drawing stops.
+"""Evidence of votes: bounds and tests that are valid whenever drawing stops.
 
-All of it is by betting (Ville's inequality), with the selection votes as the prior: they are independent of the
-estimation votes that are bet on.
+Bounds and tests bet on the estimation votes (Ville's inequality). The prior comes from the selection votes, which are
+independent of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Counts = NDArray[np.int64]
 #: A larger share saves votes, and loses certificates of inputs that only all votes together would certify.
 BET = 0.9
 
-#: More than rounding adds to the difference of two probabilities.
+#: Bound on the rounding error of the difference of two probabilities.
 ROUNDING = 1e-15
 
 
@@ -31,7 +31,7 @@ class Duel(NamedTuple):
     Attributes
     ----------
     k_a, k_b, n : ndarray of shape (n_inputs,)
-        Votes for class A, for its rival, and in all.
+        Votes for class A, for its rival, and in total.
     """
 
     k_a: Counts
@@ -71,8 +71,8 @@ def rejected(
 ) -> NDArray[np.bool_]:
     """Tell where bets at level alpha reject that the radius which needs probability ``required`` is not certified.
 
-    For the rival of largest probability the mean of (1 + [A] - [B])/2 is smallest, and for the one with most votes so
-    is the evidence. Looking at the latter therefore errs no more often than a test of the former.
+    The mean of (1 + [A] - [B])/2 is smallest for the most probable rival, and the evidence is smallest for the rival
+    with the most votes. A test of the latter therefore errs no more often than a test of the former.
     """
     null = np.minimum(required, 1.0)
     if strongest_rival:
@@ -93,17 +93,18 @@ def certified_at(
 ) -> NDArray[np.bool_]:
     """Tell for each input whether its votes certify the radius that needs probability ``required``.
 
-    A part of alpha is bet: where an input is not certified, the evidence ever reaches 1/part with probability at most
-    that part. The rest is for the bounds of Algorithm 1 once all ``cap`` votes are drawn: those ask for less than bets
-    that had to be good at every checkpoint.
+    A part of alpha is bet: if a radius does not hold, the evidence ever reaches 1/part with probability at most that
+    part. The rest is for the bounds of Algorithm 1 after all ``cap`` votes. They need less evidence than bets, which
+    must be valid at every checkpoint.
 
     Both parts are monotone in ``required``, so that one alpha covers all radii that are asked of the same votes.
 
     Parameters
     ----------
     selection, estimation : ndarray of shape (n_inputs, n_classes)
-    required : ndarray of shape (n_inputs,)
-        Probability p at which p_a = p and p_b = 1 - p certify the radius; inf where nothing does.
+    required : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
+        Probability p at which p_a = p and p_b = 1 - p certify the radius; inf where nothing does. One alpha covers all
+        radii of an input.
     alpha : float
     strongest_rival : bool
         Whether class A is compared with its strongest rival or with all rivals as one.
@@ -112,11 +113,14 @@ def certified_at(
 
     Returns
     -------
-    certified : ndarray of bool, shape (n_inputs,)
+    certified : ndarray of bool, of the shape of ``required``
     """
-    top = selection.argmax(axis=1)
-    before, fresh = (Duel.of(counts, top, strongest_rival=strongest_rival) for counts in (selection, estimation))
-    certified = rejected(before, fresh, required, BET * alpha, strongest_rival=strongest_rival)
+    top, nulls = selection.argmax(axis=1), required[:, None] if required.ndim == 1 else required
+    before, fresh = (
+        Duel(*(votes[:, None] for votes in Duel.of(counts, top, strongest_rival=strongest_rival)))
+        for counts in (selection, estimation)
+    )
+    certified = with_all_smaller(rejected(before, fresh, nulls, BET * alpha, strongest_rival=strongest_rival), nulls)
     last = estimation.sum(axis=1) == cap
     if last.any():
         p_a, p_b = class_probabilities(
@@ -126,5 +130,18 @@ def certified_at(
             bound="clopper-pearson",
             alpha=(1 - BET) * alpha,
         )
-        certified[last] |= p_a - p_b >= 2 * required[last] - 1 + ROUNDING
-    return certified
+        certified[last] |= (p_a - p_b)[:, None] >= 2 * nulls[last] - 1 + ROUNDING
+    return certified.reshape(required.shape)
+
+
+def with_all_smaller(rejected: NDArray[np.bool_], nulls: FloatArray) -> NDArray[np.bool_]:
+    """Keep a rejection only where all smaller nulls of the input are rejected as well; shape (n_inputs, n_nulls) each.
+
+    The null "the mean is at most p" is true for every p from the mean on. A false rejection is then one of the smallest
+    true null too, so one alpha covers all nulls (a test in fixed order; Marcus, Peritz and Gabriel 1976).
+    """
+    order = np.argsort(nulls, axis=1, kind="stable")
+    kept = np.empty_like(rejected)
+    in_turn = np.logical_and.accumulate(np.take_along_axis(rejected, order, axis=1), axis=1)
+    np.put_along_axis(kept, order, in_turn, axis=1)
+    return kept

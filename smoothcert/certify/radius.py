@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_bool, check_count
-from .._utils.text import exact
+from .._utils.text import exact, name_of
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
 
 FloatArray = NDArray[np.float64]
+
+#: What a radius without limits covers.
+EVERY = "every perturbation"
 
 
 class RadiusStrategy(BaseEstimator, ABC):
@@ -28,8 +31,20 @@ class RadiusStrategy(BaseEstimator, ABC):
 
     @property
     def threat(self) -> str:
-        """The perturbations that a radius speaks of."""
-        return "every perturbation"
+        """The perturbations that a radius covers. A strategy of your own states them here; by default it is named."""
+        return self._named(EVERY)
+
+    def _named(self, perturbations: str) -> str:
+        """Name the class beside the perturbations that the library proves, if the class is not from the library."""
+        own = type(self).__module__.startswith("smoothcert.")
+        return perturbations if own else f"{perturbations} that {name_of(self)} covers"
+
+    def threat_under(self, noise: Noise) -> str:
+        """Return the perturbations that a radius covers under this noise: for digital inputs, those on the lattice."""
+        if noise.digital_levels is None:
+            return self.threat
+        lattice = f"on the lattice of {noise.digital_levels} levels"
+        return f"perturbations {lattice}" if self.threat == EVERY else f"{self.threat}, {lattice}"
 
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
@@ -46,21 +61,38 @@ class RadiusStrategy(BaseEstimator, ABC):
         ----------
         noise : Noise
             The noise that the votes were drawn with.
-        p_a, p_b : ndarray of shape (n_inputs,)
+        p_a, p_b : array-like of shape (n_inputs,)
             Lower bound on the probability of the predicted class, upper bound on that of every other; p_a > p_b.
-        down, up : ndarray of shape (n_inputs, n_features)
-            How far each feature can move down and up inside the box; both 0 where it cannot.
+        down, up : array-like of shape (n_inputs, n_features)
+            How far each feature can move down and up inside the box; both 0 where it cannot. All arguments are
+            broadcast: one row stands for all inputs.
 
         Returns
         -------
         radii : ndarray of shape (n_inputs,)
             Rounded down; +inf where the whole box is certified.
+
+        Raises
+        ------
+        ValueError
+            If probabilities are not numbers from 0 to 1 with p_a > p_b.
         """
-        return self.within(noise, noise.budget(p_a, p_b), self.reach(noise, down, up))
+        p_a, p_b = (np.atleast_1d(np.asarray(p, dtype=np.float64)) for p in (p_a, p_b))
+        if not ((p_b >= 0) & (p_a > p_b) & (p_a <= 1)).all():
+            raise ValueError(f"p_a and p_b must be probabilities from 0 to 1 with p_a > p_b, got {p_a!r} and {p_b!r}.")
+        reach = self.reach(noise, *(np.atleast_2d(np.asarray(room, dtype=np.float64)) for room in (down, up)))
+        n_inputs = np.broadcast_shapes(p_a.shape, p_b.shape, reach.shape[:1])
+        budget = np.broadcast_to(noise.budget(p_a, p_b), n_inputs)
+        return self.within(noise, budget, np.broadcast_to(reach, (*n_inputs, reach.shape[1])))
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether radii depend on the places of inputs in the box."""
+        return self.uses_box
 
     @property
     def needs_every_feature(self) -> bool:
@@ -149,10 +181,7 @@ class BoxRadius(RadiusStrategy):
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    @property
-    def needs_every_feature(self) -> bool:
-        """Return False: all features count alike."""
-        return False
+    needs_inputs = needs_every_feature = False
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return the cost of moving features by 1 each until ``distance`` is covered."""
@@ -212,10 +241,10 @@ class GreedyRadius(RadiusStrategy):
 
     @property
     def threat(self) -> str:
-        """The perturbations that a radius speaks of: those that respect the limits."""
+        """The perturbations that a radius covers: those within the limits."""
         limits = {"max_change": self.max_change, "max_features": self.max_features}
         given = ", ".join(f"{name}={exact(limit)}" for name, limit in limits.items() if limit is not None)
-        return f"perturbations with {given}" if given else super().threat
+        return self._named(f"perturbations with {given}") if given else super().threat
 
     def _limits(self) -> list[FloatArray]:
         """Return the limits downwards and upwards, as numbers or flat arrays."""
@@ -247,9 +276,8 @@ class GreedyRadius(RadiusStrategy):
             raise ValueError(
                 f"max_change must hold one number, or one for each of {room.shape[1]} features, got {limit.size}."
             )
-        # What may move at all may move one step farther on the lattice, by rounding, and less than another by the map
-        # to the unit box.
-        return np.minimum(room, np.where(limit > 0, limit + 2 * noise.resolution, 0.0))
+        # A feature that can move can move farther on the lattice, by rounding.
+        return np.minimum(room, np.where(limit > 0, noise.point_distance(limit), 0.0))
 
     @property
     def needs_every_feature(self) -> bool:

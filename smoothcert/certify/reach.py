@@ -41,7 +41,7 @@ def certified_radii(
     *,
     largest_reaches: FloatArray | None = None,
 ) -> FloatArray:
-    """Return the radii of raw inputs: those of their points, less what rounding may add to a distance.
+    """Return the radii of raw inputs: those of their points, less what rounding takes.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def certified_radii(
         not end among the reaches that are known.
     """
     budget = mechanism.noise.budget(p_a, p_b)
-    if X is None and strategy.uses_box:
+    if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, largest_reaches, budget)
     else:
         radii = _over_reaches(
@@ -76,13 +76,13 @@ def certified_radii(
             X,
             len(budget),
         )
-    return np.maximum(radii - mechanism.rounding(strategy.norm), 0.0)
+    return mechanism.raw_radius(radii, strategy.norm)
 
 
 def required_probability(
     strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], radius: Any
 ) -> FloatArray:
-    """Return how likely the predicted class must be for a radius: the inverse of `certified_radii`.
+    """Return how probable the predicted class must be for a radius: the inverse of `certified_radii`.
 
     Parameters
     ----------
@@ -91,32 +91,36 @@ def required_probability(
         With noise that is sampled.
     X : ndarray of shape (n_inputs, *shape)
         Raw inputs.
-    radius : float or ndarray of shape (n_inputs,)
+    radius : float or ndarray of shape (n_inputs,) or (n_inputs, n_radii)
 
     Returns
     -------
-    p_a : ndarray of shape (n_inputs,)
+    p_a : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
         The smallest probability, to within 1e-12 above it, at which ``certified_radii`` with ``p_b = 1 - p_a`` is at
         least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
-    noise, radius = mechanism.noise, np.broadcast_to(np.asarray(radius, dtype=np.float64), len(X))
-    rounding = mechanism.rounding(strategy.norm)
+    noise, goals = mechanism.noise, np.asarray(radius, dtype=np.float64)
+    goals = np.broadcast_to(goals, goals.shape if goals.ndim == 2 else len(X))
 
-    def required(rows: slice, reach: FloatArray) -> FloatArray:
-        goal = radius[rows]
+    def required(reach: FloatArray, goal: FloatArray) -> FloatArray:
         # The price of the distance is the budget that p_a must give, plus more than a walk can lose to rounding.
         slack = STEP_ERROR * (64 + 4 * np.minimum(goal, mechanism.n_features))
-        price = strategy.price(noise, reach, goal + rounding) * (1 + slack)
+        price = strategy.price(noise, reach, mechanism.point_radius(goal, strategy.norm)) * (1 + slack)
         half = np.full(len(goal), 0.5)
         p_b = bisect(lambda p_b: noise.budget(1 - p_b, p_b) >= price, np.zeros(len(goal)), half, 60)
         found = np.full(len(goal), np.inf)
         # A few units of rounding above: the difference of p_a and p_b is no more precise than that.
         for p_a in (np.ones(len(goal)), np.minimum(1 - p_b + 2.0**-50, 1.0)):
-            certified = strategy.within(noise, noise.budget(p_a, 1 - p_a), reach) - rounding >= goal
-            found = np.where(certified, p_a, found)
+            radii = mechanism.raw_radius(strategy.within(noise, noise.budget(p_a, 1 - p_a), reach), strategy.norm)
+            found = np.where(radii >= goal, p_a, found)
         return np.where(goal <= 0, 0.5, found)
 
-    return _over_reaches(required, strategy, mechanism, X, len(X))
+    def required_each(rows: slice, reach: FloatArray) -> FloatArray:
+        if goals.ndim == 1:
+            return required(reach, goals[rows])
+        return np.stack([required(reach, goal) for goal in goals[rows].T], axis=1)
+
+    return _over_reaches(required_each, strategy, mechanism, X, len(X))
 
 
 def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) -> FloatArray:
@@ -171,8 +175,8 @@ def _radii_of_largest(
     """Return the radii of points of which the largest reaches are known."""
     if strategy.needs_every_feature or reaches is None:
         raise ValueError(
-            f"radius={strategy!r} looks at each feature of each input, which a store does not hold. Give X=, the "
-            f"inputs of the run."
+            f"radius={strategy!r} looks at the features of each input, which are not known here. Give X=, the inputs "
+            f"that were voted on, or use radius='box'."
         )
     n_kept, n_movable = reaches.shape[1], int(mechanism.box.movable(mechanism.shape).sum())
     reach = strategy.reach(mechanism.noise, reaches, reaches)
@@ -199,7 +203,7 @@ def _over_reaches(
     blocks = [slice(start, min(start + size, n_inputs)) for start in range(0, max(1, n_inputs), size)]
 
     def work(rows: slice) -> FloatArray:
-        if not strategy.uses_box or X is None:
+        if X is None or not strategy.uses_box:
             movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
             return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
         return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))

@@ -1,7 +1,7 @@
-"""Stopping rules: when an input has enough votes. They decide about cost alone; `evidence` decides what votes prove.
+"""Stopping rules: when an input has enough votes. They decide on the cost; `evidence` decides on certificates.
 
-A rule looks at the votes of one input at fixed numbers of votes, the checkpoints, so that its answer depends neither on
-batches nor on other inputs. Stopping too early costs radius or certificates, never validity.
+A rule looks at the votes of one input at fixed numbers of votes, the checkpoints, so its answer depends neither on
+batches nor on other inputs. Stopping too early loses radius or certificates, but never validity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .futility import is_futile
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 
-#: Quantile of a class's share, given the votes so far, that is taken for the best that it may turn out to be.
+#: Quantile of a class's share, given the votes so far, that counts as the best possible share.
 HOPE = 0.7
 
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
@@ -29,14 +29,14 @@ CAUTION = 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VoteRule:
-    """What stopping rules share.
+    """Base class of stopping rules.
 
     Parameters
     ----------
     strategy : RadiusStrategy
     mechanism : NoiseMechanism
     alpha : float
-        What the noise's drawing leaves of alpha.
+        The level, without the error of drawing noise.
     strongest_rival : bool
         Whether class A is compared with its strongest rival or with all rivals as one.
     cap : int
@@ -52,11 +52,11 @@ class VoteRule:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RadiusTest(VoteRule):
-    """Stop once it is decided whether an input is certified at the radius asked for, or once that is hopeless."""
+    """Stop once each radius asked for is certified or hopeless."""
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Numbers of votes after which the rule is asked."""
+        """Numbers of votes at which the rule is applied."""
         return checkpoints(self.cap)
 
     def known(self, selection: Counts, X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:
@@ -65,7 +65,7 @@ class RadiusTest(VoteRule):
         return {"selection": selection, "required": required}
 
     def enough(self, counts: Counts, *, selection: Counts, required: FloatArray) -> NDArray[np.bool_]:
-        """Tell for each input whether it is certified, or is most unlikely to be in the end."""
+        """Tell for each input whether each of its radii is certified, or most unlikely to be in the end."""
         certified = certified_at(
             selection,
             counts,
@@ -76,8 +76,10 @@ class RadiusTest(VoteRule):
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
         # Bets may succeed with the last votes, too: the fixed-n bound at all of alpha hopes for more than either.
-        hopeless = is_futile(*duel, self.cap, required, alpha=self.alpha, rivals_apart=self.strongest_rival)
-        return certified | hopeless
+        nulls = required[:, None] if required.ndim == 1 else required
+        k_a, k_b, n = (votes[:, None] for votes in duel)
+        hopeless = is_futile(k_a, k_b, n, self.cap, nulls, alpha=self.alpha, rivals_apart=self.strongest_rival)
+        return np.all(certified.reshape(nulls.shape) | hopeless, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +98,7 @@ class RadiusPrecision(VoteRule):
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Numbers of votes after which the rule is asked."""
+        """Numbers of votes at which the rule is applied."""
         return checkpoints(self.cap, growth=1.15, step=64)
 
     def known(self, selection: Counts, X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:

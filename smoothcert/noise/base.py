@@ -41,8 +41,12 @@ class Noise(BaseEstimator, ABC):
     #: Whether certificates can rely on the box: noise is independent for each feature, and the cost is convex.
     uses_box: bool = True
 
-    #: Bound on the distance that `to_points` adds between two real inputs, per feature; radii shrink by it.
+    #: Bound on the distance that `to_points` adds between two inputs, per feature.
     resolution: float = 0.0
+
+    #: Number of lattice steps per unit of digital inputs; None for real-valued ones. Two digital inputs differ by whole
+    #: steps in each feature, and a certificate covers perturbations on the lattice.
+    digital_levels: int | None = None
 
     #: Bound on the total variation between one number drawn and the ideal one; it is taken from alpha.
     draw_error: float = 0.0
@@ -135,6 +139,14 @@ class Noise(BaseEstimator, ABC):
     def snap(self, unit: FloatArray) -> FloatArray:
         """Return where `to_points` puts inputs in the unit box; ``unit`` may be overwritten."""
         return self.to_unit(self.to_points(unit))
+
+    def point_distance(self, limit: FloatArray) -> FloatArray:
+        """Bound the distance of points in one feature, for inputs whose distance there is at most ``limit``."""
+        # The map to the unit box rounds far less than the resolution, which is counted twice.
+        limit_of_points = limit + 2 * self.resolution
+        if self.digital_levels is None:
+            return limit_of_points
+        return np.maximum(limit, np.floor(limit_of_points * self.digital_levels) / self.digital_levels)
 
     @property
     def allows_closed_form(self) -> bool:

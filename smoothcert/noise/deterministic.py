@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_count
 from ._philox import SPLIT, OffsetRecipe, apply_offsets
+from .base import FloatArray
 from .lattice import DIGITAL_LEVELS, SplitNoise
 
 
 class DeterministicSplitNoise(SplitNoise):
     """Splitting noise whose offsets move together (Levine & Feizi 2021; section 2.3.1 of the paper).
 
-    Feature i gets the offset (template_i + j) mod L, with one random template for all inputs and samples. The smoothed
+    Feature i gets the offset (template_i + j) mod L, with one template for all inputs and samples. The smoothed
     classifier is the majority over all L = floor(2 lam q) values of j. It is evaluated exactly, with L calls of the
     base model for each input. A move of one lattice step in one feature changes the outcome for one j, so the label
     stands for floor((c_A - c_B - [B < A]) / 2) steps. Certificates are never wrong: alpha is 0. The noise is not
@@ -30,6 +31,9 @@ class DeterministicSplitNoise(SplitNoise):
         Number of steps q of the digital inputs.
     seed : int, default=0
         Seed of the template. It may be known to everyone.
+    template : array-like of int with n_features numbers, optional
+        Offset of each feature, from 0 to L - 1, for networks that were trained with a template of their own. By default
+        it is drawn from ``seed``.
 
     Examples
     --------
@@ -44,10 +48,11 @@ class DeterministicSplitNoise(SplitNoise):
     uses_box = False
     norms: tuple[float, ...] = (1,)
 
-    def __init__(self, lam: float = 1.0, levels: int = 255, seed: int = 0) -> None:
+    def __init__(self, lam: float = 1.0, levels: int = 255, seed: int = 0, template: Any = None) -> None:
         self.lam = lam
         self.levels = levels
         self.seed = seed
+        self.template = template
 
     @classmethod
     def from_sigma(cls, sigma: float, levels: int | str = 255) -> Self:
@@ -64,6 +69,14 @@ class DeterministicSplitNoise(SplitNoise):
         super().check()
         if self.seed != 0:
             check_count("seed", self.seed)
+        if self.template is None:
+            return
+        offsets = np.asarray(self.template)
+        if offsets.dtype.kind not in "iu" or not ((offsets >= 0) & (offsets < self.n_offsets)).all():
+            raise ValueError(
+                f"template must hold whole numbers from 0 to {self.n_offsets - 1}, the offsets of the features, got "
+                f"{self.template!r}."
+            )
 
     @property
     def n_outcomes(self) -> int:  # type: ignore[override]
@@ -85,8 +98,22 @@ class DeterministicSplitNoise(SplitNoise):
 
     def _write(self, points: NDArray[Any], outcomes: NDArray[np.int64], out: NDArray[np.floating]) -> None:
         """Write one outcome into each row."""
-        offsets = (_template(self.seed, self.n_offsets, out.shape[1]) + outcomes[:, None]) % self.n_offsets
+        offsets = (self._offsets(out.shape[1]) + outcomes[:, None]) % self.n_offsets
         apply_offsets(OffsetRecipe(SPLIT, self.n_offsets, self.q), points, offsets, out)
+
+    def to_points(self, unit: FloatArray) -> NDArray[Any]:
+        """Return the lattice points of inputs, which the template must fit; see `LatticeNoise.to_points`."""
+        self._offsets(int(np.prod(unit.shape[1:])))
+        return super().to_points(unit)
+
+    def _offsets(self, n_features: int) -> NDArray[np.int64]:
+        """Return the template as a flat array."""
+        if self.template is None:
+            return _template(self.seed, self.n_offsets, n_features)
+        offsets = np.ravel(self.template).astype(np.int64)
+        if len(offsets) != n_features:
+            raise ValueError(f"template must hold {n_features} offsets, one for each feature of X, got {len(offsets)}.")
+        return offsets
 
     def budget(self, p_a: Any, p_b: Any) -> Any:
         """Return half the lead."""

@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 from .._utils.checks import check_positive
 from ._philox import LAPLACE, NORMAL, STEPS, SumRecipe
 from .base import FloatArray, KeyedNoise
-from .lattice import check_levels, digital_points
+from .lattice import ON_LATTICE, check_levels, digital_points
 
 #: Standard deviations beyond which the discretized normal is cut off; the mass there is below 1e-18.
 TAIL = 9.0
@@ -78,6 +78,16 @@ class GaussianNoise(KeyedNoise):
     def to_unit(self, points: NDArray[Any]) -> FloatArray:
         """Return points as unit-box values."""
         return points if isinstance(self.levels, str) else points / self.levels
+
+    @property
+    def digital_levels(self) -> int | None:  # type: ignore[override]
+        """Lattice steps per unit of digital inputs; None for real-valued ones."""
+        return None if isinstance(self.levels, str) else int(self.levels)
+
+    @property
+    def resolution(self) -> float:  # type: ignore[override]
+        """The rounding of digital inputs that is let through, for each of the two inputs compared."""
+        return 0.0 if self.digital_levels is None else 2 * ON_LATTICE
 
     @property
     def draw_error(self) -> float:  # type: ignore[override]

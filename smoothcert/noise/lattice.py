@@ -16,7 +16,7 @@ from .base import FloatArray, KeyedNoise
 #: exactly, and just below 2**24, so that float32 tells its points apart.
 FINE_LEVELS = 256 * 65_535
 
-#: Largest distance of digital data from its lattice point, in units of the box: the rounding of float32.
+#: Largest distance of digital data from its lattice point, in units of the box: 8 times the rounding of float32.
 ON_LATTICE = 2.0**-22
 
 #: Largest number of steps of digital data: `ON_LATTICE` is a small part of such a step.
@@ -37,8 +37,9 @@ class LatticeNoise(KeyedNoise):
     levels : "auto" or int, default="auto"
         The kind of inputs. "auto" is for real numbers: they are rounded to a lattice of 16,776,960 steps, and radii
         shrink by one step per feature, so that they hold against every real-valued perturbation. An int q up to 65,536
-        is for digital data, such as 8-bit images at q=255: nothing is rounded and no radius shrinks, inputs off the
-        lattice are refused, and a certificate covers perturbations on the lattice.
+        is for digital data, such as 8-bit images at q=255: inputs off the lattice are refused, and a certificate covers
+        perturbations on the lattice. Inputs may be off the lattice by 2**-22, for the rounding of float32. A radius
+        shrinks only where this matters, just below the distance of the next lattice points.
     """
 
     norms: tuple[float, ...] = (1, math.inf)
@@ -111,9 +112,14 @@ class LatticeNoise(KeyedNoise):
         return unit
 
     @property
+    def digital_levels(self) -> int | None:  # type: ignore[override]
+        """Lattice steps per unit of digital inputs; None for real-valued ones."""
+        return None if isinstance(self.levels, str) else self.q
+
+    @property
     def resolution(self) -> float:  # type: ignore[override]
-        """One step for real inputs: half a step for each of the two inputs that are compared; 0 for digital ones."""
-        return 1 / self.q if isinstance(self.levels, str) else 0.0
+        """Half a step, or for digital inputs the rounding that is let through, for each of the two inputs compared."""
+        return 1 / self.q if self.digital_levels is None else 2 * ON_LATTICE
 
     @property
     def by_margin(self) -> bool:  # type: ignore[override]

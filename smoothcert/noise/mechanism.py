@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Noise
+from .base import FloatArray, Noise
 from .box import Box
 from .checks import check_foreign
+from .greedy import STEP_ERROR
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +64,55 @@ class NoiseMechanism:
         self.box.to_raw_inplace(out)
         return out
 
-    def room(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def room(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Return how far the points can move down and up, shape (n, d) each; 0 where the box holds a feature fixed."""
         down, up = self.box.room(self.noise.snap(self.box.to_unit(X)))
         return down.reshape(len(X), self.n_features), up.reshape(len(X), self.n_features)
 
     def rounding(self, norm: float = 1) -> float:
-        """Bound on the distance that rounding adds between two raw inputs; radii shrink by it."""
+        """Bound on the distance that rounding adds between two raw inputs."""
         if self.noise.resolution == 0:
             return 0.0
         per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)
         return float(np.linalg.norm(per_feature[self.box.movable(self.shape)], ord=norm))
+
+    def raw_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:
+        """Return the radius around a raw input that a certified radius around its point is worth; at least 0.
+
+        Points of real-valued inputs are farther apart than the inputs by `rounding` or less, so radii shrink by it.
+
+        Points of digital inputs lie on a lattice. What is not certified differs from the input by whole steps whose
+        powers sum to S, the next number beyond the radius, or more. Rounding changes at most S features, and only
+        features that differ in a step or more. So raw inputs at that distance are rarely within the radius, and the
+        radius shrinks only if they are.
+        """
+        shrunk = np.maximum(radius - self.rounding(norm), 0.0)
+        levels = self.noise.digital_levels
+        if levels is None:
+            return shrunk
+        # Radii of enumerated outcomes are whole steps. Others are rounded down by more than this.
+        nudge = STEP_ERROR if self.noise.n_outcomes is not None else -STEP_ERROR
+        power = 1 if norm == np.inf else norm
+        beyond = np.floor((radius * levels) ** power * (1 + nudge)) + 1
+        distance = beyond ** (1 / power) / levels - self._feature_rounding() * self._moved(beyond) ** (1 / norm)
+        return np.maximum(shrunk, np.minimum(radius, distance * (1 - STEP_ERROR)))
+
+    def point_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:
+        """Return the smallest radius around a point that is worth ``radius`` around a raw input; see `raw_radius`."""
+        levels, rounding = self.noise.digital_levels, self.rounding(norm)
+        if levels is None:
+            return radius + rounding
+        power = 1 if norm == np.inf else norm
+        each, slack = self._feature_rounding(), 1 + 4 * STEP_ERROR
+        # Two bounds on the largest sum of powers of steps that raw inputs within the radius can have. The first is
+        # exact up to one step in each feature, the second beyond that.
+        few = np.inf if norm == np.inf else (radius / (1 / levels - each)) ** power
+        within = np.floor(np.minimum(few, ((radius + rounding) * levels) ** power) * slack)
+        return np.minimum(radius + rounding, np.maximum(radius, within ** (1 / power) / levels * slack))
+
+    def _feature_rounding(self) -> float:
+        return self.noise.resolution + 2 * float(np.max(self.box.rounding(self.shape), initial=0.0))
+
+    def _moved(self, steps: FloatArray) -> FloatArray:
+        """Return how many features differ at most between points that differ by this number of steps."""
+        return np.minimum(steps, np.count_nonzero(self.box.movable(self.shape)))

@@ -42,7 +42,8 @@ class Certificates(TableRecords):
     norm : float
         The norm of the radii.
     threat : str, default="every perturbation"
-        The perturbations that the radii cover, if a strategy limits them.
+        The perturbations that the radii cover: those within the limits of a strategy, and on the lattice of digital
+        inputs.
     n_samples : ndarray of int64, shape (n_inputs,), optional
         The number of estimation votes for each input.
 
@@ -330,27 +331,27 @@ class Certificates(TableRecords):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decisions(TableRecords):
-    """Decisions at a given radius: ``labels, robust = decisions``.
+    """Decisions at one or several given radii: ``labels, robust = decisions``.
 
-    Where ``robust[i]`` is True, the smoothed classifier returns ``labels[i]`` for every input within distance
-    ``radius[i]``, with probability at least 1 - alpha over the sampling.
+    For each input i, with probability at least 1 - alpha over the sampling, the smoothed classifier returns
+    ``labels[i]`` for every input within the distances ``radius[i][robust[i]]``.
 
     Parameters
     ----------
     labels : ndarray of shape (n_inputs,)
         Predicted labels.
-    robust : ndarray of bool, shape (n_inputs,)
+    robust : ndarray of bool, shape (n_inputs,) or (n_inputs, n_radii)
         Whether the radius is certified. False does not mean that the classifier is not robust.
     n_samples : ndarray of int64, shape (n_inputs,)
         The number of estimation votes for each input.
-    radius : ndarray of float64, shape (n_inputs,)
+    radius : ndarray of float64, of the shape of ``robust``
         The given radii, in the unit box.
     alpha : float
         The probability, for each input, that its certificate is wrong.
     norm : float
         The norm of the radius.
     threat : str, default="every perturbation"
-        The perturbations that the radius covers, if a strategy limits them.
+        The perturbations that the radii cover; see `Certificates`.
 
     See Also
     --------
@@ -377,10 +378,19 @@ class Decisions(TableRecords):
     threat: str = "every perturbation"
 
     def __repr__(self) -> str:
+        robust = ", ".join(map(str, np.atleast_1d(self.robust.sum(axis=0))))
         return (
-            f"Decisions({len(self)} inputs, {int(self.robust.sum())} robust in l{self.norm:g} against {self.threat}, "
+            f"Decisions({len(self)} inputs, {robust} robust in l{self.norm:g} against {self.threat}, "
             f"{self.n_samples.mean():.0f} votes each on average, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.labels, self.robust))
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        if self.robust.ndim == 1:
+            return self._arrays()
+        columns = {"labels": self.labels}
+        for i in range(self.robust.shape[1]):
+            columns |= {f"radius {i}": self.radius[:, i], f"robust {i}": self.robust[:, i]}
+        return columns | {"n_samples": self.n_samples}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .records import Records
+
+#: The model of votes that come from elsewhere, whose inputs are known or not. No content of a model equals these.
+ELSEWHERE = ("elsewhere", "elsewhere, inputs unknown")
+
+#: The largest count: all whole numbers up to it are exact in float64.
+LARGEST_COUNT = 2**53
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,12 @@ class Origin:
     Parameters
     ----------
     noise, box, model, classes : str
-        Fingerprints.
+        Fingerprints. The model of votes from elsewhere is one of `ELSEWHERE`.
     seed : int
     shape : tuple of int
         The shape of one input.
+    details : dict, optional
+        Noise, box and classes in JSON, from which `recertify` builds them anew.
 
     Examples
     --------
@@ -36,10 +44,21 @@ class Origin:
     model: str
     classes: str
     shape: tuple[int, ...]
+    details: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the votes were not drawn by this library."""
+        return self.model in ELSEWHERE
+
+    @property
+    def knows_inputs(self) -> bool:
+        """Whether the fingerprints of the inputs are known."""
+        return self.model != ELSEWHERE[1]
 
     def differences(self, other: Origin) -> list[str]:
         """Names of the fields in which two origins differ; whether the models do is for `runs.replay` to say."""
-        names = [field.name for field in fields(self) if field.name != "model"]
+        names = [field.name for field in fields(self) if field.name not in ("model", "details")]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
@@ -50,15 +69,21 @@ class VoteCounts(Records):
     Parameters
     ----------
     selection, estimation : ndarray of int64, shape (n_inputs, n_classes)
-        The votes of the two stages of Algorithm 1 [1]_; columns follow ``classes_``.
+        The votes of the two stages of Algorithm 1 [1]_, at least one per input; columns follow ``classes_``.
     inputs : ndarray of uint8, shape (n_inputs, 16)
         The fingerprint of each input.
     origin : Origin
         The noise, box, seed and model of the votes.
 
+    Raises
+    ------
+    ValueError
+        If counts are not whole numbers of at least 0, their shapes differ, or an input has no votes.
+
     See Also
     --------
     SmoothedClassifier.count_votes : Draw votes.
+    recertify : Turn votes into certificates without a model.
     SmoothedClassifier.certify : Turn votes into certificates, ``clf.certify(X, votes=votes)``.
 
     References
@@ -79,6 +104,15 @@ class VoteCounts(Records):
     inputs: NDArray[Any]
     origin: Origin
 
+    def __post_init__(self) -> None:
+        for name, counts in check_counts(self.selection, self.estimation).items():
+            object.__setattr__(self, name, counts)
+        if len(self.inputs) != len(self.selection):
+            raise ValueError(
+                f"inputs must hold a row for each of {len(self.selection)} inputs, got {len(self.inputs)}."
+            )
+        super().__post_init__()
+
     def __repr__(self) -> str:
         if not len(self):
             return f"VoteCounts(0 inputs, {self.selection.shape[1]} classes, {self.origin.noise})"
@@ -86,6 +120,64 @@ class VoteCounts(Records):
         return (
             f"VoteCounts({len(self)} inputs, {self.selection.shape[1]} classes, up to {most} selection and "
             f"{self.n_samples} estimation votes each, {self.origin.noise})"
+        )
+
+    @classmethod
+    def from_counts(
+        cls,
+        selection: ArrayLike,
+        estimation: ArrayLike,
+        *,
+        noise: Any,
+        classes: ArrayLike,
+        X: Any = None,
+        n_features: int | None = None,
+        bounds: Any = (0.0, 1.0),
+    ) -> VoteCounts:
+        """Make votes of counts from elsewhere, such as published ones. Nothing about them can be checked.
+
+        Parameters
+        ----------
+        selection : array-like of shape (n_inputs, n_classes) or (n_inputs,)
+            The votes that chose the class of each input, or the chosen classes. They must not depend on ``estimation``,
+            unless noise is deterministic.
+        estimation : array-like of int, shape (n_inputs, n_classes)
+            The votes that bound probabilities, in the order of ``classes``.
+        noise : str or Noise
+            The noise of the votes, with its parameters.
+        classes : array-like of shape (n_classes,)
+            Labels.
+        X : array-like of shape (n_inputs, ...), optional
+            The inputs, in raw units.
+        n_features : int, optional
+            The number of features of an input, in place of X.
+        bounds : (lo, hi) or dict, default=(0.0, 1.0)
+            The box, as in `SmoothedClassifier`.
+
+        Returns
+        -------
+        votes : VoteCounts
+
+        Raises
+        ------
+        ValueError
+            If counts or another argument are invalid.
+
+        See Also
+        --------
+        recertify : Make certificates of them.
+
+        Examples
+        --------
+        >>> votes = VoteCounts.from_counts(
+        ...     ["cat", "dog"], [[990, 10], [400, 600]], noise="split", classes=["cat", "dog"], n_features=784)
+        >>> votes.selected, votes.origin.model
+        (array([0, 1]), 'elsewhere, inputs unknown')
+        """
+        from ..runs.recertify import votes_from_counts
+
+        return votes_from_counts(
+            selection, estimation, noise=noise, classes=classes, X=X, n_features=n_features, bounds=bounds
         )
 
     @classmethod
@@ -127,7 +219,7 @@ class VoteCounts(Records):
     def check_same(self, origin: Origin, inputs: NDArray[np.uint8]) -> None:
         """Raise a ValueError unless the votes have this origin, and their inputs these fingerprints."""
         differences = self.origin.differences(origin)
-        if not np.array_equal(self.inputs, inputs):
+        if len(self) != len(inputs) or (self.origin.knows_inputs and not np.array_equal(self.inputs, inputs)):
             differences.append("X")
         if differences:
             raise ValueError(
@@ -143,3 +235,31 @@ class VoteCounts(Records):
     def n_samples(self) -> int:
         """The smallest number of estimation votes of an input."""
         return int(self.estimation.sum(axis=1).min())
+
+
+def check_counts(selection: Any, estimation: Any, n_classes: int | None = None) -> dict[str, NDArray[np.int64]]:
+    """Return counts of votes by name, or raise a ValueError unless they are whole numbers, one row for each input.
+
+    Parameters
+    ----------
+    selection, estimation : array-like of shape (n_inputs, n_classes)
+    n_classes : int, optional
+        The number of columns; that of ``selection`` by default.
+    """
+    named = {"selection": np.asarray(selection), "estimation": np.asarray(estimation)}
+    n_inputs = len(named["selection"]) if named["selection"].ndim else 0
+    for name, counts in named.items():
+        n_classes = n_classes or (counts.shape[1] if counts.ndim == 2 else 1)
+        if counts.shape != (n_inputs, n_classes) or counts.dtype.kind not in "iuf":
+            raise ValueError(
+                f"{name} must hold counts of shape ({n_inputs}, {n_classes}), one row for each input and one column "
+                f"for each class, got {counts.dtype} of shape {counts.shape}."
+            )
+        wrong = ~((counts >= 0) & (counts <= LARGEST_COUNT) & (counts == np.floor(counts)))
+        if wrong.any():
+            raise ValueError(f"{name} must hold whole numbers of at least 0, got {counts[wrong][0]!r}.")
+        if not counts.any(axis=1).all():
+            raise ValueError(
+                f"{name} must hold at least one vote for each input, got none in row {np.argmin(counts.any(axis=1))}."
+            )
+    return {name: counts.astype(np.int64, copy=False) for name, counts in named.items()}

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 
 from .._utils.text import describe, name_of
 from ..certify.names import STRATEGIES
+from ..noise.base import Noise
 from ..noise.box import Box
 from ..noise.seeding import resolve_seed
 from ..results.votes import Origin
@@ -72,14 +73,7 @@ class RunMetadata:
 
     def origin(self) -> Origin:
         """Return what the votes depend on."""
-        return Origin(
-            noise=self.noise["text"],
-            box=self.box.fingerprint(),
-            seed=int(self.seed or 0),
-            model=self.model,
-            classes=repr(self.classes.tolist()),
-            shape=self.shape,
-        )
+        return make_origin(self.noise, self.box, self.classes, seed=self.seed or 0, model=self.model, shape=self.shape)
 
     def differences(self, other: RunMetadata) -> list[str]:
         """Describe what differs in another record: name, value here, value there."""
@@ -101,12 +95,11 @@ class RunMetadata:
 
     def to_row(self) -> tuple[Any, ...]:
         """Return numbers and text, in the order of the store's columns."""
-        dtype, values = self.classes.dtype, self.classes.tolist()
-        if not all(isinstance(value, (int, float, str)) for value in values):
+        classes = _encode_classes(self.classes)
+        if classes is None:
+            values = self.classes.tolist()
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        box = {"lo": self.box.lo.tolist(), "hi": self.box.hi.tolist()}
-        classes = {"dtype": "object" if dtype.kind == "O" else dtype.str, "values": values}
-        plain = (self.noise, box, classes, self.shape, self.parameters, self.versions)
+        plain = (self.noise, _encode_box(self.box), classes, self.shape, self.parameters, self.versions)
         return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
     @classmethod
@@ -120,12 +113,38 @@ class RunMetadata:
             seed=int(seed),
             model=model,
             noise=noise,
-            box=Box(*(np.array(box[end], dtype=np.float64) for end in ("lo", "hi"))),
-            classes=np.array(classes["values"], dtype=np.dtype(classes["dtype"])),
+            box=_decode_box(box),
+            classes=_decode_classes(classes),
             shape=tuple(shape),
             parameters=parameters,
             versions=versions,
         )
+
+
+def make_origin(
+    noise: dict[str, Any], box: Box, classes: NDArray[Any], *, seed: int, model: str, shape: tuple[int, ...]
+) -> Origin:
+    """Return what votes depend on besides the inputs; ``noise`` is from `to_spec`."""
+    return Origin(
+        noise=noise["text"],
+        box=box.fingerprint(),
+        seed=int(seed),
+        model=model,
+        classes=repr(classes.tolist()),
+        shape=shape,
+        details={"noise": noise, "box": _encode_box(box), "classes": _encode_classes(classes)},
+    )
+
+
+def from_origin(origin: Origin) -> tuple[Noise, Box, NDArray[Any]]:
+    """Return the noise, box and classes of votes, or raise a ValueError if they cannot be built anew."""
+    details = origin.details
+    if details is None or details["classes"] is None:
+        raise ValueError(
+            "votes do not hold what certificates need: a file of an earlier version, or classes that are neither "
+            "numbers nor strings nor booleans. Use clf.certify(X, votes=votes)."
+        )
+    return from_spec("noise", details["noise"]), _decode_box(details["box"]), _decode_classes(details["classes"])
 
 
 def to_spec(strategy: BaseEstimator) -> dict[str, Any]:
@@ -146,10 +165,32 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
     known = {strategy.__name__: strategy for strategy in STRATEGIES[argument][1].values()}
     if spec["class"] not in known:
         raise ValueError(
-            f"{argument}={spec['text']} is not one of smoothcert's own, so it cannot be rebuilt from a store. Use "
-            f"clf.certify(X, votes=VoteCounts.from_store(path))."
+            f"{argument}={spec['text']} is not one of smoothcert's own, so it cannot be built anew from votes or a "
+            f"store. Use clf.certify(X, votes=votes), with VoteCounts.from_store(path) for a store."
         )
     return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
+
+
+def _encode_box(box: Box) -> dict[str, Any]:
+    return {"lo": box.lo.tolist(), "hi": box.hi.tolist()}
+
+
+def _decode_box(ends: dict[str, Any]) -> Box:
+    return Box(np.array(ends["lo"], dtype=np.float64), np.array(ends["hi"], dtype=np.float64))
+
+
+def _encode_classes(classes: NDArray[Any]) -> dict[str, Any] | None:
+    """Return classes as JSON; None where JSON would change them."""
+    values = classes.tolist()
+    try:
+        same = json.loads(json.dumps(values)) == values
+    except TypeError:
+        same = False
+    return {"dtype": "object" if classes.dtype.kind == "O" else classes.dtype.str, "values": values} if same else None
+
+
+def _decode_classes(classes: dict[str, Any]) -> NDArray[Any]:
+    return np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
 
 
 def _encode(value: Any) -> Any:

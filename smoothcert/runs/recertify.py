@@ -1,4 +1,4 @@
-"""Certificates from the votes of a run: other levels, bounds and radius strategies, without the model."""
+"""Certificates of votes, without the model: other levels, bounds and radius strategies."""
 
 from __future__ import annotations
 
@@ -11,18 +11,127 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from .._utils.checks import check_count, sorted_unique
 from ..certify.algorithm import Algorithm
-from ..certify.names import resolve_radius
+from ..certify.names import resolve, resolve_radius
+from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
+from ..noise.seeding import digests, resolve_seed
 from ..results.certificates import Certificates
-from ..results.votes import VoteCounts
+from ..results.votes import ELSEWHERE, VoteCounts, check_counts
 from ..sampling.sampler import Votes, fingerprints
 from .inputs import Inputs
-from .metadata import RunMetadata, from_spec
+from .metadata import RunMetadata, from_origin, from_spec, make_origin, to_spec
 from .run import in_order
 from .store import StoredRun, read_store
 
-FloatArray = NDArray[np.float64]
+
+def recertify(
+    votes: VoteCounts,
+    *,
+    X: Any = None,
+    radius: Any = "auto",
+    scheme: str = "multiclass",
+    bound: str = "clopper-pearson",
+    alpha: float = 0.001,
+) -> Certificates:
+    """Make certificates of votes. This draws no votes and needs no model.
+
+    Parameters
+    ----------
+    votes : VoteCounts
+        From `SmoothedClassifier.count_votes`, a file, or `VoteCounts.from_counts`.
+    X : array-like of shape (n_inputs, ...), optional
+        The inputs, in raw units. The greedy strategy needs them.
+    radius : str or RadiusStrategy, default="auto"
+    scheme, bound : str
+    alpha : float, default=0.001
+        As in `SmoothedClassifier`.
+
+    Returns
+    -------
+    certificates : Certificates
+        They are about the model that voted, and true with probability 1 - alpha each if the votes are.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is invalid, the votes are too few or impossible, or X is needed or not what was voted on.
+
+    See Also
+    --------
+    VoteCounts.from_counts : Make votes of published counts.
+    SmoothedClassifier.certify : Also checks that the votes are those of the classifier.
+
+    References
+    ----------
+    Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, Algorithm 1.
+
+    Examples
+    --------
+    >>> counts = [[9900, 100], [4000, 6000]]
+    >>> votes = VoteCounts.from_counts([7, 7], counts, noise="split", classes=[7, 8], n_features=784)
+    >>> recertify(votes, radius="box").radii.round(3)
+    array([0.973,   nan])
+    """
+    noise, box, classes = from_origin(votes.origin)
+    if not len(votes):
+        raise ValueError("votes must be of at least one input, got none.")
+    algorithm = Algorithm(
+        mechanism=NoiseMechanism(box, noise, votes.origin.shape),
+        strategy=resolve_radius(radius, noise),
+        classes=classes,
+        scheme=scheme,
+        bound=bound,
+        alpha=alpha,
+        n_selection=int(votes.selection[0].sum()),
+        n_samples=votes.n_samples,
+    )
+    seed = votes.origin.seed
+    counts = Votes(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, seed=seed)
+    if X is None:
+        return algorithm.certify(counts, None)
+    known = votes.inputs if votes.origin.knows_inputs else None
+    found = _certified_inputs(algorithm.mechanism, X, np.arange(len(votes)), len(votes), known)
+    return in_order((rows, algorithm.certify(_some(counts, rows), part)) for rows, part in found)
+
+
+def votes_from_counts(
+    selection: Any, estimation: Any, *, noise: Any, classes: Any, X: Any, n_features: int | None, bounds: Any
+) -> VoteCounts:
+    """Make votes of counts from elsewhere; see `VoteCounts.from_counts`."""
+    noise, labels = resolve("noise", noise), np.asarray(classes)
+    noise.check()
+    if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
+        raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
+    if (X is None) == (n_features is None):
+        raise ValueError("Give either X, the inputs, or n_features, the number of features of one input.")
+    chosen = np.asarray(selection)
+    if chosen.ndim == 1:
+        unknown = ~np.isin(chosen, labels)
+        if unknown.any():
+            raise ValueError(f"selection must hold classes or counts, got {chosen[unknown][0]!r}.")
+        selection = (chosen[:, None] == labels).astype(np.int64)
+    counts = check_counts(selection, estimation, len(labels))
+    names = None if X is None or not hasattr(X, "columns") else list(X.columns)
+    box, n_inputs = Box.from_bounds(bounds, names=names), len(counts["selection"])
+    if X is None:
+        mechanism = NoiseMechanism(box, noise, (check_count("n_features", n_features),))
+        # Numbers stand for inputs that are not known.
+        inputs = digests(np.arange(n_inputs)[:, None])
+    else:
+        opened = _opened(X)
+        mechanism = NoiseMechanism(box, noise, opened.shape)
+        inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
+    origin = make_origin(
+        to_spec(noise),
+        box,
+        labels,
+        seed=resolve_seed(None) if noise.n_outcomes is None else 0,
+        model=ELSEWHERE[X is None],
+        shape=mechanism.shape,
+    )
+    return VoteCounts(**counts, inputs=inputs, origin=origin)
 
 
 def certificates_from_store(path: str | os.PathLike[str], *, partial: bool = False, **choices: Any) -> Certificates:
@@ -43,7 +152,7 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
     algorithm = stored_algorithm(run, **choices)
     if X is None:
         return algorithm.certify(stored.votes, None, stored.reach)
-    parts = _stored_inputs(algorithm, stored, X)
+    parts = _certified_inputs(algorithm.mechanism, X, stored.index, run.n_inputs, stored.votes.inputs)
     return in_order((rows, algorithm.certify(_some(stored.votes, rows), part)) for rows, part in parts)
 
 
@@ -74,18 +183,34 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     return VoteCounts(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=run.origin())
 
 
-def _stored_inputs(algorithm: Algorithm, stored: StoredRun, X: Any) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    """Yield rows of the store and their inputs, after a check that X are the inputs of the run."""
-    inputs = Inputs(X, lambda part: check_array(part, allow_nd=True, ensure_2d=False, dtype="numeric"))
-    if (len(inputs), *inputs.shape) != (stored.run.n_inputs, *stored.run.shape):
+def _opened(X: Any) -> Inputs:
+    return Inputs(X, lambda part: check_array(part, allow_nd=True, ensure_2d=False, dtype="numeric"))
+
+
+def _certified_inputs(
+    mechanism: NoiseMechanism, X: Any, positions: NDArray[np.intp], n_inputs: int, known: NDArray[Any] | None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Yield rows of votes and their inputs, after a check that X are the inputs that were voted on.
+
+    Parameters
+    ----------
+    mechanism : NoiseMechanism
+    X : array-like or sequence
+    positions : ndarray of shape (n_rows,)
+        The position in X of each row of votes.
+    n_inputs : int
+    known : ndarray of uint8, shape (n_rows, 16), optional
+        Fingerprints of the inputs.
+    """
+    inputs, expected = _opened(X), (n_inputs, *mechanism.shape)
+    if (len(inputs), *inputs.shape) != expected:
         raise ValueError(
-            f"X must be the inputs of the run, of shape {(stored.run.n_inputs, *stored.run.shape)}, got shape "
-            f"{(len(inputs), *inputs.shape)}."
+            f"X must be the inputs of the votes, of shape {expected}, got shape {(len(inputs), *inputs.shape)}."
         )
     for index, part in inputs.chunks():
-        rows, part = np.flatnonzero(np.isin(stored.index, index)), part[np.isin(index, stored.index)]
-        if len(part) and not np.array_equal(fingerprints(algorithm.mechanism, part), stored.votes.inputs[rows]):
-            raise ValueError(f"X must be the inputs of the run: some of {index[0]} to {index[-1]} differ from those.")
+        rows, part = np.flatnonzero(np.isin(positions, index)), part[np.isin(index, positions)]
+        if len(part) and known is not None and not np.array_equal(fingerprints(mechanism, part), known[rows]):
+            raise ValueError(f"X must be the inputs of the votes: some of {index[0]} to {index[-1]} differ from those.")
         if len(part):
             yield rows, part
 

@@ -494,3 +494,26 @@ def test_limits_of_too_few_features_are_refused():
     noise, faces, strategy = UniformNoise(1.0), np.full((1, 3), 0.5), GreedyRadius(max_change=[0.1, 0.2])
     with pytest.raises(ValueError, match="max_change must hold one number, or one for each of 3 features, got 2"):
         strategy.radii(noise, np.array([0.9]), np.array([0.1]), faces, faces)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_radii_of_all_strategies_broadcast(strategy):
+    noise, p = UniformNoise(1.0), np.array([0.6, 0.8, 0.9])
+    one, all_of_them = np.full((1, 4), 0.5), np.full((3, 4), 0.5)
+    expected = strategy.radii(noise, p, 1 - p, all_of_them, all_of_them)
+    np.testing.assert_array_equal(strategy.radii(noise, p, 1 - p, one, one), expected)
+    np.testing.assert_array_equal(strategy.radii(noise, 0.8, 0.2, all_of_them, one), expected[[1, 1, 1]])
+    np.testing.assert_array_equal(
+        strategy.radii(noise, p.tolist(), 0.1, one[0], one),
+        strategy.radii(noise, p, np.full(3, 0.1), all_of_them, all_of_them),
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("p_a", "p_b"), [(1.2, 0.1), (0.9, -0.1), (np.nan, 0.1), (0.9, np.nan), (0.5, 0.5), (0.4, 0.6), ([0.9, 0.1], 0.2)]
+)
+def test_radii_of_impossible_probabilities_are_refused(strategy, p_a, p_b):
+    faces = np.full((1, 4), 0.5)
+    with pytest.raises(ValueError, match="p_a and p_b must be probabilities from 0 to 1 with p_a > p_b"):
+        strategy.radii(UniformNoise(1.0), p_a, p_b, faces, faces)

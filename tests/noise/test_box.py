@@ -154,4 +154,3 @@ def test_half_a_step_per_feature_reaches_the_bound():
     y = np.full((1, 100), 5.5 / q + 1e-13)
     apart = np.abs(mechanism.points(x).astype(float) - mechanism.points(y)).sum() / q
     assert apart == pytest.approx(mechanism.rounding(), rel=1e-6)
-    assert NoiseMechanism(mechanism.box, SplitNoise(levels=255), (100,)).rounding() == 0

@@ -171,3 +171,27 @@ def test_inputs_off_the_lattice_are_refused():
     clf = SmoothedClassifier.from_pretrained(Rule(constant).fit(None, None), [0, 1], "deterministic-split")
     with pytest.raises(ValueError, match="X must lie on the lattice of levels=255"):
         clf.predict([[0.1234]])
+
+
+def test_a_template_sets_the_offsets_of_features():
+    seeded = DeterministicSplitNoise(1.0, levels=4, seed=3)
+    template = np.random.Generator(np.random.Philox(key=3)).integers(8, size=5)
+    point = np.array([0, 1, 2, 3, 4])
+    given = DeterministicSplitNoise(1.0, levels=4, template=template.tolist())
+    np.testing.assert_array_equal(outcomes(given, point), outcomes(seeded, point))
+    shifted = DeterministicSplitNoise(1.0, levels=4, template=(template + np.eye(5, dtype=int)[4]) % 8)
+    assert not np.array_equal(outcomes(shifted, point), outcomes(seeded, point))
+
+
+@pytest.mark.parametrize("template", [[0.5, 1.0], [-1, 2], [0, 8], ["a", "b"]])
+def test_bad_templates_are_refused(template):
+    with pytest.raises(ValueError, match="template must hold whole numbers from 0 to 7, the offsets"):
+        DeterministicSplitNoise(1.0, levels=4, template=template).check()
+
+
+def test_a_template_must_fit_the_inputs():
+    noise = DeterministicSplitNoise(1.0, levels=4, template=[0, 1, 2])
+    clf = SmoothedClassifier.from_pretrained(Rule(constant).fit(None, None), [0, 1], noise)
+    assert clf.certify([[0.25, 0.5, 0.0]]).radii == [1.0]
+    with pytest.raises(ValueError, match="template must hold 2 offsets, one for each feature of X, got 3"):
+        clf.certify([[0.25, 0.5]])

@@ -129,7 +129,7 @@ def test_limits_on_single_features_need_the_inputs(tmp_path, table, base):
     smoothed(base).certify(X, store=path)
     limits = np.linspace(0, 1, 30)
     for radius in (GreedyRadius(max_change=limits), GreedyRadius(max_change=(0.0, np.inf))):
-        with pytest.raises(ValueError, match=r"looks at each feature .* Give X="):
+        with pytest.raises(ValueError, match=r"looks at the features .* Give X="):
             Certificates.from_store(path, radius=radius)
         expected = smoothed(base, radius=radius).certify(X, votes=VoteCounts.from_store(path))
         assert_equal(Certificates.from_store(path, radius=radius, X=X), expected)
@@ -137,7 +137,9 @@ def test_limits_on_single_features_need_the_inputs(tmp_path, table, base):
         Certificates.from_store(path, radius=GreedyRadius(max_change=0.01))
     with pytest.raises(ValueError, match="some of 0 to 39 differ"):
         Certificates.from_store(path, radius=GreedyRadius(max_change=limits), X=X[::-1])
-    with pytest.raises(ValueError, match=r"X must be the inputs of the run, of shape \(40, 30\), got shape \(39, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"X must be the inputs of the votes, of shape \(40, 30\), got shape \(39, 30\)"
+    ):
         Certificates.from_store(path, X=X[1:])
 
 

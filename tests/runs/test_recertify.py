@@ -1,0 +1,219 @@
+"""Votes from elsewhere, and certificates of votes without a model."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from smoothcert import (
+    Certificates,
+    DeterministicSplitNoise,
+    GaussianNoise,
+    Noise,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformMixtureNoise,
+    VoteCounts,
+    recertify,
+)
+from smoothcert.runs.metadata import from_spec, to_spec
+from smoothcert.sampling.sampler import Votes
+
+from ..base_models import Rule, steps
+
+X = np.random.default_rng(0).integers(0, 51, size=(30, 4)) / 50
+NOISES = [
+    "split",
+    SplitNoise(0.7, levels=50),
+    "gaussian",
+    GaussianNoise(0.4, levels=50),
+    UniformMixtureNoise([0.5, 1.0], [0.5, 0.5]),
+    "laplace",
+    DeterministicSplitNoise(1.0, levels=50, template=[3, 1, 4, 1]),
+]
+
+
+def smoothed(noise="split", classes=("a", "b", "c"), **params):
+    base = Rule(steps([0.3, 0.7]), range(3)).fit(None, None)
+    params = {"n_samples": 2000, "n_selection": 50, "alpha": 0.01, "random_state": 0} | params
+    return SmoothedClassifier.from_pretrained(
+        lambda rows: np.array(classes)[base.predict(rows)], classes, noise, **params
+    )
+
+
+def same(found, expected):
+    assert (found.alpha, found.norm, found.threat) == (expected.alpha, expected.norm, expected.threat)
+    for name, values in expected._arrays().items():
+        np.testing.assert_array_equal(getattr(found, name), values)
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=str)
+@pytest.mark.parametrize("bound", ["clopper-pearson", "randomized-clopper-pearson"])
+def test_votes_are_certified_as_the_classifier_certifies_them(noise, bound, tmp_path):
+    clf = smoothed(noise, bound=bound)
+    votes = clf.count_votes(X)
+    expected = clf.certify(X, votes=votes)
+    same(recertify(votes, X=X, bound=bound, alpha=0.01), expected)
+    votes.save(tmp_path / "votes.npz")
+    same(recertify(VoteCounts.load(tmp_path / "votes.npz"), X=X, bound=bound, alpha=0.01), expected)
+    same(recertify(votes[5:], X=X[5:], bound=bound, alpha=0.01), expected[5:])
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=str)
+def test_counts_from_elsewhere_give_the_certificates_of_these_counts(noise, tmp_path):
+    clf = smoothed(noise)
+    votes, strategy = clf.count_votes(X), "box" if clf.noise_.uses_box else "lipschitz"
+    given = {"noise": noise, "classes": clf.classes_}
+    expected = clf.certify(X, votes=votes)
+    same(recertify(VoteCounts.from_counts(votes.selection, votes.estimation, X=X, **given), X=X, alpha=0.01), expected)
+    blind = VoteCounts.from_counts(expected.labels, votes.estimation, n_features=4, **given)
+    blind.save(tmp_path / "votes.parquet")
+    blind = VoteCounts.load(tmp_path / "votes.parquet")
+    same(recertify(blind, alpha=0.01, radius=strategy), clf.set_params(radius=strategy).certify(X, votes=votes))
+    same(recertify(blind, X=X, alpha=0.01), expected)
+
+
+def test_greedy_radii_ask_for_the_inputs():
+    votes = VoteCounts.from_counts([0], [[900, 100]], noise="split", classes=[0, 1], n_features=4)
+    with pytest.raises(ValueError, match="Give X=, the inputs that were voted on, or use radius='box'"):
+        recertify(votes)
+    with pytest.raises(ValueError, match=r"X must be the inputs of the votes, of shape \(1, 4\), got shape \(1, 3\)"):
+        recertify(votes, X=X[:1, :3])
+    known = smoothed().count_votes(X)
+    with pytest.raises(ValueError, match="X must be the inputs of the votes: some of 0 to 29 differ"):
+        recertify(known, X=1 - X)
+    with pytest.raises(ValueError, match="n_samples=9 cannot certify even a unanimous vote"):
+        recertify(VoteCounts.from_counts([0], [[9, 0]], noise="split", classes=[0, 1], n_features=1), radius="box")
+    with pytest.raises(ValueError, match="votes must be of at least one input, got none"):
+        recertify(votes[:0], radius="box")
+
+
+def test_a_classifier_warns_that_it_cannot_check_votes_from_elsewhere():
+    clf = smoothed()
+    votes = clf.count_votes(X)
+    given = {"noise": "split", "classes": clf.classes_}
+    known = VoteCounts.from_counts(votes.selection, votes.estimation, X=X, **given)
+    blind = VoteCounts.from_counts(votes.selection, votes.estimation, n_features=4, **given)
+    for elsewhere in (known, blind):
+        with pytest.warns(UserWarning, match="votes come from elsewhere: without seed and model nothing shows"):
+            same(clf.certify(X, votes=elsewhere), clf.certify(X, votes=votes))
+    with pytest.raises(ValueError, match="votes were drawn with a different X"):
+        clf.certify(1 - X, votes=known)
+    with pytest.raises(ValueError, match="votes were drawn with a different X"):
+        clf.certify(X[:9], votes=blind)
+    with pytest.raises(ValueError, match="votes were drawn with a different noise"):
+        smoothed(SplitNoise(2.0)).certify(X, votes=known)
+    with pytest.raises(ValueError, match="votes were drawn with a different classes"):
+        smoothed(classes=("a", "b", "d")).certify(X, votes=known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.certify(X, votes=votes)
+
+
+def test_randomized_bounds_of_unknown_inputs_differ():
+    """Each input has numbers of its own, which nobody knew when the votes were counted."""
+    counts = {"noise": "split", "classes": [0, 1], "n_features": 1}
+    first, second = (VoteCounts.from_counts([0] * 50, [[900, 100]] * 50, **counts) for _ in range(2))
+    found = [recertify(v, radius="box", bound="randomized-clopper-pearson").p_a for v in (first, first, second)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert len(np.unique(found[0])) == 50
+    assert not np.isin(found[0], found[2]).any()
+
+
+IMPOSSIBLE = [
+    ([[9, 1]], [[950, -50]], "estimation must hold whole numbers of at least 0, got .*-50"),
+    ([[-1, 9]], [[950, 50]], "selection must hold whole numbers of at least 0"),
+    ([[9, 1]], [[900.5, 99.5]], "estimation must hold whole numbers"),
+    ([[9, 1]], [[np.nan, 99]], "estimation must hold whole numbers"),
+    ([[9, 1]], [[1e300, 99]], "estimation must hold whole numbers"),
+    (
+        [[9, 1]],
+        [[900, 90, 10]],
+        r"estimation must hold counts of shape \(1, 2\), one row for each input and one column",
+    ),
+    ([[9, 1]], [[900, 100], [900, 100]], r"estimation must hold counts of shape \(1, 2\)"),
+    ([[9, 1]], [900, 100], r"estimation must hold counts of shape \(1, 2\)"),
+    ([[9, 1]], [["900", "100"]], r"estimation must hold counts of shape \(1, 2\)"),
+    ([[9, 1]], [[True, False]], r"estimation must hold counts of shape \(1, 2\)"),
+    ([[0, 0]], [[900, 100]], "selection must hold at least one vote for each input, got none in row 0"),
+    ([[9, 1]], [[0, 0]], "estimation must hold at least one vote for each input"),
+]
+
+
+@pytest.mark.parametrize(("selection", "estimation", "message"), IMPOSSIBLE)
+def test_impossible_counts_are_refused_wherever_they_enter(selection, estimation, message, tmp_path):
+    clf = smoothed(classes=("a", "b", "c"))
+    sound = VoteCounts.from_counts([[9, 1]], [[900, 100]], noise="split", classes=[0, 1], X=X[:1])
+    with pytest.raises(ValueError, match=message):
+        VoteCounts.from_counts(selection, estimation, noise="split", classes=[0, 1], X=X[:1])
+    with pytest.raises(ValueError, match=message):
+        VoteCounts(np.array(selection), np.array(estimation), sound.inputs, sound.origin)
+    # A file and a store that another program wrote, and votes that were changed in memory.
+    forged = object.__new__(VoteCounts)
+    forged.__dict__.update(vars(sound) | {"selection": np.array(selection), "estimation": np.array(estimation)})
+    if np.asarray(estimation).dtype.kind != "U":
+        forged.save(tmp_path / "forged.npz")
+        with pytest.raises(ValueError, match=message):
+            VoteCounts.load(tmp_path / "forged.npz")
+    with pytest.raises(ValueError, match="must hold"):
+        clf.algorithm((4,)).certify(
+            Votes(selection=forged.selection, estimation=forged.estimation, inputs=sound.inputs, seed=0), X[:1]
+        )
+
+
+def test_outcomes_of_deterministic_noise_are_complete():
+    given = {"noise": DeterministicSplitNoise(1.0, levels=4), "classes": [0, 1], "n_features": 3}
+    assert recertify(VoteCounts.from_counts([0], [[7, 1]], **given)).radii == [0.75]
+    assert recertify(VoteCounts.from_counts([1], [[1, 7]], **given)).radii == [0.5]
+    with pytest.raises(ValueError, match=r"estimation must hold the votes of all 8 outcomes of Determ.* input, got 9"):
+        recertify(VoteCounts.from_counts([0], [[8, 1]], **given))
+    with pytest.raises(ValueError, match="selection must choose the class that most outcomes vote for"):
+        recertify(VoteCounts.from_counts([1], [[7, 1]], **given))
+    with pytest.raises(ValueError, match=r"selection must choose .* ties to the lower index"):
+        recertify(VoteCounts.from_counts([1], [[4, 4]], **given))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": [0, 0]}, "classes must be a list of distinct labels"),
+        ({"selection": [2]}, "selection must hold classes or counts, got .*2"),
+        ({"n_features": None}, "Give either X, the inputs, or n_features"),
+        ({"X": X[:1]}, "Give either X, the inputs, or n_features"),
+        ({"n_features": 0}, "n_features must be"),
+        ({"noise": "splat"}, "noise must be one of"),
+        ({"noise": SplitNoise(-1.0)}, "lam must"),
+        ({"bounds": (1, 0)}, "bounds must be a pair"),
+        ({"n_features": None, "X": X[:2]}, "inputs must hold a row for each of 1 inputs, got 2"),
+    ],
+)
+def test_other_arguments_are_checked(changes, message):
+    given = {"selection": [0], "estimation": [[9, 1]], "noise": "split", "classes": [0, 1], "n_features": 4}
+    with pytest.raises(ValueError, match=message):
+        VoteCounts.from_counts(**(given | changes))
+
+
+class Copied(GaussianNoise):
+    pass
+
+
+def test_noise_of_ones_own_cannot_be_built_anew():
+    votes = VoteCounts.from_counts([0], [[900, 100]], noise=Copied(), classes=[0, 1], n_features=4)
+    assert issubclass(Copied, Noise)
+    with pytest.raises(ValueError, match="is not one of smoothcert's own, so it cannot be built anew from votes"):
+        recertify(votes)
+
+
+def test_a_template_belongs_to_the_noise(tmp_path):
+    noise = DeterministicSplitNoise(1.0, levels=50, template=np.arange(4))
+    again = from_spec("noise", to_spec(noise))
+    np.testing.assert_array_equal(again.template, noise.template)
+    clf = smoothed(noise)
+    path = tmp_path / "run.sqlite"
+    expected = clf.certify(X, store=path)
+    same(Certificates.from_store(path), expected)
+    other = smoothed(DeterministicSplitNoise(1.0, levels=50, template=np.arange(4)[::-1]))
+    with pytest.raises(ValueError, match="noise: DeterministicSplitNoise"):
+        other.certify(X, store=path)
+    with pytest.raises(ValueError, match="votes were drawn with a different noise"):
+        other.certify(X, votes=clf.count_votes(X))
