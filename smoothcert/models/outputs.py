@@ -20,7 +20,15 @@ SHAPE_ERROR = re.compile(
 TELLING_ROWS = 32
 
 
-def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Callable[[Any], Any] | None = None) -> Any:
+def read_logits(
+    answer: Any,
+    n_rows: int,
+    n_classes: int,
+    name: str,
+    output: Callable[[Any], Any] | None = None,
+    *,
+    telling: bool = False,
+) -> Any:
     """Return the logits in a torch model's answer.
 
     Parameters
@@ -33,6 +41,8 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
         Name of the model in messages.
     output : callable, optional
         Returns the logits in an answer of any other kind.
+    telling : bool, default=False
+        Whether single outputs must not look like probabilities.
 
     Returns
     -------
@@ -50,7 +60,7 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
     if n_classes == 2 and shape in ((n_rows,), (n_rows, 1), () if n_rows == 1 else None):
         logit = logits.reshape(n_rows)
-        if output is None and n_rows >= TELLING_ROWS:
+        if output is None and telling:
             check_one_logit(logit, name)
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
     elif shape != (n_rows, n_classes):
