@@ -71,7 +71,7 @@ def main() -> None:
         scores = certified_accuracy_score(y_test, clf.certify(X_test), [0.0, 0.25, 0.5])
         print(f"{name:17} certified accuracy at l1 radius 0, .25, .5: {np.round(scores, 3)}")
 
-    frozen = denoised.estimator_.module_.module[1].network
+    frozen = denoised.estimator_.module_[1].network
     same = all(torch.equal(a, b) for a, b in zip(trained.parameters(), frozen.parameters(), strict=True))
     print(f"weights of the classifier unchanged: {same}")
 

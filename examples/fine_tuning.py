@@ -2,8 +2,8 @@
 Fine-tune a network for wider noise, starting from the weights that it has
 ==========================================================================
 
-A skorch net with ``warm_start=True`` keeps its weights when it is trained again; a bare torch module always starts from
-its own. A few epochs of fine-tuning are compared with as many from scratch.
+A skorch net with ``warm_start=True`` keeps its weights when it is trained again. A bare torch module always starts from
+its own weights. The example compares a few epochs of fine-tuning with the same number of epochs from scratch.
 """
 
 from __future__ import annotations

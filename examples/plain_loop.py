@@ -2,8 +2,8 @@
 Train under noise in a PyTorch loop of your own, then certify the network as it is
 ==================================================================================
 
-`NoisyModule` adds fresh noise to every batch in training mode and standardises in every mode; `StabilityLoss` is the
-criterion of stability training. Both are ordinary torch modules, and fit any training framework.
+`NoisyModule` adds fresh noise to every batch in training mode, and centers and scales inputs in every mode.
+`StabilityLoss` is the loss of stability training. Both are ordinary torch modules and fit any training framework.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii
@@ -43,7 +44,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     Parameters
     ----------
     estimator : estimator, torch.nn.Module or skorch.NeuralNetClassifier
-        The base model: a scikit-learn classifier or pipeline, a torch module that returns one logit per class
+        The base model: a scikit-learn classifier or pipeline; a torch module that returns one logit per class
         (trained with the paper's recipe, see `smoothcert.training.make_net`), a skorch net with settings of its own, or
         a fitted one inside `sklearn.frozen.FrozenEstimator`, which is used as it is. One that is fitted on a DataFrame
         gets DataFrames with the same columns when it votes.
@@ -51,8 +52,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         "split", "deterministic-split", "uniform", "uniform-mixture", "gaussian" or "laplace".
         The noise family; strings stand for its default parameters.
     radius : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
-        How margins become radii. "auto" is the tightest strategy that is valid for the noise: greedy, but for Laplace
-        noise.
+        How margins become radii. "auto" is the tightest strategy that is valid for the noise: Lipschitz for Laplace
+        and deterministic noise, greedy for the others.
     training : {"augment", "stability", None} or Training, default="augment"
         How the base model is fitted: on noisy data, with the stability loss as well (torch models only), or on clean
         data.
@@ -63,35 +64,36 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
-        Confidence bound on probabilities. The randomised one spends its level in full, where the other two are wrong
-        less often; for a share of unanimous votes as small as that level it claims certainty, an infinite radius for
-        Gaussian and Laplace noise.
+        Confidence bound on probabilities. The randomized bound spends its level in full; the other two are wrong less
+        often than they may be. With a probability as small as its level, the randomized bound claims certainty for a
+        unanimous vote, which is an infinite radius for Gaussian and Laplace noise.
     alpha : float, default=0.001
         Probability, for each input, that its certificate is wrong.
     n_selection : int, default=256
-        Votes that choose the class.
+        Largest number of votes that choose the class. Drawing stops after 16, 32, 64 or 128 votes where the lead is
+        decisive.
     n_samples : int, default=10_000
-        Fresh votes that bound its probability; at most, where drawing may stop early.
+        Number of fresh votes that bound the probability of the class. It is a maximum if drawing may stop early.
     rtol : float or None, default=None
-        None draws ``n_samples`` votes for every input. A number lets `certify` stop for an input once its radius is
-        within this share of the largest that it could still reach, as far as its votes tell. The bound is then an
-        anytime-valid one, by betting, on p_a - p_b, whatever ``bound`` says; p_b is 1 - p_a.
+        None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
+        within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
+        one on p_a - p_b, by betting; ``bound`` is not used, and p_b is 1 - p_a.
     batch_size : "auto" or int, default="auto"
-        Rows of one call of the base model. It bounds the memory and does not change the noise.
+        Number of rows in one call of the base model. It bounds the memory and does not change the noise.
     timeout : float or None, default=None
-        Seconds to wait for the base model's answer to one batch before a TimeoutError; None waits for ever. Not for
-        torch models.
+        Seconds to wait for the base model's answer to one batch before a TimeoutError. None waits forever. It is not
+        for torch models.
     n_jobs : int or None, default=None
         Workers of `certify` and `predict`, through joblib.
     device : str, torch.device or None, default=None
-        Where torch models run; they are moved there. None leaves them where they are.
+        Device on which a torch model runs; the model is moved there. None leaves it where it is.
     inference : TorchInference or None, default=None
         Reduced precision, memory layout and compilation of torch models when they vote, and what their output means.
     random_state : int, RandomState or None, default=None
-        None draws fresh entropy for every call: certificates assume noise that an adversary cannot know when
+        None draws fresh entropy for every call. Certificates assume that an adversary does not know the noise when
         choosing the input. An int makes all results reproducible.
     verbose : int, default=0
-        Above 0, show the progress of training torch models and of drawing votes.
+        If above 0, show the progress of training torch models and of drawing votes.
 
     Attributes
     ----------
@@ -120,11 +122,14 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     0.9 0.7
     """
 
+    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
+    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
+
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class that the selection votes choose.
 
-        These are the labels of `certify`: always where ``random_state`` is set; with None, but for inputs on which
-        fresh votes choose another class.
+        These are the labels of `certify` if ``random_state`` is set. With ``random_state=None``, labels can differ for
+        inputs where the vote is close.
 
         Parameters
         ----------
@@ -139,7 +144,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         return self.classes_[votes.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the frequencies of the selection votes.
+        """Return the frequencies of the selection votes, all ``n_selection`` of them.
+
+        The class of the largest is that of `predict`, except for rare inputs on which the lead is small: `predict`
+        stops drawing once the lead is decisive, which is wrong for about 1 input in 10,000.
 
         Parameters
         ----------
@@ -151,7 +159,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         frequencies : ndarray of shape (n_inputs, n_classes)
             Columns follow ``classes_``.
         """
-        votes = self._selection_votes(X)
+        votes = self._selection_votes(X, all_selection=True)
         return votes / votes.sum(axis=1, keepdims=True)
 
     def count_votes(self, X: Any) -> VoteCounts:
@@ -186,16 +194,16 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         X : array-like of shape (n_inputs, ...)
             Raw inputs; clipped into the box.
         votes : VoteCounts, optional
-            Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (where it is fixed)
-            ``random_state``. Nothing is drawn then, so ``n_selection`` and ``n_samples`` are those of the votes, and
-            ``rtol`` has nothing to stop; ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
+            Votes that `count_votes` has drawn for the same X, with the same noise, box, model and (if it is set)
+            ``random_state``. Nothing is drawn, so ``n_selection`` and ``n_samples`` are those of the votes, and
+            ``rtol`` has no effect. ``radius``, ``scheme``, ``bound`` and ``alpha`` may differ.
         store : str or path-like, optional
-            File in which the run is recorded, input by input. Inputs that are finished in it are not drawn again: a
-            run that was stopped, however, goes on and ends with the same certificates. Where ``random_state`` is
-            None, the store's seed is used. See `Certificates.from_store`.
+            File that records the run, input by input. Inputs that are finished in it are not drawn again, so that a
+            run that was stopped can be resumed and ends with the same certificates. With ``random_state=None``, the
+            store's seed is used. See `Certificates.from_store`.
         y : array-like of shape (n_inputs,), optional
-            True labels: certified accuracy so far is shown and logged, and the store keeps them. They change nothing
-            else.
+            True labels. They are used to show and log the certified accuracy so far, and the store keeps them; they
+            change no certificate.
         same_model : bool, default=False
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of up to 8 inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
@@ -258,10 +266,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
 
         Notes
         -----
-        A sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024): votes are drawn until the evidence for
-        the radius suffices, until that is hopeless, or until ``n_samples`` are drawn, which Clopper and Pearson's
-        bounds then decide upon. What the votes of an input decide depends neither on other inputs nor on batches.
-        ``bound`` is not used.
+        This is a sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024). Votes are drawn until the
+        evidence for the radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
+        votes are drawn. In the last case Clopper-Pearson bounds decide. The decision about an input depends neither on
+        other inputs nor on batches. ``bound`` is not used.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
@@ -303,11 +311,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
-    def _selection_votes(self, X: Any) -> NDArray[np.int64]:
+    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.int64]:
         """Draw the votes that choose the class."""
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        sampler = replace(self.algorithm(inputs.shape).sampler(self._call_seed()), n_samples=0)
+        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
+        sampler = replace(sampler, n_samples=0, all_selection=all_selection)
         return self._count(sampler, inputs, "predicting").selection
 
     def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:

@@ -37,6 +37,7 @@ from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .runs.inputs import Inputs
+from .training.datasets import read_dataset
 
 
 class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
@@ -84,7 +85,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         self.verbose = verbose
 
     @classmethod
-    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = "split", **params: Any) -> Self:
+    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = None, **params: Any) -> Self:
         """Smooth a trained model as it is.
 
         Parameters
@@ -92,10 +93,11 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         estimator : torch.nn.Module, skorch net, fitted classifier or function
             Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
             float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
-            must be deterministic, and answer each row whatever else is in the batch: a service behind it as well.
+            and any service behind it must be deterministic, and answer each row independently of the rest of the batch.
         classes : array-like of shape (n_classes,)
             Labels: for torch models and functions in the order of the logits.
-        noise : str or Noise, default="split"
+        noise : str or Noise, optional
+            By default the noise and box of a `smoothcert.training.NoisyModule`, and "split" for other models.
         **params
             Other parameters of `SmoothedClassifier`.
 
@@ -119,6 +121,14 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         """
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
         check_base_model(frozen)
+        model = unwrap(frozen)
+        if is_torch(model):
+            from .training.torch_layers import carried
+
+            given = None if noise is None else resolve("noise", noise)
+            noise, bounds = carried(getattr(model, "module_", model), given, params.pop("bounds", None))
+            params |= {} if bounds is None else {"bounds": bounds}
+        noise = "split" if noise is None else noise
         classifier = cls(frozen, noise, **params)
         labels = np.asarray(classes)
         if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
@@ -133,18 +143,21 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
             setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Fit the base model, by default on noisy data.
 
         Parameters
         ----------
-        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models
-            Finite numbers inside the box.
-        y : array-like of shape (n_inputs,)
+        X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models, or torch Dataset
+            Finite numbers inside the box. A Dataset holds pairs (input, label). Torch models are trained on it, so that
+            its transforms run in each epoch anew, before the noise; other models are fitted on one pass over it.
+        y : array-like of shape (n_inputs,), or None for a Dataset
             Labels of any type.
+        sample_weight : array-like of shape (n_inputs,), optional
+            Weights of the inputs in the loss.
         **fit_params
-            Passed to the base model's ``fit``. What has one entry per input, such as ``sample_weight``, is repeated
-            along with the noisy copies.
+            Passed to the base model's ``fit``. Parameters with one entry per input are repeated along with the noisy
+            copies.
 
         Returns
         -------
@@ -158,7 +171,10 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
+        if sample_weight is not None:
+            fit_params["sample_weight"] = sample_weight
         fit_params = self._requested(fit_params)
+        X, y, dataset = read_dataset(X, y)
         columns = Columns.of(X)
         X, y = self._validate(X, y=y)
         classes = sorted_unique("y", y)
@@ -184,7 +200,8 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
                 seed=resolve_seed(self.random_state),
                 device=self.device,
                 verbose=self.verbose,
-                **fit_params,
+                dataset=dataset,
+                fit_params=fit_params,
             )
             fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
         self._settle(fitted, classes, box, noise, columns)

@@ -45,9 +45,10 @@ def trusted_types() -> list[str]:
     from .classifier import SmoothedClassifier
     from .models.columns import Columns
     from .models.inference import TorchInference
+    from .training.labels import IndexedLabels
 
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
-    types = {SmoothedClassifier, Box, Columns, TorchInference, *strategies}
+    types = {SmoothedClassifier, Box, Columns, IndexedLabels, TorchInference, *strategies}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 
@@ -78,6 +79,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     """
     safetensors = optional("safetensors.torch", "files")
     from .training.torch_layers import NoisyModule
+    from .training.torch_noise import InputScaling
 
     model = unwrap(classifier.estimator_)
     if not is_torch(model):
@@ -86,6 +88,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
         raise ValueError(f"noise must be one of {', '.join(map(repr, names.values()))}, got {classifier.noise_!r}.")
+    scaling = InputScaling.of(module)
     saved = {
         "classes": classifier.classes_,
         "classes_dtype": classifier.classes_.dtype.str,
@@ -93,6 +96,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         "noise": names[type(classifier.noise_)],
         "noise_params": classifier.noise_.get_params(),
         "n_copies": module.n_copies if isinstance(module, NoisyModule) else None,
+        "scaling": None if scaling is None else (scaling.center, scaling.scale),
     }
     content = json.dumps(saved, default=lambda value: value.tolist())
     safetensors.save_model(module, str(path), metadata={RECORD: content})
@@ -143,6 +147,7 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
 
     from .classifier import SmoothedClassifier
     from .training.torch_layers import NoisyModule
+    from .training.torch_noise import InputScaling
 
     if not is_module(module):
         raise ValueError(f"module must be a torch.nn.Module, got {module!r}.")
@@ -159,8 +164,9 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             bounds = tuple(np.asarray(end, dtype=np.float64) for end in saved["bounds"])
             classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
             if saved["n_copies"] is not None:
-                statistics = {name: file.get_tensor(name) for name in ("center", "scale")}
-                module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"], **statistics)
+                module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"])
+            if saved["scaling"] is not None:
+                InputScaling(*saved["scaling"]).attach(module)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path must be a file made by save_weights, but {str(path)!r} is not: {error}.") from error
     try:

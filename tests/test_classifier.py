@@ -47,7 +47,10 @@ NARROW = UniformNoise(lam=0.1)
         SmoothedClassifier(LogisticRegression(), NARROW, **SMALL),
         SmoothedClassifier(RandomForestClassifier(n_estimators=5), NARROW, training=NoiseAugmentation(3), **SMALL),
         SmoothedClassifier(make_pipeline(StandardScaler(), LogisticRegression()), SplitNoise(lam=0.3), **SMALL),
-    ]
+    ],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "other rows have other noise, so that another model is fitted"
+    },
 )
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)

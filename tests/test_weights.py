@@ -34,6 +34,7 @@ from smoothcert import (
 )
 from smoothcert import weights as persistence
 from smoothcert.models import portable
+from smoothcert.training import make_net
 
 PARAMS = {"n_samples": 60, "n_selection": 20, "random_state": 0}
 
@@ -70,7 +71,7 @@ def test_joblib_files_are_self_contained(cancer, digits, tmp_path):
     saved = []
     for (X, y), clf in (
         (cancer, SmoothedClassifier(RandomForestClassifier(3), bounds="minmax", **PARAMS)),
-        (digits, SmoothedClassifier(network(), training=NoiseAugmentation(max_epochs=1), **PARAMS)),
+        (digits, SmoothedClassifier(make_net(network(), max_epochs=1), **PARAMS)),
     ):
         clf.fit(X, y)
         saved.append((clf, X[:5], clf.certify(X[:5]).radii))
@@ -119,11 +120,13 @@ def test_every_strategy_is_among_the_trusted_types():
 # safetensors
 
 
-@pytest.mark.parametrize("training", [NoiseAugmentation(max_epochs=1), StabilityTraining(max_epochs=1)])
+@pytest.mark.parametrize("training", ["augment", "stability"])
 @pytest.mark.parametrize("noise", [UniformNoise(0.5), UniformMixtureNoise()])
 def test_weights_make_the_same_classifier(digits, training, noise, tmp_path):
     X, y = digits
-    clf = SmoothedClassifier(network(), noise, training=training, bounds=(-0.5, 1.25), **PARAMS).fit(X, y)
+    clf = SmoothedClassifier(
+        make_net(network(), max_epochs=1), noise, training=training, bounds=(-0.5, 1.25), **PARAMS
+    ).fit(X, y)
     persistence.save_weights(clf, tmp_path / "weights.safetensors")
     fresh = network()
     before = [parameter.clone() for parameter in fresh.parameters()]
@@ -202,7 +205,7 @@ def test_a_classifier_from_a_gpu_is_loaded_to_the_cpu(digits, monkeypatch, tmp_p
     if frozen:
         clf = SmoothedClassifier.from_pretrained(network(), range(10), **PARAMS)
     else:
-        clf = SmoothedClassifier(network(), training=NoiseAugmentation(max_epochs=1), **PARAMS).fit(X, y)
+        clf = SmoothedClassifier(make_net(network(), max_epochs=1), **PARAMS).fit(X, y)
     expected = clf.certify(X[:5])
     with monkeypatch.context() as patched:
         away(patched)

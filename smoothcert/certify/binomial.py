@@ -1,131 +1,243 @@
-"""Confidence bounds: vote counts in, one-sided bounds on probabilities out. Pure functions of arrays."""
+"""Confidence bounds for binomial probabilities: vote counts in, one-sided bounds out. Pure functions of arrays."""
 
 from __future__ import annotations
 
-import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaincinv
+from scipy.special import betainc
 
 from .._utils.checks import check_choice, check_open_unit
 
 FloatArray = NDArray[np.float64]
 LowerBound = Callable[[ArrayLike, Any, float], FloatArray]
 
-#: Relative error that SciPy's binomial tails may have, generously: 2e-11 was the largest found for n up to 10**8.
+#: Relative error allowed for SciPy's binomial tails. The largest error found is 2e-11, for n up to 10**9.
 TAIL_ERROR = 1e-10
+
+#: A lower bound below this is returned as 0: quantiles this small can be off by orders of magnitude.
+SMALLEST_BOUND = 1e-12
 
 
 def clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
-    """Lower bound on a binomial probability, exceeding it with probability at most ``alpha``.
+    """Lower confidence bound on a binomial probability (Clopper and Pearson 1934).
+
+    The bound exceeds the probability with probability at most ``alpha``.
 
     Parameters
     ----------
     k, n : array-like of int
-        Successes and trials.
+        Successes and trials, with 0 <= k <= n and n >= 1.
     alpha : float
-        One-sided level.
+        One-sided level, between 0 and 1.
+
+    Returns
+    -------
+    lower : ndarray
+        Rounded down. A bound below 1e-12 is returned as 0.
+
+    Raises
+    ------
+    ValueError
+        If ``k``, ``n`` or ``alpha`` is out of range or NaN.
+
+    See Also
+    --------
+    randomized_clopper_pearson : Never below this bound.
+    hoeffding : A simpler bound, usually smaller.
+
+    References
+    ----------
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    Biometrika 26, 1934.
 
     Examples
     --------
     >>> float(clopper_pearson(10_000, 10_000, 0.001).round(6))
     0.999309
     """
+    k, n = _check_counts(k, n)
+    some = k > 0
+    lower = np.zeros(k.shape)
+    if some.any():
+        lower[some] = _confirmed_quantile(k[some], n[some], check_open_unit("alpha", alpha))
+    return lower
+
+
+def _confirmed_quantile(k: FloatArray, n: FloatArray, alpha: float) -> FloatArray:
+    """Return Clopper and Pearson's bound by statsmodels, corrected until the binomial tail confirms it."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    target = alpha * (1 - TAIL_ERROR)
+
+    def level(p: FloatArray) -> FloatArray:
+        """Return P(X >= k) for success probability p."""
+        return np.asarray(betainc(k, n - k + 1, p))
+
+    # Root finding warns at extreme levels. All threads share the filters of warnings, so other levels leave them alone.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning) if alpha < 1e-50 else nullcontext()
+    # The interval of statsmodels is two-sided, and each side has half of its alpha.
+    with np.errstate(all="ignore"), quiet:
+        lower = np.nan_to_num(proportion_confint(k, n, alpha=min(2 * target, 1.0), method="beta")[0])
+    loose = level(lower) < alpha * (1 - 1e-6)
+    if loose.any():
+        lower = np.where(loose, bisect_unit(lambda p: level(p) <= target, k.shape), lower)
+    lower = np.where(lower < SMALLEST_BOUND, 0.0, lower)
+    # The quantile comes from root finding, which can return a bound that is too large. Steps of doubling size lead down
+    # to a bound whose level is below alpha by more than the error of the level.
+    step = np.spacing(lower)
+    while (unsafe := level(lower) > target).any():
+        lower = np.where(unsafe, np.maximum(lower - step, 0.0), lower)
+        step *= 2
+    return lower
+
+
+def _check_counts(k: ArrayLike, n: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return counts as float arrays of one shape, or raise a ValueError unless they are whole numbers in range."""
     k, n = np.broadcast_arrays(np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    found, some = np.zeros(k.shape), k > 0
-    k, n, target = k[some], n[some], alpha * (1 - TAIL_ERROR)
-    # The quantile is a guess, which root finding may get wrong. What counts is the tail P(X >= k) there: it must be
-    # below alpha by more than its own error, and not needlessly far.
-    with np.errstate(all="ignore"):
-        lower = betaincinv(k, n - k + 1, target)
-    tail = betainc(k, n - k + 1, lower)
-    poor = ~((lower > 0) & (tail <= alpha * (1 - TAIL_ERROR / 2)) & (tail > alpha * (1 - 1e-6)))
-    if poor.any():
-        lower[poor] = _bisect_tail(k[poor], n[poor], target)
-    found[some] = lower
-    return found
+    for name, value, valid, expected in (
+        ("n", n, (n >= 1) & (n < np.inf), "whole numbers of at least 1"),
+        ("k", k, (k >= 0) & (k <= n), "whole numbers from 0 to n"),
+    ):
+        wrong = ~(valid & (value == np.floor(value)))
+        if wrong.any():
+            raise ValueError(f"{name} must hold {expected}, got {value[wrong].flat[0]:g}. Pass vote counts.")
+    return k, n
 
 
-def _bisect_tail(k: FloatArray, n: FloatArray, target: float) -> FloatArray:
-    """Return, by bisection of its logarithm, the largest p at which P(X >= k) is at most ``target``."""
-    low, high = np.full(k.shape, math.log(np.finfo(np.float64).tiny)), np.zeros(k.shape)
-    for _ in range(80):
+def bisect_unit(holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...]) -> FloatArray:
+    """Return the largest p in [0, 1] at which a condition holds, for a condition that holds up to some p.
+
+    All p tried are multiples of 2**-53, so ``1 - p`` is exact. The condition holds at the returned p, or p is 0.
+
+    Parameters
+    ----------
+    holds : callable
+        Maps an array of p to an array of bools.
+    shape : tuple of int
+
+    Examples
+    --------
+    >>> bisect_unit(lambda p: p**2 <= [0.25, 0.49], (2,)).round(6)
+    array([0.5, 0.7])
+    """
+    low, high = np.zeros(shape), np.ones(shape)
+    for _ in range(53):
         middle = (low + high) / 2
-        below = betainc(k, n - k + 1, np.exp(middle)) <= target
+        below = holds(middle)
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    # At the lowest end of all there is no telling.
-    lower: FloatArray = np.exp(low)
-    return np.where(betainc(k, n - k + 1, lower) <= target, lower, 0.0)
+    return low
 
 
 def randomized_clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float, uniforms: ArrayLike) -> FloatArray:
-    """Lower bound on a binomial probability, exceeding it with probability exactly ``alpha`` (Stevens 1950).
+    """Lower confidence bound on a binomial probability with error probability exactly ``alpha`` (Stevens 1950).
 
-    Counts are discrete, so the bound of Clopper and Pearson is wrong less often than it may be. An auxiliary uniform
-    number, independent of the count, makes up for it: the bound solves P(X > k) + u P(X = k) = alpha.
+    Counts are discrete, so the bound of Clopper and Pearson errs less often than ``alpha`` allows. An auxiliary uniform
+    number u, independent of the count, removes this slack: the bound solves P(X > k) + u P(X = k) = alpha.
 
     Parameters
     ----------
     k, n : array-like of int
-        Successes and trials.
+        Successes and trials, with 0 <= k <= n and n >= 1.
     alpha : float
-        One-sided level.
+        One-sided level, between 0 and 1.
     uniforms : array-like of float
-        The u of each count; 1 gives Clopper and Pearson's bound.
+        The number u for each count, from 0 to 1; u = 1 gives Clopper and Pearson's bound.
+
+    Returns
+    -------
+    lower : ndarray
+        Rounded down, and never below the bound of `clopper_pearson`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or NaN.
+
+    See Also
+    --------
+    clopper_pearson : The bound without auxiliary numbers.
+
+    References
+    ----------
+    Stevens, "Fiducial limits of the parameter of a discontinuous distribution", Biometrika 37, 1950.
 
     Examples
     --------
     >>> randomized_clopper_pearson([90, 90], 100, 0.05, [1.0, 0.5]).round(4)
     array([0.8363, 0.8415])
     """
-    k, n, uniforms = np.broadcast_arrays(np.asarray(k), np.asarray(n), np.asarray(uniforms, dtype=np.float64))
-    low, high = np.zeros(k.shape), np.ones(k.shape)
-    # P(X > n) is 0 and P(X >= 0) is 1: no Beta distribution stands for them. The lower end is returned, at which the
-    # sum is below alpha by more than the error of its terms.
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = np.where(k < n, betainc(k + 1, np.maximum(n - k, 1), middle), 0.0)
-        at_least = np.where(k > 0, betainc(np.maximum(k, 1), n - k + 1, middle), 1.0)
-        exceeds = (1 - uniforms) * above + uniforms * at_least > alpha * (1 - TAIL_ERROR)
-        low, high = np.where(exceeds, low, middle), np.where(exceeds, middle, high)
-    return np.maximum(low, clopper_pearson(k, n, alpha))
+    k, n = _check_counts(k, n)
+    k, n, u = np.broadcast_arrays(k, n, np.asarray(uniforms, dtype=np.float64))
+    if not ((u >= 0) & (u <= 1)).all():
+        raise ValueError(f"uniforms must hold numbers from 0 to 1, got {u[~((u >= 0) & (u <= 1))].flat[0]:g}.")
+    target = check_open_unit("alpha", alpha) * (1 - TAIL_ERROR)
+
+    def valid(p: FloatArray) -> NDArray[np.bool_]:
+        # P(X > n) is 0 and P(X >= 0) is 1; no Beta distribution describes these two.
+        above = np.where(k < n, betainc(k + 1, np.maximum(n - k, 1), p), 0.0)
+        at_least = np.where(k > 0, betainc(np.maximum(k, 1), n - k + 1, p), 1.0)
+        return np.asarray((1 - u) * above + u * at_least <= target)
+
+    return np.maximum(bisect_unit(valid, k.shape), clopper_pearson(k, n, alpha))
 
 
 def hoeffding(k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
-    """Lower bound k/n - sqrt(ln(1/alpha) / (2n)) on a binomial probability (Theorem B.1); at least 0.
+    """Lower confidence bound k/n - sqrt(ln(1/alpha) / (2n)) on a binomial probability (Theorem B.1), and at least 0.
 
     Parameters
     ----------
     k, n : array-like of int
-        Successes and trials.
+        Successes and trials, with 0 <= k <= n and n >= 1.
     alpha : float
-        One-sided level.
+        One-sided level, between 0 and 1.
+
+    Returns
+    -------
+    lower : ndarray
+        Rounded down.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or NaN.
+
+    See Also
+    --------
+    clopper_pearson : The exact bound, usually larger.
+
+    References
+    ----------
+    Hoeffding, "Probability inequalities for sums of bounded random variables", JASA 58, 1963.
+    Voracek and Hein, "Improving l1-certified robustness via randomized smoothing by leveraging box constraints",
+    ICML 2023, Theorem B.1.
 
     Examples
     --------
     >>> float(hoeffding(10_000, 10_000, 0.001).round(6))
     0.981415
     """
-    n = np.asarray(n, dtype=np.float64)
-    # A share and a width are right to 3 units of rounding of at most 1 + width each.
-    width = np.sqrt(-np.log(alpha) / (2 * n))
-    return np.maximum(np.asarray(k) / n - width - 2**-50 * (1 + width), 0.0)
+    k, n = _check_counts(k, n)
+    width = np.sqrt(-np.log(check_open_unit("alpha", alpha)) / (2 * n))
+    # The share and the width each carry at most 3 rounding errors of relative size 2**-53.
+    return np.maximum(k / n - width - 2**-50 * (1 + width), 0.0)
 
 
-#: Lower bounds by name; every upper bound is the lower bound of the complement. The randomised one is never below the
-#: bound it is listed with, to which its auxiliary numbers are added.
+#: Lower bounds by name. An upper bound is 1 minus the lower bound of the failures. The randomized bound is listed with
+#: the bound that it never falls below; `class_probabilities` adds its auxiliary numbers.
 BOUNDS: dict[str, LowerBound] = {
     "clopper-pearson": clopper_pearson,
     "randomized-clopper-pearson": clopper_pearson,
     "hoeffding": hoeffding,
 }
 
-#: Confidence levels below this are beyond what the bounds are accurate for.
+#: The smallest level for which the bounds are tested.
 SMALLEST_LEVEL = 1e-100
 
 #: Schemes of certification (section 2.4 of the paper).
@@ -133,8 +245,23 @@ SCHEMES = ("multiclass", "binary")
 
 
 def upper_bound(lower: LowerBound, k: ArrayLike, n: ArrayLike, alpha: float) -> FloatArray:
-    """Upper bound on a binomial probability: 1 minus the lower bound of the failures."""
-    # 1 - p may round down by half a unit: the next float is above it.
+    """Upper confidence bound on a binomial probability: 1 minus the lower bound of the failures.
+
+    Parameters
+    ----------
+    lower : callable
+        A lower bound, such as `clopper_pearson`.
+    k, n : array-like of int
+        Successes and trials, with 0 <= k <= n and n >= 1.
+    alpha : float
+        One-sided level, between 0 and 1.
+
+    Examples
+    --------
+    >>> float(upper_bound(clopper_pearson, 0, 10_000, 0.001).round(6))
+    0.000691
+    """
+    # 1 - p can be rounded down by half a unit, so the next float is returned.
     return np.minimum(np.nextafter(1 - lower(np.asarray(n) - np.asarray(k), n, alpha), 2.0), 1.0)
 
 
@@ -152,21 +279,37 @@ def class_probabilities(
     Parameters
     ----------
     counts : ndarray of shape (n_inputs, n_classes)
-        Votes of the estimation stage.
+        Estimation votes.
     top : ndarray of shape (n_inputs,)
-        Class A of each input, chosen from other votes.
+        Class A of each input, chosen by the selection votes.
     scheme : {"multiclass", "binary"}
         "multiclass" spends alpha/2 on each of the two probabilities; "binary" spends alpha on p_a and takes
-        p_b = 1 - p_a. With two classes they are one; a single class has no rival.
+        p_b = 1 - p_a. For two classes the schemes are the same. A single class has no rival.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}
     alpha : float
         Probability, for each input, that the bounds fail.
     uniforms : ndarray of shape (n_inputs, 2), optional
-        Auxiliary numbers of the randomised bound, independent of the counts.
+        Auxiliary numbers of the randomized bound, independent of the counts.
 
     Returns
     -------
     p_a, p_b : ndarray of shape (n_inputs,)
+
+    Raises
+    ------
+    ValueError
+        If the randomized bound gets no ``uniforms``.
+
+    See Also
+    --------
+    exact_probabilities : For noise whose outcomes are all counted.
+
+    Examples
+    --------
+    >>> counts, top = np.array([[950, 30, 20]]), np.array([0])
+    >>> p_a, p_b = class_probabilities(counts, top, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
+    >>> p_a.round(4), p_b.round(4)
+    (array([0.9233]), array([0.052]))
     """
     if counts.shape[1] == 1:
         return np.ones(len(counts)), np.zeros(len(counts))
@@ -177,21 +320,39 @@ def class_probabilities(
         lower_a, lower_b = (partial(randomized_clopper_pearson, uniforms=column) for column in uniforms.T)
     rows = np.arange(len(counts))
     n = counts.sum(axis=1)
-    count_a = counts[rows, top]
-    p_a = lower_a(count_a, n, _level(counts.shape[1], scheme, alpha))
+    p_a = lower_a(counts[rows, top], n, _level(counts.shape[1], scheme, alpha))
     if _one_versus_all(counts.shape[1], scheme):
         return p_a, 1 - p_a
+    # The bound has to hold for one fixed rival, the most probable one. Upper bounds rise with the count, so the bound
+    # of the largest count is at least that of this rival. The randomized bound rises too, at every u: it solves for the
+    # level (1 - u) P(X > k) + u P(X >= k), which lies between P(X >= k + 1) and P(X >= k), so it lies between Clopper
+    # and Pearson's bounds for k and k + 1.
     rivals = counts.copy()
     rivals[rows, top] = -1
-    count_b = rivals.max(axis=1)
-    p_b = upper_bound(lower_b, count_b, n, alpha / 2)
+    p_b = upper_bound(lower_b, rivals.max(axis=1), n, alpha / 2)
     return p_a, np.minimum(p_b, 1 - p_a)
 
 
 def exact_probabilities(counts: NDArray[np.int64], top: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
-    """Return the share of class A and of its strongest rival, where all outcomes were counted.
+    """Return the shares of class A and of its strongest rival, for noise whose outcomes are all counted.
 
-    A rival of a lower index wins ties, and counts as one vote stronger.
+    Ties go to the lower index, so a rival of lower index than class A counts as one vote stronger.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_inputs, n_classes)
+        Number of outcomes that vote for each class.
+    top : ndarray of shape (n_inputs,)
+        Class A of each input.
+
+    Returns
+    -------
+    p_a, p_b : ndarray of shape (n_inputs,)
+
+    Examples
+    --------
+    >>> exact_probabilities(np.array([[3, 5]]), np.array([1]))
+    (array([0.625]), array([0.5]))
     """
     n = counts.sum(axis=1)
     rows, classes = np.arange(len(counts)), np.arange(counts.shape[1])
@@ -201,14 +362,21 @@ def exact_probabilities(counts: NDArray[np.int64], top: NDArray[np.intp]) -> tup
 
 
 def check_statistics(n_samples: int, n_classes: int, *, scheme: str, bound: str, alpha: float) -> None:
-    """Raise a ValueError for unknown names, alpha outside (0, 1), or samples too few to certify a unanimous vote."""
+    """Raise a ValueError for an unknown name, a bad level, or too few samples to certify a unanimous vote.
+
+    Parameters
+    ----------
+    n_samples, n_classes : int
+    scheme, bound : str
+    alpha : float
+    """
     check_choice("scheme", scheme, SCHEMES)
     check_choice("bound", bound, BOUNDS)
     level = _level(n_classes, scheme, check_open_unit("alpha", alpha))
     if level < SMALLEST_LEVEL:
         raise ValueError(f"alpha must be at least {2 * SMALLEST_LEVEL:g}, got {alpha!r}.")
     if n_classes > 1 and BOUNDS[bound](n_samples, n_samples, level) <= 0.5:
-        # Both bounds rise with n when all votes agree, so bisection finds the first n above 1/2.
+        # Each bound of a unanimous vote rises with n, so bisection finds the first n for which it exceeds 1/2.
         candidates = range(1, 10**9)
         smallest = 1 + bisect_right(candidates, 0.5, key=lambda n: float(BOUNDS[bound](n, n, level)))
         raise ValueError(

@@ -181,7 +181,7 @@ class GreedyRadius(RadiusStrategy):
         How far a feature can move, in units of the box; 0 is a feature that cannot change. A tuple limits both
         directions separately: ``(0.0, np.inf)`` is an adversary who can only increase features.
     max_features : int, optional
-        How many features can change at most.
+        Maximum number of features that can change.
 
     Examples
     --------
@@ -230,7 +230,7 @@ class GreedyRadius(RadiusStrategy):
         return flat
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Return how far each feature can move within the limits: to its far face at most."""
+        """Return how far each feature can move within the limits and within the box."""
         reach = super().reach(noise, *self.room(noise, down, up))
         return reach if self.max_features is None else largest(reach, self.max_features)
 
@@ -261,7 +261,7 @@ class GreedyRadius(RadiusStrategy):
         return noise.walk_cost(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the reaches, or as in the box, should rounding make that longer."""
+        """Walk over the reaches; rounding must not make the radius smaller than that of `BoxRadius`."""
 
         def walk(budget: FloatArray, reach: FloatArray) -> FloatArray:
             return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))

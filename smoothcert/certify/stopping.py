@@ -15,8 +15,8 @@ from scipy.special import betaincinv
 
 from ..noise.mechanism import NoiseMechanism
 from .betting import checkpoints
-from .binomial import clopper_pearson, upper_bound
 from .evidence import BET, Counts, Duel, FloatArray, certified_at
+from .futility import is_futile
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 
@@ -25,9 +25,6 @@ HOPE = 0.7
 
 #: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
 CAUTION = 16
-
-#: Number of standard deviations by which future votes may turn out better than expected, when a rule gives up.
-LUCK = 2.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,16 +75,8 @@ class RadiusTest(VoteRule):
             cap=self.cap,
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
-        return certified | self.hopeless(duel, required)
-
-    def hopeless(self, duel: Duel, required: FloatArray) -> NDArray[np.bool_]:
-        """Tell for each input whether even good luck will not certify it with the last vote."""
-        alpha = (1 - BET) * self.alpha / (2 if self.strongest_rival else 1)
-        best_a = np.ceil(lucky(duel.k_a, duel.n, self.cap, LUCK))
-        best_b = np.floor(lucky(duel.k_b, duel.n, self.cap, -LUCK))
-        p_a = clopper_pearson(best_a, self.cap, alpha)
-        p_b = np.minimum(upper_bound(clopper_pearson, best_b, self.cap, alpha), 1 - p_a)
-        return (p_a - p_b < 2 * required - 1) | (required > 1)
+        rest = (1 - BET) * self.alpha
+        return certified | is_futile(*duel, self.cap, required, alpha=rest, rivals_apart=self.strongest_rival)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,11 +117,3 @@ class RadiusPrecision(VoteRule):
         p_a = p_a[certified]
         radii[certified] = certified_radii(self.strategy, self.mechanism, X[certified], p_a, 1 - p_a)
         return radii
-
-
-def lucky(k: Any, n: Any, last: Any, luck: float) -> FloatArray:
-    """Return how many of ``last`` votes a class may get with ``luck`` standard deviations of good fortune."""
-    left, share = last - n, (k + 0.5) / (n + 1)
-    # What n votes tell of the share is as uncertain as the share among n more.
-    spread = np.sqrt(left * np.maximum(share * (1 - share), 0.25 / n) * (1 + left / n))
-    return np.clip(k + left * share + luck * spread, k, k + left)

@@ -67,9 +67,8 @@ def read_logits(
         returned = f"a {name_of(logits)}" if shape is None else f"shape {shape}"
         raise ValueError(
             f"The base model {name} must return one logit per class, shape {(n_rows, n_classes)}, but returned "
-            f"{returned}. Nothing was certified. Change its forward, or set TorchInference(output=...) to a function that finds "
-            f"the logits "
-            f"in its answer."
+            f"{returned}. Nothing was certified. Change its forward, or set TorchInference(output=...) to a function "
+            f"that finds the logits in its answer."
         )
     return logits if logits.is_floating_point() else logits.float()
 

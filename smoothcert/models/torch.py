@@ -129,8 +129,9 @@ class TorchVoter(Voter):
         if (
             self.inference.compile
             or torch.is_autocast_enabled(self.device_type)
-            # Hooks of copies may share state, and so may a forward method of the instance.
-            or any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
+            # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
+            or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
+            or any("forward" in vars(part) for part in parts)
         ):
             return None
         try:
@@ -303,6 +304,11 @@ class TorchVoter(Voter):
         device = torch.cuda.device(self.device) if self.device_type == "cuda" else nullcontext()
         with device, self.module_lock.evaluating(self.module):
             yield
+
+
+def _hooks(part: Any) -> list[Any]:
+    """Return the hooks that run when a module is called."""
+    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
 
 
 def check_rows_are_independent(module: Any) -> None:

@@ -82,9 +82,10 @@ class VoteCounts(Records):
     def __repr__(self) -> str:
         if not len(self):
             return f"VoteCounts(0 inputs, {self.selection.shape[1]} classes, {self.origin.noise})"
+        most = int(self.selection.sum(axis=1).max())
         return (
-            f"VoteCounts({len(self)} inputs, {self.selection.shape[1]} classes, {int(self.selection[0].sum())} "
-            f"selection and {self.n_samples} estimation votes each, {self.origin.noise})"
+            f"VoteCounts({len(self)} inputs, {self.selection.shape[1]} classes, up to {most} selection and "
+            f"{self.n_samples} estimation votes each, {self.origin.noise})"
         )
 
     @classmethod

@@ -32,10 +32,14 @@ def some_of(index: NDArray[np.intp]) -> NDArray[np.intp]:
     return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), REPLAYED)).astype(int))]
 
 
-def selection_votes(sampler: Sampler, X: NDArray[Any]) -> NDArray[np.int64]:
-    """Draw the selection votes of some inputs."""
+def selection_votes(sampler: Sampler, X: NDArray[Any], n: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,)."""
+    votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
     with sampler.voter.ready():
-        return replace(sampler, n_samples=0, rule=None).draw(X).selection
+        for number in np.unique(n):
+            drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
+            votes[n == number] = drawn.draw(X[n == number]).selection
+    return votes
 
 
 class Recorded(NamedTuple):
@@ -71,7 +75,7 @@ def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what:
         Whether the caller vouches for the model although its content or some votes differ; not both may.
     """
     index, selection, content = recorded
-    drawn = selection_votes(replace(sampler, n_selection=int(selection[0].sum())), inputs.read(index))
+    drawn = selection_votes(sampler, inputs.read(index), selection.sum(axis=1))
     other, now = np.flatnonzero((drawn != selection).any(axis=1)), sampler.voter.content()
     if not len(other) and same_content(content, now):
         return
@@ -124,8 +128,9 @@ def check_repeats(sampler: Sampler, inputs: Inputs) -> None:
     The first time a few inputs share batches, the second time each is alone.
     """
     X = inputs.read(some_of(np.arange(len(inputs))))
-    together = selection_votes(sampler, X)
-    alone = np.concatenate([selection_votes(sampler, X[i : i + 1]) for i in range(len(X))])
+    n = np.full(len(X), sampler.n_selection)
+    together = selection_votes(sampler, X, n)
+    alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
     other = np.flatnonzero((together != alone).any(axis=1))
     if len(other):
         raise ValueError(

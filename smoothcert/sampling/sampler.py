@@ -1,4 +1,4 @@
-"""Votes: the noise of a few inputs goes through the base model in batches, and is counted."""
+"""Votes of a few inputs: noisy copies go through the base model in batches, and its answers are counted."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from ..models.threads import side_by_side
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
 from .counters import open_counters, total_counts
+from .selection import SelectionRule
 
-#: Batches that one task fills at most: what a crash costs.
+#: Maximum number of batches in a task: a crash costs them.
 BATCHES_PER_TASK = 16
 
-#: Batches that one task fills at least, where there are inputs enough: less is not worth the start.
+#: Minimum number of batches in a task, if there are enough inputs: a smaller task is not worth its start.
 FEW_BATCHES = 8
 
-#: Tasks of a run, where there are inputs enough: all workers have some, and end at about the same time.
+#: Number of tasks of a run, if there are enough inputs: every worker gets some, and all end at about the same time.
 TASKS = 64
 
-#: Tasks of a run that are more important than full batches.
+#: Number of tasks that matters more than full batches.
 FEW_TASKS = 10
 
-#: Votes that an input takes at least where a rule stops it.
+#: The minimum number of votes before a stopping rule may end sampling for an input.
 FEW_VOTES = 64
 
-#: Values of a batch at most: kernels count them in 32 bits.
+#: Maximum number of values in a batch: kernels count them in 32 bits.
 LARGEST_BATCH = 2**31 - 1
 
-#: Values whose points are computed at once.
+#: Number of values whose points are computed at once.
 POINT_VALUES = 2**20
 
 
@@ -47,7 +48,7 @@ class StoppingRule(Protocol):
 
     @property
     def checkpoints(self) -> NDArray[np.int64]:
-        """Increasing numbers of votes after which the rule is asked, whatever the batches and the other inputs."""
+        """Increasing numbers of votes after which the rule is asked, independent of batches and other inputs."""
 
     def known(self, selection: NDArray[np.int64], X: NDArray[Any], target: Any) -> dict[str, NDArray[Any]]:
         """Return what the rule needs to know about each input, as arrays with one row per input."""
@@ -94,18 +95,20 @@ class Sampler:
     voter : Voter
     mechanism : NoiseMechanism
     seed : int
-        Keys the noise, together with the input and the stage: neither the batch size, nor the other inputs, nor the
-        worker matters.
+        Keys the noise together with the input and the stage. Noise depends neither on the batch size, nor on other
+        inputs, nor on the worker.
     n_selection : int
-        Votes that choose the class.
+        Largest number of votes that choose the class. Fewer are drawn for inputs on which the class is clear.
     n_samples : int
-        Fresh votes that bound its probability, at most; 0 draws none. Noise that is not sampled needs none either: all
-        of its outcomes are in the selection votes, and what they choose they also prove.
+        Maximum number of fresh votes that bound the probability of the class; 0 draws none. Noise that is not sampled
+        needs none: the selection votes hold all of its outcomes, so they choose the class and also prove it.
     rule : StoppingRule, optional
         Inputs that have enough votes leave; batches are filled with the others.
     batch_size : "auto" or int
-        Rows of one call of the model; rows of several inputs share a batch. Memory is bounded by it. Where memory does
-        not suffice, batches are halved.
+        Number of rows in one call of the model. Rows of several inputs share a batch. It bounds the memory; batches are
+        halved if memory does not suffice.
+    all_selection : bool
+        Whether all ``n_selection`` votes are drawn for every input. Noise that is not sampled needs all of them.
     """
 
     voter: Voter
@@ -115,6 +118,7 @@ class Sampler:
     n_samples: int
     rule: StoppingRule | None = None
     batch_size: int | str = "auto"
+    all_selection: bool = False
 
     @property
     def rows(self) -> int:
@@ -125,10 +129,10 @@ class Sampler:
         return min(check_count("batch_size", batch_size), max(1, LARGEST_BATCH // self.mechanism.n_features))
 
     def chunk_size(self, n_inputs: int) -> int:
-        """Return how many inputs are one task: neither workers nor speed matter, so that batches are always the same.
+        """Return how many inputs make a task, independently of workers and speed, so that batches are repeatable.
 
-        A task fills a few batches; within that, there are `TASKS` of them. It fills one batch only where there would be
-        less than `FEW_TASKS`.
+        A task fills a few batches, and there are about `TASKS` tasks. A task fills a single batch only if there would
+        be fewer than `FEW_TASKS`.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
         least = -(-FEW_BATCHES * self.rows // each)
@@ -149,12 +153,14 @@ class Sampler:
         keep_freed()
         inputs = fingerprints(self.mechanism, X)
 
-        def stage(number: int, n: int, rule: StoppingRule | None = None, known: Any = None) -> NDArray[np.int64]:
+        def stage(number: int, n: int, rule: Any, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
             return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
 
         with self.voter.voting():
-            estimation = selection = stage(seeding.SELECTION, self.n_selection)
+            needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
+            rule = None if needs_all else SelectionRule(self.n_selection)
+            estimation = selection = stage(seeding.SELECTION, self.n_selection, rule)
             if self.n_samples:
                 known = {} if self.rule is None else self.rule.known(selection, X, target)
                 estimation = stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
@@ -175,14 +181,17 @@ def count(
     keys: NDArray[np.uint32],
     n: int,
     rows: int,
-    rule: StoppingRule | None = None,
+    rule: Any = None,
     known: dict[str, NDArray[Any]] | None = None,
 ) -> NDArray[np.int64]:
-    """Count ``n`` votes, or what a rule finds enough, of each of a few inputs, in batches of so many rows."""
+    """Count the votes of a few inputs, in batches of ``rows`` rows.
+
+    Each input gets ``n`` votes, or fewer if a rule finds them enough; for ``known`` see `StoppingRule.known`.
+    """
     counters = open_counters(voter, mechanism, mechanism.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for checkpoint in [n] if rule is None else rule.checkpoints:
-        rows = _cast(counters, undecided, drawn, int(checkpoint), rows)
+        rows = _draw_votes(counters, undecided, drawn, int(checkpoint), rows)
         drawn = checkpoint
         if rule is not None and checkpoint < n:
             rows_of = {name: values[undecided] for name, values in (known or {}).items()}
@@ -192,17 +201,17 @@ def count(
     return total_counts(counters)
 
 
-def _cast(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
-    """Cast the votes ``first`` to ``end`` of some inputs; return the batch size that memory sufficed for."""
+def _draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed."""
     votes_each = end - first
     total = votes_each * len(inputs)
-    # Several counters get equally many batches of equal size: none waits long for the last.
+    # Several counters get the same number of batches of the same size, so that none waits long for the last.
     rounds = -(-total // (len(counters) * rows))
     step = rows if len(counters) == 1 else -(-total // (len(counters) * rounds))
     batches = range(0, total, step)
     starts = iter(batches)
 
-    def cast(counter: Any, start: int, stop: int) -> None:
+    def count_rows(counter: Any, start: int, stop: int) -> None:
         nonlocal rows
         half = -(-(stop - start) // 2)
         if stop - start <= rows:
@@ -219,14 +228,14 @@ def _cast(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, r
                 rows = min(rows, half)
             else:
                 return
-        cast(counter, start, start + half)
-        cast(counter, start + half, stop)
+        count_rows(counter, start, start + half)
+        count_rows(counter, start + half, stop)
 
     def work(counter: Any) -> None:
-        # Whoever is free takes the next batch. Should one fail, nobody takes another.
+        # A free thread takes the next batch. After a failure, no thread takes another.
         try:
             for start in starts:
-                cast(counter, start, min(start + step, total))
+                count_rows(counter, start, min(start + step, total))
         finally:
             stop()
 

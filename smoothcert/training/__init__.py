@@ -1,11 +1,11 @@
-"""How base models meet the noise when they are fitted: noise augmentation and stability training."""
+"""How base models meet the noise when they are fitted: training strategies, and their pieces for torch."""
 
 from typing import Any
 
 from .._utils.optional import attribute
 from .strategies import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
-#: The pieces for torch, which import torch when they are first asked for.
+#: The pieces for torch. They import torch when they are first asked for.
 _TORCH = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
 
 __all__ = [

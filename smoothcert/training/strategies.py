@@ -3,64 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _check_sample_weight
 
-from .._utils.checks import check_bool, check_count, check_not_negative, check_positive
+from .._utils.checks import check_bool, check_count, check_not_negative
 from ..models.base import is_torch
+from ..models.columns import NamedColumns
 from ..noise.mechanism import NoiseMechanism
+from .labels import indexed
 
 
 class Training(BaseEstimator, ABC):
     """A way to fit the base model.
 
+    Bare torch modules are trained with the recipe of `make_net`, and skorch nets with settings of their own.
+
     Parameters
     ----------
-    max_epochs : int, default=40
-    lr : float, default=0.1
-    momentum : float, default=0.9
-    weight_decay : float, default=1e-4
-    batch_size : int, default=64
-        The paper's recipe for bare torch modules: SGD with Nesterov momentum and a cosine schedule. skorch nets keep
-        settings of their own.
     standardize : bool, default=True
-        Centre and scale what a torch model sees, per channel of images and per feature of tables, by the mean and
+        Center and scale what a torch model sees, per channel of images and per feature of tables, by the mean and
         standard deviation of noisy training data. Without it, networks under wide splitting noise hardly learn.
     """
 
-    #: Noisy copies of each batch that a torch model is trained on at a time; 0 is clean data.
+    #: Noisy copies of each batch that a torch model is trained on; 0 is clean data.
     copies_per_batch: int
 
-    #: Weight of the stability term in a torch model's loss; None leaves the loss alone.
+    #: Weight of the stability term in the loss of a torch model; None leaves the loss alone.
     stability_weight: float | None = None
 
-    def __init__(
-        self,
-        *,
-        max_epochs: int = 40,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        batch_size: int = 64,
-        standardize: bool = True,
-    ) -> None:
-        self.max_epochs = max_epochs
-        self.lr = lr
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
+    def __init__(self, *, standardize: bool = True) -> None:
         self.standardize = standardize
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is out of range."""
-        check_count("max_epochs", self.max_epochs)
-        check_positive("lr", self.lr)
-        check_not_negative("momentum", self.momentum)
-        check_not_negative("weight_decay", self.weight_decay)
-        check_count("batch_size", self.batch_size)
         check_bool("standardize", self.standardize)
 
     def train(
@@ -73,7 +55,8 @@ class Training(BaseEstimator, ABC):
         seed: int,
         device: Any = None,
         verbose: int = 0,
-        **fit_params: Any,
+        dataset: Any = None,
+        fit_params: dict[str, Any] | None = None,
     ) -> Any:
         """Fit a copy of a base model.
 
@@ -84,7 +67,7 @@ class Training(BaseEstimator, ABC):
         X : ndarray of shape (n_inputs, *shape)
             Raw inputs inside the box.
         y : ndarray of shape (n_inputs,)
-            Labels; torch models are trained on their indices among the sorted labels.
+            Labels. Torch models are trained on their indices among the sorted labels.
         mechanism : NoiseMechanism
             The noise that certification will use.
         seed : int
@@ -92,8 +75,11 @@ class Training(BaseEstimator, ABC):
         device : str, torch.device or None
             Where torch models are trained; None leaves that to them.
         verbose : int
-            Above 0, show the progress of torch models.
-        **fit_params
+            Above 0, skorch prints a line for each epoch of a torch model.
+        dataset : torch.utils.data.Dataset, optional
+            What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run in each
+            epoch anew.
+        fit_params : dict, optional
             Passed to the base model's ``fit``.
 
         Returns
@@ -106,48 +92,45 @@ class Training(BaseEstimator, ABC):
             If the strategy cannot train such a model, or a torch model does not return one logit per class, or its
             loss becomes NaN.
         """
-        if not is_torch(estimator):
-            return self.fit_estimator(seeded(estimator, seed), X, y, mechanism, np.random.default_rng(seed), fit_params)
-        from .torch_training import fit_net
+        params = dict(fit_params or {})
+        weights = params.pop("sample_weight", None)
+        if weights is not None:
+            params[_weight_name(estimator)] = _check_sample_weight(weights, X)
+        if is_torch(estimator):
+            from .torch_training import fit_net
 
-        return fit_net(
-            estimator,
-            X,
-            y,
-            n_copies=self.copies_per_batch,
-            noise=mechanism.noise,
-            box=mechanism.box,
-            standardize=self.standardize,
-            stability_weight=self.stability_weight,
-            recipe=self.recipe(),
-            seed=seed,
-            device=device,
-            verbose=verbose,
-            fit_params=fit_params,
-        )
+            options = {"device": device, "verbose": 1 if verbose else None}
+            return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
 
-    def recipe(self) -> dict[str, Any]:
-        """Return the settings of bare torch modules as parameters of a skorch net."""
-        return {
-            "max_epochs": self.max_epochs,
-            "lr": self.lr,
-            "optimizer__momentum": self.momentum,
-            "optimizer__nesterov": self.momentum > 0,
-            "optimizer__weight_decay": self.weight_decay,
-            "batch_size": self.batch_size,
-        }
+        def fit(model: Any) -> Any:
+            rng = np.random.default_rng(seed)
+            return self.fit_estimator(model, X, y, lambda: mechanism.noisy(X, rng), params)
+
+        try:
+            return fit(seeded(estimator, seed))
+        except (TypeError, ValueError) as error:
+            if np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
+                raise
+            # The estimator may take class indices alone, as XGBoost does.
+            try:
+                return fit(indexed(seeded(estimator, seed)))
+            except Exception:
+                raise error from None
 
     @abstractmethod
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
-        """Fit a seeded clone of an estimator that is no torch model, and return it."""
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
+        """Fit a seeded clone of an estimator that is no torch model, and return it.
+
+        Parameters
+        ----------
+        estimator : estimator
+        X, y : ndarray
+            Clean inputs, and labels.
+        noisy : callable
+            Draws a noisy copy of ``X``.
+        params : dict
+            Parameters of ``fit``.
+        """
 
 
 class CleanTraining(Training):
@@ -155,30 +138,33 @@ class CleanTraining(Training):
 
     Parameters
     ----------
-    max_epochs, lr, momentum, weight_decay, batch_size, standardize
-        For torch models; see `Training`.
+    standardize : bool, default=True
+        Not used: there are no noisy data.
+
+    See Also
+    --------
+    NoiseAugmentation : Training on noisy data.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from smoothcert import SmoothedClassifier
+    >>> SmoothedClassifier(LogisticRegression(), training=CleanTraining()).training
+    CleanTraining()
     """
 
     copies_per_batch = 0
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Fit on clean data."""
-        return estimator.fit(X, y, **fit_params)
+        return estimator.fit(X, y, **params)
 
 
 class NoiseAugmentation(Training):
-    """Cross-entropy on noisy inputs (Cohen et al. 2019; section 3.1 of the paper).
+    """Cross-entropy on noisy inputs.
 
-    Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data, with
-    fresh noise each and the labels of the clean data.
+    Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data. Each
+    copy has fresh noise and the labels of the clean data.
 
     Parameters
     ----------
@@ -187,8 +173,18 @@ class NoiseAugmentation(Training):
     stream : bool, default=False
         Hand the copies to ``partial_fit`` one after the other, so that memory does not grow with their number. An
         estimator then makes one pass over each copy.
-    max_epochs, lr, momentum, weight_decay, batch_size, standardize
-        For torch models; see `Training`.
+    standardize : bool, default=True
+        Center and scale what a torch model sees, by the statistics of noisy training data.
+
+    See Also
+    --------
+    StabilityTraining : Adds a stability term to the loss.
+    smoothcert.training.make_net : The recipe of bare torch modules, and how to change it.
+
+    References
+    ----------
+    Cohen, Rosenfeld and Kolter (2019), "Certified adversarial robustness via randomized smoothing"; section 3.1 of the
+    paper.
 
     Examples
     --------
@@ -200,28 +196,10 @@ class NoiseAugmentation(Training):
 
     copies_per_batch = 1
 
-    def __init__(
-        self,
-        n_copies: int = 10,
-        *,
-        stream: bool = False,
-        max_epochs: int = 40,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        batch_size: int = 64,
-        standardize: bool = True,
-    ) -> None:
+    def __init__(self, n_copies: int = 10, *, stream: bool = False, standardize: bool = True) -> None:
         self.n_copies = n_copies
         self.stream = stream
-        super().__init__(
-            max_epochs=max_epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            standardize=standardize,
-        )
+        super().__init__(standardize=standardize)
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is out of range."""
@@ -229,19 +207,11 @@ class NoiseAugmentation(Training):
         check_count("n_copies", self.n_copies)
         check_bool("stream", self.stream)
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Fit on noisy copies, all at once or one after the other."""
         if not self.stream:
-            copies = np.concatenate([mechanism.noisy(X, rng) for _ in range(self.n_copies)])
-            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in fit_params.items()}
+            copies = np.concatenate([noisy() for _ in range(self.n_copies)])
+            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in params.items()}
             return estimator.fit(copies, np.tile(y, self.n_copies), **repeated)
         if not hasattr(estimator, "partial_fit"):
             raise ValueError(
@@ -249,12 +219,12 @@ class NoiseAugmentation(Training):
                 f"stream=False."
             )
         for _ in range(self.n_copies):
-            estimator.partial_fit(mechanism.noisy(X, rng), y, classes=np.unique(y), **fit_params)
+            estimator.partial_fit(noisy(), y, classes=np.unique(y), **params)
         return estimator
 
 
 class StabilityTraining(Training):
-    """Cross-entropy on one noisy copy, and agreement with another (Li et al. 2019; section 3.1 of the paper).
+    """Cross-entropy on one noisy copy, and agreement with another.
 
     The loss is ``-log f(x + d1)_y + weight * KL(f(x + d1) || f(x + d2))``, at about twice the cost of
     `NoiseAugmentation`. It needs gradients: only torch models can be trained with it.
@@ -263,37 +233,29 @@ class StabilityTraining(Training):
     ----------
     weight : float, default=6.0
         The paper's C; 0 is noise augmentation.
-    max_epochs, lr, momentum, weight_decay, batch_size, standardize
-        See `Training`.
+    standardize : bool, default=True
+        Center and scale what a torch model sees, by the statistics of noisy training data.
+
+    See Also
+    --------
+    NoiseAugmentation : Training without the stability term.
+    smoothcert.training.StabilityLoss : The loss, for a training loop of your own.
+
+    References
+    ----------
+    Li, Chen, Wang and Carin (2019), "Certified adversarial robustness with additive noise"; section 3.1 of the paper.
 
     Examples
     --------
-    >>> StabilityTraining(weight=2.0, max_epochs=120)
-    StabilityTraining(max_epochs=120, weight=2.0)
+    >>> StabilityTraining(weight=2.0)
+    StabilityTraining(weight=2.0)
     """
 
     copies_per_batch = 2
 
-    def __init__(
-        self,
-        weight: float = 6.0,
-        *,
-        max_epochs: int = 40,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        batch_size: int = 64,
-        standardize: bool = True,
-    ) -> None:
+    def __init__(self, weight: float = 6.0, *, standardize: bool = True) -> None:
         self.weight = weight
-        super().__init__(
-            max_epochs=max_epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            standardize=standardize,
-        )
+        super().__init__(standardize=standardize)
 
     @property
     def stability_weight(self) -> float:  # type: ignore[override]
@@ -305,15 +267,7 @@ class StabilityTraining(Training):
         super().check()
         check_not_negative("weight", self.weight)
 
-    def fit_estimator(
-        self,
-        estimator: Any,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        mechanism: NoiseMechanism,
-        rng: np.random.Generator,
-        fit_params: dict[str, Any],
-    ) -> Any:
+    def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
         """Refuse: there are no gradients to train with."""
         raise ValueError(
             f"StabilityTraining needs the gradients of a torch.nn.Module or skorch net, got a "
@@ -331,6 +285,16 @@ def seeded(estimator: Any, seed: int) -> Any:
     )
     seeds = np.random.SeedSequence(seed).generate_state(len(open_states))
     return copy.set_params(**dict(zip(open_states, map(int, seeds), strict=True)))
+
+
+def _weight_name(estimator: Any) -> str:
+    """Return what ``fit`` calls the weights of inputs: a Pipeline passes those of its last step on by name."""
+    if isinstance(estimator, NamedColumns):
+        return _weight_name(estimator.estimator)
+    if isinstance(estimator, Pipeline) and not get_config()["enable_metadata_routing"]:
+        name, last = estimator.steps[-1]
+        return f"{name}__{_weight_name(last)}"
+    return "sample_weight"
 
 
 def _repeat_rows(value: Any, n_inputs: int, n_copies: int) -> Any:

@@ -1,6 +1,6 @@
-"""Torch networks under noise: the module that adds it, the stability criterion, and the paper's recipe for skorch.
+"""Torch networks under noise: the module that adds it, the stability loss, and the paper's recipe for skorch.
 
-These are the pieces that training through `SmoothedClassifier` is made of, for use in any training loop.
+These pieces fit any training loop. `SmoothedClassifier.fit` trains with the same noise, loss and recipe.
 """
 
 from __future__ import annotations
@@ -14,40 +14,53 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
+from .._utils.text import describe
 from ..noise.base import Noise
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
+from .torch_noise import noisy_copies, split_copies
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
 
-#: Values of noisy data, but at least as many inputs as in the second number, that statistics are estimated from.
+#: Statistics are estimated from this many noisy values, and from at least this many inputs.
 STATISTICS_VALUES, STATISTICS_INPUTS = 2**20, 1000
 
 
 class NoisyModule(nn.Module):
-    """A network behind the noise: training mode adds fresh noise to every batch, and every mode standardises.
+    """A network behind the noise, for a training loop of your own.
 
-    In evaluation mode inputs are taken as noisy already, as they are while votes are drawn, unless
-    ``noisy_evaluation`` is set.
+    Training mode adds fresh noise to every batch. Every mode centers and scales inputs. In evaluation mode inputs are
+    noisy already, as they are when votes are drawn, unless ``noisy_evaluation`` is set.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network. It returns one logit per class.
+        The network. It returns one logit per class. A NoisyModule is replaced by the network inside it.
     noise : Noise
     bounds : (lo, hi) or Box, default=(0.0, 1.0)
         The box that inputs live in, in raw units.
     center, scale : array-like, default=0.0 and 1.0
-        Subtracted from noisy inputs, which are then divided; see `noisy_statistics`.
+        Noisy inputs become ``(X - center) / scale``; see `noisy_statistics`. ``load_state_dict`` sets both.
     n_copies : int, default=1
-        Noisy copies of each batch in training mode. With more than one, the answer is a tuple of as many logits.
+        Noisy copies of each batch in training mode. With more than one, the module returns a tuple of logits, one
+        tensor per copy.
     seed : int, optional
         Seed of the noise; None draws fresh entropy.
 
     Attributes
     ----------
     noisy_evaluation : bool
-        Whether evaluation mode adds noise as well, for validation scores. False at first.
+        Whether evaluation mode adds noise as well, for validation scores. It must be False when votes are drawn.
+
+    See Also
+    --------
+    StabilityLoss : The loss of a pair of noisy copies.
+    smoothcert.SmoothedClassifier.from_pretrained : Certifies the trained network.
+
+    Notes
+    -----
+    Noise is drawn on the device of the batch. Gradients pass through it to the inputs, as adversarial training needs
+    them: exactly where noise is added, and as if it were for splitting noise.
 
     Examples
     --------
@@ -73,9 +86,9 @@ class NoisyModule(nn.Module):
     ) -> None:
         super().__init__()
         noise.check()
-        self.module = module
+        self.module: nn.Module = module.module if isinstance(module, NoisyModule) else module
         self.noise = noise
-        self.box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
+        self.box = _box(bounds)
         self.n_copies = n_copies
         self.noisy_evaluation = False
         self.rng = np.random.default_rng(seed)
@@ -85,25 +98,75 @@ class NoisyModule(nn.Module):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
 
     def forward(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return the network's answer to noisy and standardised inputs, shape (n, *shape)."""
+        """Return the network's answer to noisy, centered and scaled inputs.
+
+        Parameters
+        ----------
+        X : torch.Tensor of shape (n, *shape)
+            Raw inputs inside the box; in evaluation mode noisy ones.
+        *args, **kwargs
+            Passed to the network.
+
+        Raises
+        ------
+        ValueError
+            If noise is added, and X lies outside the box.
+        """
         copies = self.n_copies if self.training else 1
         if self.training or self.noisy_evaluation:
-            X = self._noisy(X) if copies == 1 else torch.cat([self._noisy(X) for _ in range(copies)])
-        answer = self.module((X - self.center) / self.scale, *args, **kwargs)
-        if copies == 1:
-            return answer
-        if not isinstance(answer, torch.Tensor):
-            raise ValueError(
-                f"The module {type(self.module).__name__} must return a tensor of logits to be asked about "
-                f"{copies} noisy copies at once, but returned a {type(answer).__name__}."
-            )
-        return answer.chunk(copies)
+            self._check_box(X)
+            X = noisy_copies(X, self.noise, self.box, self.rng, copies)
+        return split_copies(self.module, self.module((X - self.center) / self.scale, *args, **kwargs), copies)
 
     @torch.compiler.disable
-    def _noisy(self, X: torch.Tensor) -> torch.Tensor:
-        mechanism = NoiseMechanism(self.box, self.noise, tuple(X.shape[1:]))
-        noisy = mechanism.noisy(X.detach().cpu().numpy(), self.rng, np.float32)
-        return torch.from_numpy(noisy).to(X.device, X.dtype)
+    def _check_box(self, X: torch.Tensor) -> None:
+        """Let the box look at the smallest and the largest value of each feature: all that it asks about."""
+        self.box.check(torch.stack(X.detach().aminmax(dim=0)).float().cpu().numpy())
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take the statistics of a checkpoint, whatever shape they have here."""
+        for name in ("center", "scale"):
+            if prefix + name in state_dict:
+                setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def carried(module: Any, noise: Any, bounds: Any) -> tuple[Any, Any]:
+    """Return the noise and the bounds for a trained module, which a `NoisyModule` carries.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    noise : Noise or None
+        None takes the module's, if it has one.
+    bounds : (lo, hi), Box or None
+        As for ``noise``.
+
+    Returns
+    -------
+    noise, bounds
+        None for what neither the module nor the caller has.
+
+    Raises
+    ------
+    ValueError
+        If the module was trained with other noise, or in another box.
+    """
+    if not isinstance(module, NoisyModule):
+        return noise, bounds
+    box = module.box
+    remedy = "Leave it out, or set the attribute of the module if it shall be certified for another."
+    if noise is not None and describe(noise) != describe(module.noise):
+        raise ValueError(f"noise must be that of the NoisyModule, {describe(module.noise)}, got {noise!r}. {remedy}")
+    if bounds is not None:
+        given = _box(bounds)
+        if not (np.all(given.lo == box.lo) and np.all(given.hi == box.hi)):
+            raise ValueError(f"bounds must be those of the NoisyModule, ({box.lo}, {box.hi}), got {bounds!r}. {remedy}")
+    return module.noise, (box.lo, box.hi)
+
+
+def _box(bounds: Any) -> Box:
+    return bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
 
 
 def noisy_statistics(
@@ -111,13 +174,13 @@ def noisy_statistics(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of noisy inputs: per channel of images, per feature of tables.
 
-    Wide splitting noise sets most features to exactly 1/2. What a network sees must be centred and scaled by the
-    statistics of such data: those of clean data would leave it with almost no signal.
+    Wide splitting noise sets most features to exactly 1/2. Statistics of clean data would leave a network with almost
+    no signal, so inputs are centered and scaled by those of noisy data.
 
     Parameters
     ----------
     X : ndarray of shape (n_inputs, n_features) or (n_inputs, n_channels, ...)
-        Clean inputs; of many, a random part is used.
+        Clean inputs inside the box. A random part is used if there are many.
     noise : Noise
     bounds : (lo, hi) or Box, default=(0.0, 1.0)
     seed : int, optional
@@ -127,6 +190,11 @@ def noisy_statistics(
     center, scale : ndarray
         Of a shape that broadcasts against one input. The scale of a constant is 1.
 
+    Raises
+    ------
+    ValueError
+        If X lies outside the box.
+
     Examples
     --------
     >>> from smoothcert import SplitNoise
@@ -134,9 +202,12 @@ def noisy_statistics(
     >>> print(center.round(1), scale.round(1))
     [0.5] [0.1]
     """
+    X = np.asarray(X)
+    noise.check()
+    box = _box(bounds)
+    box.check(X)
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(X))[: max(STATISTICS_INPUTS, STATISTICS_VALUES // max(X[0].size, 1))]
-    box = bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
     noisy = NoiseMechanism(box, noise, X.shape[1:]).noisy(X[rows], rng)
     axes = (0, *range(2, noisy.ndim))
     center = noisy.mean(axis=axes, keepdims=True)[0]
@@ -145,17 +216,25 @@ def noisy_statistics(
 
 
 class StabilityLoss(nn.CrossEntropyLoss):
-    """Cross-entropy on one noisy copy, plus the divergence between the answers to two (Li et al. 2019; section 3.1).
+    """Cross-entropy on one noisy copy, plus the divergence between the answers to two.
 
     The loss of a row is ``-log f(x + d1)_y + stability_weight * KL(f(x + d1) || f(x + d2))``, where f is the softmax
-    of the logits. Of a single copy, as in evaluation, it is the cross-entropy.
+    of the logits. The loss of a single copy, as in evaluation, is the cross-entropy.
 
     Parameters
     ----------
     stability_weight : float, default=6.0
         The paper's C.
     **kwargs
-        Arguments of `torch.nn.CrossEntropyLoss`; they apply to its part.
+        Arguments of `torch.nn.CrossEntropyLoss`. They apply to the cross-entropy.
+
+    See Also
+    --------
+    NoisyModule : Returns such pairs, with ``n_copies=2``.
+
+    References
+    ----------
+    Li, Chen, Wang and Carin (2019), "Certified adversarial robustness with additive noise"; section 3.1 of the paper.
 
     Examples
     --------
@@ -173,15 +252,22 @@ class StabilityLoss(nn.CrossEntropyLoss):
         """Return the loss of a pair of logits of shape (n, n_classes) each, or of a single one."""
         if not isinstance(input, tuple):
             return super().forward(input, target)
-        first, second = (logits.log_softmax(dim=1) for logits in input)
-        divergence = (first.exp() * (first - second)).sum(dim=1)
-        if self.reduction != "none":
-            divergence = divergence.mean() if self.reduction == "mean" else divergence.sum()
-        return super().forward(input[0], target) + self.stability_weight * divergence
+        return super().forward(input[0], target) + self.stability_weight * divergence(input, self.reduction)
+
+
+def divergence(pair: tuple[torch.Tensor, torch.Tensor], reduction: str) -> torch.Tensor:
+    """Return KL(p || q) of the softmax of two answers, reduced over the batch as losses of torch are."""
+    first, second = (logits.log_softmax(dim=1) for logits in pair)
+    rows = (first.exp() * (first - second)).sum(dim=1)
+    return rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
 
 
 class CosineSchedule(Callback):
-    """Anneal the learning rate from its initial value to 0 along half a cosine over the net's ``max_epochs``."""
+    """Anneal the learning rate from its initial value to 0 along half a cosine over the ``max_epochs`` of the net.
+
+    skorch's ``LRScheduler`` takes the number of epochs when it is made, and would miss a later change of
+    ``max_epochs``, by ``set_params`` or in a search.
+    """
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Start a schedule over the epochs that this training will run."""
@@ -195,21 +281,30 @@ class CosineSchedule(Callback):
 def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
     """Wrap a torch module in a skorch net with the paper's training recipe (section 3.1).
 
-    SGD with Nesterov momentum .9, weight decay 1e-4, learning rate .1 with cosine annealing, batches of 64,
-    cross-entropy on logits. Every input is used for training: no part is held back for validation.
+    The recipe is SGD with Nesterov momentum .9, weight decay 1e-4, a learning rate of .1 with cosine annealing, batches
+    of 64, 40 epochs, and cross-entropy on logits. All inputs are used for training: none are held back for validation.
 
     Parameters
     ----------
     module : torch.nn.Module or its class
         Returns one logit per class.
     **params
-        Parameters of `skorch.NeuralNetClassifier` that replace or extend the recipe's, such as ``max_epochs``
-        (default 40). Another ``optimizer`` comes without the settings of SGD.
+        Parameters of `skorch.NeuralNetClassifier` that replace or extend those of the recipe, such as ``max_epochs``.
+        Another ``optimizer`` comes without the settings of SGD.
 
     Returns
     -------
     net : skorch.NeuralNetClassifier
         Not yet fitted.
+
+    See Also
+    --------
+    smoothcert.SmoothedClassifier : Trains such a net under noise, and bare modules with the recipe as it is.
+
+    References
+    ----------
+    Voracek and Hein (2023), "Improving l1-certified robustness via randomized smoothing by leveraging box constraints",
+    section 3.1.
 
     Examples
     --------

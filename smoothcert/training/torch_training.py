@@ -1,8 +1,8 @@
-"""How torch models are trained: noise goes into the user's skorch net without subclassing it."""
+"""How torch models are trained: hooks add the noise, and the user's skorch net runs as the user made it."""
 
 from __future__ import annotations
 
-import copy
+import dis
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -12,191 +12,179 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
 from ..models.outputs import explained
-from ..noise.base import Noise
-from ..noise.box import Box
-from .torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics
+from ..noise.mechanism import NoiseMechanism
+from .torch_layers import NoisyModule, divergence, make_net, noisy_statistics
+from .torch_noise import InputScaling, NoiseHooks
+
+#: Accuracies on noisy batches that the history records, and whether they are those of training.
+SCORES = {"train_noisy_accuracy": True, "valid_noisy_accuracy": False}
 
 
 @dataclass
-class NoisyFactory:
-    """What skorch calls to build the module: the user's own, behind the noise.
+class Items(Dataset[Any]):
+    """Inputs, class indices and weights, as skorch's loaders read them.
 
     Parameters
     ----------
-    module : torch.nn.Module or its class
-        As the user gave it to the net. An instance is copied.
-    noise : Noise
-    box : Box
-    n_copies : int
-    statistics : tuple of two arrays
-    seed : int
+    inputs : ndarray of shape (n, *shape) or Dataset of pairs
+    indices : ndarray of int64, shape (n,)
+    weights : ndarray of float32, shape (n,), or None
+        An input with a weight is a list of both; see `NoiseHooks`.
     """
 
-    module: Any
-    noise: Noise
-    box: Box
-    n_copies: int
-    statistics: tuple[Any, Any]
-    seed: int
+    inputs: Any
+    indices: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
 
-    def __call__(self, **kwargs: Any) -> NoisyModule:
-        """Build the module; keyword arguments are those of the user's."""
-        if isinstance(self.module, nn.Module):
-            module = type(self.module)(**kwargs) if kwargs else copy.deepcopy(self.module)
-        else:
-            module = self.module(**kwargs)
-        center, scale = self.statistics
-        return NoisyModule(
-            module, self.noise, self.box, center=center, scale=scale, n_copies=self.n_copies, seed=self.seed
-        )
+    def __len__(self) -> int:
+        return len(self.indices)
 
-
-class NoisyScores(Callback):
-    """Record accuracy on the noisy batches of training and validation, stop at NaN, and show progress.
-
-    Parameters
-    ----------
-    verbose : int, default=0
-        Above 0, show a bar of epochs with loss and accuracy on noisy inputs.
-    """
-
-    def __init__(self, verbose: int = 0) -> None:
-        self.verbose = verbose
-
-    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Open the progress bar."""
-        self.progress_ = tqdm(total=net.max_epochs, disable=not self.verbose, desc="training", unit="epoch")
-
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Start counting."""
-        self.right_ = {True: 0, False: 0}
-        self.rows_ = {True: 0, False: 0}
-        self.loss_ = 0.0
-
-    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Count right answers; a loss that is not a number ends the training with an error."""
-        loss = kwargs["loss"].item()
-        if np.isnan(loss):
-            self.progress_.close()
-            raise ValueError(
-                f"The loss of the base model became NaN in epoch {len(net.history)}. Lower the learning rate (lr is "
-                f"{net.lr:g}), or look for NaN in what the network computes."
-            )
-        answer = kwargs["y_pred"]
-        logits = answer[0] if isinstance(answer, tuple) else answer
-        y = batch[1].to(logits.device)
-        self.right_[training] += int((logits.detach().argmax(dim=1) == y).sum())
-        self.rows_[training] += len(y)
-        self.loss_ += loss * len(y) * training
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Record the accuracies in the net's history."""
-        shown = {"loss": self.loss_ / max(self.rows_[True], 1)}
-        for training, name in ((True, "train_noisy_accuracy"), (False, "valid_noisy_accuracy")):
-            if self.rows_[training]:
-                shown[name] = self.right_[training] / self.rows_[training]
-                net.history.record(name, shown[name])
-        self.progress_.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
-        self.progress_.update()
-
-    def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Close the progress bar."""
-        self.progress_.close()
-        del self.progress_
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        x = self.inputs[row]
+        x = np.asarray(x[0], dtype=np.float32) if isinstance(self.inputs, Dataset) else x
+        return x if self.weights is None else [x, self.weights[row]], self.indices[row]
 
 
 def fit_net(
+    training: Any,
     estimator: Any,
+    options: dict[str, Any],
     X: NDArray[Any],
     y: NDArray[Any],
-    *,
-    n_copies: int,
-    noise: Noise,
-    box: Box,
-    standardize: bool,
-    stability_weight: float | None,
-    recipe: dict[str, Any],
+    dataset: Any,
+    mechanism: NoiseMechanism,
     seed: int,
-    device: Any,
-    verbose: int,
-    fit_params: dict[str, Any],
+    params: dict[str, Any],
 ) -> NeuralNetClassifier:
-    """Fit a copy of a torch module or skorch net on noisy copies of each batch; with ``n_copies=0``, on clean data.
+    """Fit a copy of a torch model under noise.
 
-    All of torch's randomness follows from ``seed``, and its global generators are left as found.
+    Parameters
+    ----------
+    training : Training
+    estimator : torch.nn.Module or skorch.NeuralNetClassifier
+    options : dict
+        Parameters of the net to change; None changes nothing.
+    X, y, dataset, mechanism, seed, params
+        See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
+        found.
     """
     classes, indices = np.unique(y, return_inverse=True)
-    X = X.astype(np.float32)
+    X, indices = X.astype(np.float32), indices.astype(np.int64)
+    weights = params.pop("sample_weight", None)
+    if weights is not None:
+        check_non_negative(weights, "sample_weight")
+        weights = (weights / weights.mean()).astype(np.float32)
+    data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    net = clone(make_net(estimator, **recipe)) if isinstance(estimator, nn.Module) else _fresh(estimator)
-    if device is not None:
-        net.set_params(device=device)
-    if n_copies:
-        statistics = noisy_statistics(X, noise, box, seed=statistics_seed) if standardize else (0.0, 1.0)
-        net.set_params(module=NoisyFactory(net.module, noise, box, n_copies, statistics, noise_seed))
-    if stability_weight is not None:
-        _use_stability_loss(net, stability_weight)
-    if net.callbacks != "disable":
-        net.set_params(callbacks=[("noisy_scores", NoisyScores(verbose)), *(net.callbacks or [])])
+    noise, box, n_copies = mechanism.noise, mechanism.box, training.copies_per_batch
+    known = n_copies and training.standardize
+    scaling: Any = noisy_statistics(X, noise, box, seed=statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
-        net.initialize()
-        _check_answer(net, X[:2], len(classes))
-        net.module_.noisy_evaluation = True
-        try:
-            net.partial_fit(X, indices.astype(np.int64), **fit_params)
-        finally:
-            net.module_.noisy_evaluation = False
+        net = _initialized(estimator, options)
+        net.notify("on_train_begin", X=data, y=indices)
+        InputScaling(*scaling).attach(net.module_)
+        with NoiseHooks(noise, box, n_copies, noise_seed).attached(net.module_):
+            _check_net(net, X[:2], len(classes), training, weights)
+            _run(net, data, indices, training.stability_weight, params)
+        net.notify("on_train_end", X=data, y=indices)
     net.module_.eval()
     return net
 
 
-def _fresh(estimator: NeuralNetClassifier) -> NeuralNetClassifier:
-    """Clone a net, without what an earlier training has put in; ``warm_start`` keeps its weights."""
-    net = clone(estimator)
-    if isinstance(net.module, NoisyFactory):
-        net.set_params(module=_builder(net.module.module))
-    if net.criterion is StabilityLoss:
-        delattr(net, "criterion__stability_weight")
-        net.set_params(criterion=nn.CrossEntropyLoss)
-    if isinstance(net.callbacks, list):
-        net.set_params(callbacks=[callback for callback in net.callbacks if not _is_ours(callback)])
-    if estimator.warm_start and estimator.initialized_:
-        trained = estimator.module_
-        for argument in [name for name in net.get_params(deep=False) if name.startswith("module__")]:
-            delattr(net, argument)
-        net.set_params(module=_builder(trained.module if isinstance(trained, NoisyModule) else trained))
+def _initialized(estimator: Any, options: dict[str, Any]) -> NeuralNetClassifier:
+    """Return an initialized net that records accuracies; a fitted net with ``warm_start`` hands on its weights."""
+    if isinstance(estimator, NoisyModule):
+        estimator = estimator.module
+    net = clone(make_net(estimator) if isinstance(estimator, nn.Module) else estimator)
+    net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
+    if getattr(estimator, "warm_start", False) and estimator.initialized_:
+        net.module_.load_state_dict(estimator.module_.state_dict())
+    if net.callbacks != "disable":
+        net.callbacks_[:0] = [
+            (name, EpochScoring("accuracy", lower_is_better=False, on_train=on_train, name=name).initialize())
+            for name, on_train in SCORES.items()
+        ]
     return net
 
 
-def _builder(module: Any) -> Any:
-    """Return a callable that builds the module: skorch accepts an instance only when the net is made."""
-    return partial(copy.deepcopy, copy.deepcopy(module)) if isinstance(module, nn.Module) else module
+def _run(net: NeuralNetClassifier, data: Any, indices: Any, stability_weight: float | None, params: Any) -> None:
+    """Run the epochs with the loss of the training; Ctrl-C ends them with an error, which skorch would swallow."""
+    criterion = net.criterion_
+    reduction = getattr(criterion, "reduction", None)
+    if isinstance(data, Items) and data.weights is not None:
+        criterion.reduction = "none"
+    net.get_loss = partial(_loss, net, net.get_loss, stability_weight, reduction)
+    try:
+        net.fit_loop(data, indices, **params)
+    except KeyboardInterrupt as interrupt:
+        if not _is_early_stop(interrupt):
+            raise
+    finally:
+        del net.get_loss
+        if reduction is not None:
+            criterion.reduction = reduction
 
 
-def _is_ours(callback: Any) -> bool:
-    return isinstance(callback, tuple) and isinstance(callback[1], NoisyScores)
+def _loss(
+    net: Any, get_loss: Any, stability_weight: float | None, reduction: Any, answer: Any, y: Any, X: Any, **mode: Any
+) -> Any:
+    """Return the loss of a batch: the net's own, with the stability term and the weights of the inputs.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number.
+    """
+    if stability_weight is not None and isinstance(answer, tuple):
+        loss = get_loss(answer[0], y, X=X, **mode)
+        loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)
+    else:
+        loss = get_loss(answer, y, X=X, **mode)
+    if isinstance(X, list):
+        rows = loss * X[1].to(loss)
+        loss = rows.mean() if reduction == "mean" else rows.sum()
+    if torch.isnan(loss).any():
+        raise ValueError(
+            f"The loss of the base model became NaN in epoch {len(net.history)}. Lower the learning rate (lr is "
+            f"{net.lr:g}), or look for NaN in what the network computes."
+        )
+    return loss
 
 
-def _use_stability_loss(net: NeuralNetClassifier, stability_weight: float) -> None:
-    """Put the stability criterion in the place of cross-entropy, with the user's parameters of it."""
-    criterion = net.criterion
-    if isinstance(criterion, nn.CrossEntropyLoss):
-        kept = {name: getattr(criterion, name) for name in ("weight", "ignore_index", "reduction", "label_smoothing")}
-        net.set_params(**{f"criterion__{name}": value for name, value in kept.items()})
-        criterion = type(criterion)
-    if criterion is not nn.CrossEntropyLoss:
+def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
+    """Tell whether a callback has raised this by a ``raise`` statement, as skorch's EarlyStopping ends a training."""
+    trace: Any = interrupt.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = trace.tb_frame
+    raised = frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and isinstance(frame.f_locals.get("self"), Callback)
+
+
+def _check_net(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, training: Any, weights: Any) -> None:
+    """Raise a ValueError before any epoch if the net cannot be trained in this way."""
+    criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
+    if isinstance(net.module_, NoisyModule):
+        raise ValueError("The net must build a bare module, since fit adds the noise, got a NoisyModule.")
+    if training.stability_weight is not None and not isinstance(criterion, nn.CrossEntropyLoss):
         raise ValueError(
             f"StabilityTraining needs a net whose criterion is torch.nn.CrossEntropyLoss on logits, got "
             f"{criterion!r}. Change the net's criterion, or use training='augment'."
         )
-    net.set_params(criterion=StabilityLoss, criterion__stability_weight=stability_weight)
+    if weights is not None and getattr(criterion, "reduction", None) not in ("mean", "sum"):
+        raise ValueError(
+            f"sample_weight needs a criterion whose reduction is 'mean' or 'sum', got {criterion!r}. Change the "
+            f"criterion, or leave sample_weight out."
+        )
+    _check_answer(net, X, n_classes)
 
 
 def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
@@ -204,7 +192,7 @@ def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: i
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
-        raise explained(error, net.module, X.shape) from error
+        raise explained(error, net.module_, X.shape) from error
     logits = answer[0] if isinstance(answer, tuple) else answer
     if tuple(logits.shape) != (len(X), n_classes):
         raise ValueError(

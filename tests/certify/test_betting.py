@@ -10,11 +10,13 @@ from scipy.stats import beta, binom, multinomial
 
 from smoothcert.certify.betting import (
     _BETS,
+    _GRID,
     anytime_lower_bound,
     anytime_upper_bound,
     checkpoints,
     log_e_margin,
     log_e_value,
+    rejects_margin,
 )
 
 SELECTION = 256
@@ -52,14 +54,22 @@ def exact_log_e_value(k, n, p0, a, b):
 
 def exact_log_e_margin(n_a, n_b, n, mu0, prior_a, prior_b, prior_n):
     with mpmath.workdps(45):
-        mu0, stakes, wealth = mpmath.mpf(mu0), 0, 0
+        start, mu0, stakes, wealth = mpmath.mpf(cell_start(mu0)), mpmath.mpf(mu0), 0, 0
         for share in map(mpmath.mpf, map(float, _BETS)):
-            win, draw, loss = (1 + share / mu0 * (mpmath.mpf(vote) - mu0) for vote in (1, 0.5, 0))
-            stake = mpmath.sqrt(share * (1 - share))
-            stake *= win ** int(prior_a) * loss ** int(prior_b) * draw ** int(prior_n - prior_a - prior_b)
+            stake = mpmath.sqrt(share * (1 - share)) * factor(share, start, prior_a, prior_b, prior_n)
             stakes += stake
-            wealth += stake * win ** int(n_a) * loss ** int(n_b) * draw ** int(n - n_a - n_b)
+            wealth += stake * factor(share, mu0, n_a, n_b, n)
         return mpmath.log(wealth / stakes)
+
+
+def cell_start(mu0):
+    return float(_GRID[_GRID <= mu0].max())
+
+
+def factor(share, mu0, n_a, n_b, n):
+    """What votes multiply the wealth of a bet by."""
+    win, draw, loss = (1 + share / mu0 * (vote - mu0) for vote in (1, 0.5, 0))
+    return win ** int(n_a) * loss ** int(n_b) * draw ** int(n - n_a - n_b)
 
 
 def random_arguments(rng, largest):
@@ -120,9 +130,8 @@ def test_log_e_value_averages_the_likelihood_ratio_over_the_truncated_prior(k, n
 @pytest.mark.parametrize("mu0", [0.5, 0.75, 0.999])
 def test_log_e_margin_is_the_wealth_of_bets_on_one_vote_after_another(mu0):
     rng = np.random.default_rng(1)
-    bets = _BETS / mu0
-    stakes = np.sqrt(_BETS * (1 - _BETS)) * (1 + bets * (1 - mu0)) ** 20 * (1 + bets * (0.5 - mu0)) ** 2
-    stakes *= (1 + bets * (0 - mu0)) ** 3
+    bets, start = _BETS / mu0, cell_start(mu0)
+    stakes = np.sqrt(_BETS * (1 - _BETS)) * factor(_BETS, start, 20, 3, 25)
     for _ in range(20):
         votes = rng.choice([0, 0.5, 1], p=[0.1, 0.2, 0.7], size=rng.integers(1, 40))
         wealth = stakes / stakes.sum()
@@ -292,6 +301,58 @@ def test_anytime_bounds_hold_at_all_looks_at_once():
     assert np.median((upper - lower)[last]) < 7 * math.sqrt(p * (1 - p) / at[-1])
 
 
+def test_rejecting_a_margin_rejects_all_smaller_ones():
+    """At priors that contradict the votes too, where the e-process of one null can rise with the null."""
+    rng = np.random.default_rng(8)
+    nulls = np.unique(np.concatenate([np.linspace(0.5, 0.999, 60), _GRID[:40], np.nextafter(_GRID[1:40], 0)]))
+    rising = 0
+    for _ in range(150):
+        n = int(10 ** rng.uniform(1, 4))
+        votes = rng.multinomial(n, rng.dirichlet([8, 1, 1]))
+        prior = rng.multinomial(256, rng.dirichlet([8, 1, 1]))
+        arguments = votes[0], votes[1], n, nulls, prior[0], prior[1], 256
+        rejected = rejects_margin(*arguments, 0.05)
+        one_by_one = log_e_margin(*arguments) >= -np.log(0.05)
+        assert (np.diff(rejected.astype(int)) <= 0).all()
+        assert (rejected <= one_by_one).all()
+        np.testing.assert_array_equal(rejected, np.logical_and.accumulate(rejected & one_by_one))
+        assert rejected.sum() >= np.logical_and.accumulate(one_by_one).sum() - 2
+        rising += (np.diff(one_by_one.astype(int)) > 0).any()
+    assert rising, "no case in which the nulls below decide"
+
+
+@pytest.mark.parametrize("probabilities", [[0.65, 0.15, 0.2], [0.4, 0.4, 0.1, 0.1]])
+def test_one_alpha_covers_all_margins_at_all_checkpoints(probabilities):
+    """No null above the true mean is ever rejected, in all but a share alpha of the repetitions."""
+    rng, alpha, repetitions = np.random.default_rng(9), 0.05, 1_500
+    at = checkpoints(3_000, growth=1.3, step=16)
+    votes = paths(rng, repetitions, at, probabilities)
+    selected = rng.multinomial(64, probabilities, size=repetitions)
+    mean = (1 + probabilities[0] - max(probabilities[1:])) / 2
+    false = np.zeros(repetitions, dtype=bool)
+    for mu0 in mean + (1 - mean) * np.array([0, 0.02, 0.1, 0.3]):
+        for i, n in enumerate(at):
+            k_b = votes[1:, :, i].max(axis=0)
+            false |= rejects_margin(votes[0, :, i], k_b, n, mu0, selected[:, 0], selected[:, 1:].max(axis=1), 64, alpha)
+    assert false.sum() <= most_false_alarms(repetitions, alpha)
+    assert false.any()
+
+
+@pytest.mark.parametrize("p0", [0.5, 0.75, 0.95])
+def test_half_votes_lose_on_average(p0):
+    """A vote for neither class counts 1/2: the next vote lowers the expected e-value, whatever the share of halves."""
+    n, twice_k = np.tril_indices(41)
+    k, n = twice_k / 2, (n + 1) // 2
+    keep = k <= n
+    k, n = k[keep], n[keep]
+    now, *after = (
+        np.exp(log_e_value(k + vote, n + later, p0, 3.5, 1.5)) for vote, later in [(0, 0), (1, 1), (0.5, 1), (0, 1)]
+    )
+    for halves in np.array([0.001, 0.3, 0.7, 1]) * 2 * (1 - p0):
+        probabilities = np.array([p0 - halves / 2, halves, 1 - p0 - halves / 2])
+        assert (probabilities @ np.array(after) <= now * (1 + 1e-12)).all()
+
+
 def stopping_times(log_e, alpha):
     reached = log_e >= -np.log(alpha)
     assert reached.any(axis=1).all()
@@ -394,5 +455,6 @@ def test_looks(n_samples, growth, step):
 
 
 def test_looks_are_few():
-    assert len(checkpoints(100_000)) < 90
-    assert checkpoints(40).tolist() == [16, 32, 40]
+    assert len(checkpoints(100_000)) < 150
+    assert len(checkpoints(100_000, growth=1.1, step=16)) < 90
+    assert checkpoints(10).tolist() == [4, 8, 10]

@@ -46,6 +46,43 @@ def test_coverage_is_exact(bound, alpha):
         assert max(failures) > 0.9 * alpha
 
 
+@pytest.mark.parametrize(
+    "bound", [clopper_pearson, hoeffding, lambda k, n, alpha: randomized_clopper_pearson(k, n, alpha, 0.5)]
+)
+@pytest.mark.parametrize(
+    ("k", "n", "alpha", "message"),
+    [
+        (-1, 10, 0.05, "k must hold whole numbers from 0 to n, got -1"),
+        ([3, 11], 10, 0.05, "k must hold whole numbers from 0 to n, got 11"),
+        (np.nan, 10, 0.05, "k must hold whole numbers from 0 to n, got nan"),
+        (2.5, 10, 0.05, r"k must hold whole numbers from 0 to n, got 2\.5"),
+        (0, 0, 0.05, "n must hold whole numbers of at least 1, got 0"),
+        (0, [5, np.nan], 0.05, "n must hold whole numbers of at least 1, got nan"),
+        (1, np.inf, 0.05, "n must hold whole numbers of at least 1, got inf"),
+        (1, 10, np.nan, "alpha must lie strictly between 0 and 1, got nan"),
+        (1, 10, 1.0, r"alpha must lie strictly between 0 and 1, got 1\.0"),
+    ],
+)
+def test_bad_counts_and_levels(bound, k, n, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        bound(k, n, alpha)
+
+
+@pytest.mark.parametrize("u", [-0.1, 1.1, np.nan])
+def test_bad_uniforms(u):
+    with pytest.raises(ValueError, match=f"uniforms must hold numbers from 0 to 1, got {u}"):
+        randomized_clopper_pearson(1, 10, 0.05, [0.5, u])
+
+
+def test_randomized_bounds_lie_between_the_plain_bounds_of_neighboring_counts():
+    k, u = np.arange(60)[:, None], np.array([0.0, 0.01, 0.5, 1.0])
+    lower = randomized_clopper_pearson(k, 60, 0.05, u)
+    assert (lower >= clopper_pearson(k, 60, 0.05)).all()
+    assert (lower <= clopper_pearson(k + 1, 60, 0.05) + 1e-9).all()
+    assert (np.diff(lower, axis=0) >= -1e-12).all()
+    assert (np.diff(lower, axis=1)[1:-1] < 0).all()
+
+
 def test_hoeffding_is_the_papers_width():
     assert hoeffding(9_000, 10_000, 0.001) == pytest.approx(0.9 - math.sqrt(math.log(0.001) / (-2 * 10_000)))
     assert hoeffding(1, 10_000, 0.001) == 0
@@ -128,7 +165,7 @@ def test_bad_parameters(rule, message):
 
 @pytest.mark.parametrize("n", [5, 40])
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
-def test_randomised_bound_is_wrong_with_probability_exactly_alpha(n, alpha):
+def test_randomized_bound_is_wrong_with_probability_exactly_alpha(n, alpha):
     """For every p: average over counts by their probabilities, and over u by a fine grid."""
     k, u = np.meshgrid(np.arange(n + 1), (np.arange(2000) + 0.5) / 2000, indexing="ij")
     lower = randomized_clopper_pearson(k, n, alpha, u)
@@ -137,7 +174,7 @@ def test_randomised_bound_is_wrong_with_probability_exactly_alpha(n, alpha):
         assert wrong == pytest.approx(alpha, abs=1.5e-3)
 
 
-def test_randomised_bound_is_never_below_the_plain_one():
+def test_randomized_bound_is_never_below_the_plain_one():
     k = np.arange(101)
     plain = clopper_pearson(k, 100, 0.01)
     np.testing.assert_allclose(randomized_clopper_pearson(k, 100, 0.01, 1.0), plain, atol=1e-12)
@@ -145,7 +182,7 @@ def test_randomised_bound_is_never_below_the_plain_one():
     assert randomized_clopper_pearson([100, 0], 100, 0.01, [1e-9, 1e-9]).max() == pytest.approx(1)
 
 
-def test_randomised_bound_draws_its_numbers_from_the_keyed_stream():
+def test_randomized_bound_draws_its_numbers_from_the_keyed_stream():
     inputs = np.random.default_rng(0).integers(256, size=(500, 16), dtype=np.uint8)
     numbers = auxiliary(3, inputs)
     np.testing.assert_array_equal(auxiliary(3, inputs[::-1]), numbers[::-1])

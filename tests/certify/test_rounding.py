@@ -25,7 +25,7 @@ from smoothcert.noise.mechanism import NoiseMechanism
 mp.mp.dps = 40
 
 LEVELS = [0.7, 0.4, 0.05, 5e-4, 1e-10, 1e-50, 1e-100]
-TRIALS = [1, 2, 10, 97, 1000, 10**4, 10**6]
+TRIALS = [1, 2, 10, 97, 1000, 10**4, 10**6, 10**9]
 
 
 def tail(k, n, p):
@@ -64,6 +64,9 @@ def test_clopper_pearson_is_rounded_down(n, alpha):
     lower = clopper_pearson(k, n, alpha)
     assert lower[0] == 0
     for successes_, p in zip(k[1:].tolist(), lower[1:].tolist(), strict=True):
+        if p == 0:
+            assert tail(successes_, n, 1e-12) > mp.mpf(alpha) * (1 - 1e-9), "only bounds below 1e-12 may be 0"
+            continue
         exact = tail(successes_, n, p)
         assert exact <= mp.mpf(alpha)
         assert exact >= mp.mpf(alpha) * (1 - 2e-6)
@@ -92,16 +95,29 @@ def test_randomised_bound_is_rounded_down(n, alpha):
                 assert exact <= mp.mpf(alpha)
 
 
-def test_a_quantile_that_root_finding_gets_wrong_is_found_by_bisection(monkeypatch):
+@pytest.mark.parametrize("wrong", [np.nan, 0.0, 1e-5, 1 - 1e-10])
+def test_a_quantile_that_is_too_small_or_missing_is_found_by_bisection(monkeypatch, wrong):
     k, n = np.array([1, 5, 90, 100]), 100
     right = clopper_pearson(k, n, 0.01)
-    for wrong in (np.nan, 0.0, 0.999, 1e-5):
-        monkeypatch.setattr(
-            "smoothcert.certify.binomial.betaincinv", lambda a, b, y, wrong=wrong: np.full(a.shape, wrong)
-        )
-        found = clopper_pearson(k, n, 0.01)
-        np.testing.assert_allclose(found, right, rtol=1e-9)
-        assert all(tail(int(k_), n, p) <= mp.mpf(0.01) for k_, p in zip(k, found.tolist(), strict=True))
+    monkeypatch.setattr(
+        "statsmodels.stats.proportion.proportion_confint", lambda k, n, **_: (right * wrong, np.ones(k.shape))
+    )
+    found = clopper_pearson(k, n, 0.01)
+    np.testing.assert_allclose(found, right, rtol=1e-9)
+    assert all(tail(int(k_), n, p) <= mp.mpf(0.01) for k_, p in zip(k, found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-12, 1 + 1e-8, 1.001, 2.0])
+def test_a_quantile_that_is_too_large_is_stepped_down(monkeypatch, factor):
+    k, n = np.array([1, 5, 90, 100]), 100
+    right = clopper_pearson(k, n, 0.01)
+    monkeypatch.setattr(
+        "statsmodels.stats.proportion.proportion_confint",
+        lambda k, n, **_: (np.minimum(right * factor, 1.0), np.ones(k.shape)),
+    )
+    found = clopper_pearson(k, n, 0.01)
+    assert all(tail(int(k_), n, p) <= mp.mpf(0.01) for k_, p in zip(k, found.tolist(), strict=True))
+    assert (found >= right * (1 - 2 * (factor - 1) - 1e-9)).all()
 
 
 @pytest.mark.parametrize("alpha", LEVELS)

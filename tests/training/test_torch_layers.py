@@ -17,6 +17,7 @@ from smoothcert.models.torch import TorchVoter
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.training.torch_layers import CosineSchedule, NoisyModule, make_net
+from smoothcert.training.torch_noise import InputScaling
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_learning_rate_follows_half_a_cosine():
 def test_every_batch_has_fresh_noise_and_is_standardised(digits):
     X = digits[0]
     clf = train(np.repeat(X[:1], 128, axis=0), np.arange(128) % 10, module=Recorder(), max_epochs=2)
-    base = clf.estimator_.module_.module
+    base = clf.estimator_.module_
     batches = torch.cat([batch for training, batch in base.seen if training])
     assert len(batches) == 256
     assert len(batches.flatten(1).unique(dim=0)) == 256
@@ -120,12 +121,15 @@ def test_standardisation_is_per_channel_or_feature(digits):
     X = (rng.random((500, 3, 4, 4)) * np.array([1, 0.2, 0.01]).reshape(3, 1, 1)).astype(np.float32)
     y = np.arange(500) % 2
     clf = train(X, y, module=Recorder(48, 2), noise=UniformNoise(1e-3))
-    np.testing.assert_allclose(clf.estimator_.module_.center.flatten(), [0.5, 0.1, 0.005], rtol=0.05)
-    np.testing.assert_allclose(clf.estimator_.module_.scale.flatten(), np.array([1, 0.2, 0.01]) / 12**0.5, rtol=0.05)
+    scaling = InputScaling.of(clf.estimator_.module_)
+    np.testing.assert_allclose(scaling.center.flatten(), [0.5, 0.1, 0.005], rtol=0.05)
+    np.testing.assert_allclose(scaling.scale.flatten(), np.array([1, 0.2, 0.01]) / 12**0.5, rtol=0.05)
     table = train(X.reshape(500, 48), y, module=Recorder(48, 2), noise=UniformNoise(1e-3))
-    assert table.estimator_.module_.center.shape == (48,)
-    raw = train(X, y, module=Recorder(48, 2), training=NoiseAugmentation(standardize=False))
-    assert raw.estimator_.module_.center == 0
+    assert InputScaling.of(table.estimator_.module_).center.shape == (48,)
+    raw = InputScaling.of(
+        train(X, y, module=Recorder(48, 2), training=NoiseAugmentation(standardize=False)).estimator_.module_
+    )
+    assert (raw.center, raw.scale) == (0, 1)
 
 
 def test_certification_sees_what_training_saw(fitted, digits):
@@ -134,7 +138,8 @@ def test_certification_sees_what_training_saw(fitted, digits):
     assert not module.training
     X = torch.from_numpy(digits[1])
     with torch.inference_mode():
-        torch.testing.assert_close(module(X), module.module((X - module.center) / module.scale))
+        scaling = InputScaling.of(module)
+        torch.testing.assert_close(module(X), module.forward((X - scaling.center) / scaling.scale))
 
 
 def test_without_noise_in_training_the_network_sees_clean_data(digits):
@@ -176,13 +181,13 @@ def test_a_net_keeps_the_users_settings(digits):
     )
     clf = SmoothedClassifier(net, UniformNoise(0.2), n_samples=50, random_state=0).fit(X, y)
     assert isinstance(clf.estimator_.optimizer_, torch.optim.Adam)
-    assert clf.estimator_.module_.module[0].out_channels == 4
+    assert clf.estimator_.module_[0].out_channels == 4
     assert "valid_loss" in clf.estimator_.history[-1]
     assert net.module is SmallNet
     assert not hasattr(net, "module_")
     assert clf.predict(X_test).shape == (100,)
     tuned = clone(clf).set_params(estimator__module__channels=2).fit(X, y)
-    assert tuned.estimator_.module_.module[0].out_channels == 2
+    assert tuned.estimator_.module_[0].out_channels == 2
 
 
 @pytest.mark.parametrize(
@@ -376,7 +381,7 @@ def test_width_that_does_not_fit_y_is_noticed_before_training(digits):
 
 def test_shape_that_the_network_does_not_take(fitted, digits):
     X, X_test, y, _ = digits
-    message = r"base model Small|base model NoisyModule failed on a batch of shape .* inputs of shape \(8, 8\)"
+    message = r"base model SmallNet|base model Sequential failed on a batch of shape .* inputs of shape \(8, 8\)"
     clf = SmoothedClassifier.from_pretrained(fitted.estimator_.module_, range(10))
     with pytest.raises(ValueError, match=message):
         clf.certify(X_test[:1, 0])

@@ -1,0 +1,61 @@
+"""Torch datasets as training data: inputs and labels in one object, with transforms that run in each epoch anew."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_dataset(X: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return what ``fit`` was given as arrays, and the torch Dataset that they come from, if it is one.
+
+    Parameters
+    ----------
+    X : array-like or torch.utils.data.Dataset of pairs (input, label)
+    y : array-like or None
+        None for a Dataset.
+
+    Returns
+    -------
+    X, y : array-like
+        Of a Dataset: arrays of shapes (n_inputs, ...) and (n_inputs,), read in one pass.
+    dataset : torch.utils.data.Dataset or None
+
+    Raises
+    ------
+    ValueError
+        If X is a DataLoader, a generator or an iterable dataset, if its items are not pairs, or if labels are missing
+        or given twice.
+    """
+    data = getattr(sys.modules.get("torch"), "utils", None)
+    remedy = "Give the Dataset: fit(loader.dataset)."
+    if data is not None and isinstance(X, data.data.DataLoader):
+        raise ValueError(f"X must be an array or a torch Dataset, got a DataLoader. {remedy}")
+    if isinstance(X, Iterator) or (data is not None and isinstance(X, data.data.IterableDataset)):
+        raise ValueError(
+            f"X must be an array or a torch Dataset with a length, got a {type(X).__name__}. Give the Dataset, such as "
+            f"loader.dataset, or collect the batches in an array."
+        )
+    if data is None or not isinstance(X, data.data.Dataset):
+        if y is None:
+            raise ValueError("y should be a 1d array of labels, got None. Give y, or a torch Dataset of pairs as X.")
+        return X, y, None
+    if y is not None:
+        raise ValueError("y must be None where X is a torch Dataset: its items hold the labels. Use fit(dataset).")
+    return (*_arrays(X), X)
+
+
+def _arrays(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read the items of a Dataset once."""
+    try:
+        items = [(np.asarray(x), np.asarray(label)[()]) for x, label in (dataset[i] for i in range(len(dataset)))]
+        inputs, labels = zip(*items, strict=True)
+        return np.stack(inputs), np.asarray(labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must be a torch Dataset of pairs (input, label), with a length and inputs of one shape: {error}."
+        ) from error

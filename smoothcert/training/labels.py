@@ -1,0 +1,42 @@
+"""Labels of any type for base models that are fitted on class indices alone."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from ..models.columns import NamedColumns
+
+
+class IndexedLabels(ClassifierMixin, BaseEstimator):
+    """A classifier that is fitted on class indices and answers with labels.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Takes labels 0, 1, ... only, as XGBoost does.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any, **params: Any) -> Self:
+        """Fit the estimator on the indices of the labels."""
+        self.classes_, indices = np.unique(y, return_inverse=True)
+        self.estimator.fit(X, indices, **params)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return labels."""
+        labels: NDArray[Any] = self.classes_[np.asarray(self.estimator.predict(X)).astype(np.intp)]
+        return labels
+
+
+def indexed(estimator: Any) -> Any:
+    """Wrap an estimator in `IndexedLabels`, below the names of its columns if it has them."""
+    if isinstance(estimator, NamedColumns):
+        return NamedColumns(IndexedLabels(estimator.estimator), estimator.columns)
+    return IndexedLabels(estimator)

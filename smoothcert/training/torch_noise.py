@@ -1,0 +1,192 @@
+"""Noise for torch batches, and the forward hooks through which a module meets it without being wrapped."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..noise.base import Noise
+from ..noise.box import Box
+from ..noise.gaussian import GaussianNoise, LaplaceNoise
+from ..noise.lattice import SplitNoise, UniformNoise
+from ..noise.mechanism import NoiseMechanism
+from ..noise.mixture import UniformMixtureNoise
+
+#: Key of `InputScaling` among the forward pre-hooks of a module. It is fixed, so that equal networks have equal hooks.
+SCALING = -1
+
+
+class InputScaling:
+    """A forward pre-hook that casts inputs to the precision of a module, centers and scales them.
+
+    It belongs to the trained module: copies and pickles of the module keep it. The names of parameters and the
+    ``state_dict`` stay those of the user.
+
+    Parameters
+    ----------
+    center, scale : array-like
+        Inputs become ``(X - center) / scale``.
+    """
+
+    #: Threads may share the hook: it changes nothing.
+    is_pure = True
+
+    def __init__(self, center: Any, scale: Any) -> None:
+        self.center, self.scale = (torch.as_tensor(value, dtype=torch.float32) for value in (center, scale))
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of the module."""
+        tensors = chain(module.parameters(), module.buffers())
+        dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+        X = args[0].to(dtype)
+        return ((X - self.center.to(X)) / self.scale.to(X), *args[1:])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Arrays, whose pickles are the same in every process, so that equal scalings have equal hashes.
+        return {"center": self.center.numpy(), "scale": self.scale.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def attach(self, module: nn.Module) -> None:
+        """Make this the first pre-hook of a module, in place of one that an earlier training has left."""
+        rest = {key: hook for key, hook in module._forward_pre_hooks.items() if key != SCALING}
+        module._forward_pre_hooks = OrderedDict({SCALING: self} | rest)
+
+    @staticmethod
+    def of(module: nn.Module) -> InputScaling | None:
+        """Return the scaling of a trained module, if it has one."""
+        found: Any = module._forward_pre_hooks.get(SCALING)
+        return found
+
+
+class NoiseHooks:
+    """Forward hooks that add noise to the inputs of a module while it is trained.
+
+    Copies and pickles, such as checkpoints, add no noise.
+
+    Parameters
+    ----------
+    noise : Noise
+    box : Box
+    n_copies : int
+        Noisy copies of each batch in training mode, or 0 for clean inputs in every mode.
+    seed : int
+    """
+
+    def __init__(self, noise: Noise, box: Box, n_copies: int, seed: int) -> None:
+        self.noise, self.box, self.n_copies = noise, box, n_copies
+        self.rng = np.random.default_rng(seed)
+
+    @contextmanager
+    def attached(self, module: nn.Module) -> Iterator[None]:
+        """Add noise within a context, before the input scaling."""
+        handles = [
+            module.register_forward_pre_hook(self.before, prepend=True),
+            module.register_forward_hook(self.after),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of the module with noisy inputs; weights of rows, in a list with them, are left out."""
+        X = args[0][0] if isinstance(args[0], list) else args[0]
+        if self.n_copies:
+            X = noisy_copies(X, self.noise, self.box, self.rng, self.n_copies if module.training else 1)
+        return (X, *args[1:])
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
+        """Return the answers to several copies as a tuple; float32 logits, which NumPy knows, for bfloat16 ones."""
+        if isinstance(answer, torch.Tensor) and answer.dtype in (torch.float16, torch.bfloat16):
+            answer = answer.float()
+        return split_copies(module, answer, self.n_copies if module.training else 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"n_copies": 0}
+
+
+def noisy_copies(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator, n_copies: int) -> torch.Tensor:
+    """Return noisy copies of a batch below each other; gradients pass to ``X`` as if the noise were added."""
+    drawn = [_noisy(X.detach(), noise, box, rng) for _ in range(n_copies)]
+    noisy = drawn[0] if n_copies == 1 else torch.cat(drawn)
+    # The noisy values stay as they are to the last bit: what is added is 0, with the gradient of X.
+    return noisy + (X - X.detach()).repeat(n_copies, *[1] * (X.ndim - 1)) if X.requires_grad else noisy
+
+
+def split_copies(module: nn.Module, answer: Any, n_copies: int) -> Any:
+    """Return a tuple of the logits for each copy, or the answer itself if there is one copy.
+
+    Raises
+    ------
+    ValueError
+        If there are several copies, and the answer is no tensor.
+    """
+    if n_copies < 2:
+        return answer
+    if not isinstance(answer, torch.Tensor):
+        raise ValueError(
+            f"The module {type(module).__name__} must return a tensor of logits to be trained on {n_copies} noisy "
+            f"copies of a batch, but returned a {type(answer).__name__}. Return the logits alone."
+        )
+    return answer.chunk(n_copies)
+
+
+@torch.compiler.disable
+def _noisy(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator) -> torch.Tensor:
+    """Draw one noisy copy of a batch: on its device where the noise is known to torch, else by NumPy."""
+    if X.device.type != "cpu":
+        drawn = noisy_on_device(X, noise, box, rng)
+        if drawn is not None:
+            return drawn.to(X.dtype)
+    mechanism = NoiseMechanism(box, noise, tuple(X.shape[1:]))
+    wide = X.dtype == torch.float64
+    values = mechanism.noisy((X if wide else X.float()).cpu().numpy(), rng, np.float64 if wide else np.float32)
+    return torch.from_numpy(values).to(X.device, X.dtype)
+
+
+def noisy_on_device(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator) -> torch.Tensor | None:
+    """Draw one noisy copy of a batch by torch, for training; None for noise that torch does not know.
+
+    Votes are never drawn here: certificates rest on the integer arithmetic of the noise itself.
+    """
+    generator = torch.Generator(X.device).manual_seed(int(rng.integers(2**63)))
+    lo, width = (torch.as_tensor(end, dtype=torch.float32, device=X.device) for end in (box.lo, box.width))
+    unit = ((X.float() - lo) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
+    given: Any = {"generator": generator, "device": X.device}
+    noisy: torch.Tensor
+    if type(noise) is GaussianNoise:
+        noisy = unit + noise.sigma * torch.randn(unit.shape, **given)
+    elif type(noise) is LaplaceNoise:
+        first, second = (torch.empty_like(unit).exponential_(generator=generator) for _ in range(2))
+        noisy = unit + noise.b * (first - second)
+    elif type(noise) in (UniformNoise, SplitNoise, UniformMixtureNoise):
+        noisy = _on_lattice(unit, noise, given)
+    else:
+        return None
+    return noisy * width + lo
+
+
+def _on_lattice(unit: torch.Tensor, noise: Any, given: dict[str, Any]) -> torch.Tensor:
+    """Draw uniform, splitting or mixture noise: the offsets j in {0 .. L-1} of the noise, in floats."""
+    q, n_offsets = noise.q, noise.n_offsets
+    if isinstance(noise, UniformMixtureNoise):
+        weights = torch.tensor(noise.weights, dtype=torch.float32, device=unit.device)
+        chosen = torch.multinomial(weights, len(unit), replacement=True, generator=given["generator"])
+        offsets = torch.tensor([part.n_offsets for part in noise.parts], device=unit.device)
+        n_offsets = offsets[chosen].reshape(-1, *[1] * (unit.ndim - 1))
+    split, twice = ((torch.rand(unit.shape, **given) * n_offsets).floor() + 0.5) / q, n_offsets / q
+    unit = (unit * q).round() / q
+    if not isinstance(noise, SplitNoise):
+        return unit + split - twice / 2
+    low = split + twice * ((unit - split) / twice).floor()
+    return (low.clamp(min=0) + (low + twice).clamp(max=1)) / 2

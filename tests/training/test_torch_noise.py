@@ -1,0 +1,166 @@
+"""The noise of training: where it is drawn, what passes through it, and what `NoisyModule` refuses."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smoothcert import (
+    DeterministicSplitNoise,
+    GaussianNoise,
+    LaplaceNoise,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformMixtureNoise,
+    UniformNoise,
+)
+from smoothcert.noise.box import Box
+from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.training import NoisyModule, make_net, noisy_statistics
+from smoothcert.training.torch_layers import carried
+from smoothcert.training.torch_noise import noisy_copies, noisy_on_device
+
+
+class OwnNoise(UniformNoise):
+    """A family of the user's, which torch does not know."""
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        UniformNoise(0.7),
+        SplitNoise(1.5),
+        SplitNoise(0.2),
+        GaussianNoise(0.5),
+        LaplaceNoise(0.5),
+        UniformMixtureNoise(lams=[0.2, 2.0], weights=[0.3, 0.7]),
+    ],
+    ids=str,
+)
+def test_noise_on_the_device_has_the_distribution_of_certification(noise):
+    box = Box.from_bounds(([[-1.0], [0.0]], [[1.0], [4.0]]))
+    one = np.array([[0.4, -0.9], [2.5, 3.9]])
+    X = np.broadcast_to(one, (40_000, 2, 2))
+    expected = NoiseMechanism(box, noise, (2, 2)).noisy(X, np.random.default_rng(0))
+    found = noisy_on_device(torch.tensor(X), noise, box, np.random.default_rng(1)).numpy()
+    levels = [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98]
+    for place in np.ndindex(2, 2):
+        a, b = (np.sort(drawn[(slice(None), *place)]) for drawn in (expected, found))
+        for level in levels:
+            # Quantiles by their ranks in the other sample: values may have atoms.
+            assert np.searchsorted(b, np.quantile(a, level) - 1e-4) / len(b) <= level + 0.02
+            assert np.searchsorted(b, np.quantile(a, level) + 1e-4) / len(b) >= level - 0.02
+    features = found.reshape(len(found), 4)
+    np.testing.assert_allclose(np.corrcoef(features.T) - np.eye(4), 0, atol=0.03)
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(1.0, levels=2), SplitNoise(1.0, levels=3), SplitNoise(0.4, levels=5)])
+def test_noise_on_the_device_lives_on_the_lattice(noise):
+    box = Box.from_bounds((0, 1))
+    X = np.tile(np.arange(noise.q + 1)[:, None] / noise.q, (3000, 1))
+    expected = NoiseMechanism(box, noise, (1,)).noisy(X, np.random.default_rng(0))
+    found = noisy_on_device(torch.tensor(X), noise, box, np.random.default_rng(1)).numpy()
+    for start in range(noise.q + 1):
+        a, b = (np.unique(drawn[start :: noise.q + 1].round(5), return_counts=True) for drawn in (expected, found))
+        np.testing.assert_allclose(a[0], b[0], atol=2e-5)
+        np.testing.assert_allclose(a[1] / 3000, b[1] / 3000, atol=0.06)
+
+
+def test_families_that_torch_does_not_know_are_drawn_by_numpy():
+    X, box = torch.rand(4, 3), Box.from_bounds((0, 1))
+    assert noisy_on_device(X, OwnNoise(), box, np.random.default_rng(0)) is None
+    assert noisy_on_device(X, DeterministicSplitNoise(), box, np.random.default_rng(0)) is None
+
+
+def test_one_seed_gives_one_noise_on_the_device():
+    X, box = torch.rand(4, 3), Box.from_bounds((0, 1))
+    a, b, other = (noisy_on_device(X, SplitNoise(), box, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(0.5), SplitNoise(1.0), GaussianNoise(0.3)])
+def test_gradients_reach_the_inputs(noise):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    X = torch.rand(5, 4, requires_grad=True)
+    module = NoisyModule(network, noise, scale=2.0, n_copies=2, seed=0)
+    first, second = module(X)
+    (first.sum() + 3 * second.sum()).backward()
+    noisy = noisy_copies(X.detach(), noise, module.box, np.random.default_rng(0), 2).requires_grad_()
+    answers = network(noisy / 2.0).chunk(2)
+    torch.testing.assert_close(first, answers[0])
+    (answers[0].sum() + 3 * answers[1].sum()).backward()
+    torch.testing.assert_close(X.grad, sum(noisy.grad.chunk(2)))
+    assert (X.grad != 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_modules_of_any_precision(dtype):
+    module = NoisyModule(nn.Linear(4, 2), SplitNoise(levels=2), center=0.5, scale=0.25, seed=0).to(dtype)
+    assert module(torch.tensor([[0.0, 0.5, 1.0, 0.5]], dtype=dtype)).dtype == dtype
+
+
+# The box
+
+
+def test_other_units_are_refused():
+    images = torch.rand(3, 1, 4, 4) * 255
+    module = NoisyModule(nn.Flatten(), SplitNoise())
+    with pytest.raises(ValueError, match=r"X must lie inside bounds=\(0, 1\), but ranges from .* Scale X into the box"):
+        module(images)
+    with pytest.raises(ValueError, match="X must lie inside bounds"):
+        noisy_statistics(images.numpy(), SplitNoise())
+    assert module.eval()(images).shape == (3, 16)
+    module.noisy_evaluation = True
+    with pytest.raises(ValueError, match="X must lie inside bounds"):
+        module(images)
+    assert NoisyModule(nn.Flatten(), SplitNoise(), bounds=(0, 255))(images).max() <= 255
+    per_feature = NoisyModule(nn.Identity(), SplitNoise(), bounds=([0, 0], [1, 9]))
+    assert per_feature(torch.tensor([[1.0, 9.0]])).shape == (1, 2)
+    with pytest.raises(ValueError, match="X must lie inside bounds"):
+        per_feature(torch.tensor([[9.0, 1.0]]))
+
+
+# Modules inside modules, and checkpoints
+
+
+def test_a_noisy_module_does_not_nest():
+    inner = nn.Linear(4, 2)
+    noisy = NoisyModule(NoisyModule(inner, SplitNoise(5.0), center=9.0), UniformNoise(0.1))
+    assert noisy.module is inner
+    X, y = np.random.default_rng(0).random((40, 4)), np.arange(40) % 2
+    fitted = SmoothedClassifier(noisy, UniformNoise(0.2), random_state=0).fit(X, y).estimator_
+    assert type(fitted.module_) is nn.Linear
+    with pytest.raises(ValueError, match="must build a bare module, since fit adds the noise, got a NoisyModule"):
+        SmoothedClassifier(make_net(noisy, max_epochs=1), random_state=0).fit(X, y)
+
+
+def test_a_checkpoint_is_loaded_before_the_statistics_are_known():
+    center, scale = noisy_statistics(np.random.default_rng(0).random((100, 3, 4, 4)), SplitNoise(), seed=0)
+    trained = NoisyModule(nn.Flatten(), SplitNoise(), center=center, scale=scale)
+    fresh = nn.Sequential(NoisyModule(nn.Flatten(), SplitNoise())).eval()
+    fresh.load_state_dict(nn.Sequential(trained).state_dict())
+    X = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(fresh(X), trained.eval()(X))
+    assert not torch.equal(fresh(X), X.flatten(1))
+    assert torch.equal(copy.deepcopy(fresh)[0].center, trained.center)
+
+
+def test_a_noisy_module_says_what_it_was_trained_for():
+    module = NoisyModule(nn.Linear(4, 2), SplitNoise(2.0), bounds=(0, 255))
+    noise, bounds = carried(module, None, None)
+    assert (noise.lam, type(noise), *bounds) == (2.0, SplitNoise, 0, 255)
+    assert carried(module, SplitNoise(2.0), (0.0, 255.0))[0] is noise
+    with pytest.raises(
+        ValueError, match=r"noise must be that of the NoisyModule, SplitNoise\(lam=2.0, .*got SplitNoise"
+    ):
+        carried(module, SplitNoise(1.0), None)
+    with pytest.raises(ValueError, match=r"noise must be that of the NoisyModule, SplitNoise\(lam=2.0, .*got UniformN"):
+        carried(module, UniformNoise(2.0), None)
+    with pytest.raises(ValueError, match=r"bounds must be those of the NoisyModule, \(0.0, 255.0\), got \(0, 1\)"):
+        carried(module, None, (0, 1))
+    given = (SplitNoise(1.0), (0, 1))
+    assert carried(module.module, *given) == given
