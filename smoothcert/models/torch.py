@@ -254,7 +254,7 @@ class TorchVoter(Voter):
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         import torch
 
-        name, first = name_of(self.module), self.forward is None
+        name, first, evaluating = name_of(self.module), self.forward is None, not self.module.training
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if first:
@@ -262,7 +262,7 @@ class TorchVoter(Voter):
                 answer = self.forward(rows.to(self.precision))
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
-        if first:
+        if first and evaluating:
             # A forward method may change the mode of its parts.
             check_evaluation_mode(self.module)
         telling = not self.knows_output and len(rows) >= TELLING_ROWS

@@ -50,13 +50,13 @@ def on_cuda(voter, monkeypatch):
         def synchronize(self):
             assert self.recorded
 
-    def fill(kind, points, keys, segments, n_offsets, q, out):
+    def sample(recipe, points, keys, segments, out):
         words = (tensor.numpy().view(np.uint32) for tensor in (points, keys))
-        _cpu.fill(kind, *words, segments, n_offsets, q, out.view(len(out), -1).numpy())
+        _cpu.sample(recipe, *words, segments, out.view(len(out), -1).numpy())
         drawn.append(len(out))
 
     drawn, kernel = [], ModuleType("smoothcert.noise._cuda")
-    kernel.fill = fill
+    kernel.sample = sample
     monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
     monkeypatch.setattr(smoothcert.noise, "_cuda", kernel, raising=False)
     monkeypatch.setattr(counters, "find_spec", lambda name: True)
@@ -85,7 +85,7 @@ def reference(voter, mechanism):
     for owner, first, n in np.concatenate(SEGMENTS):
         for sample in range(first, first + n):
             row = np.empty((1, 6), dtype=voter.dtype)
-            mechanism.fill(points, keys, np.array([[owner, sample, 1]]), row)
+            mechanism.sample(points, keys, np.array([[owner, sample, 1]]), row)
             counts[owner, voter(row)[0]] += 1
     return counts
 
