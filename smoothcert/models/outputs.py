@@ -56,7 +56,7 @@ def read_logits(
     """
     import torch
 
-    logits = _find(answer, name) if output is None else output(answer)
+    logits = find_logits(answer, name) if output is None else output(answer)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
     if n_classes == 2 and shape in ((n_rows,), (n_rows, 1), () if n_rows == 1 else None):
         logit = logits.reshape(n_rows)
@@ -73,7 +73,7 @@ def read_logits(
     return logits if logits.is_floating_point() else logits.float()
 
 
-def _find(answer: Any, name: str) -> Any:
+def find_logits(answer: Any, name: str) -> Any:
     """Return what holds the logits in an answer, if that is clear."""
     if isinstance(answer, Mapping):
         if "logits" not in answer and len(answer) != 1:
@@ -83,11 +83,11 @@ def _find(answer: Any, name: str) -> Any:
                 f"the logits, such as "
                 f"output=lambda answer: answer[{next(iter(answer), 'logits')!r}]."
             )
-        return _find(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
+        return find_logits(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
     if hasattr(answer, "logits"):
-        return _find(answer.logits, name)
+        return find_logits(answer.logits, name)
     if isinstance(answer, (tuple, list)) and answer:
-        return _find(answer[0], name)
+        return find_logits(answer[0], name)
     return answer
 
 

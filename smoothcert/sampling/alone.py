@@ -48,7 +48,9 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any
         try:
             return bool(voter.settle(draw(row))[0] != votes[row])
         except ValueError as error:
-            raise ValueError(f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}") from error
+            raise ValueError(
+                f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
+            ) from error
 
     rows = telling_rows(votes)
     changed = [changes(row) for row in rows[:FEW]]
