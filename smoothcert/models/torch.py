@@ -128,7 +128,7 @@ class TorchVoter(Voter):
         parts = list(self.module.modules())
         if (
             self.inference.compile
-            or torch.is_autocast_enabled(self.device_type)
+            or (torch.amp.is_autocast_available(self.device_type) and torch.is_autocast_enabled(self.device_type))
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
             or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
             or any("forward" in vars(part) for part in parts)

@@ -20,7 +20,7 @@ REMEDY = (
 
 
 def is_due(voter: Voter) -> bool:
-    """Count a batch of the voter, and tell whether rows of it shall be asked alone: of batches 1, 2, 4, 8, and so on."""
+    """Count a batch of the voter, and tell whether some of its rows are asked alone: in batches 1, 2, 4, 8, ..."""
     voter.n_batches += 1
     return voter.most_changed is not None and voter.n_batches & (voter.n_batches - 1) == 0
 

@@ -144,6 +144,8 @@ def _loss(
     ValueError
         If it is not a number.
     """
+    if isinstance(net.criterion_, nn.BCEWithLogitsLoss):
+        y = y.to(answer.dtype)
     if stability_weight is not None and isinstance(answer, tuple):
         loss = get_loss(answer[0], y, X=X, **mode)
         loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)

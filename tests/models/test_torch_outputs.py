@@ -90,6 +90,18 @@ def test_single_probabilities_are_not_taken_for_logits():
     assert TorchVoter(positive, 2, inference=TorchInference(output=lambda logit: logit))(X).all()
 
 
+def test_single_outputs_are_judged_once():
+    """A long run does not end because of a batch whose logits all lie between 0 and 1."""
+    rows = np.column_stack([np.linspace(0, 0.9, 50), np.zeros((50, 3))]).astype(np.float32)
+    voter = TorchVoter(Answering(lambda logit: logit, single=True), 2)
+    # Too few rows tell nothing.
+    voter(rows[:20])
+    voter(X)
+    assert voter(rows).sum() == 49
+    with pytest.raises(ValueError, match="look like probabilities"):
+        TorchVoter(Answering(lambda logit: logit, single=True), 2)(rows)
+
+
 @pytest.mark.parametrize(
     ("pack", "message"),
     [

@@ -60,9 +60,7 @@ def test_evaluation_sets_are_noisy(frame):
     before = EVAL.copy()
     clf = smooth(Boosted()).fit(given, Y, eval_set=[(held_out, EVAL_Y), (given, Y)], X_val=held_out, y_val=EVAL_Y)
     seen = clf.estimator_.seen_
-    for found, clean in zip(
-        [seen["eval_set"][0][0], seen["X_val"], seen["eval_set"][1][0]], [EVAL, EVAL, X], strict=True
-    ):
+    for found, clean in [(seen["eval_set"][0][0], EVAL), (seen["X_val"], EVAL), (seen["eval_set"][1][0], X)]:
         assert not frame or list(found.columns) == columns
         offsets = np.asarray(found) - clean
         assert np.abs(offsets).max() <= 0.4
