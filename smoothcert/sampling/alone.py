@@ -67,7 +67,7 @@ def telling_rows(votes: NDArray[np.intp]) -> list[int]:
     """Return up to `MANY` rows that are no near ties: the first with each vote, and others evenly spread."""
     clear = np.flatnonzero(votes >= 0)
     _, first = np.unique(votes[clear], return_index=True)
-    spread = np.linspace(0, len(clear), MANY, endpoint=False, dtype=np.intp) if len(clear) else []
+    spread: NDArray[np.intp] = np.linspace(0, len(clear), min(MANY, len(clear)), endpoint=False, dtype=np.intp)
     # A spread of the spread: the first few rows are not neighbors either.
     order = dict.fromkeys([*first[: FEW // 2], *spread[:: MANY // FEW], *spread])
     return [int(clear[place]) for place in order][:MANY]
