@@ -20,6 +20,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 docs: .venv/installed
+	$(BIN)/codespell *.md docs examples smoothcert
 	$(BIN)/sphinx-build -n -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python docs/check_site.py docs/_build/html
 

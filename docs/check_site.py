@@ -1,7 +1,7 @@
-"""Check a built site: links inside it, that no page fetches anything from elsewhere, and the browser's console.
+"""Check a built site: its links, that every page is near the front page and fetches nothing, and the browser's console.
 
-``python docs/check_site.py docs/_build/html`` prints what is wrong, one problem a line, and fails if there is any. The
-console is looked at where there is a Chromium (``--no-browser`` leaves it out).
+``python docs/check_site.py docs/_build/html`` prints each problem on a line, and fails if there is any. The console is
+checked if there is a Chromium (``--no-browser`` skips this).
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ UNREAD = re.compile(
     r"""|(?<=<mjx-merror data-mjx-error=")[^"]*"""
     r"""|mjx-mtext.*?color: red"""
 )
+
+#: Maximum number of clicks from the front page to any other page.
+CLICKS = 2
+
+#: Pages that need not be near the front page: sources of modules, indexes and the search.
+REMOTE = re.compile(r"_modules/.*|(genindex|py-modindex|search)\.html")
 
 #: Pages that are opened in the browser.
 OPENED = ("index.html", "theory.html", "api.html", "auto_examples/index.html")
@@ -71,7 +77,7 @@ class Page(HTMLParser):
 
 
 def problems(site: Path) -> list[str]:
-    """Return what is wrong with the files of a site."""
+    """Return the problems of a site's files."""
     paths = [path for path in sorted(site.rglob("*.html")) if path.relative_to(site).parts[0] != "_static"]
     pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in paths}
     site, found = site.resolve(), []
@@ -82,16 +88,30 @@ def problems(site: Path) -> list[str]:
     for path in sorted(site.rglob("*.css")):
         urls = CSS_URL.findall(path.read_text(encoding="utf-8"))
         found += [f"{path.relative_to(site)}: {problem}" for url in urls if (problem := _foreign(url, path))]
-    return found
+    names = sorted(str(path.relative_to(site)) for path in pages.keys() - _within_clicks(site / "index.html", pages))
+    return found + [f"{name}: more than {CLICKS} clicks from index.html" for name in names if not REMOTE.match(name)]
+
+
+def _within_clicks(start: Path, pages: dict[Path, Page]) -> set[Path]:
+    """Return the pages that a reader reaches from a start page with few clicks."""
+    near = {start}
+    for _ in range(CLICKS):
+        near |= {_target(link, path) for path in near & pages.keys() for link in pages[path].links}
+    return near
+
+
+def _target(link: str, path: Path) -> Path:
+    """Return the file that a link on a page refers to."""
+    linked = unquote(urlsplit(link).path)
+    target = (path.parent / linked).resolve() if linked else path
+    return target / "index.html" if target.is_dir() else target
 
 
 def _broken(link: str, path: Path, pages: dict[Path, Page]) -> str | None:
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         return None
-    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
-    if target.is_dir():
-        target = target / "index.html"
+    target = _target(link, path)
     if not target.exists():
         return f"{parts.path} does not exist"
     page = pages.get(target) if parts.fragment else None
@@ -117,7 +137,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def console(site: Path, browser: str, pages: tuple[str, ...] = OPENED) -> list[str]:
     """Return what the browser's console says when pages are opened; only loopback addresses resolve.
 
-    It gives all messages the same level, so every one counts but the theme's notes on light and dark mode.
+    All messages have the same level, so every message counts, except the theme's notes on light and dark mode.
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -36,10 +36,10 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_ext"]
 templates_path = ["_templates"]
 nitpicky = True
-# What other projects document, and names in docstrings that belong to them.
+# Names that other projects document.
 nitpick_ignore_regex = [
-    (r"py:class", r"(abc|sklearn|skorch|torch)\..*|smoothcert\.\w+\..*"),  # bases that are not in the reference
-    (r"py:obj", r".*"),  # backticks in docstrings, which also name what is not in the reference
+    (r"py:class", r"(abc|sklearn|skorch|torch)\..*|smoothcert\.\w+\..*"),  # base classes outside the reference
+    (r"py:obj", r".*"),  # backticks in docstrings, also around parameters
 ]
 
 # Markdown
@@ -57,21 +57,22 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 numpydoc_class_members_toctree = False
 
-# Gallery: quick scripts, named plot_*.py, are run; the others are shown.
+# Gallery: the build runs the quick scripts, named plot_*.py, and only shows the others.
 sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"/_",
     "abort_on_example_error": True,
-    "default_thumb_file": str(Path(__file__).parent / "_static" / "mnist.png"),
-    "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "script.png"),
+    "within_subsection_order": "figures.PlotsFirst",
     "show_memory": False,
     "min_reported_time": 1000,
     "plot_gallery": True,
     "reset_modules_order": "both",
     "write_computation_times": False,
     "show_signature": False,
+    "remove_config_comments": True,
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -90,6 +91,7 @@ html_theme_options = {
     "show_prev_next": True,
     "show_toc_level": 2,
     "header_links_before_dropdown": 6,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
     "pygments_light_style": "a11y-high-contrast-light",
@@ -101,7 +103,7 @@ html_sidebars: dict[str, list[str]] = {
 
 
 def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what scikit-learn adds to every estimator."""
+    """Leave out the methods that scikit-learn adds to every estimator."""
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
@@ -111,7 +113,7 @@ def escape_shapes(app: Any, what: str, name: str, obj: Any, options: Any, lines:
 
 
 def add_anchors(app: Any, doctree: nodes.document) -> None:
-    """Give names the anchors of both their homes, the package and the module: viewcode links to either."""
+    """Give each name an anchor for the package and one for its module, because viewcode links to either."""
     for signature in doctree.findall(addnodes.desc_signature):
         module, name = signature.get("module"), signature.get("fullname")
         if not module or not name.strip("."):

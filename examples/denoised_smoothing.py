@@ -3,8 +3,8 @@ Denoised smoothing: put a denoiser in front of a classifier that never met noise
 ==============================================================================================================
 
 The classifier is trained on clean digits and then frozen. The denoiser is trained in front of it, under noise, on the
-classifier's own loss (the "stability" variant of Salman et al., Denoised Smoothing, NeurIPS 2020): to smoothcert, the
-two are one network.
+classifier's own loss (the "stability" variant of Salman et al., Denoised Smoothing, NeurIPS 2020). smoothcert treats
+the two as one network.
 """
 
 from __future__ import annotations

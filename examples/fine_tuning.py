@@ -1,6 +1,6 @@
 """
-Fine-tune a network for wider noise, starting from the weights that it has
-==========================================================================
+Fine-tune a network for wider noise, starting from its own weights
+==================================================================
 
 A skorch net with ``warm_start=True`` keeps its weights when it is trained again. A bare torch module always starts from
 its own weights. The example compares a few epochs of fine-tuning with the same number of epochs from scratch.

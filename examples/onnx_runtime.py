@@ -2,10 +2,11 @@
 Certify a model that ONNX Runtime runs
 ======================================
 
-Any function from a batch of arrays to labels or scores can be certified: here one that hands the batch to ONNX Runtime.
-A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported file alone.
+Any function from a batch of inputs to labels or scores can be certified. Here the function passes the batch to ONNX
+Runtime. A network is trained under noise with scikit-learn, exported with skl2onnx, and certified from the exported
+file alone.
 
-Needs the extra onnx: onnxruntime and skl2onnx.
+The script needs the extra onnx: onnxruntime and skl2onnx.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class OnnxModel:
     """A function from a batch to scores, backed by an ONNX file.
 
     What is certified must answer the same row in the same way, whatever else is in the batch: one thread, and no
-    optimisation that depends on the batch. Sessions cannot be pickled; the file's content can, which makes the model
+    optimization that depends on the batch. Sessions cannot be pickled; the file's content can, which makes the model
     usable by several workers, and tells its votes from those of another.
     """
 

@@ -1,13 +1,13 @@
 """
-Draw the figures of the paper, with MNIST in the place of CIFAR-10
-==================================================================
+Draw the figures of the paper, with MNIST instead of CIFAR-10
+=============================================================
 
-1  certified accuracy, pointwise best over noise magnitudes, for three noises and both kinds of certificates
-2  from the probability of the top class to the radius, for the three strategies and several lam
-3  Example 2.9: how much two noises overlap at least, with and without the box
+1  certified accuracy, the best of several lam at each radius, for three noise families and both kinds of certificates
+2  from the probability of the top class to the radius, for three radius strategies and several lam
+3  Example 2.9: the smallest overlap of two noises, with and without the box
 4  the influence of alpha and of the number of votes
-5  deterministic splitting noise against independent splitting noise with box certificates
-6  the binary against the multiclass scheme
+5  deterministic splitting noise and independent splitting noise with box certificates
+6  the binary and the multiclass scheme
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def figure_3(ax: Any, mnist: Mnist) -> None:
 
 
 def figure_4(ax: Any, mnist: Mnist) -> None:
-    """One network, many alpha from one drawing of votes, and several numbers of votes."""
+    """One network, many alpha from the same votes, and several numbers of votes."""
     clf = mnist.fit(SplitNoise(4.0), radius=BoxRadius(closed_form=True))
     votes = clf.count_votes(mnist.X)
     for color, alpha in zip(COLORS, (0.1, 0.001, 1e-6), strict=False):
@@ -183,9 +183,7 @@ FIGURES = {1: figure_1, 2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "figures", type=int, nargs="*", choices=sorted(FIGURES), help="which ones; all if none is named"
-    )
+    parser.add_argument("figures", type=int, nargs="*", choices=sorted(FIGURES), help="figures to draw (default: all)")
     parser.add_argument("--images", type=int, default=200, help="held-out images to certify")
     parser.add_argument("--samples", type=int, default=2000, help="votes per image")
     parser.add_argument("--epochs", type=int, default=20)

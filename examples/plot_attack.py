@@ -3,7 +3,7 @@ Certified from below, attacked from above
 =========================================
 
 A certificate says that no perturbation within its radius changes the smoothed label. An attack looks for the smallest
-one that does. The truth lies between the two.
+perturbation that does. The true robust radius lies between the two.
 """
 
 import argparse
@@ -24,7 +24,7 @@ parser.add_argument("--output", type=Path, help="folder for the picture; without
 args, _ = parser.parse_known_args()
 
 # %%
-# Digits of 8 x 8 pixels with 17 grey values: digital data, so the attack stays on the lattice of 16 steps.
+# The digits have 8 x 8 pixels with 17 gray values. The data is digital, so the attack stays on the lattice of 16 steps.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 X_test, y_test = X_test[: args.images], y_test[: args.images]
@@ -37,8 +37,8 @@ clf = SmoothedClassifier(
 ).fit(X_train, y_train)
 
 # %%
-# Radii are lower bounds. The attack moves pixels to black or white, those first that change most votes, until fresh
-# votes show that the label has changed; its distances are upper bounds.
+# Radii are lower bounds. The attack moves pixels to black or white, the pixels that change the most votes first,
+# until fresh votes show another label. Its distances are upper bounds.
 certificates = clf.certify(X_test)
 attack = GreedyFaceAttack(n_votes=100, random_state=0)
 adversarials = attack.minimal(clf, X_test, y_test)
@@ -52,7 +52,7 @@ if args.output:
     display.figure_.savefig(args.output / "attack.png", dpi=150)
 
 # %%
-# The same for each image: an interval that holds its true robust radius.
+# For each image, the two bounds form an interval that contains the true robust radius.
 right = certificates.labels == y_test
 upper = adversarials.upper_bounds[right]
 lower = certificates.radii[right]

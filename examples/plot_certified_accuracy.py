@@ -2,14 +2,15 @@
 Certified accuracy of several noises
 ====================================
 
-One certified accuracy curve per noise, on the table ``breast_cancer``: the share of test inputs that are classified
-correctly *and* provably keep their label within an l1 radius. Wide noise certifies larger radii and costs accuracy at
-small ones, so curves cross, and the radius of interest decides which noise is better.
+This example draws one certified accuracy curve for each noise, on the table ``breast_cancer``. A curve shows the share
+of test inputs that are classified correctly *and* provably keep their label within an l1 radius. Wide noise certifies
+larger radii and costs accuracy at small ones. So the curves cross, and the best noise depends on the radius that you
+need.
 """
 
 # %%
-# Radii are in units of the box: ``bounds="minmax"`` takes each feature's range in the training data, and 1 is one
-# feature moved across its whole range, whatever its unit.
+# Radii are in units of the box. ``bounds="minmax"`` takes the range of each feature in the training data. A radius of 1
+# is one feature moved across its whole range, whatever its unit.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_breast_cancer
@@ -33,8 +34,8 @@ CertifiedAccuracyDisplay.from_certificates(certificates, y_test)
 plt.show()
 
 # %%
-# One drawing of votes can be certified with several strategies. The three differ only in how far they think that a
-# feature can move, so each lies above the one before. An arrow at the right end stands for inputs that are certified
+# The same votes can be certified with several radius strategies. The three strategies differ only in how far a feature
+# is assumed to move, so each curve lies above the one before. An arrow at the right end marks inputs that are certified
 # at every radius.
 
 clf = SmoothedClassifier(base, SplitNoise(lam=3), bounds="minmax", n_samples=5000, random_state=0)
@@ -46,6 +47,6 @@ CertifiedAccuracyDisplay.from_certificates(strategies, y_test)
 plt.show()
 
 # %%
-# The same numbers as a table. It renders in notebooks, and has ``to_markdown`` and ``to_latex``.
+# ``summary`` gives the same numbers as a table. It renders in notebooks, and has ``to_markdown`` and ``to_latex``.
 
 print(strategies["greedy"].summary(y_test, radii=[0, 0.5, 1, 2, 3]))

@@ -2,14 +2,14 @@
 Where the greedy adversary's budget goes
 ========================================
 
-In the box no pixel can move farther than to black or white. The cost of a move is convex: moving one pixel far costs
-the classifier more certainty than moving many pixels a little. So the worst perturbation fills the largest reaches
-first (Theorem 2.8): pixels that are black or white already, and only then those in between.
+In the box, no pixel can move farther than to black or white. The cost of a move is convex: one large move lowers the
+overlap more than many small moves of the same total distance. So the worst perturbation fills the largest reaches
+first (Theorem 2.8). Pixels that are black or white have the largest reach, and gray ones come later.
 """
 
 # %%
-# A digit of 8 x 8 pixels from 0 to 16, and splitting noise. The adversary moves as many pixels as the radius allows.
-# Many pixels are black, with equal reach: the first are drawn, though others serve the adversary as well.
+# The digit has 8 x 8 pixels from 0 to 16, and the noise is splitting noise. The adversary moves as many pixels as the
+# radius allows. Many pixels are black, with equal reach. The picture shows the first of them; others would do as well.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
@@ -31,8 +31,8 @@ GreedyBudgetDisplay.from_estimator(clf, X_test[best], certificate=certificates[[
 plt.show()
 
 # %%
-# An adversary who can change each pixel by a quarter of its range at most has to move more of them, each at a lower
-# price for its distance: the budget lasts longer, and the radius grows.
+# If the adversary can change each pixel by at most a quarter of its range, more pixels must move. Each unit of distance
+# then costs less, so the budget lasts longer and the radius grows.
 
 clf.set_params(radius=GreedyRadius(max_change=0.25))
 GreedyBudgetDisplay.from_estimator(clf, X_test[best], image_shape=(8, 8))

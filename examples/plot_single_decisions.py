@@ -2,12 +2,12 @@
 Looking at single decisions
 ===========================
 
-Why is one input certified and another not? `VotesDisplay` shows the votes of the base model under noise, and what they
-prove: the predicted class has a probability of at least p_a, every other class of at most p_b.
+Why is one input certified and another not? `VotesDisplay` shows the votes of the base model under noise, and the bounds
+that they prove: the predicted class has probability at least p_a, and every other class has probability at most p_b.
 """
 
 # %%
-# Of the digits, take those with the smallest and those with the largest radii.
+# Select six digits, from the smallest radius to the largest.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,6 +33,6 @@ VotesDisplay.from_estimator(clf, X_test[rows], y_test[rows], votes=votes[rows])
 plt.show()
 
 # %%
-# The same as a table, sorted by radius; ``to_frame`` needs pandas.
+# ``to_frame`` returns the same as a table, sorted by radius. It needs pandas.
 
 print(certificates[rows].to_frame().round(3).to_string())

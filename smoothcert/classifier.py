@@ -182,7 +182,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        return self._count(sampler, inputs, "counting votes")
+        votes = self._count(sampler, inputs, "counting votes")
+        self._checked_votes[votes] = votes.origin.model
+        return votes
 
     def certify(
         self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None, same_model: bool = False

@@ -207,10 +207,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
     def _transformed(self, X: Any) -> Any:
         """Return the inputs of the last step."""
         check_is_fitted(self)
-        for _, transformer in self.steps[:-1]:
-            if transformer is not None and transformer != "passthrough":
-                X = transformer.transform(X)
-        return X
+        return self[:-1].transform(X) if len(self.steps) > 1 else X
 
     def _weights_and_errors(self, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> tuple[FloatArray, FloatArray]:
         """Return the weight and the maximum rounding error of each feature, both in the unit box.

@@ -75,7 +75,11 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
 
     See Also
     --------
-    load_weights : Load the file, with an example.
+    load_weights : Load the file.
+
+    Examples
+    --------
+    See `load_weights`.
     """
     safetensors = optional("safetensors.torch", "files")
     from .training.torch_layers import NoisyModule

@@ -187,7 +187,7 @@ def test_memory_is_bounded_by_the_batch():
 
     rule(watch, batch_size=64, n_samples=1000).certify(np.full((7, 3), 0.5))
     assert max(rows for rows, _ in sizes) <= 64
-    assert sum(rows for rows, _ in sizes) == 7 * (1000 + 256)
+    assert sum(rows for rows, _ in sizes) == 7 * (1000 + 16), "a constant class is clear after 16 votes"
 
 
 def test_memory_is_bounded_by_the_batch_even_for_large_inputs():
@@ -403,7 +403,7 @@ def test_votes_of_something_else_are_refused(fitted, cancer):
     X, X_test, y, _ = cancer
     X_test = X_test[:5]
     votes = fitted.count_votes(X_test)
-    message = "votes were drawn with a different {}.*Draw new ones"
+    message = "votes were drawn with a different {}.*Draw new"
 
     with pytest.raises(ValueError, match=message.format("X")):
         fitted.certify(X_test[::-1], votes=votes)
@@ -411,9 +411,9 @@ def test_votes_of_something_else_are_refused(fitted, cancer):
         fitted.certify(X_test[:4], votes=votes)
     with pytest.raises(ValueError, match=message.format("seed")):
         clone_fitted(fitted).set_params(random_state=1).certify(X_test, votes=votes)
-    with pytest.raises(ValueError, match=message.format("noise, model")):
+    with pytest.raises(ValueError, match=message.format("noise")):
         clone(fitted).set_params(noise__lam=2.0).fit(X, y).certify(X_test, votes=votes)
-    with pytest.raises(ValueError, match=message.format("box, model")):
+    with pytest.raises(ValueError, match=message.format("box")):
         clone(fitted).set_params(bounds=(-1, 2)).fit(X, y).certify(X_test, votes=votes)
     other = clone_fitted(fitted)
     other.estimator_[-1].coef_ *= 1.001
@@ -483,7 +483,7 @@ def test_the_base_models_classes_must_be_among_the_classes(cancer):
     X, _, y, _ = cancer
     tree = DecisionTreeClassifier(max_depth=2).fit(X, y)
     with pytest.raises(
-        ValueError, match=r"DecisionTreeClassifier has the classes \[0, 1\]: classes must hold them all"
+        ValueError, match=r"DecisionTreeClassifier has the classes \[0, 1\]. classes must hold all of them"
     ):
         SmoothedClassifier.from_pretrained(tree, [0])
 
@@ -704,7 +704,7 @@ def test_closed_form_for_narrow_noise():
     [
         (
             lambda X: np.zeros(len(X) - 1),
-            r"base model Rule must return one label per row, shape \(256,\), but .*\(255,\)",
+            r"base model Rule must return one label per row, shape \(16,\), but .*\(15,\)",
         ),
         (lambda X: np.zeros((len(X), 2)), "base model Rule must return one label per row"),
         (lambda X: np.full(len(X), 7), "base model Rule returned the label .*7.*, which is not among the classes"),

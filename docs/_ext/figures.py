@@ -1,4 +1,4 @@
-"""The curve of the start page, drawn from the page's own code when the site is built: light and dark."""
+"""Pictures of the site: the front page's curve, light and dark, from the page's own code; the order of the gallery."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from markdown_code import python_blocks
+from sphinx_gallery.sorting import FileNameSortKey
 
 from smoothcert import certified_accuracy_score
 
-#: Colours of text and of the two curves.
+#: Colors of text and of the two curves.
 THEMES = {"light": ("#222832", "#0072B2", "#D55E00"), "dark": ("#ced6dd", "#56B4E9", "#E69F00")}
 
 
+class PlotsFirst(FileNameSortKey):
+    """The order of the gallery: first the examples whose pictures are shown, then the longer scripts."""
+
+    def __call__(self, filename: str) -> tuple[bool, str]:
+        """Return the key that a file is sorted by."""
+        return not filename.startswith("plot_"), filename
+
+
 def draw_curve(app: Any) -> None:
-    """Run the code of the start page and draw what it certifies, beside what the Lipschitz radius does."""
+    """Run the code of the front page, and draw its certified accuracy beside that of the Lipschitz radius."""
     source = Path(app.srcdir)
     code = next(block for block in python_blocks(source / "index.md") if block.runs).source
     page: dict[str, Any] = {}

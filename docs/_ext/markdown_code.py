@@ -1,8 +1,7 @@
-"""The Python blocks of a Markdown page, with what they are said to print.
+"""The Python blocks of a Markdown page, with their expected output.
 
-A block that cannot run here (it needs data or hardware of the reader) follows a comment that says why:
-``<!-- not run: why -->``. A ``text`` block that follows the comment ``<!-- prints -->`` is what the Python block before
-it prints.
+If a block cannot run here (it needs data or hardware of the reader), the comment ``<!-- not run: why -->`` precedes it.
+A ``text`` block after the comment ``<!-- prints -->`` is the output of the Python block before it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ FENCE = re.compile(r"^ *(?P<mark>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^ *(?P=ma
 
 @dataclass
 class Block:
-    """One Python block: its source, the line that it starts in, what it prints (None for whatever) and if it runs."""
+    """One Python block: its source, its first line, its output (None if any will do), and whether it runs."""
 
     source: str
     line: int

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.checks import check_choice, check_count
 from ..results.certificates import FloatArray
 from .search import Attack
 from .target import Path, Target, far_faces
@@ -73,9 +72,7 @@ class GreedyFaceAttack(Attack):
 
     order: str = "both"
 
-    def _check(self, clf: Any) -> None:
-        super()._check(clf)
-        check_choice("order", self.order, ("both", "reach", "effect"))
+    _choices: ClassVar = {"order": ("both", "reach", "effect")}
 
     def _paths(self, target: Target, budget: float, closest: bool) -> Iterator[Path]:
         if self.order != "effect":
@@ -136,9 +133,7 @@ class CoordinateAttack(Attack):
 
     n_candidates: int = 64
 
-    def _check(self, clf: Any) -> None:
-        super()._check(clf)
-        check_count("n_candidates", self.n_candidates)
+    _counts: ClassVar = (*Attack._counts, "n_candidates")
 
     def _paths(self, target: Target, budget: float, closest: bool) -> Iterator[Path]:
         rest = (1 - SHARE) * target.n_left

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.checks import check_choice, check_count
 from ..models.base import is_torch, name_of
 from ..models.outputs import read_logits
 from ..noise.base import Noise
@@ -128,11 +127,11 @@ class GradientAttack(Attack):
     n_restarts: int = 2
     loss: str = "probability"
 
+    _counts: ClassVar = (*Attack._counts, "n_steps", "n_copies", "n_restarts")
+    _choices: ClassVar = {"loss": ("probability", "margin")}
+
     def _check(self, clf: Any) -> None:
         super()._check(clf)
-        for name in ("n_steps", "n_copies", "n_restarts"):
-            check_count(name, getattr(self, name))
-        check_choice("loss", self.loss, ("probability", "margin"))
         if not is_torch(clf.estimator_):
             raise ValueError(
                 f"GradientAttack needs a torch model, got {clf.estimator_!r}. Use GreedyFaceAttack or CoordinateAttack."

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.checks import check_count, check_labels, check_open_unit, check_radii
+from .._utils.checks import check_choice, check_count, check_labels, check_open_unit, check_radii
 from ..certify.names import resolve_radius
 from ..classifier import SmoothedClassifier
 from ..noise.seeding import resolve_seed
@@ -83,6 +83,10 @@ class Attack(BaseEstimator, ABC):
     max_queries: int = 1_000_000
     random_state: Any = None
 
+    #: The parameters that are whole numbers of at least 1, and those that are one of a few strings.
+    _counts: ClassVar[tuple[str, ...]] = ("n_votes", "max_queries")
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
     def run(self, clf: SmoothedClassifier, X: Any, y: Any = None, *, radius: Any) -> Adversarials:
         """Look for any adversarial input within a budget.
 
@@ -152,9 +156,10 @@ class Attack(BaseEstimator, ABC):
         if not isinstance(clf, SmoothedClassifier):
             raise ValueError(f"clf must be a SmoothedClassifier, got a {type(clf).__name__}.")
         check_is_fitted(clf, "estimator_")
-        for name in ("n_votes", "n_samples", "max_queries"):
-            if name != "n_samples" or self.n_samples is not None:
-                check_count(name, getattr(self, name))
+        for name in self._counts if self.n_samples is None else (*self._counts, "n_samples"):
+            check_count(name, getattr(self, name))
+        for name, known in self._choices.items():
+            check_choice(name, getattr(self, name), known)
         if self.alpha is not None:
             check_open_unit("alpha", self.alpha)
 
@@ -167,7 +172,7 @@ class Attack(BaseEstimator, ABC):
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
         attempts = ATTEMPTS if closest else 2
         verifier = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, attempts, seeds.spawn(1)[0])
-        spare = self.max_queries - verifier.reserve
+        spare, clear = self.max_queries - verifier.reserve, verifier.clear_lead(verifier.n_samples)
         if spare < 1:
             raise ValueError(
                 f"max_queries must exceed {verifier.reserve}, the cost of verification, got {self.max_queries}. Lower "
@@ -175,12 +180,12 @@ class Attack(BaseEstimator, ABC):
             )
         rng = np.random.default_rng(seeds)
         strategy = resolve_radius(clf.radius, clf.noise_)
+        known = {label: index for index, label in enumerate(clf.classes_.tolist())}
         found = []
         with verifier.voter.ready():
-            for x, label, budget in zip(X, original, budgets, strict=True):
-                index = np.flatnonzero(clf.classes_ == label)
-                label = int(index[0]) if len(index) else -1
-                target = Target(verifier.voter, verifier.mechanism, strategy, x, label, rng, max_queries=spare)
+            for x, label, budget in zip(X, original.tolist(), budgets, strict=True):
+                index = known.get(label, -1)
+                target = Target(verifier.voter, verifier.mechanism, strategy, x, index, rng, spare, clear)
                 found.append(self._attack_one(target, target.budget(float(budget)), verifier, closest))
         inputs, distance, labels, success, queries = map(np.array, zip(*found, strict=True))
         return Adversarials(inputs, distance, original, clf.classes_[labels], success, queries, verifier.alpha)
@@ -188,9 +193,8 @@ class Attack(BaseEstimator, ABC):
     def _attack_one(self, target: Target, budget: float, verifier: Verifier, closest: bool) -> tuple[Any, ...]:
         """Attack one input; return the adversarial input, its distance, its label, success and queries."""
         n = verifier.n_samples
-        clear = verifier.clear_lead(n)
         with suppress(QueriesSpentError):
-            self._search(target, budget, clear, n, closest)
+            self._search(target, budget, n, closest)
         target.max_queries += verifier.reserve
         for left in reversed(range(verifier.attempts)):
             raw = target.raw(target.best[None])[0]
@@ -203,20 +207,27 @@ class Attack(BaseEstimator, ABC):
                 n *= MORE
                 continue
             # Farther along the path the lead is clearer.
-            n, clear = verifier.n_samples, 1.5 * clear
-            if not closest or not self._search_onward(target, budget, clear, n, left * verifier.queries(n)):
+            n, target.clear = verifier.n_samples, 1.5 * target.clear
+            if not closest or not self._search_onward(target, budget, n, left * verifier.queries(n)):
                 break
         return raw, target.distance(raw), label, success, target.n_queries
 
-    def _search(self, target: Target, budget: float, clear: float, n_samples: int, closest: bool) -> None:
+    def _search(self, target: Target, budget: float, n_samples: int, closest: bool) -> None:
         """Search all paths, unless the label is already wrong at the input."""
-        if target.leads(target.start[None], n_samples)[0] > clear:
+        if target.leads(target.start[None], n_samples)[0] > target.clear:
             return
+        largest = -np.inf
         for path in self._paths(target, budget, closest):
             end = min(budget, target.closest, target.length(path))
-            self._search_path(target, path, 0.0, end, clear, n_samples, closest)
+            if closest:
+                self._search_path(target, path, 0.0, end, n_samples)
+            elif end > 0:
+                distances, leads = self._sweep(target, path, 0.0, end, np.inf)
+                if leads.max() > largest:
+                    largest = leads.max()
+                    target.best = target.walk(path, distances[leads.argmax()][None])[0]
 
-    def _search_onward(self, target: Target, budget: float, clear: float, n_samples: int, reserve: int) -> bool:
+    def _search_onward(self, target: Target, budget: float, n_samples: int, reserve: int) -> bool:
         """Look for a clearer lead farther along the path of the best point, and tell whether there is one."""
         if target.path is None:
             return False
@@ -224,43 +235,34 @@ class Attack(BaseEstimator, ABC):
         start, end = target.closest, min(budget, target.length(target.path))
         target.closest = np.inf
         try:
-            return self._search_path(target, target.path, start, end, clear, n_samples, closest=True)
+            return self._search_path(target, target.path, start, end, n_samples)
         except QueriesSpentError:
             return False
         finally:
             target.max_queries += reserve
 
-    def _search_path(
-        self, target: Target, path: Path, start: float, end: float, clear: float, n_samples: int, closest: bool
-    ) -> bool:
+    def _search_path(self, target: Target, path: Path, start: float, end: float, n_samples: int) -> bool:
         """Find the first point with a clear lead on part of a path, and tell whether there is one."""
         if end <= start:
             return False
-        distances, leads = self._sweep(target, path, start, end, clear if closest else np.inf)
-        if not closest:
-            top = int(leads.argmax())
-            target.keep(target.walk(path, distances[top : top + 1])[0], float(leads[top]))
-            return True
-        for i in np.flatnonzero(leads > clear - self._doubt(target)):
-            lead = self._lead(target, target.walk(path, distances[i : i + 1]), clear, n_samples)
-            if lead > clear:
-                low, high = (start if i == 0 else distances[i - 1]), distances[i]
-                self._bisect(target, path, low, high, lead, clear, n_samples)
+        distances, leads = self._sweep(target, path, start, end, target.clear)
+        for i in np.flatnonzero(leads > target.clear - self._doubt(target)):
+            lead = self._lead(target, target.walk(path, distances[i : i + 1]), n_samples)
+            if lead > target.clear:
+                self._bisect(target, path, distances[i - 1] if i else start, distances[i], lead, n_samples)
                 return True
         return False
 
-    def _bisect(
-        self, target: Target, path: Path, low: float, high: float, lead: float, clear: float, n_samples: int
-    ) -> None:
+    def _bisect(self, target: Target, path: Path, low: float, high: float, lead: float, n_samples: int) -> None:
         """Move the point at `high`, whose lead is clear, toward `low` while its lead stays clear."""
         target.found(path, high)
         # A lead that is clear by less than its standard error cannot be told from the first clear one.
-        near = 0.0 if target.exact else clear + 1 / np.sqrt(n_samples)
+        near = 0.0 if target.exact else target.clear + 1 / np.sqrt(n_samples)
         smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 / target.levels
         while high - low > smallest and lead > near:
             middle = (low + high) / 2
-            at_middle = self._lead(target, target.walk(path, [middle]), clear, n_samples)
-            if at_middle > clear:
+            at_middle = self._lead(target, target.walk(path, [middle]), n_samples)
+            if at_middle > target.clear:
                 high, lead = middle, at_middle
                 target.found(path, high)
             else:
@@ -270,12 +272,12 @@ class Attack(BaseEstimator, ABC):
         """Return the possible error of a lead of `n_votes` votes."""
         return 0.0 if target.exact else DOUBT / np.sqrt(self.n_votes)
 
-    def _lead(self, target: Target, point: FloatArray, clear: float, n_samples: int) -> float:
+    def _lead(self, target: Target, point: FloatArray, n_samples: int) -> float:
         """Return the lead at a point, with votes until it is clear or not, and at most `n_samples`."""
         n = self.n_votes
         while True:
             lead = float(target.leads(point, n)[0])
-            if target.exact or n >= n_samples or abs(lead - clear) > DOUBT / np.sqrt(n):
+            if target.exact or n >= n_samples or abs(lead - target.clear) > DOUBT / np.sqrt(n):
                 return lead
             n = min(MORE * n, n_samples)
 

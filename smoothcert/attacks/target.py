@@ -66,6 +66,8 @@ class Target:
         The random generator of the search.
     max_queries : int
         The number of noisy inputs that the search may spend.
+    clear : float
+        The lead of a rival at which the label counts as changed.
     """
 
     voter: Voter
@@ -75,9 +77,9 @@ class Target:
     label: int
     rng: np.random.Generator
     max_queries: int
+    clear: float = 0.0
     n_queries: int = 0
     best: FloatArray = field(init=False)
-    best_lead: float = field(init=False, default=-np.inf)
     closest: float = field(init=False, default=np.inf)
     path: Path | None = field(init=False, default=None)
     votes: Any = field(init=False, default=None)
@@ -201,33 +203,21 @@ class Target:
         """Return a new key of noise."""
         return self.rng.integers(2**32, size=(1, 4), dtype=np.uint32)
 
-    def counts(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> NDArray[np.int64]:
-        """Count votes at points under the same noise, which makes their differences less noisy.
-
-        The noise follows from ``key``, a new one by default. Noise with few outcomes is counted in full for all ``n``.
-        """
-        n = self.cost(n)
-        self.spend(n * len(points))
-        raw = self.raw(points)
-        key = self.new_key() if key is None else key
-        keys = np.repeat(key, len(raw), axis=0)
-        rows = max(64, self.voter.batch_values // self.mechanism.n_features)
-        return count(self.voter, self.mechanism, raw, keys, n, rows)
-
     def leads(self, points: FloatArray, n: int, key: NDArray[np.uint32] | None = None) -> FloatArray:
         """Return the lead of the strongest rival over the label at each point, as a share of votes.
 
-        The lead is above 0 exactly where the rival wins; ties go to the lower index.
+        The lead is above 0 exactly where the rival wins; ties go to the lower index. All points get the same noise,
+        which makes their differences less noisy. It follows from ``key``, a new one by default. Noise with few outcomes
+        is counted in full for all ``n``.
         """
-        counts = self.counts(points, n, key)
+        n = self.cost(n)
+        self.spend(n * len(points))
+        keys = np.repeat(self.new_key() if key is None else key, len(points), axis=0)
+        rows = max(64, self.voter.batch_values // self.mechanism.n_features)
+        counts = count(self.voter, self.mechanism, self.raw(points), keys, n, rows)
         if self.votes is None:
             self.votes = counts[0]
         return lead(counts, self.label)
-
-    def keep(self, point: FloatArray, lead: float) -> None:
-        """Keep the point if no other point has had a larger lead."""
-        if lead > self.best_lead:
-            self.best, self.best_lead = point, lead
 
     def found(self, path: Path, distance: float) -> None:
         """Keep a point at which the label has changed; points farther away no longer matter."""

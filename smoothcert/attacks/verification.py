@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ..certify.binomial import clopper_pearson
-from ..sampling.sampler import Sampler
 from .target import Target
 
 
@@ -45,10 +45,9 @@ class Verifier:
         attempts: int,
         seeds: np.random.SeedSequence,
     ) -> None:
-        algorithm = clf.algorithm(shape)
-        self.voter, self.mechanism, self.batch_size = algorithm.voter, algorithm.mechanism, clf.batch_size
-        self.exact = self.mechanism.noise.n_outcomes is not None
-        self.n_selection, self.n_samples = clf.n_selection, n_samples or clf.n_samples
+        self.algorithm = clf.algorithm(shape)
+        self.voter, self.mechanism, self.exact = self.algorithm.voter, self.algorithm.mechanism, self.algorithm.exact
+        self.n_samples = n_samples or clf.n_samples
         self.attempts = 1 if self.exact else attempts
         self.alpha = 0.0 if self.exact else clf.alpha if alpha is None else alpha
         self.seeds = seeds
@@ -66,7 +65,7 @@ class Verifier:
 
     def queries(self, n: int) -> int:
         """Return the number of queries of one attempt with ``n`` estimation votes."""
-        return self.mechanism.noise.n_outcomes or self.n_selection + n
+        return self.mechanism.noise.n_outcomes or self.algorithm.n_selection + n
 
     @property
     def reserve(self) -> int:
@@ -90,15 +89,8 @@ class Verifier:
             Whether another class than the label has most votes, so that more votes are worthwhile.
         """
         words = self.seeds.spawn(1)[0].generate_state(4)
-        sampler = Sampler(
-            voter=self.voter,
-            mechanism=self.mechanism,
-            seed=int.from_bytes(words.tobytes(), "little"),
-            n_selection=self.queries(n) if self.exact else self.n_selection,
-            n_samples=0 if self.exact else n,
-            batch_size=self.batch_size,
-        )
-        votes = sampler.draw(raw[None])
+        sampler = self.algorithm.sampler(int.from_bytes(words.tobytes(), "little"))
+        votes = replace(sampler, n_samples=0 if self.exact else n).draw(raw[None])
         selection, estimation = votes.selection[0], votes.estimation[0]
         label = int((selection if self.exact else estimation).argmax())
         different = label != target.label

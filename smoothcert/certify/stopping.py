@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 
 from ..noise.mechanism import NoiseMechanism
 from .betting import checkpoints
-from .evidence import BET, Counts, Duel, FloatArray, certified_at
+from .evidence import Counts, Duel, FloatArray, certified_at
 from .futility import is_futile
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
@@ -75,8 +75,9 @@ class RadiusTest(VoteRule):
             cap=self.cap,
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
-        rest = (1 - BET) * self.alpha
-        return certified | is_futile(*duel, self.cap, required, alpha=rest, rivals_apart=self.strongest_rival)
+        # Bets may succeed with the last votes, too: the fixed-n bound at all of alpha hopes for more than either.
+        hopeless = is_futile(*duel, self.cap, required, alpha=self.alpha, rivals_apart=self.strongest_rival)
+        return certified | hopeless
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

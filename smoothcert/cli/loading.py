@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import joblib
@@ -68,12 +69,11 @@ def load_model(
 
 def call_factory(source: str) -> Any:
     """Call a function given as ``module:function``; modules in the working directory are found too."""
-    module, _, name = source.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        function = resolve_name(source)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{source!r} must name a function in a module that can be imported: {error}.") from error
     return function()
 

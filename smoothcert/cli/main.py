@@ -15,24 +15,10 @@ from ..results.certificates import Certificates
 from ..results.metrics import certified_accuracy_score, check_one_kind
 from ..runs.metadata import from_spec
 from ..runs.recertify import recertified
-from ..runs.store import StoredRun, read_store
+from ..runs.store import read_store
+from . import options
 from .loading import load_data, load_labels
-from .options import (
-    MODEL,
-    OUTPUT,
-    PARTIAL,
-    RULE,
-    SMOOTHING,
-    STORE,
-    STORES,
-    as_fitted,
-    load,
-    parse_radii,
-    read_data,
-    resources,
-    smoothed,
-)
-from .reports import check_output, labels_of, plot, status_of, unfinished_part, write_table
+from .reports import check_output, labels_of, plot, status_of, write_table
 
 #: Errors whose message is clear by itself; other errors are shown with the name of their class.
 EXPECTED = (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError)
@@ -96,13 +82,13 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@MODEL
-@SMOOTHING
-@RULE
+@options.MODEL
+@options.SMOOTHING
+@options.RULE
 @click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]")
 @click.option("--rtol", type=float, help="Stop sampling once a radius is this close to the largest possible one.")
 @click.option("--store", type=click.Path(), help="File that records the run; the same command resumes it.")
-@OUTPUT
+@options.OUTPUT
 def certify(store: str | None, output: str | None, **given: Any) -> None:
     """Certify the inputs of a file.
 
@@ -114,15 +100,15 @@ def certify(store: str | None, output: str | None, **given: Any) -> None:
     supplies the parameters that are not given. For other models the defaults are those of SmoothedClassifier (alpha
     0.001, the strategy with the largest radii).
     """  # noqa: D301
-    X, y = read_data(given)
+    X, y = options.read_data(given)
     check_output(output, y)
-    certify_and_report(smoothed(given), X, y, store, output)
+    certify_and_report(options.smoothed(given), X, y, store, output)
 
 
 @cli.command()
-@STORE
-@MODEL
-@OUTPUT
+@options.STORE
+@options.MODEL
+@options.OUTPUT
 def resume(store: str, output: str | None, **given: Any) -> None:
     """Resume a run with the parameters in its store.
 
@@ -132,10 +118,10 @@ def resume(store: str, output: str | None, **given: Any) -> None:
     The model and the data must be the same as before. The command asks for them because a store names no files, so that
     nobody can make it load other ones.
     """  # noqa: D301
-    X, y = read_data(given)
+    X, y = options.read_data(given)
     check_output(output, y)
-    run, model = read_store(store).run, load(given)
-    parameters = resources(given) | run.parameters | {"radius": from_spec("radius", run.parameters["radius"])}
+    run, model = read_store(store).run, options.load(given)
+    parameters = options.resources(given) | run.parameters | {"radius": from_spec("radius", run.parameters["radius"])}
     base = model.estimator_ if isinstance(model, SmoothedClassifier) else model
     noise, bounds = from_spec("noise", run.noise), (run.box.lo, run.box.hi)
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, bounds=bounds, **parameters)
@@ -143,7 +129,7 @@ def resume(store: str, output: str | None, **given: Any) -> None:
 
 
 @cli.command()
-@STORES
+@options.STORES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(stores: tuple[str, ...], as_json: bool) -> None:
     """Show the progress of runs, also while they are being written.
@@ -161,8 +147,8 @@ def status(stores: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@STORES
-@click.option("--radii", type=parse_radii, metavar="R,R,...", help="Radii of the table.  [default: 13 to the largest]")
+@options.STORES
+@click.option("--radii", type=options.parse_radii, metavar="R,R,...", help="Radii of the table.  [default: 13 of them]")
 @click.option("--labels", type=click.Path(exists=True), help="True labels, if the stores hold none.")
 @click.option("--png", type=click.Path(), help="Draw the curves into this file.")
 def curve(stores: tuple[str, ...], radii: Any, labels: str | None, png: str | None) -> None:
@@ -174,8 +160,10 @@ def curve(stores: tuple[str, ...], radii: Any, labels: str | None, png: str | No
       smoothcert curve narrow.sqlite wide.sqlite --radii 0,0.5,1,2 --png curve.png
     """  # noqa: D301
     stored = {store: read_store(store) for store in stores}
-    for unfinished in filter(None, (unfinished_part(store, run) for store, run in stored.items())):
-        click.echo(f"Note: {unfinished}.", err=True)
+    for store, run in stored.items():
+        if len(run) < run.run.n_inputs:
+            note = f"Note: {store} holds {len(run)} of {run.run.n_inputs} inputs: the run has not ended."
+            click.echo(note, err=True)
     results = {store: recertified(run, partial=True) for store, run in stored.items()}
     check_one_kind(results)
     given = load_labels(labels) if labels else None
@@ -191,9 +179,9 @@ def curve(stores: tuple[str, ...], radii: Any, labels: str | None, png: str | No
 
 
 @cli.command()
-@STORE
+@options.STORE
 @click.argument("output", type=click.Path())
-@PARTIAL
+@options.PARTIAL
 def export(store: str, output: str, partial: bool) -> None:
     """Write the results of a run as a table.
 
@@ -203,16 +191,16 @@ def export(store: str, output: str, partial: bool) -> None:
     \b
       smoothcert export run.sqlite results.parquet
     """  # noqa: D301
-    stored = read_finished(store, partial)
+    stored = read_store(store)
     write_table(output, recertified(stored, partial=partial), stored)
 
 
 @cli.command()
-@STORE
-@RULE
+@options.STORE
+@options.RULE
 @click.option("--data", type=click.Path(exists=True), help="The inputs of the run, if the strategy needs them.")
-@PARTIAL
-@OUTPUT
+@options.PARTIAL
+@options.OUTPUT
 def recertify(store: str, data: str | None, output: str | None, partial: bool, **rule: Any) -> None:
     """Certify again from the votes of a run.
 
@@ -222,7 +210,7 @@ def recertify(store: str, data: str | None, output: str | None, partial: bool, *
       smoothcert recertify run.sqlite --alpha 0.01 --radius lipschitz -o lipschitz.csv
     """  # noqa: D301
     X = None if data is None else np.asarray(load_data(data)[0])
-    stored = read_finished(store, partial)
+    stored = read_store(store)
     certificates = recertified(stored, X=X, partial=partial, **rule)
     click.echo(summary(certificates, labels_of(stored, None, required=False)))
     if output:
@@ -230,8 +218,8 @@ def recertify(store: str, data: str | None, output: str | None, partial: bool, *
 
 
 @cli.command()
-@MODEL
-@SMOOTHING
+@options.MODEL
+@options.SMOOTHING
 @click.option("--output", "-o", type=click.File("w"), default="-", help="One label per line.  [default: stdout]")
 def predict(output: Any, **given: Any) -> None:
     """Predict labels, without certificates.
@@ -241,24 +229,15 @@ def predict(output: Any, **given: Any) -> None:
     \b
       smoothcert predict model.skops test.npz --lam 1.0 > labels.txt
     """  # noqa: D301
-    X, _ = read_data(given)
-    clf = smoothed(given)
-    for label in clf.predict(as_fitted(clf, X)):
+    X, _ = options.read_data(given)
+    clf = options.smoothed(given)
+    for label in clf.predict(options.as_fitted(clf, X)):
         click.echo(label, file=output)
-
-
-def read_finished(store: str, partial: bool) -> StoredRun:
-    """Read a store, or raise an error if its run is unfinished and ``partial`` is False."""
-    stored = read_store(store)
-    unfinished = unfinished_part(store, stored)
-    if unfinished and not partial:
-        raise click.ClickException(f"{unfinished}. Resume the run, or take the finished inputs with --partial.")
-    return stored
 
 
 def certify_and_report(clf: SmoothedClassifier, X: Any, y: Any, store: str | None, output: str | None) -> None:
     """Certify inputs, show a summary, and write the table if one is asked for."""
-    certificates = clf.certify(as_fitted(clf, X), store=store, y=y)
+    certificates = clf.certify(options.as_fitted(clf, X), store=store, y=y)
     click.echo(summary(certificates, y))
     if output:
         write_table(output, certificates, read_store(store) if store else None, y=y, classes=clf.classes_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import click
@@ -51,13 +52,7 @@ def parse_bounds(text: str) -> tuple[Any, Any]:
 
 def options(*decorators: Any) -> Callable[[Any], Any]:
     """Apply several decorators of click, the first on top."""
-
-    def apply(command: Any) -> Any:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return apply
+    return lambda command: reduce(lambda decorated, decorator: decorator(decorated), reversed(decorators), command)
 
 
 MODEL = options(

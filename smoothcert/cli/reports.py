@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
     return np.array(stored.labels)
 
 
-def unfinished_part(path: str, stored: StoredRun) -> str | None:
-    """Return a text that says how much of a run is finished, or None if all of it is."""
-    done, n_inputs = len(stored), stored.run.n_inputs
-    return None if done == n_inputs else f"{path} holds {done} of {n_inputs} inputs: the run has not ended"
-
-
 def status_of(path: str) -> dict[str, Any]:
     """Return the progress, speed and parameters of a run."""
     stored = read_store(path)
@@ -60,8 +53,7 @@ def status_of(path: str) -> dict[str, Any]:
             shown["certified accuracy"] = "{:.4f} at 0, {:.4f} at 0.5, {:.4f} at 1".format(*shares)
     shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": str(run.seed)}
     shown["classes"] = len(run.classes)
-    for name, value in run.parameters.items():
-        shown[name] = value["text"] if isinstance(value, dict) else value
+    shown |= {name: value["text"] if isinstance(value, dict) else value for name, value in run.parameters.items()}
     shown["versions"] = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return shown
 
@@ -86,8 +78,9 @@ def check_output(output: str | None, y: Any) -> None:
         raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
     if kind == ".tsv" and y is None:
         raise ValueError("A .tsv table needs true labels; .csv and .parquet do not.")
-    if kind == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
-        raise ImportError("Parquet needs pandas and pyarrow: pip install 'smoothcert[tables]'.")
+    if kind == ".parquet":
+        for package in ("pandas", "pyarrow"):
+            optional(package, "tables")
     if not Path(output).absolute().parent.is_dir():
         raise ValueError(f"{output} must be in an existing directory.")
 

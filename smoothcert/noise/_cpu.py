@@ -1,6 +1,6 @@
 """The noise kernel for CPUs: it draws random numbers and makes noisy values of them in one pass over the batch.
 
-Its results equal those of `_philox.sample` to the last bit.
+The tests compare its results with an implementation in NumPy, to the last bit.
 """
 
 from __future__ import annotations
@@ -23,14 +23,8 @@ from ._philox import GROUP, LAPLACE, NORMAL, OffsetRecipe, Recipe, offset_bits
 #: Number of values in a tile, which are drawn before they are written: few enough for the cache, enough for long loops.
 TILE = 4096
 
-#: Approximate number of values that are mapped to raw units with the same factors.
-SPAN = 1024
-
 #: Number of values in a part, the share of a thread: enough to be worth waking one.
 PART = 2**17
-
-#: Empty scales or shifts, for values that stay in the unit box.
-_NOTHING = {real: np.zeros(0, dtype=real) for real in (np.float32, np.float64)}
 
 #: The limits of `limit_threads`, for each thread.
 _limits = local()
@@ -60,23 +54,24 @@ def sample(
     keys: NDArray[np.uint32],
     segments: NDArray[np.int64],
     out: NDArray[np.floating],
-    scale: NDArray[np.floating] | None = None,
-    shift: NDArray[np.floating] | None = None,
     part: int = PART,
 ) -> None:
-    """Write keyed samples, multiply each feature by ``scale`` and add ``shift``.
+    """Write keyed samples.
 
     Parameters
     ----------
     recipe : OffsetRecipe or SumRecipe
     points, keys, segments
         See `Noise.sample`.
-    out : ndarray of float32 or float64, shape (n_rows, n_features)
-        C-contiguous.
-    scale, shift : ndarray of the dtype of ``out``, shape (n_features,), optional
+    out : ndarray of shape (n_rows, n_features)
     part : int
         Number of values that a thread draws at a time; it affects speed only.
     """
+    if out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
+        drawn = np.empty(out.shape)
+        sample(recipe, points, keys, segments, drawn, part)
+        out[...] = drawn
+        return
     if isinstance(recipe, OffsetRecipe):
         points = points.astype(np.uint32, copy=False)
         # Offsets are drawn from words of the type of their limit.
@@ -88,47 +83,31 @@ def sample(
         guide = np.append(np.searchsorted(recipe.thresholds, buckets, side="right"), len(recipe.thresholds))
         offset_noise, sum_noise = (0, np.zeros(1, dtype=np.uint32), 1), (*recipe, guide)
     batch = points, keys, segments, segments[:, 2].cumsum() * points.shape[1]
-    raw = (_NOTHING[out.dtype.type],) * 2 if scale is None else (scale, shift)
-    _share((batch, offset_noise, sum_noise, raw, out.reshape(-1)), out.size, part)
+    _share((batch, offset_noise, sum_noise, out.reshape(-1)), out.size, part)
 
 
 def _share(arguments: Any, size: int, part: int) -> None:
     """Share the parts of a batch among threads."""
     write: Any = _write_part
     most: int = getattr(_limits, "n_threads", None) or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    n_helpers = min(most, -(-size // part)) - 1
-    if n_helpers <= 0:
+    if most == 1 or size <= part:
         write(*arguments, 0, size)
         return
-    starts = iter(range(0, size, part))
-
-    def work() -> None:
-        # A free thread takes the next part: some threads may share their core, with those of the model for example.
-        for start in starts:
-            write(*arguments, start, min(start + part, size))
-
-    helpers = [_pool(n_helpers).submit(work) for _ in range(n_helpers)]
-    work()
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
+    # A free thread takes the next part: some threads may share their core, with those of the model for example.
+    for _ in _pool(most).map(lambda start: write(*arguments, start, min(start + part, size)), range(0, size, part)):
+        pass
 
 
 @njit(nogil=True, cache=True)
-def _write_part(batch: Any, offset_noise: Any, sum_noise: Any, raw: Any, out: Any, start: Any, stop: Any) -> None:
+def _write_part(batch: Any, offset_noise: Any, sum_noise: Any, out: Any, start: Any, stop: Any) -> None:
     """Write the values ``start`` to ``stop`` of the batch, tile by tile.
 
     Noise is offset noise if ``sum_noise`` is None. The type of the argument decides, so only one branch is compiled.
     """
     points, keys, segments, ends = batch
-    scale, shift = raw
     d = points.shape[1]
     # Repeated, so that a tile may start at any feature and cross rows.
     point = np.empty(d + TILE, dtype=points.dtype)
-    scales, shifts = np.empty(d + TILE, dtype=out.dtype), np.empty(d + TILE, dtype=out.dtype)
-    if scale.size:
-        _repeat(scale, scales, 0, d + TILE)
-        _repeat(shift, shifts, 0, d + TILE)
     scratch = _scratch(offset_noise[1])
     segment, owner, n_repeated = np.searchsorted(ends, start, side="right"), -1, 0
     while start < stop:
@@ -146,8 +125,6 @@ def _write_part(batch: Any, offset_noise: Any, sum_noise: Any, raw: Any, out: An
                 _write_offset_noise(x, keys[owner], value, offset_noise, scratch, tile)
             else:
                 _write_sum_noise(x, keys[owner], value, sum_noise, scratch, tile)
-            if scale.size:
-                _to_raw(tile, scales[phase : phase + tile.size], shifts[phase : phase + tile.size], d)
             value += tile.size
         start = end
         segment += 1
@@ -160,7 +137,6 @@ def _scratch(limit: Any) -> Any:
     return (
         np.empty(most, dtype=limit.dtype),
         np.empty(most, dtype=np.uint8),
-        np.empty(most // 8 + 1, dtype=np.int64),
         np.empty(most + 1, dtype=np.uint64),
         np.empty(most, dtype=np.uint64),
     )
@@ -190,14 +166,9 @@ def _write_sum_noise(x: Any, key: Any, value: Any, noise: Any, scratch: Any, out
         laplacians(words, numbers, n_groups)
     else:
         steps(key, group, words, numbers, skipped, skipped + out.size, thresholds, guide)
-    _add(x, numbers[skipped : skipped + out.size], size, step, out)
-
-
-@njit(nogil=True, cache=True)
-def _add(point: Any, numbers: Any, size: Any, step: Any, out: Any) -> None:
-    """Add numbers to a point."""
+    numbers = numbers[skipped:]
     for i in range(out.size):
-        out[i] = (point[i] + size * numbers[i]) * step
+        out[i] = (x[i] + size * numbers[i]) * step
 
 
 @njit(nogil=True, cache=True)
@@ -207,13 +178,3 @@ def _repeat(values: Any, repeated: Any, start: Any, stop: Any) -> None:
         row = repeated[first : min(stop, first + values.size)]
         for i in range(row.size):
             row[i] = values[i]
-
-
-@njit(nogil=True, cache=True)
-def _to_raw(out: Any, scale: Any, shift: Any, d: Any) -> None:
-    """Multiply, then add. Factors repeat after ``d`` values, so only the first are read: the cache holds them."""
-    span = d * max(1, SPAN // d)
-    for start in range(0, out.size, span):
-        part = out[start : start + span]
-        for i in range(part.size):
-            part[i] = part[i] * scale[i] + shift[i]

@@ -1,4 +1,4 @@
-"""Random words and the numbers made of them, compiled for CPUs; each function equals its namesake in `_philox`.
+"""Random words and the numbers made of them, compiled for CPUs; their order is that of `_philox`.
 
 Random words are kept in the lower halves of 64-bit integers, and their upper halves are ignored: vector units multiply
 them in that form.
@@ -24,9 +24,6 @@ HALF = np.uint64(32)
 MULTIPLY_0, MULTIPLY_1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 WEYL_0, WEYL_1 = (np.uint64(step) for step in WEYL)
 ROOT_HALF_BITS = int(np.float64(ROOT_HALF).view(np.int64))
-
-#: The highest byte of its product with 256**k is k.
-PLACES = np.uint64(0x0001020304050607)
 
 #: Number of first bits of a word that select the range of thresholds to search.
 GUIDE_BITS = 12
@@ -54,7 +51,10 @@ def fill_words(key: Any, group: Any, n_groups: Any, words: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def normals(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn pairs of words into pairs of normal numbers; see `_philox.normals`."""
+    """Turn pairs of words into pairs of normal numbers by Box and Muller's formula.
+
+    All machines round the operations used here alike, so every machine gives the same bits.
+    """
     bits = numbers.view(np.int64)
     for pair in range(2 * n_groups):
         at = pair * 2 * LANES
@@ -77,7 +77,7 @@ def normals(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
-    """Turn words into Laplace numbers; see `_philox.laplacians`."""
+    """Turn words into Laplace numbers of scale 1; the first bit of a word is the sign."""
     bits = numbers.view(np.int64)
     for i in range(n_groups * GROUP):
         numbers[i] = (f64(words[i] & u32(2**31 - 1)) + 0.5) * 2.0**-31
@@ -90,17 +90,12 @@ def laplacians(words: Any, numbers: Any, n_groups: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any, thresholds: Any, guide: Any) -> None:
-    """Count the thresholds that words reach; see `_philox.steps`. Only few words need the lower half of their bits."""
+    """Count the thresholds that words reach; see `SumRecipe`. Only few words need the lower half of their bits."""
     for i in range(start, stop):
         bits = u64(words[i]) << HALF
         bucket = words[i] >> u32(32 - GUIDE_BITS)
-        low, high = guide[bucket], guide[bucket + 1]
-        while low < high:
-            middle = (low + high) // 2
-            if thresholds[middle] <= bits:
-                low = middle + 1
-            else:
-                high = middle
+        low = guide[bucket]
+        low += np.searchsorted(thresholds[low : guide[bucket + 1]], bits, side="right")
         if low < thresholds.size and thresholds[low] >> HALF == u64(words[i]):
             bits |= _word(group * u64(LANES), u64(i), u64(1), u64(key[2]), u64(key[0]), u64(key[1])) & MASK
             while low < thresholds.size and thresholds[low] <= bits:
@@ -110,7 +105,7 @@ def steps(key: Any, group: Any, words: Any, numbers: Any, start: Any, stop: Any,
 
 @njit(nogil=True, cache=True, inline="always")
 def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Return four words in the lower halves of 64-bit integers; see `_philox.philox`."""
+    """Return four words in the lower halves of 64-bit integers; the counter is c, and the key is k."""
     for _ in range(ROUNDS):
         product_0 = MULTIPLY_0 * (c0 & MASK)
         product_1 = MULTIPLY_1 * (c2 & MASK)
@@ -136,8 +131,8 @@ def _word(start: Any, i: Any, attempt: Any, tag: Any, k0: Any, k1: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def draw_offsets(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: Any) -> None:
-    """Draw the offsets of some groups of values, each from as many bits as its type has; see `_philox.offsets`."""
-    drawn, flags, eights, rejected, words = scratch
+    """Draw the offsets of some groups of values, each from as many bits as its type has; see `OffsetRecipe`."""
+    drawn, flags, rejected, words = scratch
     n = n_groups * GROUP * 4 // drawn.itemsize
     bits = u64(8 * drawn.itemsize)
     mask = (u64(1) << bits) - u64(1)
@@ -147,7 +142,7 @@ def draw_offsets(key: Any, group: Any, n_groups: Any, n_offsets: Any, scratch: A
         _halves_to_offsets(drawn, n, u16(n_offsets), u16(rejected_below), flags)
     else:
         _words_to_offsets(drawn, n, u32(n_offsets), u32(rejected_below), flags)
-    n_rejected = _find(flags, n, eights, rejected)
+    n_rejected = _find(flags, n, rejected)
     attempt = u64(0)
     while n_rejected:
         attempt += u64(1)
@@ -181,23 +176,14 @@ def _halves_to_offsets(drawn: Any, n: Any, n_offsets: Any, rejected_below: Any, 
 
 
 @njit(nogil=True, cache=True)
-def _find(flags: Any, n: Any, eights: Any, found: Any) -> Any:
-    """List the flags that are set, and return their number.
-
-    Branch prediction fails here, so the first loop scans every group of eight flags without a branch. Integers start
-    with their lowest byte on all machines that numba supports.
-    """
-    at_once, n_eights, n_found = flags.view(np.uint64), 0, 0
-    for i in range(n // 8):
-        eights[n_eights] = i
-        n_eights += at_once[i] != u64(0)
-    for e in range(n_eights):
-        left = at_once[eights[e]]
-        while left:
-            lowest = left & (~left + u64(1))
-            found[n_found] = u64(8 * eights[e]) + (lowest * PLACES >> u64(56))
-            n_found += 1
-            left ^= lowest
+def _find(flags: Any, n: Any, found: Any) -> Any:
+    """List the flags that are set, and return their number; eight flags are looked at together."""
+    eights, n_found = flags.view(np.uint64), 0
+    for e in range(n // 8):
+        if eights[e]:
+            for i in range(8 * e, 8 * e + 8):
+                found[n_found] = i
+                n_found += flags[i]
     return n_found
 
 

@@ -17,7 +17,7 @@ COUNTERS = 256
 
 
 def sample(recipe: OffsetRecipe, points: Any, keys: Any, segments: NDArray[np.int64], out: Any) -> None:
-    """Write keyed samples, the same as `_philox.sample` to the last bit.
+    """Write keyed samples, the same as `_cpu.sample` to the last bit.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def sample(recipe: OffsetRecipe, points: Any, keys: Any, segments: NDArray[np.in
 
 @triton.jit
 def _offset(word, half, n_offsets, rejected_below, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the offset of a word or half word, and whether it is rejected; see `_philox.offsets`."""
+    """Return the offset of a word or half word, and whether it is rejected; see `OffsetRecipe`."""
     number = (word >> 16 * half) & 0xFFFF if BITS == 16 else word
     product = number.to(tl.uint64) * n_offsets
     return (product >> BITS).to(tl.uint32), (product & ((1 << BITS) - 1)) < rejected_below

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from . import _philox as philox
 from . import seeding
+from ._philox import Recipe
 from .greedy import walk, walk_cost
 
 FloatArray = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Noise(BaseEstimator, ABC):
     n_outcomes: int | None = None
 
     #: What the fast backends draw; None for noise that `draw` or `sample` defines.
-    recipe: philox.Recipe | None = None
+    recipe: Recipe | None = None
 
     @abstractmethod
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
@@ -105,7 +105,10 @@ class Noise(BaseEstimator, ABC):
         generator of its own.
         """
         if self.recipe is not None:
-            sample_recipe(self.recipe, points, keys, segments, out)
+            # Imported when needed: numba takes as long to import as scikit-learn.
+            from . import _cpu
+
+            _cpu.sample(self.recipe, points, keys, segments, out)
             return
         size, row = seeding.block_size(points.shape[1]), 0
         for owner, first, count in segments.tolist():
@@ -157,25 +160,3 @@ class KeyedNoise(Noise):
         copies = len(out) // len(points)
         segments = np.array([[owner, 0, copies] for owner in range(len(points))], dtype=np.int64)
         self.sample(points, keys, segments, out)
-
-
-def sample_recipe(
-    recipe: philox.Recipe,
-    points: NDArray[Any],
-    keys: NDArray[np.uint32],
-    segments: NDArray[np.int64],
-    out: NDArray[np.floating],
-    scale: NDArray[np.floating] | None = None,
-    shift: NDArray[np.floating] | None = None,
-) -> None:
-    """Draw a recipe on the CPU, multiply each feature by ``scale`` and add ``shift``; see `Noise.sample`."""
-    if out.dtype in (np.float32, np.float64) and out.flags.c_contiguous:
-        # Imported when needed: numba takes as long to import as scikit-learn.
-        from . import _cpu
-
-        _cpu.sample(recipe, points, keys, segments, out, scale, shift)
-        return
-    philox.sample(recipe, points, keys, segments, out)
-    if scale is not None and shift is not None:
-        out *= scale
-        out += shift

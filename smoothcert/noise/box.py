@@ -70,12 +70,10 @@ class Box:
         ends = _by_position(bounds, names)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
-            one = not np.broadcast(lo, hi).ndim
+            ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo
         except (TypeError, ValueError) as error:
             raise ValueError(f"{expected}, got {bounds!r}.") from error
-        if one and lo == hi:
-            raise ValueError(f"{expected}, got {bounds!r}.")
-        wrong = ~(np.isfinite(lo) & np.isfinite(hi) & (hi >= lo))
+        wrong = ~(np.isfinite(lo) & np.isfinite(hi) & ordered)
         if wrong.any():
             feature = _first(wrong)
             pair = f"({np.broadcast_to(lo, wrong.shape)[feature]:g}, {np.broadcast_to(hi, wrong.shape)[feature]:g})"
@@ -91,14 +89,12 @@ class Box:
         """Raise a ValueError unless the box fits inputs of this shape."""
         for end in (self.lo, self.hi):
             try:
-                fits = np.broadcast_shapes(end.shape, shape) == shape
-            except ValueError:
-                fits = False
-            if not fits:
+                np.broadcast_to(end, shape)
+            except ValueError as error:
                 raise ValueError(
                     f"bounds must be scalars or fit inputs of shape {shape}, but one has shape {end.shape}. Give one "
                     f"value per feature, or for images one per channel in shape (c, 1, 1)."
-                )
+                ) from error
 
     def check(self, X: Any, names: Sequence[str] | None = None) -> None:
         """Raise a ValueError if training data lies outside the box: that is a mistake in the units."""

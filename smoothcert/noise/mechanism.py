@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Noise, sample_recipe
+from .base import Noise
 from .box import Box
 from .checks import check_foreign
 
@@ -46,12 +46,8 @@ class NoiseMechanism:
         self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.sample`."""
-        flat = out.reshape(len(out), -1)
-        if self.noise.recipe is not None:
-            sample_recipe(self.noise.recipe, points, keys, segments, flat, *self.scale_and_shift(out.dtype))
-        else:
-            self.noise.sample(points, keys, segments, flat)
-            self.box.to_raw_inplace(out)
+        self.noise.sample(points, keys, segments, out.reshape(len(out), -1))
+        self.box.to_raw_inplace(out)
 
     def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""

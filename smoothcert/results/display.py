@@ -16,6 +16,8 @@ from .certificates import Certificates
 from .metrics import certified_accuracy_curve, check_one_kind
 from .votes import VoteCounts
 
+__all__ = ["CertifiedAccuracyDisplay", "Curve"]
+
 FloatArray = NDArray[np.float64]
 
 #: Colors that color-blind readers can tell apart (Okabe and Ito 2008), for light and for dark backgrounds.

@@ -101,43 +101,30 @@ class RunMetadata:
 
     def to_row(self) -> tuple[Any, ...]:
         """Return numbers and text, in the order of the store's columns."""
-        dtype = self.classes.dtype
-        values = self.classes.tolist()
-        try:
-            text = json.dumps({"dtype": "object" if dtype.kind == "O" else dtype.str, "values": values})
-        except TypeError:
-            text = ""
-        if not text or json.loads(text)["values"] != values:
+        dtype, values = self.classes.dtype, self.classes.tolist()
+        if not all(isinstance(value, (int, float, str)) for value in values):
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        return (
-            self.created,
-            self.n_inputs,
-            str(self.seed),
-            self.model,
-            json.dumps(self.noise),
-            json.dumps({"lo": self.box.lo.tolist(), "hi": self.box.hi.tolist()}),
-            text,
-            json.dumps(self.shape),
-            json.dumps(self.parameters),
-            json.dumps(self.versions),
-        )
+        box = {"lo": self.box.lo.tolist(), "hi": self.box.hi.tolist()}
+        classes = {"dtype": "object" if dtype.kind == "O" else dtype.str, "values": values}
+        plain = (self.noise, box, classes, self.shape, self.parameters, self.versions)
+        return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Return the record that `to_row` took apart."""
-        created, n_inputs, seed, model, noise, box, classes, shape, parameters, versions = row
-        ends, labels = json.loads(box), json.loads(classes)
+        created, n_inputs, seed, model, *texts = row
+        noise, box, classes, shape, parameters, versions = map(json.loads, texts)
         return cls(
             created=created,
             n_inputs=n_inputs,
             seed=int(seed),
             model=model,
-            noise=json.loads(noise),
-            box=Box(np.array(ends["lo"], dtype=np.float64), np.array(ends["hi"], dtype=np.float64)),
-            classes=np.array(labels["values"], dtype=np.dtype(labels["dtype"])),
-            shape=tuple(json.loads(shape)),
-            parameters=json.loads(parameters),
-            versions=json.loads(versions),
+            noise=noise,
+            box=Box(*(np.array(box[end], dtype=np.float64) for end in ("lo", "hi"))),
+            classes=np.array(classes["values"], dtype=np.dtype(classes["dtype"])),
+            shape=tuple(shape),
+            parameters=parameters,
+            versions=versions,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -15,8 +14,8 @@ from .run import Part
 
 logger = logging.getLogger("smoothcert")
 
-#: Seconds between log records, and between updates of the figures beside the bar, at least.
-LOG_SECONDS, SHOW_SECONDS = 30.0, 0.5
+#: The minimum number of seconds between log records.
+LOG_SECONDS = 30.0
 
 #: Where certified accuracy so far is shown, in units of the unit box.
 RADII = (0.0, 1.0)
@@ -41,7 +40,7 @@ class Progress:
         self.n_inputs = n_inputs
         self.task = task
         self.bar = tqdm(total=n_inputs, disable=not verbose, desc=task, unit="input", smoothing=0.05)
-        self.started = self.logged = self.shown = time.monotonic()
+        self.started = self.logged = time.monotonic()
         self.done = self.known = self.votes = self.judged = 0
         self.certified = np.zeros(len(RADII), dtype=np.int64)
 
@@ -49,12 +48,9 @@ class Progress:
         logger.info("%s: %d inputs", self.task, self.n_inputs)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._show()
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
-        logger.info("%s: %s, %s", self.task, "ended" if kind is None else "stopped", self.summary())
+        logger.info("%s: %s, %s", self.task, "ended" if error[0] is None else "stopped", self.summary())
 
     def update(self, part: Part, radii_if_right: NDArray[np.float64] | None = None) -> None:
         """Count finished inputs.
@@ -72,28 +68,21 @@ class Progress:
         if radii_if_right is not None:
             self.judged += n
             self.certified += [(radii_if_right >= radius).sum() for radius in RADII]
+        self.bar.set_postfix(self.figures(), refresh=False)
         if part.stored:
             self.known += n
-            if not self.bar.disable:
-                self.bar.initial += n
-                self.bar.n += n
+            self.bar.initial, self.bar.n = self.known, self.done
         else:
             self.bar.update(n)
         now = time.monotonic()
-        if now - self.shown >= SHOW_SECONDS:
-            self.shown = now
-            self._show()
         if now - self.logged >= LOG_SECONDS:
             self.logged = now
             logger.info("%s: %s", self.task, self.summary())
 
     def figures(self) -> dict[str, str]:
         """Return the figures beside the bar."""
-        shown = {"votes": f"{self.votes:.3g}"}
-        if self.judged:
-            for radius, count in zip(RADII, self.certified, strict=True):
-                shown[f"certified at {radius:g}"] = f"{count / self.judged:.3f}"
-        return shown
+        shares = zip(RADII, self.certified / self.judged, strict=True) if self.judged else ()
+        return {"votes": f"{self.votes:.3g}"} | {f"certified at {radius:g}": f"{share:.3f}" for radius, share in shares}
 
     def summary(self) -> str:
         """Return the figures in one line."""
@@ -106,6 +95,3 @@ class Progress:
             if self.done < self.n_inputs:
                 parts.append(f"{(self.n_inputs - self.done) * seconds / drawn:.0f} s left")
         return ", ".join(parts + [f"{name} {value}" for name, value in self.figures().items()])
-
-    def _show(self) -> None:
-        self.bar.set_postfix(self.figures(), refresh=not self.bar.disable)

@@ -35,8 +35,8 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
     run = stored.run
     if not partial and len(stored) < run.n_inputs:
         raise ValueError(
-            f"The store holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it, or take what "
-            f"there is with partial=True."
+            f"The store holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it, or take the "
+            f"finished inputs with --partial (in Python: partial=True)."
         )
     if len(stored) == 0:
         raise ValueError("The store holds no finished input yet.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -61,9 +61,6 @@ __all__ = ["StoreError"]
 #: Errors of SQLite that are not the file's fault.
 OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
 
-RUN_COLUMNS = "created, n_inputs, seed, model, noise, box, classes, shape, parameters, versions"
-RESULT_COLUMNS = "input, hash, selection, estimation, n_samples, seconds, reach, label"
-
 
 class StoreError(ValueError):
     """A store cannot be used as it was asked for; the message says why."""
@@ -90,17 +87,15 @@ class Store:
         self.path = Path(path)
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise StoreError(f"store={str(path)!r} must be a file in a directory that exists.")
-        self._lock = FileLock(f"{self.path}.lock", timeout=0)
-        with self._explained():
-            try:
-                self._lock.acquire()
-            except Timeout:
-                raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
-        try:
-            if not self.path.exists() or self.path.stat().st_size == 0:
-                self._create(run)
+        with ExitStack() as opened:
             with self._explained():
-                self._connection = connect(self.path, writing=True)
+                try:
+                    opened.enter_context(FileLock(f"{self.path}.lock", timeout=0))
+                except Timeout:
+                    raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
+                if not self.path.exists() or self.path.stat().st_size == 0:
+                    self._create(run)
+                self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
             differences = self.run.differences(run)
             if differences:
@@ -109,9 +104,7 @@ class Store:
                     f"another file, or Certificates.from_store(path, alpha=..., radius=...) to certify again from its "
                     f"votes."
                 )
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     @property
     def seed(self) -> int:
@@ -122,32 +115,18 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Close the file and let others write to it."""
-        with suppress(sqlite3.Error):
-            if hasattr(self, "_connection"):
-                self._connection.close()
-        self._lock.release()
+        self._opened.close()
 
     def _create(self, run: RunMetadata) -> None:
         """Write the tables and the run in one transaction: a file is a store, or empty."""
         values = run.with_seed().to_row()
-        with self._explained():
-            connection = sqlite3.connect(self.path, isolation_level=None)
-            try:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                    f"PRAGMA user_version = {SCHEMA_VERSION};"
-                )
-                marks = ", ".join("?" * (len(values) + 1))
-                connection.execute(
-                    f"INSERT INTO run (id, {RUN_COLUMNS}, checksum) VALUES (1, {marks})", (*values, checksum(values))
-                )
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {SCHEMA_VERSION};"
+            )
+            insert(connection, "run", [(1, *values, checksum(values))])
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -167,7 +146,9 @@ class Store:
 
     def read(self, index: NDArray[np.intp]) -> Votes:
         """Return the votes of finished inputs at increasing positions."""
-        return read_results(self._connection, self.path, self.run, index).votes
+        wanted = set(index.tolist())
+        rows = sound_rows(self._connection, self.path, self.run, int(index[0]), int(index[-1]))
+        return StoredRun(self.run, [row for row in rows if row[0] in wanted]).votes
 
     def append(self, index: NDArray[np.intp], votes: Votes, reach: NDArray[np.float64], labels: Any = None) -> None:
         """Write the votes of finished inputs, all or none.
@@ -196,16 +177,8 @@ class Store:
                 None if labels is None else json.dumps(labels[i]),
             )
             rows.append((*row, checksum(row)))
-        marks = ", ".join("?" * len(rows[0]))
-        with self._explained():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(f"INSERT INTO results ({RESULT_COLUMNS}, checksum) VALUES ({marks})", rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._explained(), self._connection:
+            insert(self._connection, "results", rows)
 
 
 class StoredRun:
@@ -225,20 +198,19 @@ class StoredRun:
     """
 
     def __init__(self, run: RunMetadata, rows: list[Any]) -> None:
+        index, inputs, selection, estimation, _, seconds, reach, labels = zip(*rows, strict=True) if rows else [()] * 8
         self.run = run
-        self.index = np.array([row[0] for row in rows], dtype=np.intp)
-        n_classes = len(run.classes)
+        self.index = np.array(index, dtype=np.intp)
+        self.seconds = np.array(seconds, dtype=np.float64)
         self.votes = Votes(
-            selection=from_text([row[2] for row in rows], n_classes),
-            estimation=from_text([row[3] for row in rows], n_classes),
-            inputs=np.frombuffer(b"".join(row[1] for row in rows), dtype=np.uint8).reshape(-1, 16),
+            selection=from_text(selection, len(run.classes)),
+            estimation=from_text(estimation, len(run.classes)),
+            inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
             seed=run.seed or 0,
-            seconds=float(sum(row[5] for row in rows)),
+            seconds=float(self.seconds.sum()),
         )
-        self.seconds = np.array([row[5] for row in rows], dtype=np.float64)
-        reach = np.frombuffer(b"".join(row[6] for row in rows), dtype="<f8")
-        self.reach = reach.reshape(len(rows), -1) if rows else np.empty((0, 0))
-        self.labels = [None if row[7] is None else json.loads(row[7]) for row in rows]
+        self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
+        self.labels = [None if label is None else json.loads(label) for label in labels]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -252,24 +224,17 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     StoreError
         If the file is no store, was written by a later release, or is damaged.
     """
-    connection = connect(Path(path), writing=False)
-    try:
+    path = Path(path)
+    with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
-        return read_results(connection, Path(path), read_run(connection, Path(path)))
-    finally:
-        connection.close()
+        run = read_run(connection, path)
+        return StoredRun(run, list(sound_rows(connection, path, run)))
 
 
 def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
     """Open a store, or raise a StoreError if the file is not a sound one."""
     try:
-        head = path.open("rb").read(72)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
-    if head[:16] != b"SQLite format 3\0" or len(head) < 72:
-        raise StoreError(f"{path} is not a smoothcert store.")
-    try:
-        connection = sqlite3.connect(path, isolation_level=None) if writing else _connect_to_read(path)
+        connection = sqlite3.connect(path, isolation_level="IMMEDIATE") if writing else _connect_to_read(path)
         _check_kind(connection, path)
         if writing:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -277,7 +242,10 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA busy_timeout = 30000")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(OUTSIDE):
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_NOTADB":
+            raise StoreError(f"{path} is not a smoothcert store.") from error
+        if name.startswith(OUTSIDE):
             raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
         raise damaged(path, error) from error
     if found != "ok":
@@ -319,38 +287,31 @@ def damaged(path: Path, what: Any) -> StoreError:
 def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
     """Read what was run, or raise a StoreError if it is damaged."""
     try:
-        row = connection.execute(f"SELECT {RUN_COLUMNS}, checksum FROM run").fetchone()
-        if row is None or checksum(row[:-1]) != row[-1]:
+        row = connection.execute("SELECT * FROM run").fetchone()
+        if row is None or checksum(row[1:-1]) != row[-1]:
             raise damaged(path, "the checksum of the run does not match")
-        return RunMetadata.from_row(row[:-1])
+        return RunMetadata.from_row(row[1:-1])
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
 
 
-def read_results(
-    connection: sqlite3.Connection, path: Path, run: RunMetadata, index: NDArray[np.intp] | None = None
-) -> StoredRun:
-    """Read the results at some increasing positions, or all, or raise a StoreError if one is damaged."""
-    if index is None:
-        return StoredRun(run, list(sound_rows(connection, path, run)))
-    wanted = set(index.tolist())
-    rows = sound_rows(connection, path, run, int(index[0]), int(index[-1]))
-    return StoredRun(run, [row for row in rows if row[0] in wanted])
-
-
 def sound_rows(
-    connection: sqlite3.Connection, path: Path, run: RunMetadata, first: int = 0, last: int | None = None
+    connection: sqlite3.Connection, path: Path, run: RunMetadata, first: int = -(2**63), last: int = 2**63 - 1
 ) -> Iterator[Any]:
     """Yield results in the order of the inputs, or raise a StoreError where one is damaged."""
-    limits = () if last is None else (first, last)
-    where = "" if last is None else "WHERE input BETWEEN ? AND ?"
+    rows = "SELECT * FROM results WHERE input BETWEEN ? AND ? ORDER BY input"
     try:
-        for row in connection.execute(f"SELECT {RESULT_COLUMNS}, checksum FROM results {where} ORDER BY input", limits):
+        for row in connection.execute(rows, (first, last)):
             if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
                 raise damaged(path, f"the checksum of input {row[0]} does not match")
             yield row[:-1]
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
+
+
+def insert(connection: sqlite3.Connection, table: str, rows: list[Any]) -> None:
+    """Insert rows that have a value for each column of a table."""
+    connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
 
 def checksum(row: Any) -> bytes:
@@ -374,7 +335,7 @@ def to_text(counts: NDArray[np.int64]) -> str:
     return json.dumps({str(i): int(counts[i]) for i in np.flatnonzero(counts)})
 
 
-def from_text(texts: list[str], n_classes: int) -> NDArray[np.int64]:
+def from_text(texts: Sequence[str], n_classes: int) -> NDArray[np.int64]:
     """Return votes of shape (n_inputs, n_classes); see `to_text`."""
     counts = np.zeros((len(texts), n_classes), dtype=np.int64)
     for row, text in zip(counts, texts, strict=True):

@@ -60,13 +60,11 @@ def draw_all(sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_job
     missing, failures = dict(enumerate(chunks)), 0
     with SharedSampler(sampler) as shared, _backend(shared, n_jobs) as results_of:
         while missing:
-            tasks = _Tasks(missing, read)
+            tasks, before = _Tasks(missing, read), len(missing)
             try:
-                for done in tasks.finished(results_of(tasks)):
-                    failures = 0
-                    yield done
+                yield from tasks.finished(results_of(tasks))
             except Exception as error:
-                failures += 1
+                failures = failures + 1 if len(missing) == before else 1
                 _check_lost(error, failures, tasks)
 
 

@@ -20,7 +20,7 @@ from .alone import check_alone, is_due
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
-#: Near ties that are settled together.
+#: Maximum number of near ties that are settled together.
 TOGETHER = 64
 
 
@@ -61,6 +61,7 @@ class VoteCounter:
         self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
         self.near_ties: list[NDArray[np.int64]] = []
+        self.together = TOGETHER
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
@@ -78,7 +79,7 @@ class VoteCounter:
         with memory_errors():
             while len(self.pending) > PENDING:
                 self._read()
-            while len(self.near_ties) >= TOGETHER:
+            while len(self.near_ties) >= self.together:
                 self._settle()
             # This comes last: a batch that fails is not pending.
             self.pending.append((segments, self.voter.vote(self.batches.draw(segments))))
@@ -108,10 +109,17 @@ class VoteCounter:
         self.pending.popleft()
 
     def _settle(self) -> None:
-        """Count some of the near ties."""
+        """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""
         # The memory that batches have had suffices for fewer rows.
-        segments = np.array(self.near_ties[: max(1, min(TOGETHER, self.batches.n_rows))])
-        votes = self.voter.settle(self.batches.draw(segments))
+        segments = np.array(self.near_ties[: max(1, min(self.together, self.batches.n_rows))])
+        try:
+            with memory_errors():
+                votes = self.voter.settle(self.batches.draw(segments))
+        except MemoryError:
+            if len(segments) == 1:
+                raise
+            self.together = len(segments) // 2
+            return
         np.add.at(self.total, (segments[:, 0], votes), 1)
         del self.near_ties[: len(segments)]
 

@@ -23,7 +23,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import class_probabilities
-from smoothcert.certify.evidence import BET, Duel, certified_at, log_evidence
+from smoothcert.certify.evidence import BET, Duel, certified_at, rejected
 from smoothcert.certify.reach import certified_radii
 from smoothcert.certify.stopping import RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
@@ -108,11 +108,11 @@ class AtRadius:
     def enough(self, counts):
         return RadiusTest(strategy=None, mechanism=None, **self.rule).enough(counts, **self.known(counts))
 
-    def evidence(self, counts):
+    def rejected(self, counts):
         apart, known = self.rule["strongest_rival"], self.known(counts)
         top = np.zeros(len(counts), dtype=int)
         duels = [Duel.of(votes, top, strongest_rival=apart) for votes in (known["selection"], counts)]
-        return log_evidence(*duels, known["required"], strongest_rival=apart)
+        return rejected(*duels, known["required"], BET * self.rule["alpha"], strongest_rival=apart)
 
 
 @pytest.mark.parametrize("checkpoints", [np.arange(1, 301), np.array([16, 32, 100, 300]), np.array([300])])
@@ -136,14 +136,14 @@ def test_the_exact_probability_of_a_false_certificate(required, checkpoints):
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("required", [0.6, 0.9])
 def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(required, n_classes):
-    n, rng = 400, np.random.default_rng(0)
+    n, rng = 3000, np.random.default_rng(0)
     counts = np.array([rng.multinomial(n, rng.dirichlet([9, 1, 1][:n_classes])) for _ in range(500)])
     rule = AtRadius(required, np.array([n]), n_classes)
     p_a, p_b = class_probabilities(
         counts, np.zeros(500, dtype=int), scheme="multiclass", bound="clopper-pearson", alpha=(1 - BET) * ALPHA
     )
     ordinary = p_a - p_b >= 2 * required - 1
-    by_bets = rule.evidence(counts) >= -np.log(BET * ALPHA)
+    by_bets = rule.rejected(counts)
     np.testing.assert_array_equal(rule.certified(counts), ordinary | by_bets)
     assert (ordinary & ~by_bets).any()
     assert not ordinary.all()
@@ -188,7 +188,7 @@ def test_giving_up_costs_few_certificates_of_many_classes(p_a, p_b, n_rivals):
 
 def test_what_unanimous_votes_would_not_certify_is_given_up_at_once():
     checkpoints = np.array([16, 32, 10_000])
-    for required, hopeless in ((0.99928, False), (0.9993, True)):
+    for required, hopeless in ((0.9993, False), (0.99932, True)):
         assert AtRadius(required, checkpoints, alpha=0.001).enough(np.array([[16, 0]])) == hopeless
 
 

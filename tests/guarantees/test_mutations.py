@@ -85,18 +85,15 @@ def reach_to_the_near_face_of_sampled_certificates(patch):
 
 @mutant(noise="uniform, wide", mode="fixed", bound="clopper-pearson")
 def offsets_by_a_modulo(patch):
-    def sample(recipe, points, keys, segments, out, scale=None, shift=None):
+    def sample(recipe, points, keys, segments, out):
         row = 0
         for owner, _, count in segments.tolist():
             rng = np.random.default_rng(keys[owner].tolist())
             words = rng.integers(2**32, size=(count, points.shape[1]), dtype=np.uint64)
             apply_offsets(recipe, points[owner], words % np.uint64(recipe.n_offsets), out[row : row + count])
             row += count
-        if scale is not None:
-            out *= scale
-            out += shift
 
-    patch.setattr(mechanism, "sample_recipe", sample)
+    patch.setattr("smoothcert.noise._cpu.sample", sample)
 
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
@@ -190,7 +187,14 @@ def gaussian_lead_not_halved(patch):
 
 @mutant(noise="uniform, tie", mode="certify_at")
 def evidence_of_a_fifth_of_1_over_alpha(patch):
-    patch.setattr(evidence, "BET", 5.0)
+    original = evidence.rejected
+    patch.setattr(
+        evidence,
+        "rejected",
+        lambda selection, estimation, required, alpha, **rest: original(
+            selection, estimation, required, min(5 * alpha, 0.999), **rest
+        ),
+    )
 
 
 @mutant(noise="uniform, tie", mode="certify_at")
@@ -256,7 +260,7 @@ def test_evidence_must_outweigh_what_is_bet():
     selection, required = np.repeat([[28, 4]], 101, axis=0), np.full(101, 0.7)
     counts = np.column_stack([np.arange(100, 201), np.arange(100, -1, -1)])
     duels = [evidence.Duel.of(votes, np.zeros(101, dtype=int), strongest_rival=False) for votes in (selection, counts)]
-    found = evidence.log_evidence(*duels, required, strongest_rival=False)
+    found = betting.log_e_value(duels[1].k_a, 200, required, 28.5, 4.5)
     rule = {"alpha": 0.01, "strongest_rival": False, "cap": 10_000}
     robust = evidence.certified_at(selection, counts, required, **rule)
     np.testing.assert_array_equal(robust, found >= -np.log(0.01 * evidence.BET))

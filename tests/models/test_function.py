@@ -93,11 +93,11 @@ def test_inputs_may_have_any_shape():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda batch: np.zeros(len(batch) - 1), r"return one label per row, shape \(16,\), or .* shape \(15,\)"),
-        (lambda batch: np.zeros((len(batch), 1)), r"numbers of shape \(16, 3\), but returned shape \(16, 1\)"),
-        (lambda batch: np.zeros((len(batch), 4)), r"returned shape \(16, 4\) of float64"),
-        (lambda batch: np.zeros((len(batch), 3, 1)), r"returned shape \(16, 3, 1\)"),
-        (lambda batch: np.full((len(batch), 3), "a"), r"returned shape \(16, 3\) of <U1"),
+        (lambda batch: np.zeros(len(batch) - 1), r"return one label per row, shape \(\d+,\), or .* shape \(\d+,\)"),
+        (lambda batch: np.zeros((len(batch), 1)), r"numbers of shape \(\d+, 3\), but returned shape \(\d+, 1\)"),
+        (lambda batch: np.zeros((len(batch), 4)), r"returned shape \(\d+, 4\) of float64"),
+        (lambda batch: np.zeros((len(batch), 3, 1)), r"returned shape \(\d+, 3, 1\)"),
+        (lambda batch: np.full((len(batch), 3), "a"), r"returned shape \(\d+, 3\) of <U1"),
         (lambda batch: None, r"returned shape \(\) of object"),
         (lambda batch: np.full((len(batch), 3), np.nan), "returned NaN scores"),
         (lambda batch: np.where(np.arange(len(batch)) == 7, 3, 0), "returned the label .*3.*, which is not among"),
@@ -147,9 +147,8 @@ def test_repr_and_parameters():
 
 def test_votes_belong_to_one_function():
     votes = smoothed(thirds).count_votes(X)
-    assert_same(smoothed(thirds).certify(X, votes=votes), smoothed(thirds).certify(X))
-    # Another function that answers alike draws the same votes.
-    assert_same(smoothed(scores).certify(X, votes=votes), smoothed(thirds).certify(X))
+    for same in (thirds, scores):
+        assert_same(smoothed(same).certify(X, votes=votes), smoothed(thirds).certify(X))
     with pytest.raises(ValueError, match="votes were drawn with a different model"):
         smoothed(lambda batch: np.searchsorted([0.3, 0.8], batch[:, 0])).certify(X, votes=votes)
 

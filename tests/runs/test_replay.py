@@ -119,7 +119,8 @@ def test_a_changed_model_is_refused(kind, tmp_path):
     store = tmp_path / "run.sqlite"
     votes = smooth(first).count_votes(X)
     smooth(first).certify(X, store=store)
-    for same_model in (False, True):
+    # Where the content is the same as well, the caller may vouch for the model.
+    for same_model in (False,) if kind in ("tensor attribute", "other estimator") else (False, True):
         with pytest.raises(
             ValueError, match=r"votes were drawn with a different model: X\[\d+\] gets the selection votes"
         ):
@@ -179,9 +180,10 @@ def test_votes_are_replayed_once_for_a_fitted_model():
     clf = smooth(model)
     calls.clear()
     clf.certify(X, votes=votes)
-    assert sum(calls) == 8 * FAST["n_selection"]
+    assert 8 * 16 <= sum(calls) <= 8 * FAST["n_selection"]
+    before = len(calls)
     clf.set_params(radius="lipschitz").certify(X, votes=votes)
-    assert sum(calls) == 8 * FAST["n_selection"]
+    assert len(calls) == before
 
 
 @pytest.mark.parametrize("kind", ["random", "batch"])

@@ -240,7 +240,8 @@ def site(tmp_path):
     page = tmp_path / "index.html"
     page.write_text(
         "<html><head><link rel='stylesheet' href='_static/style.css?v=1'></head><body>"
-        "<a href='other.html#top'>other</a> <a href='https://example.org'>a link is fine</a></body></html>"
+        "<a href='other.html#top'>top</a> <a href='other.html'>other</a> "
+        "<a href='https://example.org'>a link is fine</a></body></html>"
     )
     return tmp_path
 
@@ -267,6 +268,12 @@ def test_what_is_wrong_with_a_site_is_found(site, file, old, new, found):
     path.write_text(text.replace(old, new))
     (problem,) = problems(site)
     assert found in problem
+
+
+def test_pages_that_take_three_clicks_are_found(site):
+    for page, link in ("other", "second"), ("second", "third"), ("third", "index"):
+        (site / f"{page}.html").write_text(f"<html><body><h1 id='top'></h1><a href='{link}.html#'>on</a></body></html>")
+    assert problems(site) == ["third.html: more than 2 clicks from index.html"]
 
 
 @pytest.mark.parametrize(

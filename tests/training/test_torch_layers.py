@@ -356,7 +356,7 @@ def test_votes_of_a_network_whose_weights_changed_are_refused(digits):
     ("answer", "message"),
     [
         (lambda X: torch.zeros(len(X), 3), r"one logit per class, shape \(\d+, 10\), but returned shape \(\d+, 3\)"),
-        (lambda X: torch.zeros(len(X) - 1, 10), r"but returned shape \((255|127), 10\)"),
+        (lambda X: torch.zeros(len(X) - 1, 10), r"but returned shape \(\d+, 10\)"),
         (lambda X: torch.zeros(len(X)), r"but returned shape \(\d+,\)"),
         (lambda X: torch.full((len(X), 10), torch.nan), "returned NaN logits"),
         (lambda X: {"logits": torch.zeros(len(X), 9)}, r"but returned shape \(\d+, 9\)"),

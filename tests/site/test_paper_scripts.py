@@ -1,0 +1,406 @@
+"""The scripts of the paper's experiments, on data made up here."""
+
+import json
+import sqlite3
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from smoothcert import BoxRadius, Certificates, SmoothedClassifier, SplitNoise, certified_accuracy_score
+
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks")]
+
+import cifar10  # noqa: E402
+import cifar10_figures as figures  # noqa: E402
+import cifar10_gpu  # noqa: E402
+import imagenet  # noqa: E402
+
+RECORDS = 20
+TINY = ["--depth=10", "--width=1", "--patch=4", "--batch-size=16", "--samples=60", "--sigma=0.75", "--device=cpu"]
+TINY += [f"--records={RECORDS}", "--images=8"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Files like CIFAR-10's: the label is the brightness."""
+    folder, rng = tmp_path_factory.mktemp("cifar10"), np.random.default_rng(0)
+    for name in cifar10.TRAIN_FILES + cifar10.TEST_FILES:
+        labels = rng.integers(2, size=(RECORDS, 1))
+        pixels = labels * 200 + rng.integers(50, size=(RECORDS, 3072))
+        np.concatenate([labels, pixels], axis=1).astype(np.uint8).tofile(folder / name)
+    return folder
+
+
+def run(command, *arguments):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def accuracies(output):
+    """Return the table of certified accuracies that a script prints: by radius, a list of columns."""
+    rows = [line.split() for line in output.partition("Certified accuracy")[2].splitlines()]
+    rows = [row for row in rows if row and row[0] in RADII and row[1] != "inputs,"]
+    return {float(row[0]): [float(cell) for cell in row[1:]] for row in rows}
+
+
+RADII = {f"{radius:g}" for radius in cifar10.RADII}
+
+
+# Data
+
+
+def test_records_are_read_as_planes(tmp_path):
+    record = np.arange(3073) % 251
+    record[0] = 7
+    np.stack([record, record]).astype(np.uint8).tofile(tmp_path / "test_batch.bin")
+    images, labels = cifar10.read_images(tmp_path, ["test_batch.bin"], records=2)
+    assert images.shape == (2, 3, 32, 32)
+    assert labels.tolist() == [7, 7]
+    # The green pixel in row 1, column 2: after the label, the red plane and one row.
+    assert images[0, 1, 1, 2] == (1 + 1024 + 32 + 2) % 251
+
+
+def test_missing_and_truncated_files_are_named(data, tmp_path):
+    with pytest.raises(Exception, match=r"data_batch_1\.bin: expected a file of 30,730,000 bytes.*no such file.*kriz"):
+        cifar10.read_images(tmp_path, cifar10.TRAIN_FILES)
+    whole = (data / "test_batch.bin").read_bytes()
+    (tmp_path / "test_batch.bin").write_bytes(whole[:-1])
+    expected = rf"test_batch\.bin: expected a file of {len(whole):,} bytes.*found {len(whole) - 1:,} bytes.*cifar\.html"
+    with pytest.raises(Exception, match=expected):
+        cifar10.read_images(tmp_path, cifar10.TEST_FILES, RECORDS)
+    (tmp_path / "test_batch.bin").write_bytes(b"\xff" * len(whole))
+    with pytest.raises(Exception, match="expected labels from 0 to 9, found 255"):
+        cifar10.read_images(tmp_path, cifar10.TEST_FILES, RECORDS)
+
+
+def test_a_folder_without_data_ends_the_script_without_a_traceback(tmp_path):
+    result = run(cifar10.main, f"--data={tmp_path}")
+    assert result.exit_code == 1
+    assert "Error:" in result.output
+    assert cifar10.ADDRESS in result.output
+    result = run(imagenet.main, f"--data={tmp_path}")
+    assert result.exit_code == 1
+    assert "expected one folder for each class" in result.output
+
+
+def test_training_images_are_moved_and_mirrored_and_stay_bytes():
+    images = np.random.default_rng(0).integers(256, size=(1, 3, 32, 32), dtype=np.uint8)
+    dataset = cifar10.TrainingImages(images, np.array([3]))
+    torch.manual_seed(0)
+    seen = torch.stack([dataset[0][0] for _ in range(400)])
+    assert int(dataset[0][1]) == 3
+    np.testing.assert_array_equal((seen * 255).round(), seen * 255)
+    # Up to 4 pixels in each of 4 directions, where the border is black, and each image mirrored or not.
+    assert len(seen.unique(dim=0)) > 120
+    padded = np.pad(images[0], ((0, 0), (4, 4), (4, 4))) / np.float32(255)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 32, 32)).reshape(-1, 3, 32, 32)
+    possible = {window.tobytes() for window in np.concatenate([windows, windows[..., ::-1]])}
+    assert {image.numpy().tobytes() for image in seen} <= possible
+
+
+# Networks
+
+
+def n_parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_networks_are_those_of_the_paper():
+    # 2.2 million as in Zagoruyko and Komodakis 2016, and 25.6 million as in He et al. 2016.
+    assert n_parameters(cifar10.wide_resnet(40, 2)) == 2_243_546
+    assert n_parameters(imagenet.resnet_50()) == 25_557_032
+
+
+def test_the_wide_resnet_has_as_many_layers_as_it_says():
+    layers = [
+        part for part in cifar10.wide_resnet(40, 2).modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))
+    ]
+    assert len([layer for layer in layers if getattr(layer, "kernel_size", None) != (1, 1)]) == 38
+    assert cifar10.wide_resnet(10, 1, patch=4)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_reduced_precision_stays_inside_the_features():
+    network = cifar10.wide_resnet(10, 1, 4, torch.bfloat16).eval()
+    inside = []
+    network.features[1].register_forward_hook(lambda module, given, answer: inside.append(answer.dtype))
+    logits = network(torch.rand(2, 3, 32, 32))
+    assert (inside, logits.dtype) == ([torch.bfloat16], torch.float32)
+
+
+# Runs
+
+
+@pytest.mark.parametrize(
+    ("noise", "training"),
+    [("split", "augment"), ("uniform", "stability"), ("deterministic-split", "augment")],
+)
+def test_a_small_run_learns_and_certifies(noise, training, data, tmp_path):
+    options = [f"--data={data}", f"--output={tmp_path}", f"--noise={noise}", f"--training={training}", "--epochs=6"]
+    result = run(cifar10.main, *TINY, *options)
+    table = accuracies(result.output)
+    assert table[0.0][0] == 1.0
+    stored = Certificates.from_store(tmp_path / f"{noise}-0.75-{training}.sqlite", radius="lipschitz")
+    assert table[1.0][0] == pytest.approx((stored.radii >= 1).mean(), abs=5e-4)
+    if noise == "deterministic-split":
+        assert len(table[0.0]) == 1
+        assert stored.alpha == 0
+    else:
+        assert len(table[0.0]) == 8
+        for lipschitz, _, box, greedy, *_ in table.values():
+            assert lipschitz <= box <= greedy
+
+
+def test_training_and_certifying_go_on_where_they_were_stopped(data, tmp_path):
+    options = [*TINY, f"--data={data}", "--epochs=3"]
+    whole = run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
+    weights = torch.load(tmp_path / "whole" / "split-0.75-augment.pt", weights_only=True)
+    assert weights["epoch"] == 3
+
+    # Started again, the run finds everything done.
+    again = run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
+    assert accuracies(again.output) == accuracies(whole.output)
+    same = torch.load(tmp_path / "whole" / "split-0.75-augment.pt", weights_only=True)
+    for name, value in weights["module"].items():
+        assert torch.equal(value, same["module"][name])
+
+    # A store that lost its last images gets the same ones again.
+    store = tmp_path / "whole" / "split-0.75-augment.sqlite"
+    before = Certificates.from_store(store).radii
+    with sqlite3.connect(store) as connection:
+        connection.execute("DELETE FROM results WHERE input >= 5")
+    run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
+    np.testing.assert_array_equal(Certificates.from_store(store).radii, before)
+
+    other = run(cifar10.main, *TINY, f"--data={data}", "--epochs=4", f"--output={tmp_path / 'whole'}")
+    assert other.exit_code == 1
+    assert "was trained with other settings (epochs)" in other.output
+    other = run(cifar10.main, *options, "--width=2", f"--output={tmp_path / 'whole'}")
+    assert "was trained with other settings (parameters of the network)" in other.output
+
+
+def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
+    images, labels = cifar10.read_images(data, cifar10.TRAIN_FILES, RECORDS)
+    recipe = {"epochs": 4, "batch_size": 16, "lr": 0.05, "training": "augment", "seed": 0}
+
+    class Stop(cifar10.Checkpoints):
+        def on_epoch_end(self, net, **kwargs):
+            super().on_epoch_end(net)
+            if self.epoch_ == 2:
+                raise KeyboardInterrupt
+
+    class Recorded(cifar10.Checkpoints):
+        def on_epoch_begin(self, net, **kwargs):
+            super().on_epoch_begin(net)
+            seen.append((self.epoch_, net.optimizer_.param_groups[0]["lr"]))
+
+    def train(kind):
+        network = cifar10.wide_resnet(10, 1, 4)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cifar10, "Checkpoints", kind)
+            dataset = cifar10.TrainingImages(images, labels)
+            return cifar10.train(network, dataset, SplitNoise(1.0, levels=255), tmp_path / "net.pt", recipe)
+
+    seen = []
+    with pytest.raises(Exception, match="Stopped after epoch 2 of 4"):
+        train(Stop)
+    train(Recorded)
+    # Epochs 2 and 3 of the cosine from .05 over four epochs, and then nothing is left to do.
+    assert [epoch for epoch, _ in seen] == [2, 3]
+    np.testing.assert_allclose([rate for _, rate in seen], [0.025, 0.05 * (1 - 0.5**0.5) / 2])
+
+
+def test_bad_options_are_refused(data, tmp_path):
+    options = [*TINY, f"--data={data}", f"--output={tmp_path}"]
+    assert "must be 10, 16, 22" in run(cifar10.main, *options, "--depth=12").output
+    with pytest.raises(ValueError, match="sigma must be"):
+        run(cifar10.main, *options, "--sigma=-1")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An image folder of two classes, dark and bright, in images of several sizes."""
+    root, rng = tmp_path_factory.mktemp("imagenet"), np.random.default_rng(0)
+    for part, n in (("train", 8), ("val", 4)):
+        for number, name in enumerate(("n01", "n02")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(50, size=(20 + i, 30, 3)) + 200 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
+    return root
+
+
+def test_imagenet_end_to_end(folders, tmp_path, monkeypatch):
+    """With one block in each group instead of 3, 4, 6 and 3."""
+    monkeypatch.setattr(imagenet, "resnet_50", partial(imagenet.resnet_50, depths=(1, 1, 1, 1)))
+    options = ["--size=32", "--every=2", "--epochs=10", "--batch-size=8", "--samples=20", "--sigma=0.75", "--lr=0.02"]
+    result = run(imagenet.main, f"--data={folders}", f"--output={tmp_path}", "--device=cpu", *options)
+    assert "4/4" in result.output
+    assert accuracies(result.output)[0.0][0] == 1.0
+    assert {"split-0.75-augment.pt", "split-0.75-augment.sqlite"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_resnet_of_imagenet_answers_and_learns(folders):
+    paths, labels = imagenet.find_images(folders / "train")
+    assert labels.tolist() == [0] * 8 + [1] * 8
+    images = imagenet.Images(paths, labels, size=32, training=True)
+    batch = torch.stack([images[i][0] for i in range(4)])
+    assert batch.shape == (4, 3, 32, 32)
+    assert 0 <= batch.min() < batch.max() <= 1
+    network = imagenet.resnet_50(2, depths=(1, 1, 1, 1))
+    network(batch).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
+    # 16 x 32: the central 14 x 14 pixels are white.
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[1:15, 9:23] = 255
+    (tmp_path / "one").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "one" / "x.png")
+    paths, labels = imagenet.find_images(tmp_path)
+    image, label = imagenet.Images(paths, labels, size=14, training=False)[0]
+    assert label == 0
+    assert (image == 1).all()
+
+
+def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
+    options = [f"--data={data}", f"--output={tmp_path}", f"--records={RECORDS}", "--depth=10", "--width=1", "--patch=4"]
+    options += ["--device=cpu", "--no-compile", "--precision=float32", "--batch-size=20"]
+    run(cifar10_gpu.main, "train", *options, "--seconds=1.5", "--workers=0", "--lr=0.1")
+    trained = json.loads((tmp_path / "train.json").read_text())
+    assert trained["epochs"] > 0
+    assert 1.5 <= trained["seconds"] < 10
+    run(cifar10_gpu.main, "certify", *options, "--images=6", "--samples=60", "--measure=0.1", "--at=0.5")
+    certified = json.loads((tmp_path / "certify.json").read_text())
+    stored = Certificates.from_store(tmp_path / "split-1.75-augment.sqlite", radius="box")
+    _, y = cifar10.read_images(data, cifar10.TEST_FILES, RECORDS)
+    y = y[np.linspace(0, RECORDS - 1, 6).round().astype(int)]
+    assert certified["box, multiclass"] == certified_accuracy_score(y, stored, cifar10_gpu.RADII).round(4).tolist()
+    assert certified["bare network per second"] > 0
+    assert certified["certify_at 0.5"]["votes per image"] <= 60
+
+
+def test_the_rate_of_the_timed_schedule_rises_and_falls_to_0(monkeypatch):
+    schedule = cifar10_gpu.TimedSchedule(seconds=100)
+    net = SimpleNamespace(lr=1.0, optimizer_=SimpleNamespace(param_groups=[{"lr": 1.0}]))
+    now, rates = [0.0], []
+    monkeypatch.setattr(cifar10_gpu.time, "perf_counter", lambda: now[0])
+    schedule.on_train_begin(net)
+    for _ in range(cifar10_gpu.PREPARATION):
+        schedule.on_batch_begin(net, batch=(None, [0]))
+    for now[0] in (2.0, 4.0, 50.0, 99.9):
+        schedule.on_batch_begin(net, batch=(None, [0]))
+        rates.append(net.optimizer_.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=5e-3)
+    now[0] = 100.1
+    with pytest.raises(KeyboardInterrupt):
+        schedule.on_batch_begin(net, batch=(None, [0]))
+
+
+# Figures
+
+
+def bright(batch):
+    """Ten classes by the mean of the features."""
+    return np.clip(batch.mean(axis=1) * 28 - 9.5, 0, 9).astype(int)
+
+
+def constant(batch):
+    return np.full(len(batch), 3)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Stores as the scripts write them, of a function in place of a network."""
+    folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
+    X, y = (rng.random((40, 200)) < np.linspace(0, 1, 40)[:, None]).astype(float), None
+    made = [("split", 0.5, "augment"), ("split", 4, "stability"), ("split", 2.5, "augment")]
+    made += [("uniform", 0.5, "augment"), ("uniform", 9, "augment"), ("deterministic-split", 0.5, "stability")]
+    for noise, sigma, training in made:
+        clf = SmoothedClassifier.from_pretrained(
+            constant if sigma == 9 else bright,
+            range(10),
+            cifar10.NOISES[noise].from_sigma(sigma, levels=255),
+            n_samples=2000,
+            random_state=0,
+        )
+        y = clf.predict(X) if y is None else y
+        clf.certify(X, store=folder / f"{noise}-{sigma:g}-{training}.sqlite", y=y)
+    return folder
+
+
+def test_the_presets_are_the_grids_of_the_paper():
+    assert len(figures.CIFAR10_SIGMAS) == 27
+    assert figures.CIFAR10_SIGMAS[:3] == [0.15, 0.25, 0.5]
+    assert figures.CIFAR10_SIGMAS[14:17] == [3.5, 4, 4.5]
+    assert figures.CIFAR10_SIGMAS[-4:] == [8, 9, 10, 12]
+    assert sorted(sigma for number in range(7, 16) for sigma in figures.PANELS[number]) == figures.CIFAR10_SIGMAS
+    assert figures.PANELS[16] + figures.PANELS[17] == figures.IMAGENET_SIGMAS
+
+
+def test_figures_are_drawn_and_say_what_is_missing(stores, tmp_path):
+    drawn = [1, 2, 4, 5, 6, 9, 15]
+    result = run(figures.main, f"--cifar10={stores}", f"--output={tmp_path}", *drawn)
+    assert result.exit_code == 0
+    for number in drawn:
+        image = matplotlib.image.imread(tmp_path / f"paper_figure_{number}.png")
+        assert image[..., :3].std() > 0.05
+    lines = result.output.splitlines()
+    assert any(line.endswith("paper_figure_4.png") for line in lines)
+    assert any(line.endswith("paper_figure_9.png: without sigma=1.5 augment, sigma=1.5 stability, sigma=1.75 augment, "
+                             "sigma=1.75 stability, sigma=2 augment, sigma=2 stability") for line in lines)  # fmt: skip
+    (said,) = [line for line in lines if "constant" in line]
+    assert "uniform-9-augment.sqlite" in said
+
+
+def test_a_constant_classifier_is_shown_as_such_and_kept_out_of_the_envelope(stores):
+    results = figures.find_results([stores])
+    assert [one.sigma for one in results if one.constant] == [9]
+    fig, _ = figures.panels(15, results)
+    labels = {line.get_label() for ax in fig.axes for line in ax.lines}
+    assert labels == {"uniform, a constant classifier", "uniform++, a constant classifier"}
+    fig, missing = figures.figure_1(results, [])
+    curves = {line.get_label(): line for line in fig.axes[0].lines}
+    assert missing == ""
+    # Certified everywhere, it would keep the curve at the share of its class.
+    assert curves["uniform++"].get_ydata()[-1] == 0
+
+
+def test_the_envelope_is_the_best_at_each_radius(stores):
+    results = figures.select(figures.find_results([stores]), noise="split")
+    at = np.linspace(0, 2, 50)
+    best = figures.envelope(results, "greedy", at)
+    single = [certified_accuracy_score(one.y, one.certificates("greedy"), at) for one in results]
+    assert len(single) == 3
+    np.testing.assert_array_equal(best, np.max(single, axis=0))
+    assert best[0] > 0.5
+
+
+def test_figure_4_certifies_as_the_library_does(stores):
+    (result,) = figures.select(figures.find_results([stores]), noise="split", sigma=4.0)
+    at = np.linspace(0, 10, 200)
+    for alpha in (0.1, 1e-6):
+        stored = Certificates.from_store(result.path, radius=BoxRadius(closed_form=True), scheme="binary", alpha=alpha)
+        drawn = figures.closed_form_curve(result, at, alpha, None, np.random.default_rng(0))
+        np.testing.assert_array_equal(drawn, certified_accuracy_score(result.y, stored, at))
+    fewer = figures.closed_form_curve(result, at, 0.001, 50, np.random.default_rng(0))
+    assert fewer.sum() < figures.closed_form_curve(result, at, 0.001, None, np.random.default_rng(0)).sum()
+
+
+def test_figure_2_is_corollary_2_7(tmp_path):
+    fig, _ = figures.figure_2([], [])
+    lines = {line.get_label(): line for line in fig.axes[0].lines}
+    p_a, radii = lines["lam=4, Corollary 2.7"].get_data()
+    np.testing.assert_allclose(radii, np.log(1.5 - p_a) / np.log(1 - 1 / 8), rtol=1e-12)
+    np.testing.assert_allclose(lines["lam=4, Corollary 2.4"].get_ydata(), 8 * (p_a - 0.5), rtol=1e-12)
