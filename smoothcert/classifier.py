@@ -173,11 +173,6 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         Returns
         -------
         votes : VoteCounts
-
-        Raises
-        ------
-        ValueError
-            If X or a parameter is invalid, or the base model answers with anything but one known class per row.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)

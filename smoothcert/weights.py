@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import json
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ._utils.optional import optional
 from .certify.names import STRATEGIES
+from .classifier import SmoothedClassifier
 from .models.base import is_module, is_net, is_torch, unwrap
+from .models.columns import Columns
+from .models.inference import TorchInference
 from .noise.box import Box
-
-if TYPE_CHECKING:
-    from .classifier import SmoothedClassifier
+from .training.labels import IndexedLabels
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
 
@@ -42,11 +43,6 @@ def trusted_types() -> list[str]:
     >>> "smoothcert.classifier.SmoothedClassifier" in trusted_types()
     True
     """
-    from .classifier import SmoothedClassifier
-    from .models.columns import Columns
-    from .models.inference import TorchInference
-    from .training.labels import IndexedLabels
-
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
     types = {SmoothedClassifier, Box, Columns, IndexedLabels, TorchInference, *strategies}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
@@ -149,7 +145,6 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
     safetensors = optional("safetensors.torch", "files")
     from safetensors import SafetensorError, safe_open
 
-    from .classifier import SmoothedClassifier
     from .training.torch_layers import NoisyModule
     from .training.torch_noise import InputScaling
 

@@ -10,8 +10,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .base import Voter, is_function, is_module, is_net, is_torch, name_of, unwrap
+from .function import FunctionVoter
 from .inference import TorchInference
 from .sklearn import SklearnVoter
+from .torch import TorchVoter
 
 
 def check_base_model(estimator: Any) -> None:
@@ -85,16 +87,12 @@ def make_voter(
     """
     model = unwrap(estimator)
     if is_torch(model):
-        from .torch import TorchVoter
-
         if is_net(model):
             check_is_fitted(model, "module_")
         return TorchVoter(model if is_module(model) else model.module_, len(classes), device, inference)
     if inference is not None:
         raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")
     if is_function(model):
-        from .function import FunctionVoter
-
         return FunctionVoter(model, classes)
     _check_fitted(model)
     return SklearnVoter(model, classes, columns)

@@ -248,6 +248,9 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
         if name.startswith(OUTSIDE):
             raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
         raise damaged(path, error) from error
+    except UnicodeDecodeError as error:
+        # The text of SQLite's own error holds damaged bytes.
+        raise damaged(path, error) from error
     if found != "ok":
         raise damaged(path, found)
     return connection
@@ -291,7 +294,7 @@ def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
         if row is None or checksum(row[1:-1]) != row[-1]:
             raise damaged(path, "the checksum of the run does not match")
         return RunMetadata.from_row(row[1:-1])
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
 
 
@@ -305,7 +308,7 @@ def sound_rows(
             if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
                 raise damaged(path, f"the checksum of input {row[0]} does not match")
             yield row[:-1]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
 
 

@@ -49,7 +49,7 @@ def test_summaries(certificates):
     assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
     counts = np.array([[3, 1]])
     votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
-    assert repr(votes) == "VoteCounts(1 inputs, 2 classes, 4 selection and 8 estimation votes each, SplitNoise())"
+    assert repr(votes) == "VoteCounts(1 inputs, 2 classes, up to 4 selection and 8 estimation votes each, SplitNoise())"
     assert repr(votes[:0]) == "VoteCounts(0 inputs, 2 classes, SplitNoise())"
 
 
