@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -38,6 +40,22 @@ from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .runs.inputs import Inputs
 from .training.datasets import read_dataset
+
+
+def _kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that raises an error leave its object as it was."""
+
+    @wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
 
 
 class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
@@ -143,6 +161,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
             setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
+    @_kept_on_error
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Fit the base model, by default on noisy data.
 
@@ -157,7 +176,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
             Weights of the inputs in the loss.
         **fit_params
             Passed to the base model's ``fit``. Parameters with one entry per input are repeated along with the noisy
-            copies.
+            copies. Validation data for early stopping, ``eval_set=[(X, y)]`` or ``X_val``, become noisy too.
 
         Returns
         -------

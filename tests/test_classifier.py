@@ -187,7 +187,8 @@ def test_memory_is_bounded_by_the_batch():
 
     rule(watch, batch_size=64, n_samples=1000).certify(np.full((7, 3), 0.5))
     assert max(rows for rows, _ in sizes) <= 64
-    assert sum(rows for rows, _ in sizes) == 7 * (1000 + 16), "a constant class is clear after 16 votes"
+    together = [rows for rows, _ in sizes if rows > 1]
+    assert sum(together) == 7 * (1000 + 16), "a constant class is clear after 16 votes"
 
 
 def test_memory_is_bounded_by_the_batch_even_for_large_inputs():
@@ -209,7 +210,7 @@ def test_estimation_draws_fresh_votes():
         return constant(X)
 
     rule(watch, noise=UniformNoise(), n_selection=100, n_samples=100, batch_size=100).certify(np.full((1, 4), 0.5))
-    selection, estimation = seen
+    selection, estimation = [batch for batch in seen if len(batch) > 1]
     assert not set(map(bytes, selection)) & set(map(bytes, estimation))
 
 
@@ -221,7 +222,7 @@ def test_rows_of_several_inputs_share_a_batch():
         return constant(X)
 
     rule(watch, n_selection=10, n_samples=20).certify(np.random.default_rng(0).random((50, 3)))
-    assert sizes == [500, 1000]
+    assert [size for size in sizes if size > 1] == [500, 1000]
 
 
 def clone_fitted(clf):

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.base import is_torch
+from ..models.base import is_torch, name_of
+from ..models.outputs import read_logits
 from ..noise.base import Noise
 from ..noise.lattice import SplitNoise
 from ..results.certificates import FloatArray
@@ -227,11 +228,13 @@ class GradientAttack(Attack):
         rows = torch.as_tensor(noisy_batches(voter, target.mechanism, points, key).draw(runs)).to(voter.device)
         rows = rows.clone().to(voter.precision).requires_grad_()
         with torch.enable_grad():
-            logits = voter.module(rows)
-            logits = (logits[0] if isinstance(logits, tuple) else logits).double()
+            answer = voter.module(rows)
+            logits = read_logits(answer, n, voter.n_classes, name_of(voter.module), voter.inference.output)
+            # The device may have no float64.
+            logits = logits.cpu().double()
             loss = self._loss(logits, target.label, rival)
             (slope,) = torch.autograd.grad(loss, rows)
-        seen, slopes = (part.detach().double().cpu().numpy().reshape(n, -1) for part in (rows, slope))
+        seen, slopes = (part.detach().cpu().double().numpy().reshape(n, -1) for part in (rows, slope))
         unit = (seen - target.lo) / np.where(target.width > 0, target.width, 1.0)
         return float(loss.detach()), (slopes * end_share(target.mechanism.noise, unit)).sum(axis=0) * target.width
 

@@ -58,6 +58,12 @@ class Voter(ABC):
 
     n_classes: int
 
+    #: Number of batches that were counted.
+    n_batches: int = 0
+
+    #: Votes that rounding may change when 40 rows of a batch are asked alone; None if rows are known to be independent.
+    most_changed: int | None = 1
+
     @property
     def n_cores(self) -> int:
         """Number of cores that voting may use."""

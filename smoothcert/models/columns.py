@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
 from .base import unwrap
+from .validation import converted
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class NamedColumns(BaseEstimator):
 
     def fit(self, X: NDArray[Any], y: Any, **params: Any) -> Self:
         """Fit the estimator."""
-        self.estimator.fit(self.columns.frame(X), y, **params)
+        self.estimator.fit(self.columns.frame(X), y, **converted(params, inputs=self.columns.frame))
         return self
 
     @available_if(lambda self: hasattr(self.estimator, "partial_fit"))

@@ -20,7 +20,15 @@ SHAPE_ERROR = re.compile(
 TELLING_ROWS = 32
 
 
-def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Callable[[Any], Any] | None = None) -> Any:
+def read_logits(
+    answer: Any,
+    n_rows: int,
+    n_classes: int,
+    name: str,
+    output: Callable[[Any], Any] | None = None,
+    *,
+    telling: bool = False,
+) -> Any:
     """Return the logits in a torch model's answer.
 
     Parameters
@@ -33,6 +41,8 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
         Name of the model in messages.
     output : callable, optional
         Returns the logits in an answer of any other kind.
+    telling : bool, default=False
+        Whether single outputs must not look like probabilities.
 
     Returns
     -------
@@ -46,11 +56,11 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
     """
     import torch
 
-    logits = _find(answer, name) if output is None else output(answer)
+    logits = find_logits(answer, name) if output is None else output(answer)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
     if n_classes == 2 and shape in ((n_rows,), (n_rows, 1), () if n_rows == 1 else None):
         logit = logits.reshape(n_rows)
-        if output is None and n_rows >= TELLING_ROWS:
+        if output is None and telling:
             check_one_logit(logit, name)
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
     elif shape != (n_rows, n_classes):
@@ -63,7 +73,7 @@ def read_logits(answer: Any, n_rows: int, n_classes: int, name: str, output: Cal
     return logits if logits.is_floating_point() else logits.float()
 
 
-def _find(answer: Any, name: str) -> Any:
+def find_logits(answer: Any, name: str) -> Any:
     """Return what holds the logits in an answer, if that is clear."""
     if isinstance(answer, Mapping):
         if "logits" not in answer and len(answer) != 1:
@@ -73,11 +83,11 @@ def _find(answer: Any, name: str) -> Any:
                 f"the logits, such as "
                 f"output=lambda answer: answer[{next(iter(answer), 'logits')!r}]."
             )
-        return _find(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
+        return find_logits(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
     if hasattr(answer, "logits"):
-        return _find(answer.logits, name)
+        return find_logits(answer.logits, name)
     if isinstance(answer, (tuple, list)) and answer:
-        return _find(answer[0], name)
+        return find_logits(answer[0], name)
     return answer
 
 

@@ -40,6 +40,8 @@ class SklearnVoter(Voter):
         self.n_classes = len(classes)
         parts = sklearn_parts(estimator)
         self.votes_alone = not parts
+        if parts:
+            self.most_changed = None
         self.config = get_config()
         if len(parts) == 1:
             # Noisy rows are finite, and checking that takes linear models longer than the answer.

@@ -175,12 +175,30 @@ class ModuleLock:
 def _evaluation_mode(module: Any) -> Iterator[None]:
     """Put a module in evaluation mode, and restore the mode of each of its parts at the end."""
     modes = {part: part.training for part in module.modules()}
-    module.eval()
     try:
+        module.eval()
+        check_evaluation_mode(module)
         yield
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+def check_evaluation_mode(module: Any) -> None:
+    """Raise a ValueError if a part of a module that shall vote is in training mode, or adds noise of its own."""
+    for name, part in module.named_modules():
+        where = f"The base model {type(module).__name__}" + (f", in its part {name!r}," if name else "")
+        if part.training:
+            raise ValueError(
+                f"{where} is in training mode after eval(): its answers may be random, or depend on the rest of the "
+                f"batch. Nothing was certified. Let the train method of {type(part).__name__} pass its mode on, and "
+                f"make no parts in forward."
+            )
+        if getattr(part, "noisy_evaluation", False):
+            raise ValueError(
+                f"{where} adds noise in evaluation mode too, but votes are drawn on inputs that are noisy already. "
+                f"Nothing was certified. Set its attribute noisy_evaluation to False."
+            )
 
 
 _module_locks: WeakKeyDictionary[Any, ModuleLock] = WeakKeyDictionary()

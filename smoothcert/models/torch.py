@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .base import Voter, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference
-from .outputs import explained, read_logits
-from .threads import module_lock, n_threads
+from .outputs import TELLING_ROWS, explained, read_logits
+from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
 NEAR_TIE = 2.0**-13
@@ -35,14 +35,17 @@ SMALL_NETWORK = 2**20
 #: Parameters above which no float64 copy is made.
 LARGEST_COPY = 2**24
 
+#: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
+COARSE_CHANGES = 5
+
 
 class TorchVoter(Voter):
     """Votes of a torch module that returns one logit per class: the index of the largest.
 
     The vote on a row is the module's answer to this row alone. The last bits of logits depend on the size of the batch,
     so the module is asked again about near ties, rows whose two largest logits differ by no more than rounding could
-    change. On CPUs a float64 copy of the module settles them together where its lead is clear. The others are asked
-    alone.
+    change. A float64 copy of the module settles them together where its lead is clear, on the CPU if the device has no
+    float64. The others are asked alone.
 
     Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times the sum of
     ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding errors that
@@ -85,6 +88,10 @@ class TorchVoter(Voter):
         self.inference = inference or TorchInference()
         self.module_lock = module_lock(module)
         self.scale, self.many_near_ties = 1.0, False
+        # Accelerators may multiply matrices in TF32.
+        coarse = self.device_type != "cpu" or self.precision.itemsize < 4 or self.inference.autocast is not None
+        self.most_changed = COARSE_CHANGES if coarse else 0
+        self.knows_output = False
         self._forget()
 
     def _forget(self) -> None:
@@ -109,19 +116,19 @@ class TorchVoter(Voter):
         with self.module_lock.lock:
             if not self.thread_voters:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
-                copies = [self._copy(shared) for _ in range(n_threads(self.n_cores) - 1)]
+                n_copies = n_threads(self.n_cores) - 1 if self.device_type == "cpu" else 0
+                copies = [self._copy(shared, self.device) for _ in range(n_copies)]
                 self.thread_voters = [self, *(voter for voter in copies if voter is not None)]
             return self.thread_voters
 
-    def _copy(self, shared: dict[int, Any], dtype: Any = None) -> TorchVoter | None:
+    def _copy(self, shared: dict[int, Any], device: Any, dtype: Any = None) -> TorchVoter | None:
         """Return a voter for a copy of the module, or None if it cannot be made or might answer differently."""
         import torch
 
         parts = list(self.module.modules())
         if (
-            self.device_type != "cpu"
-            or self.inference.compile
-            or torch.is_autocast_enabled("cpu")
+            self.inference.compile
+            or (torch.amp.is_autocast_available(self.device_type) and torch.is_autocast_enabled(self.device_type))
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
             or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
             or any("forward" in vars(part) for part in parts)
@@ -129,10 +136,10 @@ class TorchVoter(Voter):
             return None
         try:
             module = copy.deepcopy(self.module, dict(shared))
-            module = module if dtype is None else module.to(dtype)
+            module = module if dtype is None else module.to(device).to(dtype)
         except Exception:
             return None
-        return TorchVoter(module, self.n_classes, self.device, self.inference)
+        return TorchVoter(module, self.n_classes, device, self.inference)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -171,14 +178,17 @@ class TorchVoter(Voter):
         """Send votes to the host, where the device allows it without waiting for them."""
         import torch
 
-        if self.device_type != "cuda":
-            return lambda: votes.cpu().numpy()
-        arrived, landed = torch.cuda.Event(), votes.to("cpu", non_blocking=True)
-        arrived.record()
+        landed, arrived = votes, None
+        if self.device_type == "cuda":
+            landed, arrived = votes.to("cpu", non_blocking=True), torch.cuda.Event()
+            arrived.record()
 
         def wait() -> NDArray[np.intp]:
-            arrived.synchronize()
-            return landed.numpy()
+            if arrived is not None:
+                arrived.synchronize()
+            array: NDArray[np.intp] = landed.cpu().numpy()
+            self.many_near_ties = (array < 0).sum() > MANY_NEAR_TIES * len(array)
+            return array
 
         return wait
 
@@ -210,11 +220,12 @@ class TorchVoter(Voter):
         exact = self._exact_logits(rows) if len(rows) > 1 else None
         if exact is None:
             return np.full(len(rows), -1)
-        error, size = float((exact - self.logits(rows.clone())).abs().max()), float(exact.abs().max())
+        rounded = self.logits(rows.clone()).to(exact.device)
+        error, size = float((exact - rounded).abs().max()), float(exact.abs().max())
         if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
             measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
             self.scale = measured if self.scale == 1 else max(self.scale, measured)
-        votes: NDArray[np.intp] = self._votes_by_topk(exact, NEAR_TIE_64, CLEAR_64 * error).numpy()
+        votes: NDArray[np.intp] = self._votes_by_topk(exact, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
         if len(rows) >= MEASURED_ROWS and (votes < 0).all():
             self.exact = False
         return votes
@@ -226,11 +237,13 @@ class TorchVoter(Voter):
         if self.exact is None:
             usable = self.precision == torch.float32 and self.n_parameters <= LARGEST_COPY
             usable &= self.inference.autocast is None and self.n_classes > 1
-            self.exact = (usable and self._copy({}, torch.float64)) or False
+            # Only these accelerators have float64.
+            device = self.device if self.device_type in ("cpu", "cuda") else torch.device("cpu")
+            self.exact = (usable and self._copy({}, device, torch.float64)) or False
         if not self.exact:
             return None
         try:
-            logits = self.exact.logits(rows.double())
+            logits = self.exact.logits(rows.to(self.exact.device).double())
         except (MemoryError, RuntimeError, ValueError):
             self.exact = False
             return None
@@ -241,16 +254,22 @@ class TorchVoter(Voter):
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         import torch
 
-        name = name_of(self.module)
+        name, first, evaluating = name_of(self.module), self.forward is None, not self.module.training
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
-                if self.forward is None:
+                if first:
                     self.forward = self.inference.prepare(self.module)
                 answer = self.forward(rows.to(self.precision))
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
+        if first and evaluating:
+            # A forward method may change the mode of its parts.
+            check_evaluation_mode(self.module)
+        telling = not self.knows_output and len(rows) >= TELLING_ROWS
+        logits = read_logits(answer, len(rows), self.n_classes, name, self.inference.output, telling=telling)
+        self.knows_output |= telling
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return read_logits(answer, len(rows), self.n_classes, name, self.inference.output).detach()
+        return logits.detach()
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""

@@ -119,10 +119,16 @@ class _Tasks:
 
 @contextmanager
 def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_Tasks], Results]]:
-    """Share the sampler with the workers of joblib's active backend, and yield what runs tasks there."""
+    """Share the sampler with the workers of joblib's active backend, and yield what runs tasks there.
+
+    Inside a task of dask, as in a cross-validation on the cluster, the tasks run in its own thread: the cluster is busy
+    already, and a task that waits for others of the same cluster may wait forever.
+    """
     backend, limit = get_active_backend()
     client = getattr(backend, "client", None)
-    if client is not None:
+    if client is not None and _is_dask_task():
+        yield lambda tasks: (work(shared, task) for task in tasks)
+    elif client is not None:
         with on_dask(shared, client):
             yield lambda tasks: _by_dask(shared, tasks, client)
     elif type(backend).__name__ == "RayBackend":
@@ -131,6 +137,17 @@ def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_T
             yield lambda tasks: _by_ray(shared, tasks, workers)
     else:
         yield lambda tasks: _by_joblib(shared, tasks, n_jobs)
+
+
+def _is_dask_task() -> bool:
+    """Tell whether the caller is a task of a dask cluster."""
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Results:

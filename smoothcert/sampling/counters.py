@@ -15,6 +15,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
+from .alone import check_alone, is_due
 
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
@@ -98,7 +99,10 @@ class VoteCounter:
         from ._counting import count_votes
 
         segments, wait = self.pending[0]
-        votes, near_ties = count_votes(wait(), segments[:, 2], self.total.shape[1])
+        cast = wait()
+        if is_due(self.voter):
+            check_alone(self.voter, cast, lambda row: self.batches.draw(single_rows(segments, np.array([row]))))
+        votes, near_ties = count_votes(cast, segments[:, 2], self.total.shape[1])
         places = list(single_rows(segments, near_ties)) if near_ties.size else []
         self.total[segments[:, 0]] += votes
         self.near_ties += places

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from ..models.columns import NamedColumns
+from ..models.validation import converted
 
 
 class IndexedLabels(ClassifierMixin, BaseEstimator):
@@ -26,7 +27,8 @@ class IndexedLabels(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, **params: Any) -> Self:
         """Fit the estimator on the indices of the labels."""
         self.classes_, indices = np.unique(y, return_inverse=True)
-        self.estimator.fit(X, indices, **params)
+        indexed = converted(params, labels=lambda labels: np.searchsorted(self.classes_, labels))
+        self.estimator.fit(X, indices, **indexed)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:

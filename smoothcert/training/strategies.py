@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,10 @@ from sklearn.utils.validation import _check_sample_weight
 
 from .._utils.checks import check_bool, check_count, check_not_negative
 from ..models.base import is_torch
-from ..models.columns import NamedColumns
+from ..models.columns import Columns, NamedColumns
+from ..models.validation import INPUTS, LABELS, PAIRS, converted
 from ..noise.mechanism import NoiseMechanism
+from .folds import fit_copies
 from .labels import indexed
 
 
@@ -102,6 +105,8 @@ class Training(BaseEstimator, ABC):
             options = {"device": device, "verbose": 1 if verbose else None}
             return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
 
+        params = self._with_validation(estimator, params, mechanism, seed)
+
         def fit(model: Any) -> Any:
             rng = np.random.default_rng(seed)
             return self.fit_estimator(model, X, y, lambda: mechanism.noisy(X, rng), params)
@@ -116,6 +121,32 @@ class Training(BaseEstimator, ABC):
                 return fit(indexed(seeded(estimator, seed)))
             except Exception:
                 raise error from None
+
+    def _with_validation(
+        self, estimator: Any, params: dict[str, Any], mechanism: NoiseMechanism, seed: int
+    ) -> dict[str, Any]:
+        """Return the parameters of ``fit`` with checked validation data: one noisy copy of it, if there is noise."""
+        columns = estimator.columns if isinstance(estimator, NamedColumns) else None
+        rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+
+        def prepare(X: Any) -> Any:
+            given, array = Columns.of(X), np.asarray(X, dtype=np.float64)
+            if array.shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
+                raise ValueError(
+                    f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
+                    f"{array.shape}{f' and the columns {list(given.names)}' if given else ''}."
+                )
+            mechanism.box.check(array)
+            return mechanism.noisy(array, rng) if self.copies_per_batch else array
+
+        inner = [name for name in params if "__" in name and name.rpartition("__")[2] in (PAIRS, INPUTS)]
+        if inner and self.copies_per_batch:
+            warnings.warn(
+                f"{', '.join(inner)} is used without noise: the steps before have transformed it. Early stopping then "
+                f"looks at other data than those that the model is trained on.",
+                stacklevel=3,
+            )
+        return converted(params, inputs=prepare)
 
     @abstractmethod
     def fit_estimator(self, estimator: Any, X: Any, y: Any, noisy: Callable[[], Any], params: dict[str, Any]) -> Any:
@@ -164,7 +195,9 @@ class NoiseAugmentation(Training):
     """Cross-entropy on noisy inputs.
 
     Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data. Each
-    copy has fresh noise and the labels of the clean data.
+    copy has fresh noise and the labels of the clean data. Validation data for early stopping, the parameters
+    ``eval_set`` or ``X_val`` of ``fit``, become noisy too. Where the estimator makes folds of its own, as GridSearchCV
+    and StackingClassifier do, all copies of an input stay on the same side of a split.
 
     Parameters
     ----------
@@ -211,8 +244,11 @@ class NoiseAugmentation(Training):
         """Fit on noisy copies, all at once or one after the other."""
         if not self.stream:
             copies = np.concatenate([noisy() for _ in range(self.n_copies)])
-            repeated = {name: _repeat_rows(value, len(X), self.n_copies) for name, value in params.items()}
-            return estimator.fit(copies, np.tile(y, self.n_copies), **repeated)
+            repeated = {
+                name: value if name in (PAIRS, INPUTS, LABELS) else _repeat_rows(value, len(X), self.n_copies)
+                for name, value in params.items()
+            }
+            return fit_copies(estimator, copies, np.tile(y, self.n_copies), self.n_copies, repeated)
         if not hasattr(estimator, "partial_fit"):
             raise ValueError(
                 f"stream=True needs an estimator with partial_fit, and {type(estimator).__name__} has none. Use "

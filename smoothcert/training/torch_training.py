@@ -18,7 +18,8 @@ from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..models.outputs import explained
+from ..models.base import name_of
+from ..models.outputs import explained, find_logits, read_logits
 from ..noise.mechanism import NoiseMechanism
 from .torch_layers import NoisyModule, divergence, make_net, noisy_statistics
 from .torch_noise import InputScaling, NoiseHooks
@@ -143,6 +144,8 @@ def _loss(
     ValueError
         If it is not a number.
     """
+    if isinstance(net.criterion_, nn.BCEWithLogitsLoss):
+        y = y.to(answer.dtype)
     if stability_weight is not None and isinstance(answer, tuple):
         loss = get_loss(answer[0], y, X=X, **mode)
         loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)
@@ -188,16 +191,18 @@ def _check_net(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int,
 
 
 def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
-    """Raise a ValueError before any training if the module fails on X or does not return one logit per class."""
+    """Raise a ValueError before any training if the module fails on X or returns no logits, as votes need them."""
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
-    logits = answer[0] if isinstance(answer, tuple) else answer
-    if tuple(logits.shape) != (len(X), n_classes):
+    name = name_of(net.module_)
+    found = find_logits(answer, name)
+    logits = read_logits(found, len(X), n_classes, name)
+    if found.shape != logits.shape and isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.NLLLoss)):
         raise ValueError(
-            f"The base model must return one logit for each of the {n_classes} classes of y, shape ({len(X)}, "
-            f"{n_classes}) for {len(X)} inputs, but returned shape {tuple(logits.shape)}."
+            f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "
+            f"Return one logit for each of the two classes, or use a skorch.NeuralNetBinaryClassifier."
         )
     if isinstance(net.criterion_, nn.NLLLoss) and bool((logits < 0).any()):
         warnings.warn(

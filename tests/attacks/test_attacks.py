@@ -525,6 +525,32 @@ def test_images_of_a_trained_network_are_broken_beyond_their_radii(digits):
     assert np.median(found.upper_bounds) < np.median(faces.upper_bounds)
 
 
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda logits: {"logits": logits, "hidden": -logits},
+        lambda logits: (logits, -logits),
+        lambda logits: logits[:, 1] - logits[:, 0],
+    ],
+)
+def test_gradients_come_from_the_logits_that_vote(pack):
+    """One logit for two classes has the same softmax as two."""
+
+    class Packed(nn.Linear):
+        def forward(self, rows):
+            return self.pack(super().forward(rows))
+
+    module = Packed(3, 2).requires_grad_(False)
+    module.weight[:], module.bias[:] = torch.tensor([[1.0, 2, 0], [-1, 0, 1]]), torch.tensor([-0.5, 0.5])
+    attack, x = GradientAttack(random_state=0, **QUICK), np.array([[0.8, 0.6, 0.1]])
+    found = []
+    for module.pack in (lambda logits: logits, pack):
+        clf = smooth(module, noise=UniformNoise(0.5), n_samples=500, random_state=0)
+        found.append(attack.minimal(clf, x))
+    assert found[0].success.all()
+    np.testing.assert_allclose(found[1].inputs, found[0].inputs, atol=1e-6)
+
+
 def test_results_are_sliced_pickled_and_shown():
     clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
     found = GreedyFaceAttack(random_state=0).minimal(clf, np.array([[0.2], [0.5], [0.7]]))

@@ -65,11 +65,14 @@ def test_votes_do_not_depend_on_the_batch(case):
             np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("device_type", ["cpu", "mps"])
 @pytest.mark.parametrize("case", ["softmax of 1000", "small", "tiny", "opposite", "single"])
-def test_few_rows_are_asked_about_alone(case):
+def test_few_rows_are_asked_about_alone(case, device_type):
     function, n_classes = CASES[case]
     network = Network(function, max(n_classes, 10))
     voter = TorchVoter(network, n_classes)
+    # The way of an accelerator, on CPU tensors.
+    voter.device_type = device_type
     assert (voter.vote(X[:200].copy())() < 0).mean() > 0.9
     voter(X[:200])
     assert voter.scale < 0.1

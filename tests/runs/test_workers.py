@@ -190,6 +190,60 @@ def test_ray_gives_the_same():
     assert done.stdout.endswith("equal\n"), done.stderr
 
 
+NESTED = """
+import sys
+import joblib, numpy as np
+from sklearn.ensemble import BaggingClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.naive_bayes import GaussianNB
+from smoothcert import SmoothedClassifier, SplitNoise
+
+X = np.random.default_rng(0).random((40, 3))
+y = np.where(X[:, 0] > 0.5, "b", "a")
+clf = SmoothedClassifier(GaussianNB(), SplitNoise(1.0), n_samples=60, n_selection=60, alpha=0.1, random_state=0)
+
+def certified(clf, X, y):
+    return np.nan_to_num(clf.certify(X).radii).mean()
+
+def results(n_jobs):
+    # Parallel work inside parallel work: folds, candidates and bags, and the votes of each.
+    inner = clf.set_params(n_jobs=n_jobs)
+    folds = cross_val_score(inner, X, y, cv=3, scoring=certified, n_jobs=n_jobs)
+    search = GridSearchCV(inner, {"noise__lam": [0.6, 1.0]}, cv=2, scoring=certified, n_jobs=n_jobs).fit(X, y)
+    bags = BaggingClassifier(inner, 3, random_state=0, n_jobs=n_jobs).fit(X, y).predict(X)
+    return [folds, search.cv_results_["mean_test_score"], search.best_estimator_.certify(X).p_a, bags]
+
+if __name__ == "__main__":
+    expected = results(None)
+    backend = sys.argv[1]
+    if backend == "dask":
+        import distributed
+        client = distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    if backend == "ray":
+        import ray
+        from ray.util.joblib import register_ray
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+        register_ray()
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        found = results(2)
+    for a, b in zip(found, expected):
+        np.testing.assert_array_equal(a, b)
+    if backend == "dask":
+        client.shutdown()
+    print("equal")
+"""
+
+
+@pytest.mark.parametrize(
+    "backend", ["threading", *(pytest.param(b, marks=pytest.mark.slow) for b in ("loky", "dask", "ray"))]
+)
+def test_parallel_work_inside_parallel_work(backend, tmp_path):
+    script = tmp_path / "nested.py"
+    script.write_text(NESTED)
+    done = subprocess.run([sys.executable, script, backend], capture_output=True, text=True, timeout=240)
+    assert done.stdout.endswith("equal\n"), done.stderr
+
+
 # Failure
 
 

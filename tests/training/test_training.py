@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Checkpoint, EarlyStopping, LRScheduler
 from torch import nn
 
@@ -401,8 +401,37 @@ def test_module_that_returns_more_than_logits_cannot_take_noisy_copies(digits):
 @pytest.mark.parametrize("training", ["augment", "stability", None])
 def test_width_must_be_the_number_of_classes(digits, training):
     X, y = digits
-    with pytest.raises(ValueError, match=r"one logit for each of the 3 classes of y, .* but returned shape"):
+    with pytest.raises(ValueError, match=r"one logit per class, shape \(2, 3\), but returned shape \(2, 10\)"):
         smooth(make_net(Mlp), training=training).fit(X[y < 3], y[y < 3])
+
+
+def test_training_takes_the_outputs_that_votes_take(digits):
+    X, y = digits
+    X, y = X[y < 2], y[y < 2]
+
+    class Single(nn.Linear):
+        def __init__(self):
+            super().__init__(64, 1)
+
+        def forward(self, X):
+            return super().forward(X)[:, 0]
+
+    class Named(Mlp):
+        def forward(self, X):
+            return {"logits": super().forward(X), "hidden": X}
+
+    class NamedNet(NeuralNetClassifier):
+        def get_loss(self, answer, y, **mode):
+            return super().get_loss(answer["logits"], y, **mode)
+
+    binary = NeuralNetBinaryClassifier(Single, max_epochs=10, lr=0.1, train_split=None, verbose=0)
+    assert smooth(binary, training="augment").fit(X, y).score(X, y) > 0.9
+    with pytest.raises(ValueError, match=r"Single returns one logit per input, which CrossEntropyLoss cannot"):
+        smooth(Single()).fit(X, y)
+    settings = {"criterion": nn.CrossEntropyLoss, "max_epochs": 10, "lr": 0.1, "train_split": None, "verbose": 0}
+    named = NamedNet(Named, module__width=2, callbacks="disable", **settings)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), but returned shape \(2, 10\)"):
+        smooth(named).fit(X, y)
 
 
 @pytest.mark.parametrize("training", ["augment", "stability", None])

@@ -1,0 +1,77 @@
+"""Rows that are asked alone: a model whose answer to a row depends on the rest of the batch is caught as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.base import Voter
+
+#: Rows of a batch that are asked alone, and rows in all once the vote on one of them has changed.
+FEW, MANY = 8, 40
+
+REMEDY = (
+    "Nothing was certified. The vote on a row must not depend on other rows: leave out statistics of the batch "
+    "(normalization in training mode, softmax over axis 0, ranks) and whatever is random, or set batch_size=1."
+)
+
+
+def is_due(voter: Voter) -> bool:
+    """Count a batch of the voter, and tell whether some of its rows are asked alone: in batches 1, 2, 4, 8, ..."""
+    voter.n_batches += 1
+    return voter.most_changed is not None and voter.n_batches & (voter.n_batches - 1) == 0
+
+
+def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any]) -> None:
+    """Ask about a few rows of a batch alone.
+
+    Parameters
+    ----------
+    voter : Voter
+    votes : ndarray of shape (n_rows,)
+        The votes on the batch; -1 for near ties, which are asked again anyway.
+    draw : callable
+        Returns a row of the batch, by its number, as a batch of one row.
+
+    Raises
+    ------
+    ValueError
+        If more votes change than rounding explains, or the model fails on a row alone.
+    """
+    if len(votes) == 1 or voter.most_changed is None:
+        return
+
+    def changes(row: int) -> bool:
+        try:
+            return bool(voter.settle(draw(row))[0] != votes[row])
+        except ValueError as error:
+            raise ValueError(
+                f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
+            ) from error
+
+    rows = telling_rows(votes)
+    changed = [changes(row) for row in rows[:FEW]]
+    if any(changed):
+        changed += [changes(row) for row in rows[FEW:]]
+    if sum(changed) > voter.most_changed:
+        raise ValueError(
+            f"The base model {_name(voter)} depends on the batch: {sum(changed)} of {len(changed)} noisy rows got "
+            f"another vote when they were asked alone. {REMEDY}"
+        )
+
+
+def telling_rows(votes: NDArray[np.intp]) -> list[int]:
+    """Return up to `MANY` rows that are no near ties: the first with each vote, and others evenly spread."""
+    clear = np.flatnonzero(votes >= 0)
+    _, first = np.unique(votes[clear], return_index=True)
+    spread: NDArray[np.intp] = np.linspace(0, len(clear), min(MANY, len(clear)), endpoint=False, dtype=np.intp)
+    # A spread of the spread: the first few rows are not neighbors either.
+    order = dict.fromkeys([*first[: FEW // 2], *spread[:: MANY // FEW], *spread])
+    return [int(clear[place]) for place in order][:MANY]
+
+
+def _name(voter: Voter) -> str:
+    return voter.content().split()[0]

@@ -1,0 +1,88 @@
+"""Cross-validation inside a base model's ``fit``: all noisy copies of an input stay on the same side of a split."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from ..models.columns import NamedColumns
+from .labels import IndexedLabels
+
+
+@dataclass
+class FoldsOfCopies:
+    """A splitter of noisy copies, which come one copy of all inputs after the other.
+
+    Parameters
+    ----------
+    folds : splitter
+        Splits the inputs.
+    n_copies : int
+    """
+
+    folds: Any
+    n_copies: int
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits."""
+        return int(self.folds.get_n_splits(*self._inputs(X, y, groups)))
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield the rows of the copies on both sides."""
+        shifts = np.arange(self.n_copies)[:, None] * (len(X) // self.n_copies)
+        for train, test in self.folds.split(*self._inputs(X, y, groups)):
+            yield (shifts + train).ravel(), (shifts + test).ravel()
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Return what the splitter of the inputs requests."""
+        return self.folds.get_metadata_routing()
+
+    def _inputs(self, *parts: Any) -> list[Any]:
+        """Return the first copy of all inputs, and their labels and groups."""
+        return [None if part is None else _safe_indexing(part, slice(len(part) // self.n_copies)) for part in parts]
+
+
+def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, Any]) -> Any:
+    """Fit an estimator on noisy copies, and return it; its folds, if it makes some, are those of the inputs.
+
+    Warns
+    -----
+    UserWarning
+        If a part of the estimator makes folds that see some of its rows only.
+    """
+    given = estimator.get_params(deep=True) if n_copies > 1 and hasattr(estimator, "get_params") else {}
+    names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
+    own = {name: names.pop(name) for name in _own_folds(estimator) if name in names}
+    hidden = [name for name, value in names.items() if not isinstance(value, str)]
+    hidden += [name for name, value in own.items() if isinstance(value, float)]
+    if hidden:
+        warnings.warn(
+            f"The base model makes folds of its own ({', '.join(sorted(hidden))}), which put noisy copies of one input "
+            f"on both sides of a split: what it chooses may overfit. Put the search outside: "
+            f"GridSearchCV(SmoothedClassifier(...), ...).",
+            stacklevel=4,
+        )
+    own = {name: value for name, value in own.items() if not isinstance(value, (str, float))}
+    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=True), n_copies) for name, value in own.items()}
+    fitted = (estimator.set_params(**folds) if folds else estimator).fit(X, y, **params)
+    return fitted.set_params(**own) if folds else fitted
+
+
+def _own_folds(model: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the names of parameters that make folds of all rows of ``fit``."""
+    if isinstance(model, Pipeline):
+        for name, step in model.steps:
+            yield from _own_folds(step, f"{prefix}{name}__")
+    elif isinstance(model, (NamedColumns, IndexedLabels)):
+        yield from _own_folds(model.estimator, f"{prefix}estimator__")
+    elif type(model).__module__.startswith("sklearn.") and "cv" in getattr(model, "get_params", dict)():
+        yield f"{prefix}cv"
