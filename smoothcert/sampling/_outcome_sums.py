@@ -1,7 +1,7 @@
 """Sums over the outcomes of independent noise: from the counts of each feature's offsets to bounds on probabilities.
 
 All sums have nonnegative terms, so their relative rounding error is at most the number of operations times the unit
-roundoff. Bounds are rounded outward by twice as much.
+roundoff, and the second order is less than four operations more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-#: Twice the unit roundoff, and more than what underflow takes from a sum of products.
-EPS, TINY = float(np.finfo(np.float64).eps), 1e-300
+#: The unit roundoff, and more than what underflow takes from a sum of products.
+ROUNDOFF, TINY = float(np.finfo(np.float64).eps) / 2, 1e-300
 
 
 class Kernel(ABC):
@@ -58,15 +58,14 @@ class LeafSum(Kernel):
 
     def __init__(self, low: IntArray, high: IntArray, starts: IntArray, votes: IntArray, n_classes: int) -> None:
         self.low, self.high, self.starts = low, high, starts
-        self.votes, self.n_classes = votes, n_classes
-        self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + len(starts)
+        self.of_class = [np.flatnonzero(votes == label) for label in range(n_classes)]
+        self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + 1
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `Kernel.bounds`."""
         factors = np.maximum(edges[self.high] - edges[self.low], 0) / n_offsets
         leaves: FloatArray = np.multiply.reduceat(factors, self.starts)
-        sums: Any = np.bincount(self.votes, leaves, self.n_classes)
-        return outward(sums, self.n_operations)
+        return outward(np.array([math.fsum(leaves[places]) for places in self.of_class]), self.n_operations)
 
 
 class VoteTable(Kernel):
@@ -89,7 +88,7 @@ class VoteTable(Kernel):
         for share in cell_shares(edges, self.sizes, n_offsets)[::-1]:
             # Unlike @, this starts no threads.
             sums = np.einsum("...k,k->...", sums, share)
-        return outward(sums, sum(self.sizes) + 2 * len(self.sizes))
+        return outward(sums, sum(self.sizes) + len(self.sizes))
 
 
 class ScoreSum(Kernel):
@@ -147,10 +146,10 @@ class ScoreSum(Kernel):
             np.sum(first * below[np.clip(self.negative - places, 0, len(second))]),
             np.sum(first * above[np.clip(self.positive - places, 0, len(second))]),
         ]
-        low, _ = outward(np.array(sure), len(first) + len(second) + sum(self.sizes) + 2 * len(self.sizes))
+        low, _ = outward(np.array(sure), len(first) + len(second) + sum(self.sizes) + len(self.sizes))
         lower, upper = np.zeros((2, self.n_classes))
         lower[self.labels] = low
-        upper[self.labels] = np.minimum((1 - low[::-1]) * (1 + EPS), 1.0)
+        upper[self.labels] = np.minimum((1 - low[::-1]) * (1 + 2 * ROUNDOFF), 1.0)
         return lower, upper
 
     def _distribution(self, shares: list[FloatArray], half: list[int]) -> FloatArray:
@@ -176,7 +175,7 @@ def cell_shares(edges: IntArray, sizes: Sequence[int], n_offsets: int) -> list[F
 
 def outward(sums: FloatArray, n_operations: int) -> tuple[FloatArray, FloatArray]:
     """Return bounds on probabilities from sums of nonnegative terms that took this many operations."""
-    error = EPS * (n_operations + 4)
+    error = ROUNDOFF * (n_operations + 4)
     return np.maximum(sums * (1 - error) - TINY, 0.0), np.minimum(sums * (1 + error) + TINY, 1.0)
 
 
