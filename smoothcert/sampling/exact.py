@@ -31,8 +31,11 @@ TABLE_CELLS = 2**14
 #: Values that are compared with thresholds at once: few enough for the cache.
 VALUES = 2**15
 
-#: Grid cells of a sum of scores, and cells for inputs without a majority on the first grid.
+#: Grid cells of a sum of scores, and cells for inputs that have no majority on the first grid, or a wide gap.
 GRID_CELLS, FINE_GRID_CELLS = 2**16, 2**19
+
+#: Gap between the bounds that is wide.
+WIDE_GAP = 0.005
 
 #: Relative error of mixing bounds, per part.
 EPS = float(np.finfo(np.float64).eps)
@@ -132,25 +135,17 @@ class ExactVotes:
         points = self.mechanism.points(X).astype(np.int64)
         lower, upper = self._bounds(points, self.kernel)
         if isinstance(self.kernel, ScoreSum):
-            undecided = lower.max(axis=1) <= 0.5
-            if undecided.any():
+            coarse = (lower.max(axis=1) <= 0.5) | ((upper - lower).max(axis=1) > WIDE_GAP)
+            if coarse.any():
                 self._fine = self._fine or self.kernel.on_grid(FINE_GRID_CELLS)
-                lower[undecided], upper[undecided] = self._bounds(points[undecided], self._fine)
+                lower[coarse], upper[coarse] = self._bounds(points[coarse], self._fine)
         return lower, upper
 
-    def rows(self, unit: FloatArray) -> Any:
-        """Return values in the unit box, shape (n, n_features), as the base model gets them."""
-        raw = unit.copy()
-        scale, shift = self.mechanism.scale_and_shift(np.float64)
-        if scale is not None and shift is not None:
-            raw *= scale
-            raw += shift
-        return raw
-
-    def compared(self, unit: FloatArray) -> NDArray[np.floating]:
-        """Return values in the unit box as the trees compare them."""
-        rows, columns = self.rows(unit), self.voter.columns
-        return self.model.scale(rows if columns is None or not self.model.scalers else columns.frame(rows))
+    def _compared(self, unit: FloatArray) -> NDArray[np.floating]:
+        """Return values in the unit box, which are overwritten, as the trees compare them."""
+        self.mechanism.box.to_raw_inplace(unit)
+        columns = self.voter.columns
+        return self.model.scale(unit if columns is None or not self.model.scalers else columns.frame(unit))
 
     def _bounds(self, points: IntArray, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
         """Return bounds for lattice points."""
@@ -184,7 +179,7 @@ class ExactVotes:
         low, high = np.full(limits.shape, -4 * width - 4), np.full(limits.shape, 4 * (self.q + width) + 4)
         while limits.size and (high - low > 1).any():
             middle = (low + high) // 2
-            below = self.compared(middle * (0.25 / self.q)) <= limits
+            below = self._compared(middle * (0.25 / self.q)) <= limits
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return Cells.from_cuts(feature, low[rank, feature], self.q)
 
@@ -196,7 +191,9 @@ class ExactVotes:
             low, high, starts, leaves = cells.leaf_edges(model.trees[0])
             return LeafSum(low, high, starts, labels[model.trees[0].value[leaves]], self.voter.n_classes)
         if np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS:
-            votes = self.voter(self.rows(cells.representatives(self.mechanism.n_features)))
+            rows = cells.representatives(self.mechanism.n_features)
+            self.mechanism.box.to_raw_inplace(rows)
+            votes = self.voter(rows)
             return VoteTable(votes.reshape(cells.sizes), self.voter.n_classes)
         if not model.scored or any(len(tree.inner) > 1 for tree in model.trees):
             raise NotExactError(

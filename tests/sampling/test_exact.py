@@ -206,18 +206,22 @@ def test_ties_of_a_grid_are_open():
     np.testing.assert_allclose([lower, upper], [[0.5, 0], [1, 0.5]], atol=1e-9)
 
 
-def test_undecided_inputs_get_a_finer_grid(monkeypatch):
+@pytest.mark.parametrize("wide", [1.0, 0.1])
+def test_some_inputs_get_a_finer_grid(wide, monkeypatch):
     monkeypatch.setattr(exact, "TABLE_CELLS", 0)
+    monkeypatch.setattr(exact, "GRID_CELLS", 6)
+    monkeypatch.setattr(exact, "WIDE_GAP", wide)
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
     model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 50, seed=1)
-    monkeypatch.setattr(exact, "GRID_CELLS", 6)
     votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-    coarse, _ = votes._bounds(mechanism.points(X).astype(np.int64), votes.kernel)
-    undecided = coarse.max(axis=1) <= 0.5
-    assert set(undecided) == {False, True}
-    lower, upper = votes.bounds(X)
-    np.testing.assert_array_equal(lower[~undecided], coarse[~undecided])
-    assert (upper - lower)[undecided].max() < 1e-3
+    coarse = votes._bounds(mechanism.points(X).astype(np.int64), votes.kernel)
+    gap = (coarse[1] - coarse[0]).max(axis=1)
+    finer = (coarse[0].max(axis=1) <= 0.5) | (gap > wide)
+    assert set(finer) == {False, True}
+    assert (finer & (coarse[0].max(axis=1) > 0.5)).any() == (wide < 1)
+    bounds = np.array(votes.bounds(X))
+    np.testing.assert_array_equal(bounds[:, ~finer], np.array(coarse)[:, ~finer])
+    assert (bounds[1] - bounds[0])[finer].max() < 1e-3
 
 
 def problem(d=12, seed=0):
