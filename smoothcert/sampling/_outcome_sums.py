@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 ROUNDOFF, TINY = float(np.finfo(np.float64).eps) / 2, 1e-300
 
 
-class Kernel(ABC):
+class OutcomeSum(ABC):
     """A sum over all outcomes of one input."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Kernel(ABC):
         """
 
 
-class LeafSum(Kernel):
+class LeafSum(OutcomeSum):
     """The leaves of a tree: the probability of a leaf is a product over the features on its path.
 
     Parameters
@@ -62,13 +62,13 @@ class LeafSum(Kernel):
         self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + 1
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on the probabilities of the classes; see `Kernel.bounds`."""
+        """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
         factors = np.maximum(edges[self.high] - edges[self.low], 0) / n_offsets
         leaves: FloatArray = np.multiply.reduceat(factors, self.starts)
         return outward(np.array([math.fsum(leaves[places]) for places in self.of_class]), self.n_operations)
 
 
-class VoteTable(Kernel):
+class VoteTable(OutcomeSum):
     """The model's vote in every cell.
 
     Parameters
@@ -83,7 +83,7 @@ class VoteTable(Kernel):
         self.votes = np.moveaxis(np.eye(n_classes)[votes], -1, 0)
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on the probabilities of the classes; see `Kernel.bounds`."""
+        """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
         sums: Any = self.votes
         for share in cell_shares(edges, self.sizes, n_offsets)[::-1]:
             # Unlike @, this starts no threads.
@@ -91,7 +91,7 @@ class VoteTable(Kernel):
         return outward(sums, sum(self.sizes) + len(self.sizes))
 
 
-class ScoreSum(Kernel):
+class ScoreSum(OutcomeSum):
     """A score that is a sum of one number for each feature; the second class wins with a positive score.
 
     The numbers of a feature are rounded to multiples of a step, up to a common shift of the feature that makes the
@@ -119,15 +119,18 @@ class ScoreSum(Kernel):
         self.scores, self.constant, self.slack = scores, constant, slack
         self.labels, self.n_classes = labels, n_classes
         self.sizes = [len(numbers) for numbers in scores]
-        step = sum(float(np.ptp(numbers)) for numbers in scores) / n_cells or 1.0
+        constant += sum(float(numbers.min()) for numbers in scores)
+        scores = [numbers - numbers.min() for numbers in scores]
+        step = sum(float(numbers.max()) for numbers in scores) / n_cells or 1.0
         rounded = [np.rint(numbers / step - _center(numbers / step)) for numbers in scores]
         errors = [numbers - step * whole for numbers, whole in zip(scores, rounded, strict=True)]
+        low, high = (constant + sum(float(end(error)) for error in errors) for end in (np.min, np.max))
         least = sum(int(whole.min()) for whole in rounded)
         self.steps = [(whole - whole.min()).astype(np.int64) for whole in rounded]
-        low, high = (constant + sum(float(end(error)) for error in errors) for end in (np.min, np.max))
+        most = sum(int(steps.max()) for steps in self.steps)
         #: From the first on the score is surely positive; below the second it is surely negative.
-        self.positive = math.floor(_clipped((slack - low) / step)) + 1 - least
-        self.negative = math.ceil(_clipped((-slack - high) / step)) - least
+        self.positive = min(max(math.floor((slack - low) / step) + 1 - least, 0), most + 1)
+        self.negative = min(max(math.ceil((-slack - high) / step) - least, 0), most + 1)
         order = sorted(range(len(scores)), key=lambda i: int(self.steps[i].max()))
         self.halves = order[::2], order[1::2]
 
@@ -136,7 +139,7 @@ class ScoreSum(Kernel):
         return ScoreSum(self.scores, self.constant, self.slack, self.labels, self.n_classes, n_cells)
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on the probabilities of the classes; see `Kernel.bounds`."""
+        """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
         shares = cell_shares(edges, self.sizes, n_offsets)
         first, second = (self._distribution(shares, half) for half in self.halves)
         places = np.arange(len(first))
@@ -188,8 +191,3 @@ def _center(numbers: FloatArray) -> float:
     gaps = np.diff(parts, append=parts[0] + 1)
     widest = int(gaps.argmax())
     return float(parts[(widest + 1) % len(parts)] + (1 - gaps[widest]) / 2)
-
-
-def _clipped(number: float) -> float:
-    """Return a number of steps that is beyond every score if it was, and fits 64 bits."""
-    return min(max(number, -(2.0**40)), 2.0**40)

@@ -19,7 +19,7 @@ from ..models.sklearn import SklearnVoter
 from ..noise._philox import OffsetRecipe, apply_offsets
 from ..noise.mechanism import NoiseMechanism
 from ..noise.mixture import UniformMixtureNoise
-from ._outcome_sums import Kernel, LeafSum, ScoreSum, VoteTable
+from ._outcome_sums import LeafSum, OutcomeSum, ScoreSum, VoteTable
 from ._step_models import NotExactError, StepModel, Tree, read
 
 IntArray = NDArray[np.int64]
@@ -122,8 +122,8 @@ class ExactVotes:
         self.model = read(voter.estimator)
         self.q = self.parts[0][1].q
         self.cells = self._cut()
-        self.kernel = self._kernel()
-        self._fine: Kernel | None = None
+        self.outcome_sum = self._choose_sum()
+        self._fine: OutcomeSum | None = None
 
     def bounds(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of all classes for inputs in raw units, shape (n_inputs, n_classes) each.
@@ -133,11 +133,11 @@ class ExactVotes:
         exact_votes : The same for a single call, with an example.
         """
         points = self.mechanism.points(X).astype(np.int64)
-        lower, upper = self._bounds(points, self.kernel)
-        if isinstance(self.kernel, ScoreSum):
+        lower, upper = self._bounds(points, self.outcome_sum)
+        if isinstance(self.outcome_sum, ScoreSum):
             coarse = (lower.max(axis=1) <= 0.5) | ((upper - lower).max(axis=1) > WIDE_GAP)
             if coarse.any():
-                self._fine = self._fine or self.kernel.on_grid(FINE_GRID_CELLS)
+                self._fine = self._fine or self.outcome_sum.on_grid(FINE_GRID_CELLS)
                 lower[coarse], upper[coarse] = self._bounds(points[coarse], self._fine)
         return lower, upper
 
@@ -147,13 +147,13 @@ class ExactVotes:
         columns = self.voter.columns
         return self.model.scale(unit if columns is None or not self.model.scalers else columns.frame(unit))
 
-    def _bounds(self, points: IntArray, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
+    def _bounds(self, points: IntArray, outcome_sum: OutcomeSum) -> tuple[FloatArray, FloatArray]:
         """Return bounds for lattice points."""
         lower, upper = np.zeros((2, len(points), self.voter.n_classes))
         for rows in gen_batches(len(points), max(1, VALUES // max(1, 2 * len(self.cells.feature)))):
             for weight, recipe in self.parts:
                 for row, edges in enumerate(self.cells.counts(recipe, points[rows]), rows.start):
-                    low, high = kernel.bounds(edges, recipe.n_offsets)
+                    low, high = outcome_sum.bounds(edges, recipe.n_offsets)
                     lower[row] += weight * low
                     upper[row] += weight * high
         if len(self.parts) == 1:
@@ -183,7 +183,7 @@ class ExactVotes:
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return Cells.from_cuts(feature, low[rank, feature], self.q)
 
-    def _kernel(self) -> Kernel:
+    def _choose_sum(self) -> OutcomeSum:
         """Return the cheapest way to add the outcomes."""
         model, cells = self.model, self.cells
         labels = self.voter.labels.indices(model.classes, type(self.voter.estimator).__name__)

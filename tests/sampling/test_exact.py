@@ -190,7 +190,7 @@ def test_sums_on_a_grid(name, noise, monkeypatch):
         monkeypatch.setattr(exact, "GRID_CELLS", n_cells)
         monkeypatch.setattr(exact, "FINE_GRID_CELLS", n_cells)
         votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-        assert isinstance(votes.kernel, ScoreSum)
+        assert isinstance(votes.outcome_sum, ScoreSum)
         lower, upper = votes.bounds(X)
         assert_inside(truth, lower, upper)
     assert np.max(upper - lower) < 1e-3
@@ -206,6 +206,15 @@ def test_ties_of_a_grid_are_open():
     np.testing.assert_allclose([lower, upper], [[0.5, 0], [1, 0.5]], atol=1e-9)
 
 
+@pytest.mark.parametrize("constant", [-1e6, -1.0, 0.0, 1e6])
+def test_a_constant_that_is_much_larger_than_the_steps(constant):
+    numbers = np.array([1.0, 1 + 1e-13, 1 + 3e-13])
+    steps = ScoreSum([numbers, numbers], constant, 1e-14, np.array([0, 1]), 2, 2**16)
+    lower, upper = steps.bounds(np.array([0, 1, 2, 4, 0, 1, 2, 4]), 4)
+    np.testing.assert_allclose(lower, upper, atol=1e-9)
+    np.testing.assert_allclose(lower, [1, 0] if constant == -1e6 else [0, 1], atol=1e-9)
+
+
 @pytest.mark.parametrize("wide", [1.0, 0.1])
 def test_some_inputs_get_a_finer_grid(wide, monkeypatch):
     monkeypatch.setattr(exact, "TABLE_CELLS", 0)
@@ -214,7 +223,7 @@ def test_some_inputs_get_a_finer_grid(wide, monkeypatch):
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
     model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 50, seed=1)
     votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-    coarse = votes._bounds(mechanism.points(X).astype(np.int64), votes.kernel)
+    coarse = votes._bounds(mechanism.points(X).astype(np.int64), votes.outcome_sum)
     gap = (coarse[1] - coarse[0]).max(axis=1)
     finer = (coarse[0].max(axis=1) <= 0.5) | (gap > wide)
     assert set(finer) == {False, True}
@@ -249,7 +258,7 @@ def test_votes_agree(noise, name, monkeypatch):
     model = model.fit(mechanism.noisy(X, np.random.default_rng(0)), y)
     voter, chosen, n = make_voter(model, np.array([0, 1])), X[:3], 20_000
     votes = ExactVotes(voter, mechanism)
-    assert isinstance(votes.kernel, kernel)
+    assert isinstance(votes.outcome_sum, kernel)
     lower, upper = votes.bounds(chosen)
     assert np.max(upper - lower) < 0.005
     keys = seeding.keys(1, np.arange(48, dtype=np.uint8).reshape(3, 16), seeding.ESTIMATION)
