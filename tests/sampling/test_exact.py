@@ -1,5 +1,7 @@
 """Exact probabilities: against all outcomes of small lattices, and against votes."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import beta
@@ -28,7 +30,7 @@ from smoothcert.noise import (
 from smoothcert.noise._philox import SPLIT, UNIFORM, OffsetRecipe, apply_offsets
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling import exact
-from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable
+from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable, _center
 from smoothcert.sampling._step_models import read
 from smoothcert.sampling.exact import ExactVotes, NotExactError, count_up_to, exact_votes
 from smoothcert.sampling.sampler import count
@@ -197,6 +199,53 @@ def test_sums_on_a_grid(name, noise, monkeypatch):
     assert 0.1 < truth[:, 0].mean() < 0.9
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_on_coarse_grids(seed):
+    """Bounds hold where rounding to the grid is most of the score, and bounds on its errors are needed."""
+    rng = np.random.default_rng(seed)
+    wide = 0
+    for _ in range(100):
+        sizes = rng.integers(2, 5, size=3)
+        scores = [rng.normal(size=size) for size in sizes]
+        constant = rng.normal()
+        edges = [np.concatenate([[0], np.sort(rng.integers(0, 9, size - 1)), [8]]) for size in sizes]
+        shares = math.prod(np.ix_(*[np.diff(edge) / 8 for edge in edges]))
+        truth = np.sum(shares[constant + sum(np.ix_(*scores)) > 0])
+        total = ScoreSum(scores, constant, 1e-12, np.array([0, 1]), 2, int(rng.integers(2, 30)))
+        lower, upper = total.bounds(np.concatenate(edges), 8)
+        assert_inside(np.array([1 - truth, truth]), lower, upper)
+        wide += upper[0] - lower[0] > 0.01
+    assert 10 < wide < 90
+
+
+def test_rounding_errors_have_the_smallest_spread():
+    rng = np.random.default_rng(0)
+
+    def spread(numbers, center):
+        return np.ptp(numbers - np.rint(numbers - center))
+
+    for size in (1, 2, 3, 5):
+        numbers = rng.normal(size=size) * 10
+        least = min(spread(numbers, center) for center in np.linspace(0, 1, 500))
+        assert spread(numbers, _center(numbers)) <= least + 1e-12
+
+
+@pytest.mark.parametrize("name", ["gradient", "exponential", "hist"])
+def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
+    monkeypatch.setattr(exact, "TABLE_CELLS", 0)
+    mechanism = mechanism_of(SplitNoise(0.5, levels=4), BOXES[1])
+    model, X = fitted(name, mechanism), lattice_inputs(mechanism, 100)
+    arrays = read(model)
+    rows, terms = X.astype(arrays.real), [np.full(len(X), arrays.constant)]
+    for tree in arrays.trees:
+        left = rows[:, tree.feature[0]] <= tree.threshold[0]
+        terms.append(np.where(left, tree.value[tree.left[0]], tree.value[tree.right[0]]))
+    scores = np.array([math.fsum(column) for column in np.transpose(terms)])
+    errors = np.abs(model.decision_function(X) - scores)
+    slack = ExactVotes(make_voter(model, np.array([0, 1])), mechanism).outcome_sum.slack
+    assert 0 < errors.max() < slack < 1e-12
+
+
 def test_ties_of_a_grid_are_open():
     """Two stumps of equal weight tie on half of the outcomes: rounding cannot tell on which side of 0."""
     tied = ScoreSum([np.array([-0.3, 0.3])] * 2, 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
@@ -204,6 +253,9 @@ def test_ties_of_a_grid_are_open():
     np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
     lower, upper = tied.bounds(np.array([0, 0, 2, 0, 1, 2]), 2)
     np.testing.assert_allclose([lower, upper], [[0.5, 0], [1, 0.5]], atol=1e-9)
+    nearly = ScoreSum([np.array([-0.3, 0.3]), np.array([-0.3, 0.3 + 1e-15])], 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
+    lower, upper = nearly.bounds(np.array([0, 1, 2, 0, 1, 2]), 2)
+    np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
 
 
 @pytest.mark.parametrize("constant", [-1e6, -1.0, 0.0, 1e6])
