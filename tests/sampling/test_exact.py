@@ -218,6 +218,16 @@ def test_sums_on_coarse_grids(seed):
     assert 10 < wide < 90
 
 
+def test_rounding_errors_of_one_sign_leave_no_gap():
+    """The step is 1, so .9 is rounded; the errors of .9 and of whole numbers differ by .1 and no more."""
+    numbers, edges = np.array([0.0, 0.9, 2.0]), np.array([0, 1, 2, 4] * 2)
+    for sign in (1, -1):
+        total = ScoreSum([sign * numbers] * 2, -sign * 1.3, 1e-12, np.array([0, 1]), 2, 4)
+        lower, upper = total.bounds(edges, 4)
+        np.testing.assert_allclose(lower, upper, atol=1e-9)
+        np.testing.assert_allclose(lower[::sign], [3 / 16, 13 / 16], atol=1e-9)
+
+
 def test_rounding_errors_have_the_smallest_spread():
     rng = np.random.default_rng(0)
 
@@ -333,14 +343,13 @@ def test_an_input_does_not_depend_on_the_others(name):
     assert np.all(together[0] <= together[1])
 
 
-def test_labels_in_the_order_of_the_caller():
+@pytest.mark.parametrize("name", ["tree", "ada"])
+def test_labels_in_the_order_of_the_caller(name):
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
-    model = fitted("ada", mechanism)
-    named = AdaBoostClassifier(n_estimators=20, random_state=0).fit(
-        X := lattice_inputs(mechanism, 99), model.predict(X)
-    )
-    words = AdaBoostClassifier(n_estimators=20, random_state=0).fit(X, np.array(["no", "yes"])[model.predict(X)])
-    lower, _ = exact_votes(named, mechanism, X[:9], [0, 1])
+    X = lattice_inputs(mechanism, 99)
+    y = fitted(name, mechanism).predict(X)
+    lower, _ = exact_votes(MODELS[name]().fit(X, y), mechanism, X[:9], [0, 1])
+    words = MODELS[name]().fit(X, np.array(["no", "yes"])[y])
     reordered, _ = exact_votes(words, mechanism, X[:9], ["yes", "maybe", "no"])
     np.testing.assert_array_equal(reordered[:, [2, 0]], lower)
     assert (reordered[:, 1] == 0).all()
