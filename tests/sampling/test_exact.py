@@ -31,7 +31,7 @@ from smoothcert.noise._philox import SPLIT, UNIFORM, OffsetRecipe, apply_offsets
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling import exact
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable, _center
-from smoothcert.sampling._step_models import read
+from smoothcert.sampling._step_models import Tree, read
 from smoothcert.sampling.exact import ExactVotes, NotExactError, count_up_to, exact_votes
 from smoothcert.sampling.sampler import count
 from tests.base_models import all_offsets
@@ -81,7 +81,7 @@ def fitted(name, mechanism, n_classes=2, n=120, seed=0):
     unit = (X - mechanism.box.lo) / mechanism.box.width
     order = np.argsort(unit @ np.arange(2, X.shape[1] + 2) + np.arange(n) % 3 / 3)
     y = np.empty(n, dtype=int)
-    y[order] = np.arange(n) * n_classes // n
+    y[order] = (np.arange(n) / n) ** 1.3 * n_classes
     return MODELS[name]().fit(mechanism.noisy(X, np.random.default_rng(seed)), y)
 
 
@@ -373,6 +373,22 @@ def test_a_model_without_splits(name):
     model = MODELS[name]().fit(np.zeros((30, 3)), np.arange(30) % 3 // 2)
     lower, upper = exact_votes(model, mechanism, X, [0, 1])
     np.testing.assert_allclose([lower, upper], [[[1, 0]] * 30] * 2, atol=1e-14)
+
+
+def test_trees_without_splits_add_to_the_score(monkeypatch):
+    monkeypatch.setattr(exact, "TABLE_CELLS", 0)
+    mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
+    model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 5)
+    none = np.array([-1])
+    leaf = Tree(none, none, none, np.array([-2.0]), np.array([0.7]))
+
+    def read_with_leaf(estimator):
+        arrays = read(estimator)
+        return arrays._replace(trees=[leaf, *arrays.trees], constant=arrays.constant - 0.7)
+
+    expected = exact_votes(model, mechanism, X, [0, 1])
+    monkeypatch.setattr(exact, "read", read_with_leaf)
+    np.testing.assert_allclose(exact_votes(model, mechanism, X, [0, 1]), expected, atol=1e-3)
 
 
 def test_a_constant_feature_keeps_to_its_side():
