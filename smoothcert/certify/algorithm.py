@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_count
 from ..models.base import Voter
+from ..noise.greedy import bisect
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates, Decisions
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.sampler import Sampler, StoppingRule, Votes
+from ..sampling.selection import selection_steps
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .evidence import BET, Duel, anytime_probabilities, certified_at
+from .evidence import Duel, anytime_probabilities, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
@@ -234,17 +237,15 @@ class Algorithm:
     def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
         """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.
 
-        Unanimous votes certify most. At the cap their fixed-n bound asks for less than their bets.
+        Unanimous votes certify most.
         """
-        p_a, p_b = np.ones(1), np.zeros(1)
+        p_a, largest = np.ones(1), 0.0
         if not self.exact:
-            counts = np.array([[self.n_samples] + [0] * (len(self.classes) - 1)])
-            scheme = "multiclass" if self.strongest_rival else "binary"
-            alpha = (1 - BET) * self.level(self.n_samples)
-            p_a, p_b = class_probabilities(
-                counts, np.zeros(1, dtype=np.intp), scheme=scheme, bound="clopper-pearson", alpha=alpha
-            )
-        largest = 0.0
+            unanimous = np.eye(1, len(self.classes), dtype=np.int64)
+            first, alpha = int(selection_steps(self.n_selection)[0]), self.level(self.n_samples)
+            test = partial(certified_at, alpha=alpha, strongest_rival=self.strongest_rival, cap=self.n_samples)
+            p_a = bisect(partial(test, first * unanimous, self.n_samples * unanimous), np.full(1, 0.5), p_a, 53)
+        p_b = 1 - p_a
         for index, X in inputs:
             reachable = self.radii(np.repeat(p_a, len(X)), np.repeat(p_b, len(X)), X)
             largest = max(largest, float(np.nanmax(reachable, initial=0.0)))
