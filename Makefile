@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs guarantees mutants clean
+.PHONY: demo test test-slow lint docs guarantees mutants clean
 
 demo: .venv/installed
 	$(BIN)/python examples/mnist.py
@@ -10,8 +10,8 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-all: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

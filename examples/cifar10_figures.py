@@ -213,9 +213,9 @@ def closed_form_curve(
         right, total = rng.hypergeometric(right, total - right, n), np.full(len(votes), n)
     # Central intervals: each tail has half of their alpha.
     p_a = proportion_confint(right, total, alpha=2 * alpha, method="beta")[0]
-    room = np.ones((len(votes), 40))
-    radii = BoxRadius(closed_form=True).radii(noise, p_a, 1 - p_a, room, room)
     correct = (result.certificates("lipschitz").labels == result.y) & (p_a > 0.5)
+    room, radii = np.ones((correct.sum(), 40)), np.full(len(votes), np.nan)
+    radii[correct] = BoxRadius(closed_form=True).radii(noise, p_a[correct], 1 - p_a[correct], room, room)
     return np.array([(correct & (radii >= radius)).mean() for radius in at])
 
 

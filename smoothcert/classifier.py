@@ -26,7 +26,7 @@ from .results.votes import Origin, VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, make_origin, to_spec
 from .runs.progress import Progress
-from .runs.replay import Recorded, check_same_model, checked_store, some_of
+from .runs.replay import Recorded, check_same_model, checked_store
 from .runs.run import Part, given_votes, in_order, sample_votes
 from .sampling.sampler import Sampler, fingerprints
 
@@ -203,7 +203,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             True labels. They are used to show and log the certified accuracy so far, and the store keeps them; they
             change no certificate.
         same_model : bool, default=False
-            Vouch that ``votes``, or those in the store, are this model's. The selection votes of up to 8 inputs are
+            Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
             fitted arrays. If only one of the two differs, an error says so, which this turns into a warning.
 
@@ -233,7 +233,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             else self._algorithm_of_votes(votes, store, inputs, same_model)
         )
         parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
-        with closing(parts), self._progress(inputs, "certifying") as progress:
+        with closing(parts), Progress(len(inputs), "certifying", self.verbose) as progress:
             for part in parts:
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))
@@ -277,7 +277,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         algorithm = self.algorithm(inputs.shape)
         sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
         found = []
-        with self._progress(inputs, "deciding") as progress:
+        with Progress(len(inputs), "deciding", self.verbose) as progress:
             for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
                 found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
                 progress.update(part)
@@ -325,15 +325,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
         """Draw the votes of all inputs."""
         origin, found = self._origin(sampler), []
-        with self._progress(inputs, task) as progress:
+        with Progress(len(inputs), task, self.verbose) as progress:
             for part in sample_votes(sampler, inputs, self.n_jobs):
                 votes = part.votes
                 found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
                 progress.update(part)
         return in_order(found)
-
-    def _progress(self, inputs: Inputs, task: str) -> Progress:
-        return Progress(len(inputs), task, self.verbose)
 
     def _origin(self, sampler: Sampler) -> Origin:
         """Return what votes depend on besides the inputs."""
@@ -375,9 +372,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
                 "The certificates are about the model that voted.",
                 stacklevel=3,
             )
-        elif self._checked_votes.get(votes) != origin.model:
-            index = some_of(np.arange(len(inputs)))
-            recorded = Recorded(index, votes.selection[index], votes.origin.model)
+        elif not sampler.voter.content_decides or self._checked_votes.get(votes) != origin.model:
+            recorded = Recorded.some(np.arange(len(inputs)), votes.selection, votes.origin.model)
             check_same_model(sampler, inputs, recorded, "votes", vouched=same_model)
             self._checked_votes[votes] = origin.model
         return algorithm

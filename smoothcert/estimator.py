@@ -131,6 +131,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
 
         Examples
         --------
+        >>> from smoothcert import SmoothedClassifier
         >>> def brightness(batch):
         ...     return batch.mean(axis=1) > 0.5
         >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)

@@ -181,7 +181,12 @@ class BoxRadius(RadiusStrategy):
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
 
-    needs_inputs = needs_every_feature = False
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether a subclass has reaches of its own: those of the box are the same for all inputs."""
+        return type(self).reach is not RadiusStrategy.reach
+
+    needs_every_feature = needs_inputs
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return the cost of moving features by 1 each until ``distance`` is covered."""
@@ -281,8 +286,10 @@ class GreedyRadius(RadiusStrategy):
 
     @property
     def needs_every_feature(self) -> bool:
-        """Whether limits differ between features or directions."""
-        return isinstance(self.max_change, tuple) or np.size(self.max_change) > 1
+        """Whether limits differ between features or directions, or a subclass has reaches of its own."""
+        kind = type(self)
+        overridden = kind.reach is not GreedyRadius.reach or kind.room is not GreedyRadius.room
+        return overridden or isinstance(self.max_change, tuple) or np.size(self.max_change) > 1
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return the cost of filling the largest reaches until ``distance`` is covered."""

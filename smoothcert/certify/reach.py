@@ -76,7 +76,17 @@ def certified_radii(
             X,
             len(budget),
         )
+    _check_radii(strategy, radii, len(budget))
     return mechanism.raw_radius(radii, strategy.norm)
+
+
+def _check_radii(strategy: RadiusStrategy, radii: Any, n_inputs: int) -> None:
+    """Raise a ValueError unless a strategy, which may be a user's own, has returned one distance for each input."""
+    if np.shape(radii) != (n_inputs,) or not (np.asarray(radii) >= 0).all():
+        raise ValueError(
+            f"{type(strategy).__name__}.within must return one radius of at least 0 for each of {n_inputs} inputs, "
+            f"shape ({n_inputs},), but returned {radii!r}. Nothing was certified."
+        )
 
 
 def required_probability(
@@ -96,8 +106,8 @@ def required_probability(
     Returns
     -------
     p_a : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
-        The smallest probability, to within 1e-12 above it, at which ``certified_radii`` with ``p_b = 1 - p_a`` is at
-        least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
+        The smallest probability, to within 1e-12 above it (1e-4 for digital inputs), at which ``certified_radii`` with
+        ``p_b = 1 - p_a`` is at least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
     noise, goals = mechanism.noise, np.asarray(radius, dtype=np.float64)
     goals = np.broadcast_to(goals, goals.shape if goals.ndim == 2 else len(X))
@@ -206,7 +216,14 @@ def _over_reaches(
         if X is None or not strategy.uses_box:
             movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
             return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
-        return compute(rows, strategy.reach(mechanism.noise, *mechanism.room(X[rows])))
+        down, up = mechanism.room(X[rows])
+        reach = strategy.reach(mechanism.noise, down, up)
+        if np.ndim(reach) != 2 or len(reach) != len(down) or not (reach >= 0).all():
+            raise ValueError(
+                f"{type(strategy).__name__}.reach must return how far each feature can move, at least 0, in shape "
+                f"(n_inputs, n_features), but returned {reach!r} for {down.shape}. Nothing was certified."
+            )
+        return np.atleast_1d(compute(rows, reach))
 
     if len(blocks) < FEW_BLOCKS:
         return np.concatenate([work(rows) for rows in blocks])

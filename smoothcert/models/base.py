@@ -64,6 +64,9 @@ class Voter(ABC):
     #: Votes that rounding may change when 40 rows of a batch are asked alone; None if rows are known to be independent.
     most_changed: int | None = 1
 
+    #: Whether equal content, where it is known, means equal votes: no code or attribute of the model is left out.
+    content_decides: bool = False
+
     @property
     def n_cores(self) -> int:
         """Number of cores that voting may use."""
@@ -93,7 +96,8 @@ class Voter(ABC):
         wait : callable
             Waits for the class index of each row and returns it, -1 for near ties, which `settle` decides.
         """
-        votes = self(batch)
+        # A copy: models may answer in a buffer of their own, which the next batch overwrites.
+        votes = np.array(self(batch))
         return lambda: votes
 
     def settle(self, batch: Any) -> NDArray[np.intp]:

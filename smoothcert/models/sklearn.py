@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier
 
 from .base import LabelTable, Voter, name_of
 from .identity import content_of
@@ -40,7 +41,9 @@ class SklearnVoter(Voter):
         self.n_classes = len(classes)
         parts = sklearn_parts(estimator)
         self.votes_alone = not parts
-        if parts:
+        # A dummy that draws labels at random answers by the place of a row in the batch.
+        self.content_decides = bool(parts) and not any(isinstance(part, DummyClassifier) for part in parts)
+        if self.content_decides:
             self.most_changed = None
         self.config = get_config()
         if len(parts) == 1:

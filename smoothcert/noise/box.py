@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 #: Share of a feature's width by which training data may leave the box: scalers overshoot by a rounding error.
 TOLERANCE = 1e-6
 
+#: Share of values outside the box from which on inputs seem to have other units.
+CLIPPED_SHARE = 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class Box:
@@ -112,16 +115,25 @@ class Box:
             )
 
     def warn_clipped(self, X: Any) -> bool:
-        """Warn if inputs lie outside the box by more than its width, perhaps in wrong units; return whether they do."""
-        far = bool((((X < self.lo - self.width) | (X > self.hi + self.width)) & (self.width > 0)).any())
-        if far:
+        """Warn if inputs look as if they had other units: many values are clipped, or one by more than the box is wide.
+
+        Returns
+        -------
+        warned : bool
+        """
+        share, far = (
+            float((((X < self.lo - part * self.width) | (X > self.hi + part * self.width)) & (self.width > 0)).mean())
+            for part in (TOLERANCE, 1.0)
+        )
+        suspicious = share > CLIPPED_SHARE or far > 0
+        if suspicious:
             warnings.warn(
-                f"X ranges from {np.min(X):g} to {np.max(X):g}, far outside bounds=({_span(self.lo)}, "
-                f"{_span(self.hi)}), and was clipped: labels and radii are those of the clipped inputs. Check that X "
-                f"has the units of the training data.",
+                f"X ranges from {np.min(X):g} to {np.max(X):g}, outside bounds=({_span(self.lo)}, {_span(self.hi)}), "
+                f"and was clipped ({share:.2%} of its values): labels and radii are those of the clipped inputs. Check "
+                f"that X has the units of the training data.",
                 stacklevel=6,
             )
-        return far
+        return suspicious
 
     def to_unit(self, X: Any) -> FloatArray:
         """Clip ``X`` into the box and map it to [0, 1]; a constant feature maps to 0.

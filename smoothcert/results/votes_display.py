@@ -53,8 +53,8 @@ class VotesDisplay:
     >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=1000, random_state=0).fit(X, y)
     >>> votes = clf.count_votes(X[:3])
     >>> display = VotesDisplay(votes, clf.certify(X[:3], votes=votes), classes=clf.classes_, y=y[:3])
-    >>> display.votes
-    VoteCounts(3 inputs, 3 classes, 256 selection and 1000 estimation votes each, SplitNoise(lam=1.0, levels='auto'))
+    >>> display.votes.n_samples
+    1000
     """
 
     votes: VoteCounts

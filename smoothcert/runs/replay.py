@@ -23,13 +23,16 @@ from .metadata import RunMetadata
 from .run import stored_part
 from .store import Store
 
-#: Maximum number of inputs whose selection votes are drawn again.
-REPLAYED = 8
+#: Number of selection votes that are drawn again, of those among so many inputs whose votes are the least unanimous.
+REPLAYED, CANDIDATES = 2048, 1000
+
+#: Number of inputs on which a model must repeat itself.
+REPEATED = 8
 
 
-def some_of(index: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return up to `REPLAYED` of some positions, evenly spread."""
-    return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), REPLAYED)).astype(int))]
+def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return up to ``n`` of some positions, evenly spread."""
+    return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), n)).astype(int))]
 
 
 def selection_votes(sampler: Sampler, X: NDArray[Any], n: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -58,6 +61,14 @@ class Recorded(NamedTuple):
     positions: NDArray[np.intp]
     selection: NDArray[np.int64]
     content: str
+
+    @classmethod
+    def some(cls, positions: NDArray[np.intp], selection: NDArray[np.int64], content: str) -> Recorded:
+        """Choose the inputs whose votes tell the most: those that are the least unanimous."""
+        n = selection.sum(axis=1)
+        order = np.argsort(selection.max(axis=1) / n, kind="stable")
+        rows = np.sort(order[: max(1, np.searchsorted(np.cumsum(n[order]), REPLAYED))])
+        return cls(positions[rows], selection[rows], content)
 
 
 def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool) -> None:
@@ -101,10 +112,14 @@ def checked_store(path: Any, run: RunMetadata, sampler: Sampler, inputs: Inputs,
     if not Path(path).exists():
         check_repeats(sampler, inputs)
     with Store(path, run) as store:
-        index = some_of(store.finished())
-        if len(index):
+        index = some_of(store.finished(), CANDIDATES)
+        if not len(index):
+            check_repeats(sampler, inputs)
+            if not vouched and not same_content(store.run.model, sampler.voter.content()):
+                raise ValueError(f"{path} was begun with a different model, {store.run.model!r}. Use another file.")
+        else:
             votes = stored_part(store, sampler, inputs, index).votes
-            recorded = Recorded(index, votes.selection, store.run.model)
+            recorded = Recorded.some(index, votes.selection, store.run.model)
             again = replace(sampler, seed=store.seed)
             check_same_model(again, inputs, recorded, f"The votes in {path}", vouched=vouched)
         yield store
@@ -127,7 +142,7 @@ def check_repeats(sampler: Sampler, inputs: Inputs) -> None:
 
     The first time a few inputs share batches, the second time each is alone.
     """
-    X = inputs.read(some_of(np.arange(len(inputs))))
+    X = inputs.read(some_of(np.arange(len(inputs)), REPEATED))
     n = np.full(len(X), sampler.n_selection)
     together = selection_votes(sampler, X, n)
     alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])

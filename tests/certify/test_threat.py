@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 
 from smoothcert import (
+    Box,
+    BoxRadius,
     CertifiedAccuracyDisplay,
     DeterministicSplitNoise,
     GaussianNoise,
     GreedyRadius,
     LipschitzRadius,
+    RadiusStrategy,
     SmoothedClassifier,
     SplitNoise,
 )
+from smoothcert.certify.reach import certified_radii, reaches_to_keep
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.results import summarize
 
 from ..base_models import Rule, steps
@@ -66,3 +71,63 @@ def test_a_strategy_from_outside_the_library_does_not_claim_every_perturbation()
     assert smoothed(radius=Halved()).certify(X).threat == Halved().threat
     with pytest.raises(ValueError, match="certificates must be of one kind"):
         summarize({"own": smoothed(radius=Halved()).certify(X), "library": smoothed().certify(X)}, [0], [0.5])
+
+
+class Broken(RadiusStrategy):
+    """A strategy that answers as it was told to."""
+
+    threat = "test"
+
+    def __init__(self, radii=None, reach=None):
+        self.radii_of, self.reach_of = radii, reach
+
+    def get_params(self, deep=True):
+        return {"radii": self.radii_of, "reach": self.reach_of}
+
+    def reach(self, noise, down, up):
+        return np.maximum(down, up) if self.reach_of is None else self.reach_of(down)
+
+    def within(self, noise, budget, reach):
+        return noise.inverse_cost(budget) if self.radii_of is None else self.radii_of(budget)
+
+
+@pytest.mark.parametrize(
+    ("answers", "method"),
+    [
+        ({"radii": lambda budget: budget * np.nan}, "within"),
+        ({"radii": lambda budget: -budget}, "within"),
+        ({"radii": lambda budget: 1.0}, "within"),
+        ({"radii": lambda budget: None}, "within"),
+        ({"reach": lambda down: -down - 1}, "reach"),
+        ({"reach": lambda down: down.sum(axis=1)}, "reach"),
+        ({"reach": lambda down: down * np.nan}, "reach"),
+    ],
+)
+def test_a_strategy_of_ones_own_that_answers_wrongly_certifies_nothing(answers, method):
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (3,)), np.full((2, 3), 0.25)
+    p_a = np.array([0.9, 0.8])
+    assert (certified_radii(Broken(), mechanism, X, p_a, 1 - p_a) > 0).all()
+    with pytest.raises(ValueError, match=rf"(?s)Broken\.{method} must return .* Nothing was certified"):
+        certified_radii(Broken(**answers), mechanism, X, p_a, 1 - p_a)
+
+
+class Frozen(GreedyRadius):
+    def reach(self, noise, down, up):
+        reach = super().reach(noise, down, up)
+        reach[:, :3] = 0
+        return reach
+
+
+class Priced(BoxRadius):
+    def reach(self, noise, down, up):
+        return 2 * np.maximum(down, up)
+
+
+@pytest.mark.parametrize("strategy", [Frozen(), Priced()], ids=["greedy", "box"])
+def test_reaches_of_a_subclass_are_not_taken_from_the_largest_alone(strategy):
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(3.0), (40,))
+    X, p_a = np.random.default_rng(0).random((2, 40)), np.array([0.95, 0.99])
+    largest = reaches_to_keep(mechanism, X, 1000)
+    assert np.isfinite(certified_radii(strategy, mechanism, X, p_a, 1 - p_a)).all()
+    with pytest.raises(ValueError, match="looks at the features of each input, which are not known here"):
+        certified_radii(strategy, mechanism, None, p_a, 1 - p_a, largest_reaches=largest)

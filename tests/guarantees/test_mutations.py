@@ -87,11 +87,12 @@ def reach_to_the_near_face_of_sampled_certificates(patch):
 def offsets_by_a_modulo(patch):
     def sample(recipe, points, keys, segments, out):
         row = 0
-        for owner, _, count in segments.tolist():
-            rng = np.random.default_rng(keys[owner].tolist())
-            words = rng.integers(2**32, size=(count, points.shape[1]), dtype=np.uint64)
-            apply_offsets(recipe, points[owner], words % np.uint64(recipe.n_offsets), out[row : row + count])
-            row += count
+        for owner, first, count in segments.tolist():
+            for number in range(first, first + count):
+                rng = np.random.default_rng([*keys[owner].tolist(), number])
+                words = rng.integers(2**32, size=(1, points.shape[1]), dtype=np.uint64)
+                apply_offsets(recipe, points[owner], words % np.uint64(recipe.n_offsets), out[row : row + 1])
+                row += 1
 
     patch.setattr("smoothcert.noise._cpu.sample", sample)
 
@@ -99,7 +100,7 @@ def offsets_by_a_modulo(patch):
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
 def radius_rounded_up(patch):
     original = reach.certified_radii
-    patch.setattr("tests.guarantees.suite.certified_radii", lambda *args: np.ceil(original(*args) * 1e9) / 1e9)
+    patch.setattr("tests.guarantees.suite.certified_radii", lambda *args: np.ceil(original(*args) * 255) / 255)
 
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")

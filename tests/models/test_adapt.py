@@ -77,7 +77,7 @@ def test_other_classifiers_vote_as_their_model_does(make):
 def test_stacking_with_its_default_final_estimator():
     stack = StackingClassifier([("a", GaussianNB())], cv=2)
     found = SmoothedClassifier(stack, SplitNoise(1.0), n_samples=100, random_state=0).fit(X, Y)
-    assert found.score(X, Y) > 0.7
+    assert found.score(X, Y) >= 0.7
     assert len(make_voter(found.estimator_, found.classes_).for_threads()) >= 1
 
 

@@ -202,3 +202,19 @@ def test_workers_do_not_matter(backend):
     expected = clf.certify(X)
     with joblib.parallel_config(backend=backend):
         assert_same(clf.set_params(n_jobs=2).certify(X), expected)
+
+
+def test_an_answer_in_a_buffer_that_is_used_again_is_copied():
+    buffer = np.empty(10_000, dtype=np.int64)
+
+    def model(batch):
+        answer = buffer[: len(batch)]
+        answer[:] = batch[:, 0] > 0.7
+        return answer
+
+    rows = np.array([[0.1], [0.6], [0.95]])
+    params = {"n_samples": 4000, "batch_size": 1000, "random_state": 0}
+    found = SmoothedClassifier.from_pretrained(model, [0, 1], UniformNoise(0.5), **params).count_votes(rows)
+    fresh = SmoothedClassifier.from_pretrained(lambda b: (b[:, 0] > 0.7) * 1, [0, 1], UniformNoise(0.5), **params)
+    np.testing.assert_array_equal(found.estimation, fresh.count_votes(rows).estimation)
+    assert (found.estimation[1] > 500).all()

@@ -1,5 +1,6 @@
 import itertools
 import re
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -154,3 +155,24 @@ def test_half_a_step_per_feature_reaches_the_bound():
     y = np.full((1, 100), 5.5 / q + 1e-13)
     apart = np.abs(mechanism.points(x).astype(float) - mechanism.points(y)).sum() / q
     assert apart == pytest.approx(mechanism.rounding(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("X", "warned"),
+    [
+        (np.linspace(-1, 1, 100), True),
+        (np.linspace(0, 2, 100), True),
+        (np.append(np.linspace(0, 1, 99), 2.5), True),
+        (np.append(np.linspace(0, 1, 96), [1.2, -0.1, 1.3, 1.9]), False),
+        (np.linspace(0, 1 + 1e-9, 100), False),
+    ],
+)
+def test_many_clipped_values_or_one_far_away_look_like_other_units(X, warned):
+    box = Box.from_bounds((0, 1))
+    with pytest.warns(UserWarning, match="was clipped") if warned else nullcontext():
+        assert box.warn_clipped(X.reshape(4, -1)) == warned
+
+
+def test_a_feature_that_is_constant_cannot_leave_the_box():
+    box = Box.from_bounds(([0.0, 3.0], [1.0, 3.0]))
+    assert not box.warn_clipped(np.array([[0.5, 99.0]]))

@@ -12,8 +12,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from smoothcert import SmoothedClassifier, TorchInference
-from smoothcert.runs.replay import same_content
+from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
+from smoothcert.models.sklearn import SklearnVoter
+from smoothcert.runs.replay import Recorded, same_content
+from smoothcert.runs.store import read_store
 
 X, Y = load_iris(return_X_y=True)
 X = ((X - X.min(axis=0)) / np.ptp(X, axis=0))[::5]
@@ -142,7 +144,7 @@ def test_content_that_differs_where_votes_agree_is_for_the_caller_to_judge():
     votes = smooth(net).count_votes(X)
     with torch.no_grad():
         same[2].bias[0] += 1e-7
-    with pytest.raises(ValueError, match=r"8 inputs get the same votes, but the model's content is .* same_model=True"):
+    with pytest.raises(ValueError, match=r"30 inputs get the same votes, but .* content is .* same_model=True"):
         smooth(same).certify(X, votes=votes)
     with pytest.warns(UserWarning, match="content is .* They are used, since same_model=True"):
         found = smooth(same).certify(X, votes=votes, same_model=True)
@@ -169,21 +171,67 @@ def test_the_way_a_module_is_run_is_part_of_its_content():
         smooth(network(), inference=TorchInference(channels_last=True)).certify(X, votes=votes)
 
 
-def test_votes_are_replayed_once_for_a_fitted_model():
-    calls = []
-
-    def model(rows):
-        calls.append(len(rows))
-        return np.floor(rows[:, 0] * 3).clip(0, 2).astype(int)
-
-    votes = smooth(model).count_votes(X)
-    clf = smooth(model)
-    calls.clear()
+def test_votes_are_replayed_once_where_content_decides(monkeypatch):
+    model = LogisticRegression().fit(X, Y)
+    votes, clf = smooth(model).count_votes(X), smooth(model)
     clf.certify(X, votes=votes)
-    assert 8 * 16 <= sum(calls) <= 8 * FAST["n_selection"]
-    before = len(calls)
+    monkeypatch.setattr(SklearnVoter, "__call__", None)
     clf.set_params(radius="lipschitz").certify(X, votes=votes)
-    assert len(calls) == before
+    model.coef_[0, 0] += 1e-9
+    with pytest.raises(TypeError, match="not callable"):
+        clf.certify(X, votes=votes)
+
+
+class Threshold:
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self, rows):
+        return (rows[:, 0] > self.at).astype(int)
+
+
+def test_a_function_that_changes_in_place_is_noticed():
+    model = Threshold(0.5)
+    clf = smooth(model)
+    votes = clf.count_votes(X)
+    clf.certify(X, votes=votes)
+    model.at = 0.3
+    with pytest.raises(ValueError, match="different model"):
+        clf.certify(X, votes=votes)
+
+
+def test_the_least_unanimous_inputs_are_replayed():
+    """A model that differs only where votes are close is noticed, though most inputs are clear."""
+    rows = np.zeros((3000, 4))
+    rows[1234, 0] = 0.5
+    first, second = (Threshold(0.9 - shift) for shift in (0.0, 0.2))
+    votes = smooth(first, n_samples=60, noise=UniformNoise(0.5)).count_votes(rows)
+    assert (votes.selection.max(axis=1) < votes.selection.sum(axis=1)).sum() == 1
+    recorded = Recorded.some(np.arange(3000), votes.selection, "model ?")
+    assert 1234 in recorded.positions
+    assert len(recorded.positions) == pytest.approx(2048 / 16, abs=3)
+    with pytest.raises(ValueError, match=r"X\[1234\] gets the selection votes"):
+        smooth(second, n_samples=60, noise=UniformNoise(0.5)).certify(rows, votes=votes)
+
+
+def test_a_store_without_finished_inputs_belongs_to_the_model_that_began_it(tmp_path):
+    store, models = tmp_path / "run.sqlite", [LogisticRegression(C=c).fit(X, Y) for c in (1.0, 0.1)]
+
+    class Interrupted:
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            if store.exists():
+                raise KeyboardInterrupt
+            return X[i]
+
+    with pytest.raises(KeyboardInterrupt):
+        smooth(models[0]).certify(Interrupted(), store=store)
+    assert len(read_store(store)) == 0
+    with pytest.raises(ValueError, match="was begun with a different model"):
+        smooth(models[1]).certify(X, store=store)
+    smooth(models[0]).certify(X, store=store)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
     command = [sys.executable, EXAMPLES / "mnist.py", "--epochs=2", "--images=20", "--samples=500", "--lam=1"]
     run = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in run.stdout.splitlines()]
+    rows = [line.split() for line in run.stdout.partition("l1 radius")[2].splitlines()]
     table = {float(row[0]): list(map(float, row[1:])) for row in rows if len(row) == 4 and row[0][0].isdigit()}
     assert table[0.0][0] > 0.5
     for lipschitz, box, greedy in table.values():
