@@ -216,12 +216,11 @@ def _over_reaches(
         if X is None or not strategy.uses_box:
             movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
             return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
-        down, up = mechanism.room(X[rows])
-        reach = strategy.reach(mechanism.noise, down, up)
-        if np.ndim(reach) != 2 or len(reach) != len(down) or not (reach >= 0).all():
+        reach = strategy.reach(mechanism.noise, *mechanism.room(X[rows]))
+        if np.ndim(reach) != 2 or len(reach) != rows.stop - rows.start or not np.min(reach, initial=0.0) >= 0:
             raise ValueError(
                 f"{type(strategy).__name__}.reach must return how far each feature can move, at least 0, in shape "
-                f"(n_inputs, n_features), but returned {reach!r} for {down.shape}. Nothing was certified."
+                f"(n_inputs, n_features), but returned {reach!r}. Nothing was certified."
             )
         return np.atleast_1d(compute(rows, reach))
 
