@@ -21,6 +21,9 @@ from smoothcert.runs.store import read_store
 from . import crashes
 from .crashes import EACH, NEEDED, votes_cast
 
+#: Most votes that a start may draw again to see whether the model is the same: selection votes of finished inputs.
+REPLAY = crashes.INPUTS * crashes.SELECTION
+
 
 @pytest.fixture(scope="module")
 def processes():
