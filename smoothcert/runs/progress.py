@@ -82,7 +82,9 @@ class Progress:
     def figures(self) -> dict[str, str]:
         """Return the figures beside the bar."""
         shares = zip(RADII, self.certified / self.judged, strict=True) if self.judged else ()
-        return {"votes": f"{self.votes:.3g}"} | {f"certified at {radius:g}": f"{share:.3f}" for radius, share in shares}
+        return {"votes": tqdm.format_sizeof(self.votes)} | {
+            f"certified at {radius:g}": f"{share:.3f}" for radius, share in shares
+        }
 
     def summary(self) -> str:
         """Return the figures in one line."""

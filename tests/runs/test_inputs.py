@@ -200,7 +200,7 @@ def test_bar(capsys, n_jobs):
     shown = capsys.readouterr().err
     votes = clf.set_params(verbose=0).count_votes(IMAGES)
     assert "30/30" in shown
-    assert f"votes={votes.selection.sum() + votes.estimation.sum():.3g}" in shown
+    assert f"votes={(votes.selection.sum() + votes.estimation.sum()) / 1000:.2f}k" in shown
     correct = (certificates.labels == y) & (certificates.radii >= 0)
     assert f"certified at 0={correct.mean():.3f}" in shown
     clf.certify(IMAGES, y=y)
