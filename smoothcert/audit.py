@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
+from .certify.evidence import Duel
 from .certify.names import resolve_radius
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
@@ -235,11 +236,7 @@ def _p_value(contradicted: NDArray[np.bool_], inputs: NDArray[np.uint8], wrong: 
 
 def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:
     """Return the probability, under each certificate, of votes that contradict it as much as these."""
-    index, n = np.arange(len(counts)), counts.sum(axis=1)
-    k_a = counts[index, top]
-    rivals = counts.copy()
-    rivals[index, top] = -1
-    k_b, n_rivals = rivals.max(axis=1), counts.shape[1] - 1
+    (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
     if by_margin:
         # The claim bounds the mean of (1 + [A] - [B])/2, whose values lie in [0, 1], for every rival B.
         mean, least = (1 + (k_a - k_b) / n) / 2, (1 + claimed.margin) / 2

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from ._utils.checks import (
+    check_classes,
     check_count,
     check_no_dates,
     check_not_negative,
@@ -149,10 +150,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
             params |= {} if bounds is None else {"bounds": bounds}
         noise = "split" if noise is None else noise
         classifier = cls(frozen, noise, **params)
-        labels = np.asarray(classes)
-        if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
-            raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
-        noise = classifier._new_noise()
+        labels, noise = check_classes(classes), classifier._new_noise()
         columns = Columns.of_model(frozen)
         box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
         # The shape of inputs is not known yet, and no parameter depends on it.

@@ -70,6 +70,14 @@ def check_thresholds(radius: Any) -> Any:
     return radii
 
 
+def check_classes(classes: Any) -> Any:
+    """Return classes as an array, or raise a ValueError unless they are a list of distinct labels."""
+    labels = np.asarray(classes)
+    if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
+        raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
+    return labels
+
+
 def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
     """Return ``y`` as an array, or None, or raise a ValueError unless it holds one fitting label for each input."""
     if y is None:

@@ -216,14 +216,8 @@ class Algorithm:
     def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
         """Decide whether inputs are certified at radii, shape (n_inputs,) or (n_inputs, n_radii)."""
         if self.may_stop:
-            robust = certified_at(
-                votes.selection,
-                votes.estimation,
-                required_probability(self.strategy, self.mechanism, X, radius),
-                alpha=self.level(self.n_samples),
-                strongest_rival=self.strongest_rival,
-                cap=self.n_samples,
-            )
+            required = required_probability(self.strategy, self.mechanism, X, radius)
+            robust = self._certified_at(votes.selection, votes.estimation, required)
         else:
             robust = (self.radii(*self.probabilities(votes), X) >= radius.T).T
         return Decisions(
@@ -234,6 +228,19 @@ class Algorithm:
             **self._claim(),
         )
 
+    def _certified_at(
+        self, selection: NDArray[np.int64], estimation: NDArray[np.int64], required: FloatArray
+    ) -> NDArray[np.bool_]:
+        """Tell where votes certify radii that need the probabilities ``required``; see `certified_at`."""
+        return certified_at(
+            selection,
+            estimation,
+            required,
+            alpha=self.level(self.n_samples),
+            strongest_rival=self.strongest_rival,
+            cap=self.n_samples,
+        )
+
     def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
         """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.
 
@@ -242,9 +249,9 @@ class Algorithm:
         p_a, largest = np.ones(1), 0.0
         if not self.exact:
             unanimous = np.eye(1, len(self.classes), dtype=np.int64)
-            first, alpha = int(selection_steps(self.n_selection)[0]), self.level(self.n_samples)
-            test = partial(certified_at, alpha=alpha, strongest_rival=self.strongest_rival, cap=self.n_samples)
-            p_a = bisect(partial(test, first * unanimous, self.n_samples * unanimous), np.full(1, 0.5), p_a, 53)
+            selection = int(selection_steps(self.n_selection)[0]) * unanimous
+            certified = partial(self._certified_at, selection, self.n_samples * unanimous)
+            p_a = bisect(certified, np.full(1, 0.5), p_a, 53)
         p_b = 1 - p_a
         for index, X in inputs:
             reachable = self.radii(np.repeat(p_a, len(X)), np.repeat(p_b, len(X)), X)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from .._utils.checks import check_count, sorted_unique
+from .._utils.checks import check_classes, check_count
 from ..certify.algorithm import Algorithm
 from ..certify.names import resolve, resolve_radius
 from ..noise.box import Box
@@ -22,7 +22,7 @@ from ..results.votes import ELSEWHERE, VoteCounts, check_counts
 from ..sampling.sampler import Votes, fingerprints
 from .inputs import Inputs
 from .metadata import RunMetadata, from_origin, from_spec, make_origin, to_spec
-from .run import in_order
+from .run import drawn_before, in_order
 from .store import StoredRun, read_store
 
 
@@ -87,23 +87,19 @@ def recertify(
         n_selection=int(votes.selection[0].sum()),
         n_samples=votes.n_samples,
     )
-    seed = votes.origin.seed
-    counts = Votes(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, seed=seed)
     if X is None:
-        return algorithm.certify(counts, None)
+        return algorithm.certify(drawn_before(votes), None)
     known = votes.inputs if votes.origin.knows_inputs else None
     found = _certified_inputs(algorithm.mechanism, X, np.arange(len(votes)), len(votes), known)
-    return in_order((rows, algorithm.certify(_some(counts, rows), part)) for rows, part in found)
+    return in_order((rows, algorithm.certify(drawn_before(votes[rows]), part)) for rows, part in found)
 
 
 def votes_from_counts(
     selection: Any, estimation: Any, *, noise: Any, classes: Any, X: Any, n_features: int | None, bounds: Any
 ) -> VoteCounts:
     """Make votes of counts from elsewhere; see `VoteCounts.from_counts`."""
-    noise, labels = resolve("noise", noise), np.asarray(classes)
+    noise, labels = resolve("noise", noise), check_classes(classes)
     noise.check()
-    if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
-        raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
     if (X is None) == (n_features is None):
         raise ValueError("Give either X, the inputs, or n_features, the number of features of one input.")
     chosen = np.asarray(selection)

@@ -109,19 +109,20 @@ def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what:
 @contextmanager
 def checked_store(path: Any, run: RunMetadata, sampler: Sampler, inputs: Inputs, *, vouched: bool) -> Iterator[Store]:
     """Open the store of a run whose model drew the votes that are in it, or repeats itself if there are none."""
-    if not Path(path).exists():
+    is_new = not Path(path).exists()
+    if is_new:
         check_repeats(sampler, inputs)
     with Store(path, run) as store:
         index = some_of(store.finished(), CANDIDATES)
-        if not len(index):
-            check_repeats(sampler, inputs)
-            if not vouched and not same_content(store.run.model, sampler.voter.content()):
-                raise ValueError(f"{path} was begun with a different model, {store.run.model!r}. Use another file.")
-        else:
+        if len(index):
             votes = stored_part(store, sampler, inputs, index).votes
             recorded = Recorded.some(index, votes.selection, store.run.model)
             again = replace(sampler, seed=store.seed)
             check_same_model(again, inputs, recorded, f"The votes in {path}", vouched=vouched)
+        elif not is_new:
+            check_repeats(sampler, inputs)
+            if not vouched and not same_content(store.run.model, run.model):
+                raise ValueError(f"{path} was begun with a different model, {store.run.model!r}. Use another file.")
         yield store
 
 

@@ -99,14 +99,13 @@ def stored_part(store: Store, sampler: Sampler, inputs: Inputs, index: NDArray[n
 def given_votes(votes: VoteCounts, inputs: Inputs) -> Iterator[Part]:
     """Yield all inputs in parts, with votes that have been drawn before."""
     for index, X in inputs.chunks():
-        some = votes[index]
-        yield Part(
-            index=index,
-            X=X,
-            votes=Votes(
-                selection=some.selection, estimation=some.estimation, inputs=some.inputs, seed=votes.origin.seed
-            ),
-        )
+        yield Part(index=index, X=X, votes=drawn_before(votes[index]))
+
+
+def drawn_before(votes: VoteCounts) -> Votes:
+    """Return vote counts as the votes of a run."""
+    seed = votes.origin.seed
+    return Votes(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, seed=seed)
 
 
 def in_order(results: Iterable[tuple[NDArray[np.intp], Result]]) -> Result:
