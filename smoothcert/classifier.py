@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
@@ -22,13 +21,13 @@ from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
 from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
-from .results.votes import Origin, VoteCounts
+from .results.votes import VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import RunMetadata, make_origin, to_spec
+from .runs.metadata import RunMetadata, origin_of
 from .runs.progress import Progress
-from .runs.replay import Recorded, check_same_model, checked_store
+from .runs.replay import check_given, checked_store
 from .runs.run import Part, given_votes, in_order, sample_votes
-from .sampling.sampler import Sampler, fingerprints
+from .sampling.sampler import Sampler
 
 
 class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
@@ -324,18 +323,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
 
     def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
         """Draw the votes of all inputs."""
-        origin, found = self._origin(sampler), []
+        origin, found = origin_of(sampler, self.classes_), []
         with Progress(len(inputs), task, self.verbose) as progress:
             for part in sample_votes(sampler, inputs, self.n_jobs):
                 votes = part.votes
                 found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
                 progress.update(part)
         return in_order(found)
-
-    def _origin(self, sampler: Sampler) -> Origin:
-        """Return what votes depend on besides the inputs."""
-        model, shape = sampler.voter.content(), sampler.mechanism.shape
-        return make_origin(to_spec(self.noise_), self.box_, self.classes_, seed=sampler.seed, model=model, shape=shape)
 
     def _votes(
         self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
@@ -348,7 +342,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         if store is None:
             yield from sample_votes(sampler, inputs, self.n_jobs)
             return
-        run = self._metadata(inputs, algorithm, sampler)
+        fixed_seed = self.random_state is not None or algorithm.exact
+        run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed)
         with checked_store(store, run, sampler, inputs, vouched=same_model) as opened:
             sampler = replace(sampler, seed=opened.seed)
             yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
@@ -364,36 +359,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         elsewhere = votes.origin.elsewhere
         seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
         sampler = algorithm.sampler(seed)
-        origin = self._origin(sampler)
-        votes.check_same(origin, np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()]))
-        if elsewhere:
-            warnings.warn(
-                "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
-                "The certificates are about the model that voted.",
-                stacklevel=3,
-            )
-        elif not sampler.voter.content_decides or self._checked_votes.get(votes) != origin.model:
-            recorded = Recorded.some(np.arange(len(inputs)), votes.selection, votes.origin.model)
-            check_same_model(sampler, inputs, recorded, "votes", vouched=same_model)
-            self._checked_votes[votes] = origin.model
+        origin = origin_of(sampler, self.classes_)
+        check_given(votes, sampler, inputs, origin, vouched=same_model, known=self._checked_votes.get(votes))
+        self._checked_votes[votes] = origin.model
         return algorithm
-
-    def _metadata(self, inputs: Inputs, algorithm: Algorithm, sampler: Sampler) -> RunMetadata:
-        """Return what a store keeps about a run."""
-        known_seed = self.random_state is not None or algorithm.exact
-        parameters = {name: getattr(algorithm, name) for name in ("n_samples", "scheme", "bound", "alpha")}
-        return RunMetadata.new(
-            n_inputs=len(inputs),
-            seed=sampler.seed if known_seed else None,
-            model=sampler.voter.content(),
-            noise=to_spec(self.noise_),
-            box=self.box_,
-            classes=self.classes_,
-            shape=inputs.shape,
-            parameters=parameters
-            | {
-                "n_selection": sampler.n_selection,
-                "rtol": algorithm.rtol if algorithm.stops else None,
-                "radius": to_spec(algorithm.strategy),
-            },
-        )

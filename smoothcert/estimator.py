@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import get_config
-from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Tags, get_tags
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
@@ -30,11 +24,11 @@ from ._utils.checks import (
 from ._utils.text import describe
 from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
+from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
 from .models.base import Voter, is_torch, takes_any_shape, unwrap
 from .models.columns import Columns, NamedColumns
 from .models.inference import TorchInference
-from .models.portable import portable, restored
 from .models.timeout import TimedVoter
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
@@ -43,23 +37,7 @@ from .runs.inputs import Inputs
 from .training.datasets import read_dataset
 
 
-def _kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method that raises an error leave its object as it was."""
-
-    @wraps(method)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = dict(vars(self))
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    return wrapped
-
-
-class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
+class SmoothedEstimator(Conventions):
     """Parameters, fit and checked inputs of a smoothed estimator; see `SmoothedClassifier`."""
 
     def __init__(
@@ -160,7 +138,7 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
             setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
-    @_kept_on_error
+    @kept_on_error
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Fit the base model, by default on noisy data.
 
@@ -296,44 +274,6 @@ class SmoothedEstimator(MetaEstimatorMixin, BaseEstimator):
         """Return the fitted base model as the sampler sees it."""
         voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
         return voter if self.timeout is None else TimedVoter(voter, self.timeout)
-
-    def __sklearn_tags__(self) -> Tags:
-        """Return tags that follow the base model's where smoothing does not decide them."""
-        tags = super().__sklearn_tags__()
-        model = unwrap(self.estimator)
-        if hasattr(model, "__sklearn_tags__"):
-            base = get_tags(model)
-            tags.input_tags.two_d_array = base.input_tags.two_d_array
-            if base.classifier_tags is not None and tags.classifier_tags is not None:
-                tags.classifier_tags.multi_class = base.classifier_tags.multi_class
-                tags.classifier_tags.poor_score = base.classifier_tags.poor_score
-        tags.input_tags.sparse = tags.input_tags.allow_nan = False
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = portable(super().__getstate__())
-        return {name: value for name, value in state.items() if name != "_checked_votes"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(restored(state) | {"_checked_votes": WeakKeyDictionary()})
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
-
-        Returns
-        -------
-        router : MetadataRouter
-        """
-        callee = "partial_fit" if getattr(self.training, "stream", False) else "fit"
-        mapping = MethodMapping().add(caller="fit", callee=callee)
-        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
-
-    def _requested(self, fit_params: dict[str, Any]) -> dict[str, Any]:
-        """Return the metadata of ``fit`` that the base model has requested; all of it where routing is not enabled."""
-        if not get_config()["enable_metadata_routing"]:
-            return fit_params
-        routed = process_routing(self, "fit", **fit_params).estimator
-        return dict(next((given for given in routed.values() if given), {}))
 
     def _validate(self, X: Any, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""

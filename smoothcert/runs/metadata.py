@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.text import describe, name_of
+from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
 from ..noise.base import Noise
 from ..noise.box import Box
 from ..noise.seeding import resolve_seed
 from ..results.votes import Origin
+from ..sampling.sampler import Sampler
+from .inputs import Inputs
 
 #: Libraries whose versions are recorded, where they are loaded.
 LIBRARIES = ("smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorch", "joblib")
@@ -66,6 +69,23 @@ class RunMetadata:
         versions = {name: str(sys.modules[name].__version__) for name in LIBRARIES if name in sys.modules}
         versions |= {"python": platform.python_version(), "platform": platform.platform()}
         return cls(created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions, **values)
+
+    @classmethod
+    def of(cls, inputs: Inputs, algorithm: Algorithm, sampler: Sampler, *, fixed_seed: bool) -> Self:
+        """Return the record of a run of Algorithm 1; its seed is kept only if it is fixed."""
+        names = ("n_selection", "n_samples", "scheme", "bound", "alpha")
+        parameters = {name: getattr(algorithm, name) for name in names}
+        parameters |= {"n_selection": sampler.n_selection, "rtol": algorithm.rtol if algorithm.stops else None}
+        return cls.new(
+            n_inputs=len(inputs),
+            seed=sampler.seed if fixed_seed else None,
+            model=sampler.voter.content(),
+            noise=to_spec(algorithm.mechanism.noise),
+            box=algorithm.mechanism.box,
+            classes=algorithm.classes,
+            shape=inputs.shape,
+            parameters=parameters | {"radius": to_spec(algorithm.strategy)},
+        )
 
     def with_seed(self) -> Self:
         """Return the record with a fresh seed where it has none."""
@@ -134,6 +154,12 @@ def make_origin(
         shape=shape,
         details={"noise": noise, "box": _encode_box(box), "classes": _encode_classes(classes)},
     )
+
+
+def origin_of(sampler: Sampler, classes: NDArray[Any]) -> Origin:
+    """Return what the votes of a sampler depend on besides the inputs."""
+    box, noise, shape = sampler.mechanism.box, to_spec(sampler.mechanism.noise), sampler.mechanism.shape
+    return make_origin(noise, box, classes, seed=sampler.seed, model=sampler.voter.content(), shape=shape)
 
 
 def from_origin(origin: Origin) -> tuple[Noise, Box, NDArray[Any]]:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sampling.sampler import Sampler
+from ..results.votes import Origin, VoteCounts
+from ..sampling.sampler import Sampler, fingerprints
 from .inputs import Inputs
 from .metadata import RunMetadata
 from .run import stored_part
@@ -104,6 +105,35 @@ def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what:
             warnings.warn(f"{message}They are used, since same_model=True.", stacklevel=4)
             return
     raise ValueError(f"{message}{remedy}.")
+
+
+def check_given(
+    votes: VoteCounts, sampler: Sampler, inputs: Inputs, origin: Origin, *, vouched: bool, known: str | None
+) -> None:
+    """Raise a ValueError unless votes that a caller gives are those of the sampler's model on these inputs.
+
+    Parameters
+    ----------
+    votes : VoteCounts
+    sampler : Sampler
+    inputs : Inputs
+    origin : Origin
+        What the sampler's own votes depend on.
+    vouched : bool
+        See `check_same_model`.
+    known : str or None
+        Content of the model when these votes were last found to be its own.
+    """
+    votes.check_same(origin, np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()]))
+    if votes.origin.elsewhere:
+        warnings.warn(
+            "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
+            "The certificates are about the model that voted.",
+            stacklevel=4,
+        )
+    elif not sampler.voter.content_decides or known != origin.model:
+        recorded = Recorded.some(np.arange(len(inputs)), votes.selection, votes.origin.model)
+        check_same_model(sampler, inputs, recorded, "votes", vouched=vouched)
 
 
 @contextmanager

@@ -1,0 +1,77 @@
+"""What scikit-learn asks of every estimator: tags, pickles, metadata, and a failed ``fit`` that changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sklearn import get_config
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+
+from .models.base import unwrap
+from .models.portable import portable, restored
+
+
+def kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that raises an error leave its object as it was."""
+
+    @wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
+
+
+class Conventions(MetaEstimatorMixin, BaseEstimator):
+    """A meta-estimator around the base model ``estimator``."""
+
+    estimator: Any
+    training: Any
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return tags that follow the base model's where smoothing does not decide them."""
+        tags = super().__sklearn_tags__()
+        model = unwrap(self.estimator)
+        if hasattr(model, "__sklearn_tags__"):
+            base = get_tags(model)
+            tags.input_tags.two_d_array = base.input_tags.two_d_array
+            if base.classifier_tags is not None and tags.classifier_tags is not None:
+                tags.classifier_tags.multi_class = base.classifier_tags.multi_class
+                tags.classifier_tags.poor_score = base.classifier_tags.poor_score
+        tags.input_tags.sparse = tags.input_tags.allow_nan = False
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = portable(super().__getstate__())
+        return {name: value for name, value in state.items() if name != "_checked_votes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state) | {"_checked_votes": WeakKeyDictionary()})
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        callee = "partial_fit" if getattr(self.training, "stream", False) else "fit"
+        mapping = MethodMapping().add(caller="fit", callee=callee)
+        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
+
+    def _requested(self, fit_params: dict[str, Any]) -> dict[str, Any]:
+        """Return the metadata of ``fit`` that the base model has requested; all of it where routing is not enabled."""
+        if not get_config()["enable_metadata_routing"]:
+            return fit_params
+        routed = process_routing(self, "fit", **fit_params).estimator
+        return dict(next((given for given in routed.values() if given), {}))
