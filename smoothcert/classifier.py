@@ -27,7 +27,6 @@ from .runs.metadata import RunMetadata, origin_of
 from .runs.progress import Progress
 from .runs.replay import check_given, checked_store
 from .runs.run import Part, given_votes, in_order, sample_votes
-from .sampling.sampler import Sampler
 
 
 class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
@@ -73,6 +72,11 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         decisive.
     n_samples : int, default=10_000
         Number of fresh votes that bound the probability of the class. It is a maximum if drawing may stop early.
+    estimation : {"auto", "sample", "exact"}, default="auto"
+        Whether the probabilities of the base model are computed, which is possible for decision trees and boosted trees
+        of depth 1 under uniform and splitting noise and mixtures (see `smoothcert.sampling.exact.ExactVotes`).
+        Certificates then hold with certainty, alpha is 0, and nothing is drawn. "auto" computes them where it can and
+        samples elsewhere, "sample" always samples, and "exact" raises an error that says why it cannot compute them.
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
@@ -125,7 +129,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the selection votes choose.
+        """Return the class that the selection votes, or exact probabilities, choose.
 
         These are the labels of `certify` if ``random_state`` is set. With ``random_state=None``, labels can differ for
         inputs where the vote is close.
@@ -139,11 +143,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         -------
         labels : ndarray of shape (n_inputs,)
         """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
+        return self.classes_[self._selection_votes(X).argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the frequencies of the selection votes, all ``n_selection`` of them.
+        """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.
 
         The class of the largest is that of `predict`, except for rare inputs on which the lead is small: `predict`
         stops drawing once the lead is decisive, which is wrong for about 1 input in 10,000.
@@ -176,7 +179,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        votes = self._count(sampler, inputs, "counting votes")
+        origin, found = origin_of(sampler, self.classes_), []
+        with Progress(len(inputs), "counting votes", self.verbose) as progress:
+            for part in sample_votes(sampler, inputs, self.n_jobs):
+                drawn = part.votes
+                found.append((part.index, VoteCounts(drawn.selection, drawn.estimation, drawn.inputs, origin)))
+                progress.update(part)
+        votes = in_order(found)
         self._checked_votes[votes] = votes.origin.model
         return votes
 
@@ -274,10 +283,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         radii = check_radii(radius, len(inputs), several=True)
         algorithm = self.algorithm(inputs.shape)
-        sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
+        source = algorithm.source(self._call_seed(), rule=algorithm.radius_rule())
         found = []
         with Progress(len(inputs), "deciding", self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
+            for part in sample_votes(source, inputs, self.n_jobs, target=radii):
                 found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
                 progress.update(part)
         decisions = in_order(found)
@@ -313,40 +322,35 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
-    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.int64]:
-        """Draw the votes that choose the class."""
+    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
+        """Return what chooses the class: selection votes, or exact probabilities."""
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        sampler = replace(sampler, n_samples=0, all_selection=all_selection)
-        return self._count(sampler, inputs, "predicting").selection
-
-    def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
-        """Draw the votes of all inputs."""
-        origin, found = origin_of(sampler, self.classes_), []
-        with Progress(len(inputs), task, self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs):
-                votes = part.votes
-                found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
+        algorithm = self.algorithm(inputs.shape)
+        source = algorithm.source(self._call_seed(), n_samples=0, all_selection=all_selection)
+        found = np.empty((len(inputs), len(self.classes_)))
+        with Progress(len(inputs), "predicting", self.verbose) as progress:
+            for part in sample_votes(source, inputs, self.n_jobs):
+                found[part.index] = part.votes.selection
                 progress.update(part)
-        return in_order(found)
+        return found
 
     def _votes(
         self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
     ) -> Generator[Part, None, None]:
-        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn now."""
+        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn (or computed) now."""
         if given is not None:
             yield from given_votes(given, inputs)
             return
-        sampler = algorithm.sampler(self._call_seed(), algorithm.precision_rule())
+        source = algorithm.source(self._call_seed(), algorithm.precision_rule())
         if store is None:
-            yield from sample_votes(sampler, inputs, self.n_jobs)
+            yield from sample_votes(source, inputs, self.n_jobs)
             return
-        fixed_seed = self.random_state is not None or algorithm.exact
-        run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed)
-        with checked_store(store, run, sampler, inputs, vouched=same_model) as opened:
-            sampler = replace(sampler, seed=opened.seed)
-            yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
+        fixed_seed = self.random_state is not None or algorithm.certain
+        run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed)
+        with checked_store(store, run, source, inputs, vouched=same_model) as opened:
+            source = replace(source, seed=opened.seed)
+            yield from sample_votes(source, inputs, self.n_jobs, store=opened, y=y)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

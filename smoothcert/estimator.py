@@ -53,6 +53,7 @@ class SmoothedEstimator(Conventions):
         alpha: float = 0.001,
         n_selection: int = 256,
         n_samples: int = 10_000,
+        estimation: str = "auto",
         rtol: float | None = None,
         batch_size: int | str = "auto",
         timeout: float | None = None,
@@ -72,6 +73,7 @@ class SmoothedEstimator(Conventions):
         self.alpha = alpha
         self.n_selection = n_selection
         self.n_samples = n_samples
+        self.estimation = estimation
         self.rtol = rtol
         self.batch_size = batch_size
         self.timeout = timeout
@@ -261,7 +263,7 @@ class SmoothedEstimator(Conventions):
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
-        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "batch_size")
+        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
         return Algorithm(
             mechanism=mechanism,
             strategy=resolve_radius(self.radius, mechanism.noise),

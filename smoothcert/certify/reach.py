@@ -141,7 +141,8 @@ def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) 
     """
     if not mechanism.noise.uses_box:
         return np.empty((len(X), 0))
-    p_a = np.array([LEAST_LEVEL ** (1 / max(1, n_samples))])
+    # Without votes, probabilities are known, and may be 1.
+    p_a = np.array([LEAST_LEVEL ** (1 / n_samples) if n_samples else 1.0])
     budget, k = mechanism.noise.budget(p_a, 1 - p_a), 64
     while np.isinf(walked := mechanism.noise.walk(budget, np.full((1, k), 0.5))) and k < 2**20:
         k *= 4

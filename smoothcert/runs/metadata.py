@@ -21,6 +21,7 @@ from ..noise.box import Box
 from ..noise.seeding import resolve_seed
 from ..results.votes import Origin
 from ..sampling.sampler import Sampler
+from ..sampling.shares import ExactSampler
 from .inputs import Inputs
 
 #: Libraries whose versions are recorded, where they are loaded.
@@ -45,8 +46,8 @@ class RunMetadata:
     shape : tuple of int
         Of one input.
     parameters : dict
-        What else certificates depend on: ``n_selection``, ``n_samples``, ``rtol``, ``scheme``, ``bound``, ``alpha``
-        and ``radius``, the last from `to_spec`.
+        What else certificates depend on: ``n_selection``, ``n_samples``, ``estimation``, ``rtol``, ``scheme``,
+        ``bound``, ``alpha`` and ``radius``, the last from `to_spec`.
     created : str
     versions : dict
         Of libraries, Python and the platform.
@@ -71,11 +72,13 @@ class RunMetadata:
         return cls(created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions, **values)
 
     @classmethod
-    def of(cls, inputs: Inputs, algorithm: Algorithm, sampler: Sampler, *, fixed_seed: bool) -> Self:
+    def of(cls, inputs: Inputs, algorithm: Algorithm, sampler: Sampler | ExactSampler, *, fixed_seed: bool) -> Self:
         """Return the record of a run of Algorithm 1; its seed is kept only if it is fixed."""
         names = ("n_selection", "n_samples", "scheme", "bound", "alpha")
         parameters = {name: getattr(algorithm, name) for name in names}
-        parameters |= {"n_selection": sampler.n_selection, "rtol": algorithm.rtol if algorithm.stops else None}
+        parameters |= {"n_selection": sampler.n_selection or algorithm.n_selection}
+        parameters |= {"rtol": algorithm.rtol if algorithm.stops else None}
+        parameters |= {"estimation": "exact" if isinstance(sampler, ExactSampler) else "sample"}
         return cls.new(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
@@ -136,7 +139,8 @@ class RunMetadata:
             box=_decode_box(box),
             classes=_decode_classes(classes),
             shape=tuple(shape),
-            parameters=parameters,
+            # Stores of earlier versions hold votes.
+            parameters={"estimation": "sample"} | parameters,
             versions=versions,
         )
 

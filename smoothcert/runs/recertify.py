@@ -170,6 +170,8 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     run = stored.run
     if len(stored) < run.n_inputs:
         raise ValueError(f"{path} holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it.")
+    if run.parameters["estimation"] == "exact":
+        raise ValueError(f"{path} holds exact probabilities and no votes. Use Certificates.from_store(path).")
     if run.parameters["rtol"] is not None:
         raise ValueError(
             f"{path} holds votes whose drawing stopped early (rtol={run.parameters['rtol']}): bounds for a fixed "
@@ -213,4 +215,5 @@ def _certified_inputs(
 
 def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:
     """Return the votes of some rows."""
-    return replace(votes, selection=votes.selection[rows], estimation=votes.estimation[rows], inputs=votes.inputs[rows])
+    arrays: dict[str, Any] = {name: value for name, value in vars(votes).items() if isinstance(value, np.ndarray)}
+    return replace(votes, **{name: array[rows] for name, array in arrays.items()})

@@ -41,6 +41,16 @@ class OutcomeSum(ABC):
         lower, upper : ndarray of shape (n_classes,)
         """
 
+    @abstractmethod
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells, or -1 where rounding decides.
+
+        Parameters
+        ----------
+        places : list of ndarray of shape (n,)
+            The cell of each feature.
+        """
+
 
 class LeafSum(OutcomeSum):
     """The leaves of a tree: the probability of a leaf is a product over the features on its path.
@@ -51,14 +61,18 @@ class LeafSum(OutcomeSum):
         The edges between which a feature keeps to a leaf, leaf after leaf.
     starts : ndarray of shape (n_leaves,)
         First factor of each leaf.
-    votes : ndarray of shape (n_leaves,)
+    sizes : list of int
+        Number of cells of each feature.
+    labels : ndarray of shape (n_leaves,)
         Class index of each leaf.
     n_classes : int
     """
 
-    def __init__(self, low: IntArray, high: IntArray, starts: IntArray, votes: IntArray, n_classes: int) -> None:
-        self.low, self.high, self.starts = low, high, starts
-        self.of_class = [np.flatnonzero(votes == label) for label in range(n_classes)]
+    def __init__(
+        self, low: IntArray, high: IntArray, starts: IntArray, sizes: list[int], labels: IntArray, n_classes: int
+    ) -> None:
+        self.low, self.high, self.starts, self.sizes = low, high, starts, sizes
+        self.of_class = [np.flatnonzero(labels == label) for label in range(n_classes)]
         self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + 1
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
@@ -67,28 +81,38 @@ class LeafSum(OutcomeSum):
         leaves: FloatArray = np.multiply.reduceat(factors, self.starts)
         return outward(np.array([math.fsum(leaves[places]) for places in self.of_class]), self.n_operations)
 
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        edges = [np.arange(size + 1) > place[:, None] for place, size in zip(places, self.sizes, strict=True)]
+        return np.array([self.bounds(row, 1)[0].argmax() for row in np.concatenate(edges, axis=1, dtype=np.int64)])
+
 
 class VoteTable(OutcomeSum):
     """The model's vote in every cell.
 
     Parameters
     ----------
-    votes : ndarray of shape sizes
+    table : ndarray of shape sizes
         Class index in each cell.
     n_classes : int
     """
 
-    def __init__(self, votes: IntArray, n_classes: int) -> None:
-        self.sizes = votes.shape
-        self.votes = np.moveaxis(np.eye(n_classes)[votes], -1, 0)
+    def __init__(self, table: IntArray, n_classes: int) -> None:
+        self.table, self.sizes = table, table.shape
+        self.shares = np.moveaxis(np.eye(n_classes)[table], -1, 0)
 
     def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        sums: Any = self.votes
+        sums: Any = self.shares
         for share in cell_shares(edges, self.sizes, n_offsets)[::-1]:
             # Unlike @, this starts no threads.
             sums = np.einsum("...k,k->...", sums, share)
         return outward(sums, sum(self.sizes) + len(self.sizes))
+
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        found: IntArray = self.table[tuple(places)]
+        return found
 
 
 class ScoreSum(OutcomeSum):
@@ -154,6 +178,12 @@ class ScoreSum(OutcomeSum):
         lower[self.labels] = low
         upper[self.labels] = np.minimum((1 - low[::-1]) * (1 + 2 * ROUNDOFF), 1.0)
         return lower, upper
+
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        scores = np.sum([numbers[place] for numbers, place in zip(self.scores, places, strict=True)], axis=0)
+        scores += self.constant
+        return np.where(np.abs(scores) > self.slack, self.labels[(scores > 0).astype(int)], -1)
 
     def _distribution(self, shares: list[FloatArray], half: list[int]) -> FloatArray:
         """Return the distribution of the whole number that some features add up to."""
