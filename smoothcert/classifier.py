@@ -143,7 +143,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         -------
         labels : ndarray of shape (n_inputs,)
         """
-        return self.classes_[self._selection_votes(X).argmax(axis=1)]
+        votes = self._selection_votes(X)
+        return self.classes_[votes.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.

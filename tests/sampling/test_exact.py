@@ -30,9 +30,10 @@ from smoothcert.noise import (
 from smoothcert.noise._philox import SPLIT, UNIFORM, OffsetRecipe, apply_offsets
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling import exact
+from smoothcert.sampling._cells import count_up_to
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable, _center
 from smoothcert.sampling._step_models import Tree, read
-from smoothcert.sampling.exact import ExactVotes, NotExactError, count_up_to, exact_votes
+from smoothcert.sampling.exact import ExactVotes, NotExactError, exact_votes
 from smoothcert.sampling.sampler import count
 from tests.base_models import all_offsets
 
@@ -75,13 +76,19 @@ def lattice_inputs(mechanism, n, seed=0):
     return mechanism.box.lo + mechanism.box.width * rng.integers(0, noise.q + 1, (n, mechanism.n_features)) / noise.q
 
 
-def fitted(name, mechanism, n_classes=2, n=120, seed=0):
-    """A model that is fitted to noisy inputs, with labels that depend on all features."""
+def labeled_inputs(mechanism, n_classes=2, n=120, seed=0):
+    """Inputs with labels that depend on all features."""
     X = lattice_inputs(mechanism, n, seed)
     unit = (X - mechanism.box.lo) / mechanism.box.width
     order = np.argsort(unit @ np.arange(2, X.shape[1] + 2) + np.arange(n) % 3 / 3)
     y = np.empty(n, dtype=int)
     y[order] = (np.arange(n) / n) ** 1.3 * n_classes
+    return X, y
+
+
+def fitted(name, mechanism, n_classes=2, n=120, seed=0):
+    """A model that is fitted to noisy inputs."""
+    X, y = labeled_inputs(mechanism, n_classes, n, seed)
     return MODELS[name]().fit(mechanism.noisy(X, np.random.default_rng(seed)), y)
 
 
