@@ -18,7 +18,7 @@ from .loading import load_data, load_labels, load_model
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")
+CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
 
 
 def parse_classes(text: str) -> list[Any]:

@@ -104,6 +104,9 @@ def read(estimator: Any) -> StepModel:
         If this is another kind of model. Subclasses are: they may predict by rules of their own.
     """
     model = unwrap(estimator)
+    if _kind(model) == "smoothcert.IndexedLabels":
+        inside = read(model.estimator)
+        return inside._replace(classes=model.classes_[inside.classes])
     steps = []
     if _kind(model) == "sklearn.Pipeline":
         *steps, model = [unwrap(step) for _, step in model.steps if step is not None and step != "passthrough"]

@@ -16,6 +16,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
+from smoothcert import SmoothedClassifier
 from smoothcert.models.adapt import make_voter
 from smoothcert.models.columns import Columns
 from smoothcert.models.timeout import TimedVoter
@@ -67,6 +68,17 @@ def test_boosted_trees_of_other_libraries(name, noise, box):
     model, X = trained(BOOSTED[name](), mechanism)
     truth = assert_exact(model, mechanism, X, [0, 1])
     assert (np.min(truth, axis=1) > 0).any()
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_labels_of_any_type(name):
+    """XGBoost takes class indices alone, so that `fit` keeps the labels."""
+    clf = SmoothedClassifier(BOOSTED[name](), UniformNoise(0.7, levels=4), estimation="exact", random_state=0)
+    X, y = labeled_inputs(mechanism_of(clf.noise, BOXES[0]))
+    expected = clf.fit(X, y).certify(X[:20])
+    found = clf.fit(X, np.array(["no", "yes"])[y]).certify(X[:20])
+    np.testing.assert_array_equal(found.labels, np.array(["no", "yes"])[expected.labels])
+    np.testing.assert_array_equal(found.radii, expected.radii)
 
 
 @pytest.mark.parametrize("name", BOOSTED)
