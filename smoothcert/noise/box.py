@@ -187,17 +187,17 @@ class Box:
 
 def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
     """Return bounds; those given by column name are put in the order of the columns."""
-    if _is_by_name(bounds):
+    if is_by_name(bounds):
         pairs = _in_order(bounds, names)
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(_in_order(end, names) if _is_by_name(end) else end for end in bounds)
+        return tuple(_in_order(end, names) if is_by_name(end) else end for end in bounds)
     return bounds
 
 
-def _is_by_name(values: Any) -> bool:
+def is_by_name(values: Any) -> bool:
     """Tell whether these are values by column name: a mapping, or a pandas object with an index of its own."""
     labels = getattr(values, "columns", getattr(values, "index", None))
     pandas_like = hasattr(labels, "is_unique") and hasattr(values, "items") and type(labels).__name__ != "RangeIndex"
