@@ -306,7 +306,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             If the radius strategy is not greedy.
         """
         check_is_fitted(self, "estimator_")
-        strategy = resolve_radius(self.radius, self.noise_)
+        strategy = resolve_radius(self.radius, self.noise_, getattr(self, "feature_names_in_", None))
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)
