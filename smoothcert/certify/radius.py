@@ -252,7 +252,9 @@ class GreedyRadius(RadiusStrategy):
         def ordered(limit: Any) -> Any:
             return np.array(in_order("max_change", limit, names, default=np.inf)) if is_by_column(limit) else limit
 
-        limits = tuple(map(ordered, self.max_change)) if isinstance(self.max_change, tuple) else ordered(self.max_change)
+        limits = (
+            tuple(map(ordered, self.max_change)) if isinstance(self.max_change, tuple) else ordered(self.max_change)
+        )
         return clone(self).set_params(max_change=limits)
 
     def check(self, noise: Noise) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -175,7 +175,9 @@ class FixedValues:
 
     def _code(self, kind: type, value: Any) -> int:
         if kind.__repr__ is object.__repr__:
-            raise ValueError(f"X holds {value!r} in {self.name}, whose text does not show its value. Convert it to text.")
+            raise ValueError(
+                f"X holds {value!r} in {self.name}, whose text does not show its value. Convert it to text."
+            )
         content = f"{kind.__module__}.{kind.__qualname__} {value!r}".encode()
         return int.from_bytes(blake2b(content, digest_size=8).digest(), "big") >> (64 - CODE_BITS)
 
@@ -189,7 +191,7 @@ class FixedValues:
 
     def _sort(self) -> tuple[FloatArray, Any]:
         """Return the known codes in order, and their values."""
-        pairs = sorted(list(self.known.items()), key=lambda pair: pair[0])
+        pairs = sorted(self.known.copy().items(), key=lambda pair: pair[0])
         values = series.filled([value for _, value in pairs], self.dtype, self.library)
         self.sorted = np.array([code for code, _ in pairs], dtype=np.float64), values
         return self.sorted

@@ -107,8 +107,8 @@ class Columns:
                 return FixedNumbers(name, column.dtype, library)
             if fixed[i] and series.declared_categories(column) is None:
                 return FixedValues(name, column.dtype, library)
-            options = {"missing": missing, "masked": masked and not fixed[i], "fixed": bool(fixed[i])}
-            return Categories.learn(name, column, library, **options)
+            mask = masked and not fixed[i]
+            return Categories.learn(name, column, library, missing=missing, masked=mask, fixed=bool(fixed[i]))
 
         return cls(names, library, tuple(codec(i, column) for i, column in enumerate(series.columns_of(X))))
 
@@ -167,7 +167,9 @@ def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> N
         found[:] = given
     elif columns is not None and set(given) <= set(columns.names or ()):
         found[[(columns.names or ()).index(item) for item in given]] = True
-    elif all(isinstance(item, Integral) and not isinstance(item, bool) and 0 <= item < n_features for item in given):
+    elif all(
+        isinstance(item, Integral) and not isinstance(item, bool) and 0 <= int(item) < n_features for item in given
+    ):
         found[given] = True
     else:
         known = f"column names among {list(columns.names or ())}, " if columns is not None else ""

@@ -82,7 +82,9 @@ def values(column: Any) -> list[Any]:
 
 def is_missing(value: Any) -> bool:
     """Tell whether a value stands for a missing one: None, NaN, pandas' NA and NaT."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
 
 
 def declared_categories(column: Any) -> list[Any] | None:
@@ -131,7 +133,9 @@ def frame(columns: Sequence[Any], names: Sequence[str] | None, library: str) -> 
     """Return columns as a DataFrame, or as an array."""
     if library == "polars":
         polars = import_module("polars")
-        return polars.DataFrame([polars.Series(name, column) for name, column in zip(names or (), columns, strict=True)])
+        return polars.DataFrame(
+            [polars.Series(name, column) for name, column in zip(names or (), columns, strict=True)]
+        )
     if library == "pandas":
         pandas = import_module("pandas")
         # Without a type, pandas looks at each object of an array to find one.
@@ -155,7 +159,11 @@ def with_category(column: Any, categories: Sequence[Any], category: Any, library
     if hasattr(dtype, "is_numeric"):
         return import_module("polars").Int64 if dtype.is_integer() or is_boolean(column) else dtype
     if is_boolean(column):
-        return "int8" if dtype == bool else "Int8"
+        return "int8" if isinstance(dtype, np.dtype) else "Int8"
     if library == "numpy" and dtype.kind in "OU":
         return object
-    return np.promote_types(dtype, np.min_scalar_type(category)) if dtype.kind in "iu" and not hasattr(dtype, "na_value") else dtype
+    return (
+        np.promote_types(dtype, np.min_scalar_type(category))
+        if dtype.kind in "iu" and not hasattr(dtype, "na_value")
+        else dtype
+    )
