@@ -209,7 +209,7 @@ def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
-    strategy = resolve_radius(clf.radius, clf.noise_)
+    strategy = resolve_radius(clf.radius, clf.noise_, getattr(clf, "feature_names_in_", None))
     if (strategy.norm, strategy.threat_under(clf.noise_)) != (certificates.norm, certificates.threat):
         raise ValueError(
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"

@@ -21,6 +21,7 @@ from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
 from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
+from .results.metrics import warn_useless
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
@@ -199,8 +200,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             run that was stopped can be resumed and ends with the same certificates. With ``random_state=None``, the
             store's seed is used. See `Certificates.from_store`.
         y : array-like of shape (n_inputs,), optional
-            True labels. They are used to show and log the certified accuracy so far, and the store keeps them; they
-            change no certificate.
+            True labels, read by position. They are used to show and log the certified accuracy so far, and to warn of
+            a classifier that never predicts some class or is no better than the majority class. The store keeps them;
+            they change no certificate.
         same_model : bool, default=False
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
@@ -237,7 +239,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))
                 progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
-        return in_order(found)
+        certificates = in_order(found)
+        if y is not None:
+            warn_useless(certificates.labels, y)
+        return certificates
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -306,7 +311,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             If the radius strategy is not greedy.
         """
         check_is_fitted(self, "estimator_")
-        strategy = resolve_radius(self.radius, self.noise_)
+        strategy = resolve_radius(self.radius, self.noise_, getattr(self, "feature_names_in_", None))
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)

@@ -131,11 +131,11 @@ class SmoothedEstimator(Conventions):
         labels, noise = check_classes(classes), classifier._new_noise()
         columns = Columns.of_model(frozen)
         box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
+        for name in ("feature_names_in_", "n_features_in_") if columns else ():
+            setattr(classifier, name, getattr(unwrap(frozen), name))
         # The shape of inputs is not known yet, and no parameter depends on it.
         classifier._algorithm(NoiseMechanism(box, noise, box.width.shape), labels, None)
         classifier._settle(frozen, labels, box, noise, columns)
-        for name in ("feature_names_in_", "n_features_in_") if columns else ():
-            setattr(classifier, name, getattr(unwrap(frozen), name))
         return classifier
 
     @kept_on_error
@@ -264,7 +264,7 @@ class SmoothedEstimator(Conventions):
         names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "batch_size")
         return Algorithm(
             mechanism=mechanism,
-            strategy=resolve_radius(self.radius, mechanism.noise),
+            strategy=resolve_radius(self.radius, mechanism.noise, getattr(self, "feature_names_in_", None)),
             classes=classes,
             voter=voter,
             **{name: getattr(self, name) for name in names} | choices,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
+from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
 from .._utils.text import exact, name_of
 from ..noise.base import Noise
@@ -228,9 +230,10 @@ class GreedyRadius(RadiusStrategy):
 
     Parameters
     ----------
-    max_change : float, array-like of shape (n_features,), or tuple (down, up) of such, optional
-        How far a feature can move, in units of the box; 0 is a feature that cannot change. A tuple limits both
-        directions separately: ``(0.0, np.inf)`` is an adversary who can only increase features.
+    max_change : float, array-like of shape (n_features,), dict, pandas Series, or tuple (down, up) of such, optional
+        How far a feature can move, in units of the box; 0 is a feature that cannot change. A dict or Series goes by
+        column name, and columns that it leaves out have no limit. A tuple limits both directions separately:
+        ``(0.0, np.inf)`` is an adversary who can only increase features.
     max_features : int, optional
         Maximum number of features that can change.
 
@@ -254,6 +257,23 @@ class GreedyRadius(RadiusStrategy):
         self.max_change = max_change
         self.max_features = max_features
 
+    def for_columns(self, names: Sequence[str] | None) -> Self:
+        """Return a copy whose limits are in the order of the columns, where they go by column name.
+
+        Raises
+        ------
+        ValueError
+            If a limit names an unknown column, or the columns have no names.
+        """
+
+        def ordered(limit: Any) -> Any:
+            return np.array(in_order("max_change", limit, names, default=np.inf)) if is_by_column(limit) else limit
+
+        limits = (
+            tuple(map(ordered, self.max_change)) if isinstance(self.max_change, tuple) else ordered(self.max_change)
+        )
+        return clone(self).set_params(max_change=limits)
+
     def check(self, noise: Noise) -> None:
         """Raise a ValueError also if a limit is invalid."""
         super().check(noise)
@@ -272,6 +292,11 @@ class GreedyRadius(RadiusStrategy):
         """Return the limits downwards and upwards, as numbers or flat arrays."""
         limits = self.max_change if isinstance(self.max_change, tuple) else (self.max_change, self.max_change)
         expected = "max_change must be a number or array of numbers of at least 0, or a tuple (down, up) of two such"
+        if any(map(is_by_column, limits)):
+            raise ValueError(
+                f"max_change by column name needs the columns, which are not known here, got {self.max_change!r}. Give "
+                f"one limit per feature in order."
+            )
         try:
             flat = [np.ravel(np.asarray(np.inf if limit is None else limit, dtype=np.float64)) for limit in limits]
         except (TypeError, ValueError) as error:

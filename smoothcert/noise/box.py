@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._utils.by_column import in_order, is_by_column
 
 FloatArray = NDArray[np.float64]
 
@@ -191,39 +193,14 @@ class Box:
 
 def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
     """Return bounds; those given by column name are put in the order of the columns."""
-    if is_by_name(bounds):
-        pairs = _in_order(bounds, names)
+    if is_by_column(bounds):
+        pairs = in_order("bounds", bounds, names)
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(_in_order(end, names) if is_by_name(end) else end for end in bounds)
+        return tuple(in_order("bounds", end, names) if is_by_column(end) else end for end in bounds)
     return bounds
-
-
-def is_by_name(values: Any) -> bool:
-    """Tell whether these are values by column name: a mapping, or a pandas object with an index of its own."""
-    labels = getattr(values, "columns", getattr(values, "index", None))
-    pandas_like = hasattr(labels, "is_unique") and hasattr(values, "items") and type(labels).__name__ != "RangeIndex"
-    return isinstance(values, Mapping) or pandas_like
-
-
-def _in_order(values: Any, names: Sequence[str] | None) -> list[Any]:
-    """Return values by column name in the order of the columns."""
-    if names is None:
-        raise ValueError(
-            "bounds by column name need columns with names, and there are none. Fit on a DataFrame whose column names "
-            "are strings, or give bounds=(lo, hi) with one value per feature in order."
-        )
-    pairs = list(values.items())
-    found = dict(pairs)
-    missing, unknown = [name for name in names if name not in found], [key for key in found if key not in set(names)]
-    if missing or unknown or len(found) < len(pairs):
-        raise ValueError(
-            f"bounds must name each column of X once: missing {missing}, unknown {unknown}. The columns are "
-            f"{list(names)}."
-        )
-    return [found[name] for name in names]
 
 
 def _first(flags: Any) -> tuple[int, ...]:

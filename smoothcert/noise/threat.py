@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .box import FloatArray, is_by_name
+from .._utils.by_column import in_order, is_by_column
+from .box import FloatArray
 
 #: What a hidden category is replaced by: one more category that the model knows, or a category drawn independently.
 HIDDEN = ("mask", "uniform")
@@ -75,7 +76,7 @@ class Features:
         """
         if hidden not in HIDDEN:
             raise ValueError(f"hidden must be one of {HIDDEN}, got {hidden!r}.")
-        values = _by_position(costs, names)
+        values = in_order("costs", costs, names, default=1.0) if is_by_column(costs) else costs
         try:
             numbers = np.array(_numbers(values), dtype=np.float64)
             if shape is not None and numbers.ndim:
@@ -153,23 +154,3 @@ def _numbers(values: Any) -> Any:
     if isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.dtype.kind in "OU"):
         return [_numbers(value) for value in values]
     return values
-
-
-def _by_position(costs: Any, names: Sequence[str] | None) -> Any:
-    """Return costs in the order of the columns; those by name have 1 for columns that are not named."""
-    if not is_by_name(costs):
-        return costs
-    if names is None:
-        raise ValueError(
-            "costs by column name need columns with names, and there are none. Fit on a DataFrame whose column names "
-            "are strings, or give one cost for each feature in order."
-        )
-    pairs = list(costs.items())
-    found = dict(pairs)
-    unknown = [name for name in found if name not in set(names)]
-    if unknown or len(found) < len(pairs):
-        raise ValueError(
-            f"costs must name columns of X, each once, but names {unknown or list(costs.index)}. The "
-            f"columns are {list(names)}."
-        )
-    return [found.get(name, 1.0) for name in names]
