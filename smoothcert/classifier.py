@@ -19,8 +19,8 @@ from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
-from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
+from .results.metrics import warn_useless
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
@@ -209,8 +209,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             run that was stopped can be resumed and ends with the same certificates. With ``random_state=None``, the
             store's seed is used. See `Certificates.from_store`.
         y : array-like of shape (n_inputs,), optional
-            True labels. They are used to show and log the certified accuracy so far, and the store keeps them; they
-            change no certificate.
+            True labels, read by position. They are used to show and log the certified accuracy so far, and to warn of
+            a classifier that never predicts some class or is no better than the majority class. The store keeps them;
+            they change no certificate.
         same_model : bool, default=False
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
@@ -247,7 +248,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))
                 progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
-        return in_order(found)
+        certificates = in_order(found)
+        if y is not None:
+            warn_useless(certificates.labels, y)
+        return certificates
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -316,11 +320,11 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             If the radius strategy is not greedy.
         """
         check_is_fitted(self, "estimator_")
-        strategy = resolve_radius(self.radius, self.noise_)
+        strategy = resolve_radius(self.radius, self.noise_, getattr(self, "feature_names_in_", None))
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)
-        distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
+        distance, mechanism = check_radii(radius, len(inputs)), self._mechanism(inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
     def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:

@@ -179,7 +179,7 @@ class Attack(BaseEstimator, ABC):
                 f"n_samples or raise max_queries."
             )
         rng = np.random.default_rng(seeds)
-        strategy = resolve_radius(clf.radius, clf.noise_)
+        strategy = resolve_radius(clf.radius, clf.noise_, getattr(clf, "feature_names_in_", None))
         known = {label: index for index, label in enumerate(clf.classes_.tolist())}
         found = []
         with verifier.voter.ready():

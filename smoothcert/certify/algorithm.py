@@ -130,7 +130,7 @@ class Algorithm:
     def level(self, n_samples: int) -> float:
         """Return alpha without the error of drawing ``n_samples`` votes."""
         noise, n_features = self.mechanism.noise, self.mechanism.n_features
-        drawing = noise.draw_error * n_samples * n_features
+        drawing = self.mechanism.draw_error * n_samples
         if drawing >= self.alpha:
             raise ValueError(
                 f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {noise} "
@@ -313,4 +313,4 @@ class Algorithm:
 
     def _claim(self, votes: Votes) -> dict[str, Any]:
         alpha = 0.0 if self.exact or isinstance(votes, Shares) else self.alpha
-        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat_under(self.mechanism.noise)}
+        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat_under(self.mechanism)}

@@ -136,7 +136,7 @@ class Training(BaseEstimator, ABC):
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
                     f"{array.shape}{f' and the columns {list(given.names)}' if given else ''}."
                 )
-            mechanism.box.check(array)
+            mechanism.box.check(mechanism.bounded(array))
             return mechanism.noisy(array, rng) if self.copies_per_batch else array
 
         inner = [name for name in params if "__" in name and name.rpartition("__")[2] in (PAIRS, INPUTS)]

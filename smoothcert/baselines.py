@@ -1,0 +1,76 @@
+"""What certificates must beat: the majority class, and a model that sees nothing that an adversary can change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._utils.checks import check_labels
+from .results.certificates import Certificates
+
+
+def baselines(
+    certificates: Certificates, clf: Any, X_train: Any, y_train: ArrayLike, X: Any
+) -> dict[str, Certificates]:
+    """Return what classifiers would give that no allowed change of an input can move; their radii are infinite.
+
+    The majority class is predicted for every input. Where columns are fixed (cost "fixed"), the base model is also
+    trained without noise on them alone: all other columns get one value, in training and in prediction.
+
+    Parameters
+    ----------
+    certificates : Certificates
+        Certificates of X.
+    clf : SmoothedClassifier
+        The fitted classifier that has made them.
+    X_train : array-like of shape (n_train, ...)
+        Training data.
+    y_train : array-like of shape (n_train,)
+        Labels, read by position.
+    X : array-like of shape (n_inputs, ...)
+        The certified inputs.
+
+    Returns
+    -------
+    baselines : dict of str to Certificates
+        "majority class" and, where there are fixed columns, "fixed columns". The curves and tables of the library show
+        them beside other certificates.
+
+    Raises
+    ------
+    ValueError
+        If the inputs do not fit.
+
+    See Also
+    --------
+    smoothcert.results.summarize : A table of several classifiers.
+    CertifiedAccuracyDisplay.from_certificates : Their curves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from smoothcert import SmoothedClassifier
+    >>> from smoothcert.results import summarize
+    >>> X = np.random.default_rng(0).random((200, 2))
+    >>> y = X[:, 0] + X[:, 1] > 0.9
+    >>> clf = SmoothedClassifier(GaussianNB(), n_samples=500, random_state=0).fit(X, y)
+    >>> certificates = clf.certify(X[:50])
+    >>> summarize({"smoothed": certificates} | baselines(certificates, clf, X, y, X[:50]), y[:50], radii=[0, 0.2])
+    """
+    truth = check_labels(y_train, len(np.asarray(y_train)), clf.classes_)
+    classes, counts = np.unique(truth, return_counts=True)
+    majority = np.repeat(classes[counts.argmax() : counts.argmax() + 1], len(certificates))
+    found = {"majority class": _unmovable(certificates, majority)}
+    labels = clf.predict_fixed(X_train, truth, X)
+    return found if labels is None else found | {"fixed columns": _unmovable(certificates, labels)}
+
+
+def _unmovable(certificates: Certificates, labels: NDArray[Any]) -> Certificates:
+    """Return certificates of these labels that hold against every change that is allowed."""
+    n = len(labels)
+    known = {"radii": np.full(n, np.inf), "abstained": np.zeros(n, dtype=bool), "p_a": np.ones(n), "p_b": np.zeros(n)}
+    return replace(certificates, labels=labels, alpha=0.0, n_samples=None, **known)
