@@ -103,9 +103,9 @@ class NoiseMechanism:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.sample`."""
         noise = self.noise if self.mixed is None else self.mixed
         noise.sample(points, keys, segments, out.reshape(len(out), -1))
-        self._to_raw_inplace(out)
+        self.to_raw_inplace(out)
 
-    def _to_raw_inplace(self, out: NDArray[np.floating]) -> None:
+    def to_raw_inplace(self, out: NDArray[np.floating]) -> None:
         """Map the numbers among noisy values to raw units, in place."""
         if self.mixed is None:
             self.box.to_raw_inplace(out)
@@ -127,7 +127,7 @@ class NoiseMechanism:
         out = np.empty((len(X), *self.shape), dtype=dtype)
         noise = self.noise if self.mixed is None else self.mixed
         noise.draw(self.points(X), rng, out.reshape(len(out), -1))
-        self._to_raw_inplace(out)
+        self.to_raw_inplace(out)
         return out
 
     def room(self, X: Any) -> tuple[FloatArray, FloatArray]:

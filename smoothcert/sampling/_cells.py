@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from ._step_models import StepModel, Tree
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
+#: Features that share one noise, and its recipe.
+Groups = Sequence[tuple[NDArray[np.intp], OffsetRecipe]]
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -21,10 +26,10 @@ class Cells:
     Parameters
     ----------
     feature : ndarray of shape (n_cuts,)
-        In increasing order.
+        In increasing order; for fixed values, the number of features and the column of the model, added.
     cut : ndarray of shape (n_cuts,)
-        The largest whole number of quarter steps of the lattice that is not above the threshold; increasing for each
-        feature.
+        The largest whole number of quarter steps of the lattice that is not above the threshold, or for fixed values
+        the rank of the threshold; increasing for each feature.
     of_split : ndarray of shape (n_splits,)
         The cut of each split of the trees, tree after tree.
     q : int
@@ -62,21 +67,33 @@ class Cells:
         """The cuts in the unit box."""
         return self.cut * np.float64(0.25 / self.q)
 
-    def counts(self, recipe: OffsetRecipe, points: IntArray) -> IntArray:
-        """Return how many offsets of a point give a noisy value below each edge, shape (n_inputs, n_edges)."""
+    def counts(self, groups: Groups, points: NDArray[Any], below: NDArray[np.bool_]) -> IntArray:
+        """Return how many offsets of a point give a noisy value below each edge, shape (n_inputs, n_edges).
+
+        Parameters
+        ----------
+        groups : sequence of (columns, recipe)
+            Features and their noise.
+        points : ndarray of shape (n_inputs, n_features)
+        below : ndarray of shape (n_inputs, n_fixed_cuts)
+            Whether fixed values are not above their thresholds: a single outcome.
+        """
         edges = np.zeros((len(points), len(self.feature) + 2 * len(self.features)), dtype=np.int64)
-        edges[:, np.cumsum(np.asarray(self.sizes, dtype=np.intp) + 1) - 1] = recipe.n_offsets
-        edges[:, self.edge] = count_up_to(recipe, points[:, self.feature], self.limits)
+        last = np.cumsum(np.asarray(self.sizes, dtype=np.intp) + 1) - 1
+        edges[:, last] = 1
+        edges[:, self.edge[self.feature >= points.shape[1]]] = below
+        for columns, recipe in groups:
+            cuts = np.isin(self.feature, columns)
+            edges[:, last[np.isin(self.features, columns)]] = recipe.n_offsets
+            of_cuts = points[:, self.feature[cuts]].astype(np.int64)
+            edges[:, self.edge[cuts]] = count_up_to(recipe, of_cuts, self.limits[cuts])
         return edges
 
-    def representatives(self, n_features: int) -> FloatArray:
-        """Return a place in the unit box for each combination of cells: the largest value of each, or the next one."""
+    def representatives(self) -> IntArray:
+        """Return quarter steps for each combination of cells: the largest value of each, or the next one."""
         values = [self.cut[self.feature == f] for f in self.features]
         grid = np.meshgrid(*[np.append(cuts, cuts[-1] + 1) for cuts in values], indexing="ij")
-        rows = np.zeros((int(np.prod(self.sizes)), n_features))
-        for f, column in zip(self.features, grid, strict=True):
-            rows[:, f] = column.ravel() * (0.25 / self.q)
-        return rows
+        return np.stack([column.ravel() for column in grid], axis=1) if grid else np.zeros((1, 0), dtype=np.int64)
 
     def scores(self, model: StepModel) -> tuple[list[FloatArray], float]:
         """Return what trees of depth 1 add to the score in each cell of each feature, and the constant part."""
@@ -94,8 +111,11 @@ class Cells:
             scores[f][after:] += tree.value[tree.right[0]]
         return scores, constant
 
-    def leaf_edges(self, tree: Tree) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Return the edges between which features keep to a leaf, leaf after leaf, the first of each leaf, its node."""
+    def leaf_edges(self, tree: Tree) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
+        """Return the edges between which features keep to a leaf, and their last edges, leaf after leaf.
+
+        The last two arrays are the place of the first factor of each leaf, and its node.
+        """
         edge = dict(zip(tree.inner.tolist(), self.edge[self.of_split].tolist(), strict=True))
         feature = dict(zip(tree.inner.tolist(), self.feature[self.of_split].tolist(), strict=True))
         ends = np.cumsum(np.asarray(self.sizes) + 1)
@@ -103,24 +123,23 @@ class Cells:
             int(f): (int(end) - size - 1, int(end) - 1)
             for f, end, size in zip(self.features, ends, self.sizes, strict=True)
         }
-        low: list[int] = []
-        high: list[int] = []
+        factors: list[tuple[int, int, int]] = []
         starts: list[int] = []
         leaves: list[int] = []
         stack: list[tuple[int, dict[int, tuple[int, int]]]] = [(0, {})]
         while stack:
             node, path = stack.pop()
             if node not in edge:
-                starts.append(len(low))
+                starts.append(len(factors))
                 leaves.append(node)
-                low += [pair[0] for pair in path.values()]
-                high += [pair[1] for pair in path.values()]
+                factors += [(*pair, whole[f][1]) for f, pair in path.items()]
                 continue
             f, at = feature[node], edge[node]
             start, end = path.get(f, whole[f])
             stack.append((int(tree.left[node]), {**path, f: (start, min(end, at))}))
             stack.append((int(tree.right[node]), {**path, f: (max(start, at), end)}))
-        return np.array(low), np.array(high), np.array(starts), np.array(leaves)
+        low, high, end = np.array(factors).T
+        return low, high, end, np.array(starts), np.array(leaves)
 
 
 def count_up_to(recipe: OffsetRecipe, points: IntArray, limits: FloatArray) -> IntArray:

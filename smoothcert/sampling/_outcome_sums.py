@@ -25,7 +25,7 @@ class OutcomeSum(ABC):
     """A sum over all outcomes of one input."""
 
     @abstractmethod
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes.
 
         Parameters
@@ -33,8 +33,6 @@ class OutcomeSum(ABC):
         edges : ndarray of shape (n_edges,)
             For one feature after the other: 0, the number of offsets up to the end of each cell but the last, and the
             number of all offsets.
-        n_offsets : int
-            Number of all offsets.
 
         Returns
         -------
@@ -57,8 +55,8 @@ class LeafSum(OutcomeSum):
 
     Parameters
     ----------
-    low, high : ndarray of shape (n_factors,)
-        The edges between which a feature keeps to a leaf, leaf after leaf.
+    low, high, end : ndarray of shape (n_factors,)
+        The edges between which a feature keeps to a leaf, and the last edge of the feature, leaf after leaf.
     starts : ndarray of shape (n_leaves,)
         First factor of each leaf.
     sizes : list of int
@@ -69,22 +67,29 @@ class LeafSum(OutcomeSum):
     """
 
     def __init__(
-        self, low: IntArray, high: IntArray, starts: IntArray, sizes: list[int], labels: IntArray, n_classes: int
+        self,
+        low: IntArray,
+        high: IntArray,
+        end: IntArray,
+        starts: IntArray,
+        sizes: list[int],
+        labels: IntArray,
+        n_classes: int,
     ) -> None:
-        self.low, self.high, self.starts, self.sizes = low, high, starts, sizes
+        self.low, self.high, self.end, self.starts, self.sizes = low, high, end, starts, sizes
         self.of_class = [np.flatnonzero(labels == label) for label in range(n_classes)]
         self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + 1
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        factors = np.maximum(edges[self.high] - edges[self.low], 0) / n_offsets
+        factors = np.maximum(edges[self.high] - edges[self.low], 0) / edges[self.end]
         leaves: FloatArray = np.multiply.reduceat(factors, self.starts)
         return outward(np.array([math.fsum(leaves[places]) for places in self.of_class]), self.n_operations)
 
     def votes(self, places: list[IntArray]) -> IntArray:
         """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
         edges = [np.arange(size + 1) > place[:, None] for place, size in zip(places, self.sizes, strict=True)]
-        return np.array([self.bounds(row, 1)[0].argmax() for row in np.concatenate(edges, axis=1, dtype=np.int64)])
+        return np.array([self.bounds(row)[0].argmax() for row in np.concatenate(edges, axis=1, dtype=np.int64)])
 
 
 class VoteTable(OutcomeSum):
@@ -101,10 +106,10 @@ class VoteTable(OutcomeSum):
         self.table, self.sizes = table, table.shape
         self.shares = np.moveaxis(np.eye(n_classes)[table], -1, 0)
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
         sums: Any = self.shares
-        for share in cell_shares(edges, self.sizes, n_offsets)[::-1]:
+        for share in cell_shares(edges, self.sizes)[::-1]:
             # Unlike @, this starts no threads.
             sums = np.einsum("...k,k->...", sums, share)
         return outward(sums, sum(self.sizes) + len(self.sizes))
@@ -162,9 +167,9 @@ class ScoreSum(OutcomeSum):
         """Return the same sum on another grid."""
         return ScoreSum(self.scores, self.constant, self.slack, self.labels, self.n_classes, n_cells)
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        shares = cell_shares(edges, self.sizes, n_offsets)
+        shares = cell_shares(edges, self.sizes)
         first, second = (self._distribution(shares, half) for half in self.halves)
         places = np.arange(len(first))
         below = np.append(0.0, np.cumsum(second))
@@ -197,11 +202,11 @@ class ScoreSum(OutcomeSum):
         return total
 
 
-def cell_shares(edges: IntArray, sizes: Sequence[int], n_offsets: int) -> list[FloatArray]:
+def cell_shares(edges: IntArray, sizes: Sequence[int]) -> list[FloatArray]:
     """Return the probabilities of each feature's cells."""
     shares, start = [], 0
     for size in sizes:
-        shares.append(np.diff(edges[start : start + size + 1]) / n_offsets)
+        shares.append(np.diff(edges[start : start + size + 1]) / edges[start + size])
         start += size + 1
     return shares
 

@@ -70,8 +70,8 @@ class StepModel(NamedTuple):
         The type to which the model converts its input.
     steps : list of estimators
         Steps before the model.
-    source : ndarray of shape (n_columns,), optional
-        The feature of the input that each column of the model depends on; the same one if None.
+    source : ndarray of shape (n_columns,)
+        The feature of the input that each column of the model depends on; -1 for fixed features.
     """
 
     trees: list[Tree]
@@ -82,21 +82,23 @@ class StepModel(NamedTuple):
     error: float = 0.0
     real: type[np.floating] = np.float32
     steps: list[Any] = []  # noqa: RUF012
-    source: NDArray[np.intp] | None = None
+    source: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
     def compared(self, rows: Any) -> NDArray[np.floating]:
         """Return rows as the trees compare them."""
         for step in self.steps:
             rows = step.transform(rows)
-        return np.asarray(rows).astype(self.real)
-
-    def feature_of(self, column: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the features of the input that some columns of the model depend on."""
-        return column if self.source is None else self.source[column]
+        return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows).astype(self.real)
 
 
-def read(estimator: Any) -> StepModel:
+def read(estimator: Any, fixed: NDArray[np.bool_]) -> StepModel:
     """Return the trees of a fitted classifier, alone or behind steps that treat each column separately.
+
+    Parameters
+    ----------
+    estimator : estimator
+    fixed : ndarray of shape (n_features,)
+        Features that have no noise. Steps may do with them as they please.
 
     Raises
     ------
@@ -105,14 +107,14 @@ def read(estimator: Any) -> StepModel:
     """
     model = unwrap(estimator)
     if _kind(model) == "smoothcert.IndexedLabels":
-        inside = read(model.estimator)
+        inside = read(model.estimator, fixed)
         return inside._replace(classes=model.classes_[inside.classes])
     steps = []
     if _kind(model) == "sklearn.Pipeline":
         *steps, model = [unwrap(step) for _, step in model.steps if step is not None and step != "passthrough"]
-    source = None
+    source = np.where(fixed, -1, np.arange(len(fixed)))
     for step in steps:
-        source = _sources(step) if source is None else source[_sources(step)]
+        source = _sources(step, source)
     reader = READERS.get(_kind(model))
     if reader is None:
         _refuse("a decision tree, or boosted trees of scikit-learn, XGBoost or LightGBM", model)
@@ -130,30 +132,31 @@ def _refuse(needed: str, got: Any) -> NoReturn:
     raise NotExactError(f"Exact probabilities need {needed}, got {got}. Use estimation='sample'.")
 
 
-def _sources(step: Any) -> NDArray[np.intp]:
-    """Return the column that each column of a step's output depends on, by a nondecreasing function."""
+def _sources(step: Any, source: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the feature of which each column of a step's output is a nondecreasing function; -1 for fixed ones.
+
+    Parameters
+    ----------
+    step : estimator
+    source : ndarray of shape (n_columns,)
+        The same for the columns of its input.
+    """
     kind = _kind(step)
+    if step is None or step == "passthrough" or (kind == "sklearn.FunctionTransformer" and not step.func):
+        return source
+    if kind == "sklearn.Pipeline":
+        for _, inside in step.steps:
+            source = _sources(inside, source)
+        return source
     if kind == "sklearn.ColumnTransformer":
-        source = np.zeros(max(part.stop for part in step.output_indices_.values()), dtype=np.intp)
-        for name, transformer, _ in step.transformers_:
-            if transformer != "drop":
-                columns = np.asarray(step._transformer_to_input_indices[name], dtype=np.intp)
-                source[step.output_indices_[name]] = columns[_sources_inside(transformer, len(columns))]
-        return source
+        found = np.full(max(part.stop for part in step.output_indices_.values()), -1, dtype=np.intp)
+        for name, inside, _ in step.transformers_:
+            known = source[np.asarray(step._transformer_to_input_indices[name], dtype=np.intp)]
+            if inside != "drop" and (known >= 0).any():
+                found[step.output_indices_[name]] = _sources(inside, known)
+        return found
     if kind not in SCALERS or getattr(step, "encode", "ordinal") != "ordinal":
-        _refuse("steps that map each column by an increasing function, such as StandardScaler", step)
-    return np.arange(step.n_features_in_)
-
-
-def _sources_inside(transformer: Any, n_columns: int) -> NDArray[np.intp]:
-    """Return the same for a part of a ColumnTransformer, whose columns are counted anew."""
-    source = np.arange(n_columns)
-    if transformer == "passthrough" or (_kind(transformer) == "sklearn.FunctionTransformer" and not transformer.func):
-        return source
-    steps = [step for _, step in transformer.steps] if _kind(transformer) == "sklearn.Pipeline" else [transformer]
-    for step in steps:
-        if step is not None and step != "passthrough":
-            source = source[_sources(step)]
+        _refuse("steps that map each noisy column by an increasing function, such as StandardScaler", step)
     return source
 
 

@@ -15,12 +15,14 @@ from sklearn.utils import gen_batches
 
 from ..models.adapt import make_voter
 from ..models.base import name_of
+from ..models.codes import FixedValues
 from ..models.sklearn import SklearnVoter
 from ..models.timeout import TimedVoter
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
+from ..noise.mixed import MixedNoise
 from ..noise.mixture import UniformMixtureNoise
-from ._cells import Cells
+from ._cells import Cells, Groups
 from ._outcome_sums import LeafSum, OutcomeSum, ScoreSum, VoteTable
 from ._step_models import NotExactError, read
 
@@ -127,8 +129,9 @@ class ExactVotes:
             raise NotExactError("Exact probabilities need a scikit-learn classifier. Use estimation='sample'.")
         self.voter, self.mechanism = voter, mechanism
         self.parts = noise_parts(mechanism)
-        self.model = read(voter.estimator)
-        self.q = self.parts[0][1].q
+        self.fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features)
+        self.model = read(voter.estimator, self.fixed)
+        self.q, self._row = mechanism.noise.q, self._some_row()
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
         self._check_reading()
@@ -141,28 +144,57 @@ class ExactVotes:
         --------
         exact_votes : The same for a single call, with an example.
         """
-        points = self.mechanism.points(X).astype(np.int64)
-        lower, upper = self._bounds(points, self.outcome_sum)
+        points, below = self.mechanism.points(X), self._below(X)
+        lower, upper = self._bounds(points, below, self.outcome_sum)
         if isinstance(self.outcome_sum, ScoreSum):
             coarse = (lower.max(axis=1) <= 0.5) | ((upper - lower).max(axis=1) > WIDE_GAP)
             if coarse.any():
                 self._fine = self._fine or self.outcome_sum.on_grid(FINE_GRID_CELLS)
-                lower[coarse], upper[coarse] = self._bounds(points[coarse], self._fine)
+                lower[coarse], upper[coarse] = self._bounds(points[coarse], below[coarse], self._fine)
         return lower, upper
 
-    def _compared(self, unit: FloatArray) -> NDArray[np.floating]:
-        """Return values in the unit box, which are overwritten, as the trees compare them."""
-        self.mechanism.box.to_raw_inplace(unit)
+    def _compared(self, rows: FloatArray) -> NDArray[np.floating]:
+        """Return raw rows as the trees compare them."""
         columns = self.voter.columns
-        return self.model.compared(unit if columns is None or not self.model.steps else columns.frame(unit))
+        return self.model.compared(rows if columns is None or not self.model.steps else columns.frame(rows))
 
-    def _bounds(self, points: IntArray, outcome_sum: OutcomeSum) -> tuple[FloatArray, FloatArray]:
-        """Return bounds for lattice points."""
+    def _some_row(self) -> FloatArray:
+        """Return a row with 0 for noisy values, in the unit box, and any known value for fixed ones."""
+        row, columns = np.zeros(self.mechanism.n_features), self.voter.columns
+        for i, codec in enumerate((columns.codecs if columns is not None else None) or ()):
+            if isinstance(codec, FixedValues):
+                row[i] = min(codec.known, default=0)
+        return row
+
+    def _rows(self, n: int, places: tuple[Any, Any], steps: IntArray) -> FloatArray:
+        """Return raw rows in which some noisy values are whole numbers of quarter steps."""
+        rows = np.repeat(self._row[None], n, axis=0)
+        rows[places] = steps * (0.25 / self.q)
+        self.mechanism.to_raw_inplace(rows)
+        return rows
+
+    def _below(self, X: Any) -> NDArray[np.bool_]:
+        """Return whether fixed values of raw inputs are not above their thresholds, shape (n_inputs, n_cuts)."""
+        cuts, d = self.cells.feature >= self.mechanism.n_features, self.mechanism.n_features
+        if not cuts.any():
+            return np.zeros((len(X), 0), dtype=bool)
+        values = self._compared(np.asarray(X, dtype=np.float64))[:, self.cells.feature[cuts] - d]
+        if np.isnan(values).any():
+            raise NotExactError(
+                "Exact probabilities need fixed columns without missing values. Use estimation='sample', or fill them "
+                "in."
+            )
+        return values <= self._thresholds[self.cells.cut[cuts]]
+
+    def _bounds(
+        self, points: NDArray[Any], below: NDArray[np.bool_], outcome_sum: OutcomeSum
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return bounds for points."""
         lower, upper = np.zeros((2, len(points), self.voter.n_classes))
         for rows in gen_batches(len(points), max(1, VALUES // max(1, 2 * len(self.cells.feature)))):
-            for weight, recipe in self.parts:
-                for row, edges in enumerate(self.cells.counts(recipe, points[rows]), rows.start):
-                    low, high = outcome_sum.bounds(edges, recipe.n_offsets)
+            for weight, groups in self.parts:
+                for row, edges in enumerate(self.cells.counts(groups, points[rows], below[rows]), rows.start):
+                    low, high = outcome_sum.bounds(edges)
                     lower[row] += weight * low
                     upper[row] += weight * high
         if len(self.parts) == 1:
@@ -174,27 +206,31 @@ class ExactVotes:
         """Cut the axis of each feature at the thresholds: find the largest noisy values that are not above them.
 
         All noisy values are whole numbers times 1/(4q), rounded, and comparisons are monotone: bisection finds them.
+        Fixed values are compared with the thresholds themselves.
         """
         trees = self.model.trees
         column = np.concatenate([tree.feature[tree.inner] for tree in trees]).astype(np.int64)
-        feature = self.model.feature_of(column)
+        feature = self.model.source[column]
         threshold = np.concatenate([tree.threshold[tree.inner] for tree in trees])
-        rank = np.zeros_like(feature)
+        fixed, rank = feature < 0, np.zeros_like(feature)
+        self._thresholds = np.unique(threshold[fixed])
         for f in np.unique(feature):
             rank[feature == f] = np.arange(np.count_nonzero(feature == f))
-        rows = np.zeros((rank.max(initial=-1) + 1, self.mechanism.n_features))
-        low, high = (np.full(len(rank), end) for end in self._ends)
+        low, high = (np.where(fixed, 0, end) for end in self._ends)
+        moving = np.flatnonzero(~fixed)
+        places, width = (rank[moving], feature[moving]), rank.max(initial=-1) + 1
         while (high - low > 1).any():
-            middle, values = (low + high) // 2, rows.copy()
-            values[rank, feature] = middle * (0.25 / self.q)
-            below = self._compared(values)[rank, column] <= threshold
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return Cells.from_cuts(feature, low, self.q)
+            middle = (low[moving] + high[moving]) // 2
+            rows = self._compared(self._rows(width, places, middle))
+            below = rows[rank[moving], column[moving]] <= threshold[moving]
+            low[moving], high[moving] = np.where(below, middle, low[moving]), np.where(below, high[moving], middle)
+        low[fixed] = np.searchsorted(self._thresholds, threshold[fixed])
+        return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, self.q)
 
     @property
     def _ends(self) -> tuple[int, int]:
         """Ends of an interval in whose interior all noisy values lie, in quarter steps."""
-        width = max(recipe.n_offsets for _, recipe in self.parts)
+        width = max((recipe.n_offsets for _, groups in self.parts for _, recipe in groups), default=1)
         return -4 * width - 4, 4 * (self.q + width) + 4
 
     def _choose_sum(self) -> OutcomeSum:
@@ -202,13 +238,13 @@ class ExactVotes:
         model, cells = self.model, self.cells
         labels = self.voter.labels.indices(model.classes, type(self.voter.estimator).__name__)
         if model.votes and len(model.trees[0].inner):
-            low, high, starts, leaves = cells.leaf_edges(model.trees[0])
+            low, high, end, starts, leaves = cells.leaf_edges(model.trees[0])
             labels = labels[model.trees[0].value[leaves]]
-            return LeafSum(low, high, starts, cells.sizes, labels, self.voter.n_classes)
-        if np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS:
-            rows = cells.representatives(self.mechanism.n_features)
-            self.mechanism.box.to_raw_inplace(rows)
-            votes = self.voter(rows)
+            return LeafSum(low, high, end, starts, cells.sizes, labels, self.voter.n_classes)
+        few = np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS
+        if few and not (cells.feature >= self.mechanism.n_features).any():
+            steps = cells.representatives()
+            votes = self.voter(self._rows(len(steps), (slice(None), cells.features), steps))
             return VoteTable(votes.reshape(cells.sizes), self.voter.n_classes)
         if not model.scored or any(len(tree.inner) > 1 for tree in model.trees):
             raise NotExactError(
@@ -222,38 +258,56 @@ class ExactVotes:
 
     def _check_reading(self) -> None:
         """Raise a NotExactError if the model votes otherwise than was read on both sides of some thresholds."""
-        rng, (low, high), places = np.random.default_rng(0), self._ends, []
-        rows = np.zeros((CHECKED, self.mechanism.n_features))
+        rng, (low, high), places, all_steps = np.random.default_rng(0), self._ends, [], []
+        below = np.repeat(self._below(self._row[None]), CHECKED, axis=0)
+        fixed = self.cells.feature[self.cells.feature >= self.mechanism.n_features]
         for f in self.cells.features:
+            if f >= self.mechanism.n_features:
+                places.append((~below[:, fixed == f]).sum(axis=1))
+                continue
             cuts = self.cells.cut[self.cells.feature == f]
             steps = np.clip(rng.choice(cuts, size=CHECKED) + rng.integers(2, size=CHECKED), low + 1, high - 1)
             places.append(np.searchsorted(cuts, steps))
-            rows[:, f] = steps * (0.25 / self.q)
-        self.mechanism.box.to_raw_inplace(rows)
-        read = self.outcome_sum.votes(places)
-        if ((read >= 0) & (read != self.voter(rows))).any():
+            all_steps.append(steps)
+        moving = self.cells.features[self.cells.features < self.mechanism.n_features]
+        steps = np.array(all_steps, dtype=np.int64).reshape(len(moving), CHECKED).T
+        votes, read = self.voter(self._rows(CHECKED, (slice(None), moving), steps)), self.outcome_sum.votes(places)
+        if ((read >= 0) & (read != votes)).any():
             raise NotExactError(
                 f"Exact probabilities need a model that votes as its trees say, but {name_of(self.voter.estimator)} "
                 f"does not. Use estimation='sample'."
             )
 
 
-def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, OffsetRecipe]]:
-    """Return the offset noises that are mixed, with the probability of each.
+def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups]]:
+    """Return the noises that are mixed, with the probability of each: features, and the recipe of their noise.
 
     Raises
     ------
     NotExactError
-        If the noise is not independent for each feature and on a lattice.
+        If the noise is not independent for each feature and on a lattice, or categories can change.
     """
-    noise = mechanism.noise
-    if len(mechanism.shape) == 1:
-        if isinstance(noise.recipe, OffsetRecipe):
-            return [(1.0, noise.recipe)]
-        if type(noise) is UniformMixtureNoise:
-            recipes = [part.recipe for part in noise.parts if part.recipe is not None]
-            return [part for part in zip(np.diff(noise._edges()).tolist(), recipes, strict=True) if part[0] > 0]
-    raise NotExactError(
-        f"Exact probabilities need tables and uniform noise, splitting noise or a mixture of uniform noises, got "
-        f"{type(noise).__name__} on inputs of shape {mechanism.shape}. Use estimation='sample'."
-    )
+    noise, mixed = mechanism.noise, mechanism.mixed
+    if mechanism.categories is not None:
+        raise NotExactError(
+            "Exact probabilities need categories that are fixed: they are not computed for categories that can change. "
+            "Use estimation='sample'."
+        )
+    if type(noise) is UniformMixtureNoise:
+        weights, parts = np.diff(noise._edges()).tolist(), mixed.parts if mixed is not None else noise.parts
+        return [(weight, _groups(part, mechanism)) for weight, part in zip(weights, parts, strict=True) if weight > 0]
+    return [(1.0, _groups(mixed or noise, mechanism))]
+
+
+def _groups(noise: Any, mechanism: NoiseMechanism) -> Groups:
+    """Return the features that share one noise, and its recipe."""
+    noises = [(np.arange(mechanism.n_features), noise)]
+    if isinstance(noise, MixedNoise):
+        noises = [(columns, one) for columns, _, one in noise.groups]
+    groups = [(columns, one.recipe) for columns, one in noises if isinstance(one.recipe, OffsetRecipe)]
+    if len(mechanism.shape) != 1 or len(groups) < len(noises):
+        raise NotExactError(
+            f"Exact probabilities need tables and uniform noise, splitting noise or a mixture of uniform noises, got "
+            f"{type(mechanism.noise).__name__} on inputs of shape {mechanism.shape}. Use estimation='sample'."
+        )
+    return groups

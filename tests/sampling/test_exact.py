@@ -104,7 +104,7 @@ def raw_outcomes(mechanism, recipe, x):
 def enumerated(model, mechanism, X, classes):
     """The probabilities of the classes, by asking the model about every outcome."""
     result = np.zeros((len(X), len(classes)))
-    for weight, recipe in exact.noise_parts(mechanism):
+    for weight, [(_, recipe)] in exact.noise_parts(mechanism):
         for i, x in enumerate(X):
             votes = model.predict(raw_outcomes(mechanism, recipe, x))
             result[i] += weight * np.array([np.mean(votes == label) for label in classes])
@@ -157,13 +157,13 @@ def test_thresholds_that_noisy_values_meet(name, noise, offset):
         feature, threshold = root["feature_idx"][0], root["num_threshold"]
     else:
         feature, threshold = last.tree_.feature[0], last.tree_.threshold
-    for _, recipe in exact.noise_parts(mechanism):
+    for _, [(_, recipe)] in exact.noise_parts(mechanism):
         values = raw_outcomes(mechanism, recipe, X[0])
         values = np.unique((model[0].transform(values) if name == "standard" else values)[:, feature])
         value = values[offset % len(values)]
         for met in (value, np.float32(value)):
             threshold[0] = met
-            assert read(model).trees[0].threshold[0] == met
+            assert read(model, np.zeros(3, dtype=bool)).trees[0].threshold[0] == met
             assert_exact(model, mechanism, X, [0, 1])
 
 
@@ -219,7 +219,7 @@ def test_sums_on_coarse_grids(seed):
         shares = math.prod(np.ix_(*[np.diff(edge) / 8 for edge in edges]))
         truth = np.sum(shares[constant + sum(np.ix_(*scores)) > 0])
         total = ScoreSum(scores, constant, 1e-12, np.array([0, 1]), 2, int(rng.integers(2, 30)))
-        lower, upper = total.bounds(np.concatenate(edges), 8)
+        lower, upper = total.bounds(np.concatenate(edges))
         assert_inside(np.array([1 - truth, truth]), lower, upper)
         wide += upper[0] - lower[0] > 0.01
     assert 10 < wide < 90
@@ -230,7 +230,7 @@ def test_rounding_errors_of_one_sign_leave_no_gap():
     numbers, edges = np.array([0.0, 0.9, 2.0]), np.array([0, 1, 2, 4] * 2)
     for sign in (1, -1):
         total = ScoreSum([sign * numbers] * 2, -sign * 1.3, 1e-12, np.array([0, 1]), 2, 4)
-        lower, upper = total.bounds(edges, 4)
+        lower, upper = total.bounds(edges)
         np.testing.assert_allclose(lower, upper, atol=1e-9)
         np.testing.assert_allclose(lower[::sign], [3 / 16, 13 / 16], atol=1e-9)
 
@@ -252,7 +252,7 @@ def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
     monkeypatch.setattr(exact, "TABLE_CELLS", 0)
     mechanism = mechanism_of(SplitNoise(0.5, levels=4), BOXES[1])
     model, X = fitted(name, mechanism), lattice_inputs(mechanism, 100)
-    arrays = read(model)
+    arrays = read(model, np.zeros(3, dtype=bool))
     rows, terms = X.astype(arrays.real), [np.full(len(X), arrays.constant)]
     for tree in arrays.trees:
         left = rows[:, tree.feature[0]] <= tree.threshold[0]
@@ -266,12 +266,12 @@ def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
 def test_ties_of_a_grid_are_open():
     """Two stumps of equal weight tie on half of the outcomes: rounding cannot tell on which side of 0."""
     tied = ScoreSum([np.array([-0.3, 0.3])] * 2, 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
-    lower, upper = tied.bounds(np.array([0, 1, 2, 0, 1, 2]), 2)
+    lower, upper = tied.bounds(np.array([0, 1, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
-    lower, upper = tied.bounds(np.array([0, 0, 2, 0, 1, 2]), 2)
+    lower, upper = tied.bounds(np.array([0, 0, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.5, 0], [1, 0.5]], atol=1e-9)
     nearly = ScoreSum([np.array([-0.3, 0.3]), np.array([-0.3, 0.3 + 1e-15])], 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
-    lower, upper = nearly.bounds(np.array([0, 1, 2, 0, 1, 2]), 2)
+    lower, upper = nearly.bounds(np.array([0, 1, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
 
 
@@ -279,7 +279,7 @@ def test_ties_of_a_grid_are_open():
 def test_a_constant_that_is_much_larger_than_the_steps(constant):
     numbers = np.array([1.0, 1 + 1e-13, 1 + 3e-13])
     steps = ScoreSum([numbers, numbers], constant, 1e-14, np.array([0, 1]), 2, 2**16)
-    lower, upper = steps.bounds(np.array([0, 1, 2, 4, 0, 1, 2, 4]), 4)
+    lower, upper = steps.bounds(np.array([0, 1, 2, 4, 0, 1, 2, 4]))
     np.testing.assert_allclose(lower, upper, atol=1e-9)
     np.testing.assert_allclose(lower, [1, 0] if constant == -1e6 else [0, 1], atol=1e-9)
 
@@ -292,7 +292,7 @@ def test_some_inputs_get_a_finer_grid(wide, monkeypatch):
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
     model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 50, seed=1)
     votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-    coarse = votes._bounds(mechanism.points(X).astype(np.int64), votes.outcome_sum)
+    coarse = votes._bounds(mechanism.points(X), votes._below(X), votes.outcome_sum)
     gap = (coarse[1] - coarse[0]).max(axis=1)
     finer = (coarse[0].max(axis=1) <= 0.5) | (gap > wide)
     assert set(finer) == {False, True}
@@ -389,8 +389,8 @@ def test_trees_without_splits_add_to_the_score(monkeypatch):
     none = np.array([-1])
     leaf = Tree(none, none, none, np.array([-2.0]), np.array([0.7]))
 
-    def read_with_leaf(estimator):
-        arrays = read(estimator)
+    def read_with_leaf(estimator, fixed):
+        arrays = read(estimator, fixed)
         return arrays._replace(trees=[leaf, *arrays.trees], constant=arrays.constant - 0.7)
 
     expected = exact_votes(model, mechanism, X, [0, 1])
