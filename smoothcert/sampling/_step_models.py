@@ -71,7 +71,7 @@ class StepModel(NamedTuple):
     steps : list of estimators
         Steps before the model.
     source : ndarray of shape (n_columns,)
-        The feature of the input that each column of the model depends on; -1 for fixed features.
+        The feature of the input that each column of the model depends on; -1 for fixed ones.
     """
 
     trees: list[Tree]
@@ -91,14 +91,15 @@ class StepModel(NamedTuple):
         return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows).astype(self.real)
 
 
-def read(estimator: Any, fixed: NDArray[np.bool_]) -> StepModel:
+def read(estimator: Any, numeric: NDArray[np.bool_], categorical: NDArray[np.bool_]) -> StepModel:
     """Return the trees of a fitted classifier, alone or behind steps that treat each column separately.
 
     Parameters
     ----------
     estimator : estimator
-    fixed : ndarray of shape (n_features,)
-        Features that have no noise. Steps may do with them as they please.
+    numeric, categorical : ndarray of bool, shape (n_features,)
+        Features that are numbers with noise, and categories with noise. The others are fixed: steps may do with them as
+        they please.
 
     Raises
     ------
@@ -107,14 +108,14 @@ def read(estimator: Any, fixed: NDArray[np.bool_]) -> StepModel:
     """
     model = unwrap(estimator)
     if _kind(model) == "smoothcert.IndexedLabels":
-        inside = read(model.estimator, fixed)
+        inside = read(model.estimator, numeric, categorical)
         return inside._replace(classes=model.classes_[inside.classes])
     steps = []
     if _kind(model) == "sklearn.Pipeline":
         *steps, model = [unwrap(step) for _, step in model.steps if step is not None and step != "passthrough"]
-    source = np.where(fixed, -1, np.arange(len(fixed)))
+    source = np.where(numeric | categorical, np.arange(len(numeric)), -1)
     for step in steps:
-        source = _sources(step, source)
+        source = _sources(step, source, numeric)
     reader = READERS.get(_kind(model))
     if reader is None:
         _refuse("a decision tree, or boosted trees of scikit-learn, XGBoost or LightGBM", model)
@@ -132,29 +133,33 @@ def _refuse(needed: str, got: Any) -> NoReturn:
     raise NotExactError(f"Exact probabilities need {needed}, got {got}. Use estimation='sample'.")
 
 
-def _sources(step: Any, source: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the feature of which each column of a step's output is a nondecreasing function; -1 for fixed ones.
+def _sources(step: Any, source: NDArray[np.intp], numeric: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the feature that each column of a step's output depends on, by a nondecreasing function of numbers.
 
     Parameters
     ----------
     step : estimator
     source : ndarray of shape (n_columns,)
-        The same for the columns of its input.
+        The same for the columns of its input; -1 for fixed features.
+    numeric : ndarray of bool, shape (n_features,)
+        Features that are numbers with noise.
     """
     kind = _kind(step)
     if step is None or step == "passthrough" or (kind == "sklearn.FunctionTransformer" and not step.func):
         return source
     if kind == "sklearn.Pipeline":
         for _, inside in step.steps:
-            source = _sources(inside, source)
+            source = _sources(inside, source, numeric)
         return source
     if kind == "sklearn.ColumnTransformer":
         found = np.full(max(part.stop for part in step.output_indices_.values()), -1, dtype=np.intp)
         for name, inside, _ in step.transformers_:
             known = source[np.asarray(step._transformer_to_input_indices[name], dtype=np.intp)]
             if inside != "drop" and (known >= 0).any():
-                found[step.output_indices_[name]] = _sources(inside, known)
+                found[step.output_indices_[name]] = _sources(inside, known, numeric)
         return found
+    if kind in ("sklearn.OneHotEncoder", "sklearn.OrdinalEncoder") and not numeric[source[source >= 0]].any():
+        return np.repeat(source, step._n_features_outs) if kind == "sklearn.OneHotEncoder" else source
     if kind not in SCALERS or getattr(step, "encode", "ordinal") != "ordinal":
         _refuse("steps that map each noisy column by an increasing function, such as StandardScaler", step)
     return source

@@ -7,6 +7,7 @@ estimate: thresholds meet the sampler's own values, in the type in which the mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..models.codes import FixedValues
 from ..models.sklearn import SklearnVoter
 from ..models.timeout import TimedVoter
 from ..noise._philox import OffsetRecipe
+from ..noise.categories import CategoryNoise
 from ..noise.mechanism import NoiseMechanism
 from ..noise.mixed import MixedNoise
 from ..noise.mixture import UniformMixtureNoise
@@ -129,8 +131,9 @@ class ExactVotes:
             raise NotExactError("Exact probabilities need a scikit-learn classifier. Use estimation='sample'.")
         self.voter, self.mechanism = voter, mechanism
         self.parts = noise_parts(mechanism)
-        self.fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features)
-        self.model = read(voter.estimator, self.fixed)
+        kinds = mechanism.features.numeric, mechanism.features.categorical
+        self.numeric, self.categorical = (np.broadcast_to(kind, mechanism.n_features) for kind in kinds)
+        self.model = read(voter.estimator, self.numeric, self.categorical)
         self.q, self._row = mechanism.noise.q, self._some_row()
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
@@ -156,10 +159,12 @@ class ExactVotes:
     def _compared(self, rows: FloatArray) -> NDArray[np.floating]:
         """Return raw rows as the trees compare them."""
         columns = self.voter.columns
-        return self.model.compared(rows if columns is None or not self.model.steps else columns.frame(rows))
+        if columns is not None and (self.model.steps or columns.codecs is not None):
+            rows = columns.frame(rows)
+        return self.model.compared(rows)
 
     def _some_row(self) -> FloatArray:
-        """Return a row with 0 for noisy values, in the unit box, and any known value for fixed ones."""
+        """Return a row with 0 for noisy values, numbers in the unit box, and any known value for fixed ones."""
         row, columns = np.zeros(self.mechanism.n_features), self.voter.columns
         for i, codec in enumerate((columns.codecs if columns is not None else None) or ()):
             if isinstance(codec, FixedValues):
@@ -167,7 +172,7 @@ class ExactVotes:
         return row
 
     def _rows(self, n: int, places: tuple[Any, Any], steps: IntArray) -> FloatArray:
-        """Return raw rows in which some noisy values are whole numbers of quarter steps."""
+        """Return raw rows in which some noisy numbers are whole numbers of quarter steps."""
         rows = np.repeat(self._row[None], n, axis=0)
         rows[places] = steps * (0.25 / self.q)
         self.mechanism.to_raw_inplace(rows)
@@ -192,8 +197,9 @@ class ExactVotes:
         """Return bounds for points."""
         lower, upper = np.zeros((2, len(points), self.voter.n_classes))
         for rows in gen_batches(len(points), max(1, VALUES // max(1, 2 * len(self.cells.feature)))):
-            for weight, groups in self.parts:
-                for row, edges in enumerate(self.cells.counts(groups, points[rows], below[rows]), rows.start):
+            for weight, groups, categories in self.parts:
+                counts = self.cells.counts(groups, categories, points[rows], below[rows])
+                for row, edges in enumerate(counts, rows.start):
                     low, high = outcome_sum.bounds(edges)
                     lower[row] += weight * low
                     upper[row] += weight * high
@@ -206,7 +212,7 @@ class ExactVotes:
         """Cut the axis of each feature at the thresholds: find the largest noisy values that are not above them.
 
         All noisy values are whole numbers times 1/(4q), rounded, and comparisons are monotone: bisection finds them.
-        Fixed values are compared with the thresholds themselves.
+        Fixed values are compared with the thresholds themselves, and so are the codes of categories.
         """
         trees = self.model.trees
         column = np.concatenate([tree.feature[tree.inner] for tree in trees]).astype(np.int64)
@@ -214,10 +220,11 @@ class ExactVotes:
         threshold = np.concatenate([tree.threshold[tree.inner] for tree in trees])
         fixed, rank = feature < 0, np.zeros_like(feature)
         self._thresholds = np.unique(threshold[fixed])
-        for f in np.unique(feature):
+        moving = np.flatnonzero(~fixed & self.numeric[feature])
+        for f in np.unique(feature[moving]):
             rank[feature == f] = np.arange(np.count_nonzero(feature == f))
-        low, high = (np.where(fixed, 0, end) for end in self._ends)
-        moving = np.flatnonzero(~fixed)
+        low, high = np.zeros((2, len(feature)), dtype=np.int64)
+        low[moving], high[moving] = self._ends
         places, width = (rank[moving], feature[moving]), rank.max(initial=-1) + 1
         while (high - low > 1).any():
             middle = (low[moving] + high[moving]) // 2
@@ -225,12 +232,30 @@ class ExactVotes:
             below = rows[rank[moving], column[moving]] <= threshold[moving]
             low[moving], high[moving] = np.where(below, middle, low[moving]), np.where(below, high[moving], middle)
         low[fixed] = np.searchsorted(self._thresholds, threshold[fixed])
-        return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, self.q)
+        codes, values = {}, self._compared(self._code_rows())
+        for split in np.flatnonzero(~fixed & self.categorical[feature]).tolist():
+            n_codes = self._n_codes(int(feature[split]))
+            codes[split] = values[:n_codes, column[split]] <= threshold[split]
+        return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, codes, self.q)
+
+    def _n_codes(self, feature: int) -> int:
+        """Return the number of codes that the model may see in place of a category, with that of a mask at the end."""
+        noises = [noise for _, _, noise in self.parts if noise is not None]
+        place = noises[0].columns.tolist().index(feature)
+        masked = any(noise.hidden == "mask" and noise.n_shown[place] < noise.n_offsets for noise in noises)
+        return int(noises[0].n_categories[place]) + masked
+
+    def _code_rows(self) -> FloatArray:
+        """Return raw rows that hold all codes of all categories, one after the other."""
+        n_codes = [self._n_codes(f) for f in np.flatnonzero(self.categorical).tolist()]
+        rows = self._rows(max(n_codes, default=1), (0, []), np.zeros(0, dtype=np.int64))
+        rows[:, self.categorical] = np.minimum(np.arange(len(rows))[:, None], np.array(n_codes) - 1)
+        return rows
 
     @property
     def _ends(self) -> tuple[int, int]:
         """Ends of an interval in whose interior all noisy values lie, in quarter steps."""
-        width = max((recipe.n_offsets for _, groups in self.parts for _, recipe in groups), default=1)
+        width = max((recipe.n_offsets for _, groups, _ in self.parts for _, recipe in groups), default=1)
         return -4 * width - 4, 4 * (self.q + width) + 4
 
     def _choose_sum(self) -> OutcomeSum:
@@ -242,7 +267,7 @@ class ExactVotes:
             labels = labels[model.trees[0].value[leaves]]
             return LeafSum(low, high, end, starts, cells.sizes, labels, self.voter.n_classes)
         few = np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS
-        if few and not (cells.feature >= self.mechanism.n_features).any():
+        if few and not len(np.setdiff1d(cells.features, np.flatnonzero(self.numeric))):
             steps = cells.representatives()
             votes = self.voter(self._rows(len(steps), (slice(None), cells.features), steps))
             return VoteTable(votes.reshape(cells.sizes), self.voter.n_classes)
@@ -258,49 +283,50 @@ class ExactVotes:
 
     def _check_reading(self) -> None:
         """Raise a NotExactError if the model votes otherwise than was read on both sides of some thresholds."""
-        rng, (low, high), places, all_steps = np.random.default_rng(0), self._ends, [], []
-        below = np.repeat(self._below(self._row[None]), CHECKED, axis=0)
+        rng, (low, high), places = np.random.default_rng(0), self._ends, []
         fixed = self.cells.feature[self.cells.feature >= self.mechanism.n_features]
+        below, rows = self._below(self._row[None])[0], self._rows(CHECKED, (0, []), np.zeros(0, dtype=np.int64))
         for f in self.cells.features:
-            if f >= self.mechanism.n_features:
-                places.append((~below[:, fixed == f]).sum(axis=1))
-                continue
             cuts = self.cells.cut[self.cells.feature == f]
-            steps = np.clip(rng.choice(cuts, size=CHECKED) + rng.integers(2, size=CHECKED), low + 1, high - 1)
-            places.append(np.searchsorted(cuts, steps))
-            all_steps.append(steps)
-        moving = self.cells.features[self.cells.features < self.mechanism.n_features]
-        steps = np.array(all_steps, dtype=np.int64).reshape(len(moving), CHECKED).T
-        votes, read = self.voter(self._rows(CHECKED, (slice(None), moving), steps)), self.outcome_sum.votes(places)
-        if ((read >= 0) & (read != votes)).any():
+            if f >= self.mechanism.n_features:
+                places.append(np.full(CHECKED, np.count_nonzero(~below[fixed == f])))
+            elif self.categorical[f]:
+                places.append(rng.integers(len(cuts) + 1, size=CHECKED))
+                rows[:, f] = places[-1]
+            else:
+                steps = np.clip(rng.choice(cuts, size=CHECKED) + rng.integers(2, size=CHECKED), low + 1, high - 1)
+                places.append(np.searchsorted(cuts, steps))
+                rows[:, f] = self._rows(CHECKED, (slice(None), f), steps)[:, f]
+        read = self.outcome_sum.votes(places)
+        if ((read >= 0) & (read != self.voter(rows))).any():
             raise NotExactError(
                 f"Exact probabilities need a model that votes as its trees say, but {name_of(self.voter.estimator)} "
                 f"does not. Use estimation='sample'."
             )
 
 
-def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups]]:
-    """Return the noises that are mixed, with the probability of each: features, and the recipe of their noise.
+def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups, CategoryNoise | None]]:
+    """Return the noises that are mixed: the probability of each, the noise of numbers, and that of categories.
 
     Raises
     ------
     NotExactError
-        If the noise is not independent for each feature and on a lattice, or categories can change.
+        If the noise is not independent for each feature and on a lattice.
     """
     noise, mixed = mechanism.noise, mechanism.mixed
-    if mechanism.categories is not None:
-        raise NotExactError(
-            "Exact probabilities need categories that are fixed: they are not computed for categories that can change. "
-            "Use estimation='sample'."
-        )
+    weights: list[float] = [1.0]
+    parts: Sequence[Any] = [mixed or noise]
     if type(noise) is UniformMixtureNoise:
         weights, parts = np.diff(noise._edges()).tolist(), mixed.parts if mixed is not None else noise.parts
-        return [(weight, _groups(part, mechanism)) for weight, part in zip(weights, parts, strict=True) if weight > 0]
-    return [(1.0, _groups(mixed or noise, mechanism))]
+    return [
+        (weight, _groups(part, mechanism), getattr(part, "categories", None))
+        for weight, part in zip(weights, parts, strict=True)
+        if weight > 0
+    ]
 
 
 def _groups(noise: Any, mechanism: NoiseMechanism) -> Groups:
-    """Return the features that share one noise, and its recipe."""
+    """Return the numbers that share one noise, and its recipe."""
     noises = [(np.arange(mechanism.n_features), noise)]
     if isinstance(noise, MixedNoise):
         noises = [(columns, one) for columns, _, one in noise.groups]

@@ -61,6 +61,9 @@ MODELS = {
     ),
 }
 
+#: All features are numbers, none is a category.
+NUMBERS = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+
 #: Raw boxes in which float32 and float64 differ, and the unit box.
 BOXES = [Box.from_bounds((0, 1)), Box(np.array([-0.1, 100.0, 1e-3]), np.array([0.2, 100.7, 7.0]))]
 
@@ -104,7 +107,7 @@ def raw_outcomes(mechanism, recipe, x):
 def enumerated(model, mechanism, X, classes):
     """The probabilities of the classes, by asking the model about every outcome."""
     result = np.zeros((len(X), len(classes)))
-    for weight, [(_, recipe)] in exact.noise_parts(mechanism):
+    for weight, [(_, recipe)], _ in exact.noise_parts(mechanism):
         for i, x in enumerate(X):
             votes = model.predict(raw_outcomes(mechanism, recipe, x))
             result[i] += weight * np.array([np.mean(votes == label) for label in classes])
@@ -157,13 +160,13 @@ def test_thresholds_that_noisy_values_meet(name, noise, offset):
         feature, threshold = root["feature_idx"][0], root["num_threshold"]
     else:
         feature, threshold = last.tree_.feature[0], last.tree_.threshold
-    for _, [(_, recipe)] in exact.noise_parts(mechanism):
+    for _, [(_, recipe)], _ in exact.noise_parts(mechanism):
         values = raw_outcomes(mechanism, recipe, X[0])
         values = np.unique((model[0].transform(values) if name == "standard" else values)[:, feature])
         value = values[offset % len(values)]
         for met in (value, np.float32(value)):
             threshold[0] = met
-            assert read(model, np.zeros(3, dtype=bool)).trees[0].threshold[0] == met
+            assert read(model, *NUMBERS).trees[0].threshold[0] == met
             assert_exact(model, mechanism, X, [0, 1])
 
 
@@ -252,7 +255,7 @@ def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
     monkeypatch.setattr(exact, "TABLE_CELLS", 0)
     mechanism = mechanism_of(SplitNoise(0.5, levels=4), BOXES[1])
     model, X = fitted(name, mechanism), lattice_inputs(mechanism, 100)
-    arrays = read(model, np.zeros(3, dtype=bool))
+    arrays = read(model, *NUMBERS)
     rows, terms = X.astype(arrays.real), [np.full(len(X), arrays.constant)]
     for tree in arrays.trees:
         left = rows[:, tree.feature[0]] <= tree.threshold[0]
@@ -389,8 +392,8 @@ def test_trees_without_splits_add_to_the_score(monkeypatch):
     none = np.array([-1])
     leaf = Tree(none, none, none, np.array([-2.0]), np.array([0.7]))
 
-    def read_with_leaf(estimator, fixed):
-        arrays = read(estimator, fixed)
+    def read_with_leaf(estimator, *kinds):
+        arrays = read(estimator, *kinds)
         return arrays._replace(trees=[leaf, *arrays.trees], constant=arrays.constant - 0.7)
 
     expected = exact_votes(model, mechanism, X, [0, 1])

@@ -11,7 +11,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import AdaBoostClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import Certificates, SmoothedClassifier
@@ -19,9 +19,11 @@ from smoothcert.models.adapt import make_voter
 from smoothcert.models.columns import Columns
 from smoothcert.noise import Box, GaussianNoise, SplitNoise, UniformMixtureNoise, UniformNoise, seeding
 from smoothcert.noise._philox import apply_offsets
+from smoothcert.noise.categories import CategoryNoise
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
-from smoothcert.sampling import exact
+from smoothcert.sampling import _cells, exact
+from smoothcert.sampling._cells import code_counts
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum
 from smoothcert.sampling.exact import ExactVotes, NotExactError
 from smoothcert.sampling.sampler import count
@@ -155,11 +157,109 @@ def test_missing_values_of_fixed_columns():
         votes.bounds(X[:5])
 
 
-def test_categories_that_can_change():
-    features = Features.from_costs(1.0, n_categories=[0, 3])
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(2.0), (2,), features)
-    model = DecisionTreeClassifier().fit([[0.0, 1], [1, 2]], [0, 1])
-    with pytest.raises(NotExactError, match="categories that can change"):
+# Categories: the second feature has three of them, and the fourth has two
+
+N_CATEGORIES = np.array([0, 3, 0, 2])
+
+CATEGORICAL = {
+    "codes": DecisionTreeClassifier(max_leaf_nodes=25, random_state=0),
+    "one-hot": make_pipeline(
+        ColumnTransformer([("one-hot", OneHotEncoder(), [3, 1]), ("numbers", StandardScaler(), [2, 0])]),
+        DecisionTreeClassifier(max_leaf_nodes=25, random_state=0),
+    ),
+    "stumps": make_pipeline(
+        ColumnTransformer(
+            [("one-hot", OneHotEncoder(drop="first"), [1, 3])], remainder="passthrough", sparse_threshold=1.0
+        ),
+        GradientBoostingClassifier(n_estimators=30, max_depth=1, learning_rate=0.5, random_state=0),
+    ),
+    "ordinal": make_pipeline(
+        ColumnTransformer([("codes", OrdinalEncoder(categories=[[0, 1, 2, 3], [0, 1, 2]]), [1, 3])]),
+        AdaBoostClassifier(n_estimators=20, random_state=0),
+    ),
+}
+
+
+def categorical_problem(noise, hidden, n=300):
+    """A mechanism with categories, and labeled inputs that depend on all features."""
+    rng = np.random.default_rng(0)
+    features = Features.from_costs([2.0, 0.75, 1.0, 0.5], n_categories=N_CATEGORIES, hidden=hidden)
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, (4,), features)
+    X = rng.integers(0, 5, (n, 4)) / 4
+    X[:, 1], X[:, 3] = rng.integers(0, 3, n), rng.integers(0, 2, n)
+    score = X[:, 0] + X[:, 2] + np.array([0.0, 1.0, 0.3])[X[:, 1].astype(int)] + 0.7 * X[:, 3]
+    return mechanism, X, (score + 0.1 * rng.normal(size=n) > np.median(score)).astype(int)
+
+
+def enumerated_with_categories(model, mechanism, x):
+    """The probability of class 1: all offsets of all features."""
+    total, noise = 0.0, mechanism.noise
+    mixture = isinstance(noise, UniformMixtureNoise)
+    for weight, part in zip(noise.weights, noise.parts, strict=True) if mixture else [(1.0, noise)]:
+        axes = []
+        for i, cost in enumerate(mechanism.features.costs.tolist()):
+            recipe, n = part.for_cost(1.0 if N_CATEGORIES[i] else cost).recipe, N_CATEGORIES[i]
+            if n:
+                shown = min(math.floor(cost * part.q), recipe.n_offsets)
+                hidden = [
+                    n if mechanism.features.hidden == "mask" else (j - shown) % n for j in range(recipe.n_offsets)
+                ]
+                axes.append([x[i] if j < shown else hidden[j] for j in range(recipe.n_offsets)])
+                continue
+            noisy = np.empty(recipe.n_offsets)
+            apply_offsets(recipe, np.int64(round(x[i] * part.q)), np.arange(recipe.n_offsets), noisy)
+            axes.append(noisy.tolist())
+        total += weight * np.mean(model.predict(np.array(list(itertools.product(*axes)), dtype=float)))
+    return total
+
+
+@pytest.mark.parametrize("hidden", ["mask", "uniform"])
+@pytest.mark.parametrize("noise", [*NOISES[2:], UniformNoise(0.8, levels=4)], ids=repr)
+@pytest.mark.parametrize("name", CATEGORICAL)
+def test_all_outcomes_of_categories(name, noise, hidden):
+    mechanism, X, y = categorical_problem(noise, hidden)
+    model = trained(CATEGORICAL[name], mechanism, X, y)
+    votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
+    X = X[:12]
+    lower, upper = votes.bounds(X)
+    truth = np.array([enumerated_with_categories(model, mechanism, x) for x in X])
+    assert_inside(np.stack([1 - truth, truth], axis=1), lower, upper)
+    assert np.max(upper - lower) < (1e-3 if isinstance(votes.outcome_sum, ScoreSum) else 1e-14)
+    assert ((truth > 0) & (truth < 1)).any()
+    changed = X.copy()
+    changed[:, 1] = (X[:, 1] + 1) % 3
+    assert (np.abs(votes.bounds(changed)[0] - lower) > 0.01).any()
+
+
+@pytest.mark.parametrize("name", ["one-hot", "stumps"])
+def test_categories_that_are_never_hidden(name):
+    """The mask, which the encoder has not met, is not asked about."""
+    mechanism, X, y = categorical_problem(UniformNoise(0.3, levels=4), "mask")
+    model = trained(CATEGORICAL[name], mechanism, X, y)
+    lower, upper = ExactVotes(make_voter(model, np.array([0, 1])), mechanism).bounds(X[:12])
+    truth = np.array([enumerated_with_categories(model, mechanism, x) for x in X[:12]])
+    assert_inside(np.stack([1 - truth, truth], axis=1), lower, upper)
+    np.testing.assert_allclose(lower, upper, atol=1e-3)
+
+
+def test_the_codes_that_the_model_sees():
+    """Counts of codes are those of all offsets."""
+    for hidden, noise in itertools.product(
+        ["mask", "uniform"], [UniformNoise(0.8, levels=4), UniformNoise(2, levels=5)]
+    ):
+        one = CategoryNoise(noise, np.array([0]), np.array([0.75]), np.array([3]), hidden)
+        seen = one.at_offsets(
+            np.repeat(np.arange(3), one.n_offsets)[:, None], np.tile(np.arange(one.n_offsets), 3)[:, None]
+        )
+        expected = [np.bincount(codes, minlength=3 + (hidden == "mask")) for codes in seen.reshape(3, -1)]
+        np.testing.assert_array_equal(code_counts(one, 0, np.arange(3)), expected)
+
+
+def test_a_tree_with_too_many_parts(monkeypatch):
+    monkeypatch.setattr(_cells, "MOST_LEAVES", 20)
+    mechanism, X, y = categorical_problem(NOISES[2], "mask")
+    model = trained(CATEGORICAL["one-hot"], mechanism, X, y)
+    with pytest.raises(NotExactError, match="fewer than 20 parts"):
         ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
 
 

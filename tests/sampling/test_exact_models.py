@@ -28,6 +28,7 @@ from smoothcert.sampling.exact import ExactVotes, NotExactError, exact_votes
 
 from .test_exact import (
     BOXES,
+    NUMBERS,
     assert_exact,
     assert_inside,
     enumerated,
@@ -36,9 +37,6 @@ from .test_exact import (
     lattice_inputs,
     mechanism_of,
 )
-
-#: No feature is fixed.
-NOISY = np.zeros(3, dtype=bool)
 
 
 def xgboost_model(**params):
@@ -110,7 +108,7 @@ def test_the_error_covers_the_sums_of_other_libraries(name, monkeypatch):
     mechanism = mechanism_of(SplitNoise(0.5, levels=4), BOXES[1])
     model, X = trained(BOOSTED[name](n_estimators=200), mechanism)
     votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-    arrays, rows = read(model, NOISY), X.astype(votes.model.real)
+    arrays, rows = read(model, *NUMBERS), X.astype(votes.model.real)
     scores = np.full(len(X), arrays.constant)
     for tree in arrays.trees:
         left = rows[:, tree.feature[0]] <= tree.threshold[0]
@@ -125,7 +123,7 @@ def test_thresholds_of_xgboost_that_noisy_values_meet():
     model, X = trained(xgboost_model(), mechanism)
     met = {
         (int(tree.feature[0]), float(np.nextafter(np.float32(tree.threshold[0]), np.float32(np.inf))))
-        for tree in read(model, NOISY).trees
+        for tree in read(model, *NUMBERS).trees
     }
     noisy = mechanism.noisy(np.repeat(X, 500, axis=0), np.random.default_rng(2)).astype(np.float32)
     assert sum(threshold in noisy[:, feature].astype(float) for feature, threshold in met) > 5
@@ -143,7 +141,7 @@ def test_early_stopping_of_other_libraries():
     validation = [(X, np.arange(60) % 2)]
     for model, params in ((xgboost, {"verbose": False}), (lightgbm, {"callbacks": [stopping]})):
         model, chosen = trained(model, mechanism, eval_set=validation, **params)
-        assert len(read(model, NOISY).trees) < 300
+        assert len(read(model, *NUMBERS).trees) < 300
         assert_exact(model, mechanism, chosen, [0, 1])
 
 
@@ -215,7 +213,7 @@ def test_columns_by_name():
     y = (X[:, 2] > X[:, 2].mean()).astype(int)
     steps = ColumnTransformer([("named", StandardScaler(), ["c", "a"])])
     model = make_pipeline(steps, DecisionTreeClassifier()).fit(frame, y)
-    assert read(model, NOISY).source.tolist() == [2, 0]
+    assert read(model, *NUMBERS).source.tolist() == [2, 0]
     bounds = ExactVotes(make_voter(model, np.array([0, 1]), columns=Columns.of(frame)), mechanism).bounds(X[:5])
     np.testing.assert_array_equal(bounds, exact_votes(DecisionTreeClassifier().fit(X, y), mechanism, X[:5], [0, 1]))
 
@@ -271,7 +269,7 @@ def test_a_wrong_reading_is_noticed(name, kind, mistake, monkeypatch):
             tree.threshold[node] = column[np.abs(column - tree.threshold[node]).argmin()]
     voter = make_voter(model, np.array([0, 1]))
     assert isinstance(ExactVotes(voter, mechanism).outcome_sum, kind)
-    monkeypatch.setattr(exact, "read", lambda estimator, fixed: mistake(read(estimator, fixed)))
+    monkeypatch.setattr(exact, "read", lambda estimator, *kinds: mistake(read(estimator, *kinds)))
     with pytest.raises(NotExactError, match="votes as its trees say"):
         ExactVotes(voter, mechanism)
 
