@@ -5,7 +5,7 @@ Between tables lies a matrix of floats, to which noise is added: numbers, and co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from numbers import Integral
@@ -71,7 +71,7 @@ class Columns:
         return None if found is None else cls(names, found)
 
     @classmethod
-    def learn(cls, X: Any, *, fixed: Any, categorical: Any, missing: str, masked: bool) -> Self | None:
+    def learn(cls, X: Any, *, fixed: Any, categorical: Any, missing: str) -> Self | None:
         """Return the columns of training data, with codecs if a column is fixed or holds categories.
 
         Parameters
@@ -82,8 +82,7 @@ class Columns:
         categorical : ndarray of bool, shape (n_features,)
             Columns that hold categories. Those that are fixed as well stay as they are.
         missing : {"error", "category"}
-        masked : bool
-            Whether a mask may hide the categories.
+            Whether missing values, where there are some, are a category.
 
         Raises
         ------
@@ -107,10 +106,20 @@ class Columns:
                 return FixedNumbers(name, column.dtype, library)
             if fixed[i] and series.declared_categories(column) is None:
                 return FixedValues(name, column.dtype, library)
-            mask = masked and not fixed[i]
-            return Categories.learn(name, column, library, missing=missing, masked=mask, fixed=bool(fixed[i]))
+            return Categories.learn(name, column, library, missing=missing, fixed=bool(fixed[i]))
 
         return cls(names, library, tuple(codec(i, column) for i, column in enumerate(series.columns_of(X))))
+
+    def masked(self) -> Self:
+        """Return the same columns with a mask for the categories that the adversary can choose, of code K.
+
+        Raises
+        ------
+        ValueError
+            If there is no value for the mask.
+        """
+        codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs or ()]
+        return replace(self, codecs=tuple(codecs))
 
     @property
     def n_categories(self) -> NDArray[np.int64]:
@@ -178,6 +187,10 @@ def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> N
             f"each of {n_features} columns, got {categorical_features!r}."
         )
     return found
+
+
+def _within(positions: list[Any], n_features: int) -> bool:
+    return all(0 <= position < n_features for position in positions)
 
 
 def _holds_categories(column: Any) -> bool:
