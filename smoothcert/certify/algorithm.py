@@ -98,7 +98,7 @@ class Algorithm:
     def level(self, n_samples: int) -> float:
         """Return alpha without the error of drawing ``n_samples`` votes."""
         noise, n_features = self.mechanism.noise, self.mechanism.n_features
-        drawing = noise.draw_error * n_samples * n_features
+        drawing = self.mechanism.draw_error * n_samples
         if drawing >= self.alpha:
             raise ValueError(
                 f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {noise} "

@@ -82,7 +82,8 @@ class RadiusStrategy(BaseEstimator, ABC):
         p_a, p_b = (np.atleast_1d(np.asarray(p, dtype=np.float64)) for p in (p_a, p_b))
         if not ((p_b >= 0) & (p_a > p_b) & (p_a <= 1)).all():
             raise ValueError(f"p_a and p_b must be probabilities from 0 to 1 with p_a > p_b, got {p_a!r} and {p_b!r}.")
-        reach = self.reach(noise, *(np.atleast_2d(np.asarray(room, dtype=np.float64)) for room in (down, up)))
+        room = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (down, up))
+        reach = self.limited(self.reach(noise, *room))
         n_inputs = np.broadcast_shapes(p_a.shape, p_b.shape, reach.shape[:1])
         budget = np.broadcast_to(noise.budget(p_a, p_b), n_inputs)
         return self.within(noise, budget, np.broadcast_to(reach, (*n_inputs, reach.shape[1])))
@@ -90,6 +91,10 @@ class RadiusStrategy(BaseEstimator, ABC):
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
+
+    def limited(self, reach: FloatArray, n_changed: int = 0) -> FloatArray:
+        """Return the reaches that are left to an adversary who has changed a number of categories."""
+        return reach
 
     @property
     def needs_inputs(self) -> bool:
@@ -186,23 +191,35 @@ class BoxRadius(RadiusStrategy):
     @property
     def needs_inputs(self) -> bool:
         """Whether a subclass has reaches of its own: those of the box are the same for all inputs."""
-        return type(self).reach is not RadiusStrategy.reach
+        return type(self).reach is not BoxRadius.reach
 
     needs_every_feature = needs_inputs
 
+    def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Return how far each feature can move, shape (n_inputs, n_features): over the whole box."""
+        return np.ceil(np.maximum(down, up))
+
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return the cost of moving features by 1 each until ``distance`` is covered."""
+        """Return the cost of moving features over the whole box until ``distance`` is covered."""
         if self.closed_form:
-            return distance * noise.cost(1.0)
-        return noise.walk_cost(np.ceil(reach), distance)
+            largest_move = _largest_move(reach)
+            return distance / largest_move * noise.cost(largest_move)
+        return noise.walk_cost(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the features that can move, with reach 1 each."""
+        """Walk over the features that can move."""
         if self.closed_form:
-            return budget / noise.cost(1.0) * (1 - STEP_ERROR)
+            largest_move = _largest_move(reach)
+            return budget / noise.cost(largest_move) * largest_move * (1 - STEP_ERROR)
         # Mathematically the walk is never shorter. The maximum keeps the strategies in order to the last bit.
         lipschitz = LipschitzRadius().within(noise, budget, reach)
-        return np.maximum(walk_largest(noise.walk, budget, np.ceil(reach)), lipschitz)
+        return np.maximum(walk_largest(noise.walk, budget, reach), lipschitz)
+
+
+def _largest_move(reach: FloatArray) -> FloatArray:
+    """Return the largest reach of each input; 1 where nothing can move."""
+    largest_move = reach.max(axis=1)
+    return np.where(largest_move > 0, largest_move, 1.0)
 
 
 class GreedyRadius(RadiusStrategy):
@@ -290,8 +307,14 @@ class GreedyRadius(RadiusStrategy):
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move within the limits and within the box."""
-        reach = super().reach(noise, *self.room(noise, down, up))
-        return reach if self.max_features is None else largest(reach, self.max_features)
+        return super().reach(noise, *self.room(noise, down, up))
+
+    def limited(self, reach: FloatArray, n_changed: int = 0) -> FloatArray:
+        """Return the largest reaches: those of the features that can move besides the categories that are changed."""
+        if self.max_features is None:
+            return reach
+        n_left = self.max_features - n_changed
+        return largest(reach, n_left) if n_left > 0 else np.zeros((len(reach), 1))
 
     def room(self, noise: Noise, down: FloatArray, up: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up within ``max_change``."""
@@ -324,6 +347,6 @@ class GreedyRadius(RadiusStrategy):
         """Walk over the reaches; rounding must not make the radius smaller than that of `BoxRadius`."""
 
         def walk(budget: FloatArray, reach: FloatArray) -> FloatArray:
-            return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))
+            return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, np.ceil(reach)))
 
         return walk_largest(walk, budget, reach)

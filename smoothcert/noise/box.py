@@ -181,6 +181,10 @@ class Box:
         """Tell for each feature of an input of this shape whether the box lets it move."""
         return np.broadcast_to(self.width > 0, shape)
 
+    def without(self, features: NDArray[np.bool_]) -> Box:
+        """Return the box in which some features of an input have no extent, so that they cannot move."""
+        return Box(*(np.where(features, 0.0, end) for end in (self.lo, self.hi))) if features.any() else self
+
     def fingerprint(self) -> str:
         """Hash of the box."""
         content = f"{self.lo.shape} {self.hi.shape}".encode() + self.lo.tobytes() + self.hi.tobytes()

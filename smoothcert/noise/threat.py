@@ -112,6 +112,15 @@ class Features:
         """Whether all features are numbers of cost 1: costs then change nothing."""
         return bool((self.costs == 1).all() and (self.n_categories == 0).all())
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a ValueError unless there is one cost for all features of an input, or one for each."""
+        for name, values in (("costs", self.costs), ("n_categories", self.n_categories)):
+            if values.ndim and values.size != np.prod(shape):
+                raise ValueError(
+                    f"{name} must hold one number for all features, or one for each feature of inputs of shape "
+                    f"{shape}, got {values.size}."
+                )
+
     def fingerprint(self) -> str:
         """Hash of the costs and the categories; empty where costs change nothing."""
         if self.is_plain:
@@ -122,7 +131,8 @@ class Features:
 
     def to_json(self) -> dict[str, Any]:
         """Return numbers and text from which `from_json` builds the same features."""
-        costs = np.where(np.isinf(self.costs), None, self.costs.astype(object))
+        costs = self.costs.astype(object)
+        costs[np.isinf(self.costs)] = None
         return {"costs": costs.tolist(), "n_categories": self.n_categories.tolist(), "hidden": self.hidden}
 
     @classmethod
