@@ -19,7 +19,6 @@ from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
-from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
 from .results.metrics import warn_useless
 from .results.votes import VoteCounts
@@ -315,7 +314,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)
-        distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
+        distance, mechanism = check_radii(radius, len(inputs)), self._mechanism(inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
     def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ from .models.timeout import TimedVoter
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
+from .noise.threat import Features
 from .runs.inputs import Inputs
 from .training.datasets import read_dataset
 
@@ -48,6 +49,7 @@ class SmoothedEstimator(Conventions):
         radius: Any = "auto",
         training: Any = "augment",
         bounds: Any = (0.0, 1.0),
+        costs: Any = 1.0,
         scheme: str = "multiclass",
         bound: str = "clopper-pearson",
         alpha: float = 0.001,
@@ -67,6 +69,7 @@ class SmoothedEstimator(Conventions):
         self.radius = radius
         self.training = training
         self.bounds = bounds
+        self.costs = costs
         self.scheme = scheme
         self.bound = bound
         self.alpha = alpha
@@ -130,12 +133,15 @@ class SmoothedEstimator(Conventions):
         classifier = cls(frozen, noise, **params)
         labels, noise = check_classes(classes), classifier._new_noise()
         columns = Columns.of_model(frozen)
-        box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
+        names = columns.names if columns else None
+        features = Features.from_costs(classifier.costs, names=names)
+        box = Box.from_bounds(classifier.bounds, names=names, unbounded=~features.numeric)
         for name in ("feature_names_in_", "n_features_in_") if columns else ():
             setattr(classifier, name, getattr(unwrap(frozen), name))
-        # The shape of inputs is not known yet, and no parameter depends on it.
-        classifier._algorithm(NoiseMechanism(box, noise, box.width.shape), labels, None)
-        classifier._settle(frozen, labels, box, noise, columns)
+        # The shape of inputs is not known yet, and no parameter but costs depends on it.
+        unit = Box.from_bounds((0, 1))
+        classifier._algorithm(NoiseMechanism(unit, noise, features.costs.shape, features), labels, None)
+        classifier._settle(frozen, labels, box, noise, features, columns)
         return classifier
 
     @kept_on_error
@@ -175,9 +181,11 @@ class SmoothedEstimator(Conventions):
         X, y = self._validate(X, y=y)
         classes = sorted_unique("y", y)
         check_classification_targets(y)
-        box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
-        box.check(X, columns.names if columns else None)
-        mechanism = NoiseMechanism(box, noise, X.shape[1:])
+        names, noise = columns.names if columns else None, self._new_noise()
+        features = Features.from_costs(self.costs, names=names, shape=X.shape[1:])
+        box = Box.from_bounds(self.bounds, X, names, ~features.numeric)
+        mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
+        mechanism.box.check(mechanism.bounded(X), names)
         self._algorithm(mechanism, classes, None)
         mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
@@ -200,7 +208,7 @@ class SmoothedEstimator(Conventions):
                 fit_params=fit_params,
             )
             fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
-        self._settle(fitted, classes, box, noise, columns)
+        self._settle(fitted, classes, box, noise, features, columns)
         self.feature_shape_ = X.shape[1:]
         return self
 
@@ -220,7 +228,8 @@ class SmoothedEstimator(Conventions):
         def validate(part: Any) -> Any:
             nonlocal warned
             checked = self._validate(part)
-            warned = warned or self.box_.warn_clipped(checked)
+            mechanism = self._mechanism(checked.shape[1:])
+            warned = warned or mechanism.box.warn_clipped(mechanism.bounded(checked))
             return checked
 
         return Inputs(X, validate)
@@ -245,7 +254,11 @@ class SmoothedEstimator(Conventions):
             If a parameter is invalid, or what the fitted estimator depends on has changed since.
         """
         self._check_unchanged()
-        return self._algorithm(NoiseMechanism(self.box_, self.noise_, shape), self.classes_, self._voter(), **choices)
+        return self._algorithm(self._mechanism(shape), self.classes_, self._voter(), **choices)
+
+    def _mechanism(self, shape: tuple[int, ...]) -> NoiseMechanism:
+        """Return the noise mechanism for inputs of a shape."""
+        return NoiseMechanism(self.box_, self.noise_, shape, self.features_)
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
@@ -264,7 +277,7 @@ class SmoothedEstimator(Conventions):
         names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "batch_size")
         return Algorithm(
             mechanism=mechanism,
-            strategy=resolve_radius(self.radius, mechanism.noise, getattr(self, "feature_names_in_", None)),
+            strategy=resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None)),
             classes=classes,
             voter=voter,
             **{name: getattr(self, name) for name in names} | choices,
@@ -295,13 +308,22 @@ class SmoothedEstimator(Conventions):
         noise.check()
         return noise
 
-    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
+    def _settle(
+        self,
+        fitted: Any,
+        classes: NDArray[Any],
+        box: Box,
+        noise: Noise,
+        features: Features,
+        columns: Columns | None,
+    ) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
         make_voter(fitted, classes, self.device, self.inference, columns)
         self.estimator_ = fitted
         self.classes_ = classes
         self.box_ = box
         self.noise_ = noise
+        self.features_ = features
         self._columns = columns
         #: Votes that were found to be this model's, and the content that it had then.
         self._checked_votes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -315,6 +337,7 @@ class SmoothedEstimator(Conventions):
                 self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
                 self.box_.fingerprint(),
             ),
+            "costs": (self._named_features().fingerprint(), self.features_.fingerprint()),
         }
         for name, (now, fitted) in changes.items():
             if now not in (fitted, "minmax"):
@@ -325,7 +348,18 @@ class SmoothedEstimator(Conventions):
 
     def _named_box(self) -> Box:
         """Build the box anew, for the columns that fit has seen."""
-        return Box.from_bounds(self.bounds, names=getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None)
+        return Box.from_bounds(self.bounds, names=names, unbounded=~self.features_.numeric)
+
+    def _named_features(self) -> Features:
+        """Build the features anew, for the columns that fit has seen."""
+        return Features.from_costs(
+            self.costs,
+            names=self.features_.names,
+            shape=getattr(self, "feature_shape_", None),
+            n_categories=self.features_.n_categories,
+            hidden=self.features_.hidden,
+        )
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""

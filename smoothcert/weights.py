@@ -16,6 +16,7 @@ from .models.base import is_module, is_net, is_torch, unwrap
 from .models.columns import Columns
 from .models.inference import TorchInference
 from .noise.box import Box
+from .noise.threat import Features
 from .training.labels import IndexedLabels
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
@@ -93,6 +94,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         "classes": classifier.classes_,
         "classes_dtype": classifier.classes_.dtype.str,
         "bounds": (classifier.box_.lo, classifier.box_.hi),
+        "features": classifier.features_.to_json(),
         "noise": names[type(classifier.noise_)],
         "noise_params": classifier.noise_.get_params(),
         "n_copies": module.n_copies if isinstance(module, NoisyModule) else None,
@@ -161,6 +163,7 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             }
             noise = STRATEGIES["noise"][1][saved["noise"]](**given)
             bounds = tuple(np.asarray(end, dtype=np.float64) for end in saved["bounds"])
+            costs = Features.from_json(saved.get("features")).costs
             classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
             if saved["n_copies"] is not None:
                 module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"])
@@ -174,4 +177,4 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
         raise ValueError(
             f"module must have the architecture of the network whose weights {str(path)!r} holds: {error}"
         ) from error
-    return SmoothedClassifier.from_pretrained(module, classes, noise, bounds=bounds, **params)
+    return SmoothedClassifier.from_pretrained(module, classes, noise, bounds=bounds, costs=costs, **params)

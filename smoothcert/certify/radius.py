@@ -14,6 +14,7 @@ from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
 from .._utils.text import exact, name_of
 from ..noise.base import Noise
+from ..noise.mechanism import NoiseMechanism
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
 
 FloatArray = NDArray[np.float64]
@@ -41,12 +42,13 @@ class RadiusStrategy(BaseEstimator, ABC):
         own = type(self).__module__.startswith("smoothcert.")
         return perturbations if own else f"{perturbations} that {name_of(self)} covers"
 
-    def threat_under(self, noise: Noise) -> str:
-        """Return the perturbations that a radius covers under this noise: for digital inputs, those on the lattice."""
-        if noise.digital_levels is None:
-            return self.threat
-        lattice = f"on the lattice of {noise.digital_levels} levels"
-        return f"perturbations {lattice}" if self.threat == EVERY else f"{self.threat}, {lattice}"
+    def threat_under(self, mechanism: NoiseMechanism) -> str:
+        """Return the perturbations that a radius covers: for digital inputs, those on the lattice, and of what costs."""
+        levels, threat = mechanism.noise.digital_levels, self.threat
+        limits = ["" if levels is None else f"on the lattice of {levels} levels", mechanism.features.describe()]
+        for limit in filter(None, reversed(limits)):
+            threat = f"perturbations {limit}" if threat == EVERY else f"{threat}, {limit}"
+        return threat
 
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
@@ -186,7 +188,9 @@ class BoxRadius(RadiusStrategy):
         """Raise a ValueError also if the closed form is asked for where it does not exist."""
         super().check(noise)
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
-            raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
+            raise ValueError(
+                f"BoxRadius(closed_form=True) needs 2 lam above the largest cost, got {noise!r}. Use BoxRadius()."
+            )
 
     @property
     def needs_inputs(self) -> bool:

@@ -127,6 +127,7 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
     chosen: dict[str, Any] = {}
     if isinstance(model, SmoothedClassifier):
         chosen = {name: getattr(model, name) for name in (*CERTIFICATION, "random_state", "inference")}
+        chosen["costs"] = model.features_.costs
         model, noise, bounds = model.estimator_, model.noise_, (model.box_.lo, model.box_.hi)
     names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
     chosen |= {name: given[option] for option, name in names.items() if given.get(option) is not None}

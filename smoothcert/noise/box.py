@@ -48,7 +48,13 @@ class Box:
                 raise ValueError(f"bounds must be less than 1e308 apart, got {_span(self.lo)} and {_span(self.hi)}.")
 
     @classmethod
-    def from_bounds(cls, bounds: Any, X: Any = None, names: Sequence[str] | None = None) -> Box:
+    def from_bounds(
+        cls,
+        bounds: Any,
+        X: Any = None,
+        names: Sequence[str] | None = None,
+        unbounded: NDArray[np.bool_] | None = None,
+    ) -> Box:
         """Build the box from ``bounds``.
 
         Parameters
@@ -59,6 +65,8 @@ class Box:
         X : array-like, optional
         names : sequence of str, optional
             The columns.
+        unbounded : ndarray of bool, shape (n_features,), optional
+            Features that need no bounds: those that are fixed or categories. Bounds by name may leave them out.
 
         Raises
         ------
@@ -70,9 +78,12 @@ class Box:
             if X is None:
                 raise ValueError('bounds="minmax" needs training data: call fit, or give bounds=(lo, hi).')
             data = np.asarray(X, dtype=np.float64)
+            if unbounded is not None and unbounded.any():
+                data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        ends = _by_position(bounds, names)
+        optional = [] if names is None or unbounded is None or not unbounded.ndim else np.flatnonzero(unbounded)
+        ends = _by_position(bounds, names, [names[i] for i in optional] if names is not None else [])
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo
@@ -191,15 +202,20 @@ class Box:
         return blake2b(content, digest_size=16).hexdigest()
 
 
-def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
-    """Return bounds; those given by column name are put in the order of the columns."""
+def _by_position(bounds: Any, names: Sequence[str] | None, optional: Sequence[str]) -> Any:
+    """Return bounds; those given by column name are put in the order of the columns, optional ones being (0, 0)."""
+
+    def ordered(values: Any, default: Any) -> Any:
+        found = in_order("bounds", values, names, optional=optional)
+        return [default if value is None else value for value in found]
+
     if is_by_column(bounds):
-        pairs = in_order("bounds", bounds, names)
+        pairs = ordered(bounds, (0.0, 0.0))
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(in_order("bounds", end, names) if is_by_column(end) else end for end in bounds)
+        return tuple(ordered(end, 0.0) if is_by_column(end) else end for end in bounds)
     return bounds
 
 

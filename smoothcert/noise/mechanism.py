@@ -85,13 +85,13 @@ class NoiseMechanism:
     def _mask(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.broadcast_to(flags, self.n_features)
 
-    def _bounded(self, X: Any) -> Any:
+    def bounded(self, X: Any) -> Any:
         """Return raw inputs with 0 in the place of features that have no bounds."""
         return X if self.mixed is None else np.where(self._mask(self.features.numeric).reshape(self.shape), X, 0.0)
 
     def points(self, X: Any) -> NDArray[Any]:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
-        unit = self.box.to_unit(self._bounded(X))
+        unit = self.box.to_unit(self.bounded(X))
         if self.mixed is None:
             return self.noise.to_points(unit).reshape(len(X), self.n_features)
         flat = (len(X), self.n_features)
@@ -132,7 +132,7 @@ class NoiseMechanism:
 
     def room(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
-        room = self.box.room(self.noise.snap(self.box.to_unit(self._bounded(X))))
+        room = self.box.room(self.noise.snap(self.box.to_unit(self.bounded(X))))
         down, up = (side.reshape(len(X), self.n_features) for side in room)
         return self._with_categories(down), self._with_categories(up)
 
@@ -150,7 +150,7 @@ class NoiseMechanism:
 
     def moved(self, X: Any, moves: FloatArray) -> FloatArray:
         """Return raw inputs after moves, signed and in units of what is paid; a changed category becomes the next."""
-        unit = self.noise.snap(self.box.to_unit(self._bounded(X))).reshape(moves.shape)
+        unit = self.noise.snap(self.box.to_unit(self.bounded(X))).reshape(moves.shape)
         moved = np.clip(unit + moves / np.where(self.costs > 0, self.costs, 1.0), 0.0, 1.0).reshape(np.shape(X))
         self.box.to_raw_inplace(moved)
         if self.mixed is None:

@@ -16,6 +16,9 @@ from .box import FloatArray
 #: What a hidden category is replaced by: one more category that the model knows, or a category drawn independently.
 HIDDEN = ("mask", "uniform")
 
+#: Maximum number of features that are named one by one.
+FEW_NAMES = 12
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -32,6 +35,8 @@ class Features:
         Number K of categories, which are the codes 0 to K - 1; 0 for a number. A fixed feature may have categories.
     hidden : {"mask", "uniform"}
         What replaces a hidden category: the code K, or one of the K categories, drawn independently of the input.
+    names : tuple of str, optional
+        The columns, for messages.
 
     Examples
     --------
@@ -45,6 +50,7 @@ class Features:
     costs: FloatArray = field(default_factory=lambda: np.ones(()))
     n_categories: NDArray[np.int64] = field(default_factory=lambda: np.zeros((), dtype=np.int64))
     hidden: str = "mask"
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def from_costs(
@@ -90,7 +96,8 @@ class Features:
         if not (numbers > 0).all():
             wrong = numbers[~(numbers > 0)][0]
             raise ValueError(f'costs must be above 0, or "fixed" for features that cannot change, got {wrong:g}.')
-        return cls(numbers.ravel() if numbers.ndim else numbers, np.array(n_categories, dtype=np.int64), hidden)
+        flat = numbers.ravel() if numbers.ndim else numbers
+        return cls(flat, np.array(n_categories, dtype=np.int64), hidden, None if names is None else tuple(names))
 
     @property
     def fixed(self) -> NDArray[np.bool_]:
@@ -121,6 +128,38 @@ class Features:
                     f"{shape}, got {values.size}."
                 )
 
+    def describe(self) -> str:
+        """Return what the adversary cannot change, and what changes cost, as the end of a sentence about perturbations.
+
+        Examples
+        --------
+        >>> Features.from_costs({"age": "fixed", "job": 2.0}, names=["age", "job", "wage"]).describe()
+        "that leave column 'age' as it is, at costs of 2 for column 'job' and 1 for column 'wage'"
+        """
+        parts = []
+        if self.fixed.any():
+            one = np.count_nonzero(self.fixed) == 1
+            parts.append(f"that leave {self._named(self.fixed)} as {'it is' if one else 'they are'}")
+        if self.categorical.any():
+            parts.append(f"with changed categories of {self._named(self.categorical)}")
+        values = np.unique(self.costs[np.isfinite(self.costs)])[::-1]
+        if (values != 1).any() and len(values) == 1:
+            parts.append(f"at a cost of {values[0]:g} for each feature")
+        elif (values != 1).any():
+            each = [f"{value:g} for {self._named(self.costs == value)}" for value in values]
+            parts.append(f"at costs of {', '.join(each[:-1])} and {each[-1]}")
+        return ", ".join(parts)
+
+    def _named(self, chosen: NDArray[np.bool_]) -> str:
+        """Return words for some features: their names or places, or their number if they are many."""
+        if not chosen.ndim:
+            return "every feature"
+        places = np.flatnonzero(chosen)
+        kind = ("feature" if self.names is None else "column") + ("s" if len(places) > 1 else "")
+        if len(places) > FEW_NAMES:
+            return f"{len(places)} {kind} ({blake2b(chosen.tobytes(), digest_size=4).hexdigest()})"
+        return f"{kind} {', '.join(str(i) if self.names is None else repr(self.names[i]) for i in places)}"
+
     def fingerprint(self) -> str:
         """Hash of the costs and the categories; empty where costs change nothing."""
         if self.is_plain:
@@ -133,7 +172,9 @@ class Features:
         """Return numbers and text from which `from_json` builds the same features."""
         costs = self.costs.astype(object)
         costs[np.isinf(self.costs)] = None
-        return {"costs": costs.tolist(), "n_categories": self.n_categories.tolist(), "hidden": self.hidden}
+        return {"costs": costs.tolist(), "n_categories": self.n_categories.tolist(), "hidden": self.hidden} | (
+            {} if self.names is None else {"names": list(self.names)}
+        )
 
     @classmethod
     def from_json(cls, content: dict[str, Any] | None) -> Self:
@@ -142,7 +183,8 @@ class Features:
             return cls()
         costs = np.array(content["costs"], dtype=np.float64)
         costs = np.where(np.isnan(costs), np.inf, costs)
-        return cls(costs, np.array(content["n_categories"], dtype=np.int64), content["hidden"])
+        names = tuple(content["names"]) if "names" in content else None
+        return cls(costs, np.array(content["n_categories"], dtype=np.int64), content["hidden"], names)
 
 
 def _numbers(values: Any) -> Any:

@@ -17,6 +17,7 @@ from ..certify.names import resolve, resolve_radius
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import digests, resolve_seed
+from ..noise.threat import Features
 from ..results.certificates import Certificates
 from ..results.votes import ELSEWHERE, VoteCounts, check_counts
 from ..sampling.sampler import Votes, fingerprints
@@ -74,12 +75,12 @@ def recertify(
     >>> recertify(votes, radius="box").radii.round(3)
     array([0.973,   nan])
     """
-    noise, box, classes = from_origin(votes.origin)
+    mechanism, classes = from_origin(votes.origin)
     if not len(votes):
         raise ValueError("votes must be of at least one input, got none.")
     algorithm = Algorithm(
-        mechanism=NoiseMechanism(box, noise, votes.origin.shape),
-        strategy=resolve_radius(radius, noise),
+        mechanism=mechanism,
+        strategy=resolve_radius(radius, mechanism.prices, mechanism.features.names),
         classes=classes,
         scheme=scheme,
         bound=bound,
@@ -95,7 +96,15 @@ def recertify(
 
 
 def votes_from_counts(
-    selection: Any, estimation: Any, *, noise: Any, classes: Any, X: Any, n_features: int | None, bounds: Any
+    selection: Any,
+    estimation: Any,
+    *,
+    noise: Any,
+    classes: Any,
+    X: Any,
+    n_features: int | None,
+    bounds: Any,
+    costs: Any,
 ) -> VoteCounts:
     """Make votes of counts from elsewhere; see `VoteCounts.from_counts`."""
     noise, labels = resolve("noise", noise), check_classes(classes)
@@ -110,18 +119,20 @@ def votes_from_counts(
         selection = (chosen[:, None] == labels).astype(np.int64)
     counts = check_counts(selection, estimation, len(labels))
     names = None if X is None or not hasattr(X, "columns") else list(X.columns)
-    box, n_inputs = Box.from_bounds(bounds, names=names), len(counts["selection"])
-    if X is None:
-        mechanism = NoiseMechanism(box, noise, (check_count("n_features", n_features),))
+    opened = None if X is None else _opened(X)
+    shape = (check_count("n_features", n_features),) if opened is None else opened.shape
+    features = Features.from_costs(costs, names=names, shape=shape)
+    box = Box.from_bounds(bounds, names=names, unbounded=~features.numeric)
+    mechanism = NoiseMechanism(box, noise, shape, features)
+    if opened is None:
         # Numbers stand for inputs that are not known.
-        inputs = digests(np.arange(n_inputs)[:, None])
+        inputs = digests(np.arange(len(counts["selection"]))[:, None])
     else:
-        opened = _opened(X)
-        mechanism = NoiseMechanism(box, noise, opened.shape)
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
     origin = make_origin(
         to_spec(noise),
-        box,
+        mechanism.box,
+        features,
         labels,
         seed=resolve_seed(None) if noise.n_outcomes is None else 0,
         model=ELSEWHERE[X is None],
@@ -154,11 +165,12 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
 
 def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Algorithm:
     """Return Algorithm 1 with the choices of a run, but those that are given: radius, scheme, bound and alpha."""
-    noise = from_spec("noise", run.noise)
+    mechanism = NoiseMechanism(run.box, from_spec("noise", run.noise), run.shape, run.features)
+    strategy = from_spec("radius", run.parameters["radius"]) if radius is None else radius
     stated = {name: run.parameters[name] for name in ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")}
     return Algorithm(
-        mechanism=NoiseMechanism(run.box, noise, run.shape),
-        strategy=resolve_radius(from_spec("radius", run.parameters["radius"]) if radius is None else radius, noise),
+        mechanism=mechanism,
+        strategy=resolve_radius(strategy, mechanism.prices, run.features.names),
         classes=run.classes,
         **stated | {name: value for name, value in choices.items() if value is not None},
     )
