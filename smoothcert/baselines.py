@@ -11,7 +11,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import gen_batches
 
 from ._utils.checks import check_labels
+from .models.adapt import make_voter
+from .models.base import is_torch
+from .models.columns import NamedColumns
+from .noise.seeding import resolve_seed
 from .results.certificates import Certificates
+from .training.strategies import CleanTraining
 
 
 def baselines(
@@ -86,7 +91,7 @@ def _labels_of_fixed(clf: Any, X_train: Any, y_train: NDArray[Any], X: Any) -> N
     seed = resolve_seed(clf.random_state)
     fitted = CleanTraining().train(model, train, y_train, mechanism=mechanism, seed=seed, device=clf.device)
     fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
-    voter = make_voter(fitted, clf.classes_, clf.device, clf.inference, columns)
+    voter = make_voter(fitted, clf.classes_, clf.device, clf.inference, columns, finite=False)
     with voter.ready():
         votes = [voter(test[part].astype(voter.dtype)) for part in gen_batches(len(test), voter.most_rows)]
     return np.asarray(clf.classes_[np.concatenate(votes)])

@@ -14,8 +14,8 @@ from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
 from .._utils.text import exact, name_of
 from ..noise.base import Noise
-from ..noise.mechanism import NoiseMechanism
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
+from ..noise.mechanism import NoiseMechanism
 
 FloatArray = NDArray[np.float64]
 

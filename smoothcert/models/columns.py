@@ -14,10 +14,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metaestimators import available_if
 
 from . import series
-from .base import unwrap
+from .base import is_torch, unwrap
 from .codes import Categories, FixedNumbers, FixedValues, Numbers
 from .validation import converted
 
@@ -93,6 +94,8 @@ class Columns:
         if not (fixed.any() or categorical.any()):
             return plain
         library, names = series.library_of(X), None if plain is None else plain.names
+        if library == "numpy" and not categorical.any() and np.asarray(X).dtype.kind in "biuf":
+            return None
         if names is not None and len(set(names)) < len(names):
             raise ValueError(f"The columns of X must have distinct names, got {list(names)}.")
         if library != "numpy" and names is None:
@@ -110,15 +113,17 @@ class Columns:
 
         return cls(names, library, tuple(codec(i, column) for i, column in enumerate(series.columns_of(X))))
 
-    def masked(self) -> Self:
-        """Return the same columns with a mask for the categories that the adversary can choose, of code K.
+    def shown(self, hidden: str) -> Self:
+        """Return the columns as the base model sees them: with a mask, of code K, where that hides categories.
 
         Raises
         ------
         ValueError
             If there is no value for the mask.
         """
-        codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs or ()]
+        if hidden != "mask" or self.codecs is None:
+            return self
+        codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs]
         return replace(self, codecs=tuple(codecs))
 
     @property
@@ -146,6 +151,17 @@ class Columns:
         if self.library == "pandas":
             return module.DataFrame(array, columns=list(self.names or ()), copy=False)
         return module.from_numpy(array, schema=list(self.names or ()), orient="row")
+
+
+def hidden_by(hidden: str, columns: Columns | None, model: Any) -> str:
+    """Return what replaces hidden categories where the user leaves it open: a mask, if the model is yet to see it."""
+    if hidden != "auto" or columns is None or not columns.n_categories.any():
+        return "mask" if hidden == "auto" else hidden
+    try:
+        columns.shown("mask")
+    except ValueError:
+        return "uniform"
+    return "uniform" if is_torch(model) or isinstance(model, FrozenEstimator) else "mask"
 
 
 def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> NDArray[np.bool_]:
