@@ -390,8 +390,7 @@ class SmoothedEstimator(Conventions):
 
     def _named_box(self) -> Box:
         """Build the box anew, for the columns that fit has seen."""
-        names = getattr(self, "feature_names_in_", None)
-        return Box.from_bounds(self.bounds, names=names, unbounded=~self.features_.numeric)
+        return Box.from_bounds(self.bounds, names=self.features_.names, unbounded=~self.features_.numeric)
 
     def _named_features(self) -> Features:
         """Build the features anew, for the columns that fit has seen."""

@@ -45,7 +45,7 @@ def trusted_types() -> list[str]:
     True
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
-    types = {SmoothedClassifier, Box, Columns, IndexedLabels, TorchInference, *strategies}
+    types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 

@@ -43,7 +43,7 @@ class RadiusStrategy(BaseEstimator, ABC):
         return perturbations if own else f"{perturbations} that {name_of(self)} covers"
 
     def threat_under(self, mechanism: NoiseMechanism) -> str:
-        """Return the perturbations that a radius covers: for digital inputs, those on the lattice, and of what costs."""
+        """Return the perturbations that a radius covers: lattice, costs and fixed features included."""
         levels, threat = mechanism.noise.digital_levels, self.threat
         limits = ["" if levels is None else f"on the lattice of {levels} levels", mechanism.features.describe()]
         for limit in filter(None, reversed(limits)):
