@@ -187,8 +187,8 @@ class FixedValues:
     def decode(self, column: FloatArray) -> Any:
         """Return the values that codes stand for."""
         codes, values = self.sorted or self._sort()
-        place = np.minimum(np.searchsorted(codes, column), len(codes) - 1)
-        if (codes[place] != column).any():
+        place = np.searchsorted(codes[1:], column, side="right")
+        if not np.isin(column, codes).all():
             raise ValueError(f"The values of {self.name} are not known here: give X as a DataFrame or an array.")
         return series.taken(values, place)
 
