@@ -82,8 +82,8 @@ class Box:
                 data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        free = np.zeros(len(names or ())) if unbounded is None else np.broadcast_to(unbounded, len(names or ()))
-        ends = _by_position(bounds, names, [name for name, one in zip(names or (), free, strict=True) if one])
+        free = [] if names is None or unbounded is None else np.broadcast_to(unbounded, len(names)).nonzero()[0].tolist()
+        ends = _by_position(bounds, names, [names[i] for i in free] if names is not None else [])
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo

@@ -127,7 +127,10 @@ def test_values_of_one_hash_are_told_apart(monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"job": "sailor"}, "unknown category 'sailor' in column 'job': known are 'clerk', 'cook', 'pilot'. Fit on data"),
+        (
+            {"job": "sailor"},
+            "unknown category 'sailor' in column 'job': known are 'clerk', 'cook', 'pilot'. Fit on data",
+        ),
         ({"kind": "z"}, "unknown category 'z' in column 'kind'"),
         ({"job": None}, "missing value in column 'job'. Fill it in, or declare missing values a category, missing="),
         ({"flag": None}, "missing value in column 'flag'"),
@@ -197,7 +200,7 @@ def test_values_without_a_text_of_their_own_are_refused():
 def test_arrays_have_columns_too():
     X = np.array([[1.5, "a", True], [2.5, "b", False]], dtype=object)
     columns = learn(X, [False, False, True], [1])
-    shown = columns.shown("mask").frame(columns.encode(X) + [[0, 2, 0], [0, 0, 0]])
+    shown = columns.shown("mask").frame(columns.encode(X) + np.array([[0, 2, 0], [0, 0, 0]]))
     assert shown.tolist() == [[1.5, "hidden", True], [2.5, "b", False]]
     assert learn(X.tolist(), [False, False, True], [1]).encode(X.tolist()).tolist() == columns.encode(X).tolist()
     X = np.array([[1.5, 0, 3], [2.5, 4, 4]])
@@ -212,7 +215,7 @@ def test_plain_tables_need_no_codes():
     assert learn(np.ones((2, 2)), [True, False], None) is None
     assert learn(pd.DataFrame(np.ones((2, 2)), columns=["a", "b"]), False, None).codecs is None
     for X in (pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]), pd.DataFrame(np.ones((2, 2)))):
-        with pytest.raises(ValueError, match="must have distinct names|must be strings"):
+        with pytest.raises(ValueError, match=r"must have distinct names|must be strings"):
             learn(X, [True, False], None)
 
 
