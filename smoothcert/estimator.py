@@ -137,8 +137,9 @@ class SmoothedEstimator(Conventions):
             from .training.torch_layers import carried
 
             given = None if noise is None else resolve("noise", noise)
-            noise, bounds = carried(getattr(model, "module_", model), given, params.pop("bounds", None))
-            params |= {} if bounds is None else {"bounds": bounds}
+            own = (params.pop(name, None) for name in ("bounds", "costs"))
+            noise, bounds, costs = carried(getattr(model, "module_", model), given, *own)
+            params |= {name: v for name, v in (("bounds", bounds), ("costs", costs)) if v is not None}
         noise = "split" if noise is None else noise
         classifier = cls(frozen, noise, **params)
         if classifier.categorical_features is not None:

@@ -164,8 +164,8 @@ class Noise(BaseEstimator, ABC):
             return self
         reason = "defines no for_cost" if self.uses_box else "has no certificate that relies on the box"
         raise ValueError(
-            f"costs must be 1 under {self!r}, which {reason}, got {cost:g}. Use uniform, splitting, mixture or "
-            f"Gaussian noise."
+            f"costs must be 1 for all features under {self!r}, which {reason}, got {cost:g}. Use uniform, splitting, "
+            f"mixture or Gaussian noise."
         )
 
     def with_costs(self, costs: tuple[float, ...]) -> Self:

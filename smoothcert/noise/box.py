@@ -82,8 +82,10 @@ class Box:
                 data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        free = [] if names is None or unbounded is None else np.broadcast_to(unbounded, len(names)).nonzero()[0].tolist()
-        ends = _by_position(bounds, names, [names[i] for i in free] if names is not None else [])
+        optional: list[str] = []
+        if names is not None and unbounded is not None:
+            optional = [name for name, free in zip(names, np.broadcast_to(unbounded, len(names)), strict=True) if free]
+        ends = _by_position(bounds, names, optional)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo

@@ -40,6 +40,7 @@ class NoiseMechanism:
 
     def __post_init__(self) -> None:
         self.box.check_shape(self.shape)
+        object.__setattr__(self, "features", self.features.for_shape(self.shape))
         check_foreign(self.noise)
         if self.mixed is not None:
             object.__setattr__(self, "box", self.box.without(~self._mask(self.features.numeric).reshape(self.shape)))
@@ -53,7 +54,6 @@ class NoiseMechanism:
     @cached_property
     def mixed(self) -> MixedNoise | None:
         """What draws noise for costs, categories and fixed features; None where all features are numbers of cost 1."""
-        self.features.check_shape(self.shape)
         return None if self.features.is_plain else MixedNoise(self.noise, self.features, self.n_features)
 
     @property

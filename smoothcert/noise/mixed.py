@@ -57,6 +57,8 @@ class MixedNoise:
         costs = np.broadcast_to(features.costs, n_features)
         n_categories = np.broadcast_to(features.n_categories, n_features)
         fixed, categorical = np.isinf(costs), (n_categories > 0) & np.isfinite(costs)
+        if not noise.uses_box:
+            noise.for_cost(np.max(costs, where=costs != 1, initial=0.0))
         numeric = ~fixed & ~categorical
         self.fixed = np.flatnonzero(fixed)
         self.groups = [

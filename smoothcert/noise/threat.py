@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -71,7 +71,7 @@ class Features:
         names : sequence of str, optional
             The columns.
         shape : tuple of int, optional
-            Shape of one input, to which an array must broadcast. None where it is not known yet.
+            Shape of one input, to which an array must broadcast. Where it is not known yet, `for_shape` follows.
         n_categories, hidden
             As in `Features`.
 
@@ -86,7 +86,7 @@ class Features:
         try:
             numbers = np.array(_numbers(values), dtype=np.float64)
             if shape is not None and numbers.ndim:
-                numbers = np.broadcast_to(numbers, shape)
+                numbers = np.broadcast_to(numbers, shape).ravel()
         except (TypeError, ValueError) as error:
             fitting = "" if shape is None else f" that broadcast to inputs of shape {shape}"
             raise ValueError(
@@ -96,8 +96,7 @@ class Features:
         if not (numbers > 0).all():
             wrong = numbers[~(numbers > 0)][0]
             raise ValueError(f'costs must be above 0, or "fixed" for features that cannot change, got {wrong:g}.')
-        flat = numbers.ravel() if numbers.ndim else numbers
-        return cls(flat, np.array(n_categories, dtype=np.int64), hidden, None if names is None else tuple(names))
+        return cls(numbers, np.array(n_categories, dtype=np.int64), hidden, None if names is None else tuple(names))
 
     @property
     def fixed(self) -> NDArray[np.bool_]:
@@ -119,14 +118,20 @@ class Features:
         """Whether all features are numbers of cost 1: costs then change nothing."""
         return bool((self.costs == 1).all() and (self.n_categories == 0).all())
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise a ValueError unless there is one cost for all features of an input, or one for each."""
-        for name, values in (("costs", self.costs), ("n_categories", self.n_categories)):
-            if values.ndim and values.size != np.prod(shape):
-                raise ValueError(
-                    f"{name} must hold one number for all features, or one for each feature of inputs of shape "
-                    f"{shape}, got {values.size}."
-                )
+    def for_shape(self, shape: tuple[int, ...]) -> Features:
+        """Return the features of inputs of a shape, flat; raise a ValueError if they do not fit."""
+        if not self.costs.ndim and not self.n_categories.ndim:
+            return self
+        n_features = int(np.prod(shape))
+        try:
+            costs = self.costs if self.costs.shape == (n_features,) else np.broadcast_to(self.costs, shape).ravel()
+            n_categories = np.broadcast_to(self.n_categories, n_features)
+        except ValueError as error:
+            raise ValueError(
+                f"costs must be one number, one for each feature, or an array that broadcasts to inputs of shape "
+                f"{shape}, got shape {self.costs.shape}."
+            ) from error
+        return replace(self, costs=costs, n_categories=n_categories)
 
     def describe(self) -> str:
         """Return what the adversary cannot change, and what changes cost, as the end of a sentence about perturbations.
