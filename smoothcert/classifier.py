@@ -60,6 +60,15 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The box that inputs live in, in raw units: scalars or one value per feature, in order or by column name, such as
         ``(X.min(), X.max())``; pairs by column name, ``{"age": (0, 120), ...}``; "minmax" takes each feature's range
         in the training data.
+    categorical_features : None, "from_dtype", or array-like of column names, positions or booleans, default=None
+        Columns of categories. The adversary changes a category wholly, and pays its cost. "from_dtype" takes the
+        columns of a DataFrame that hold strings, objects, booleans or categories by their type.
+    hidden : {"auto", "mask", "uniform"}, default="auto"
+        What hides a category under noise: a mask, which is one category more, or a category drawn at random. "auto" is
+        the mask if the base model accepts it, and "uniform" for torch models and models that are fitted already. Where
+        there is a mask, the base model sees a boolean column as 0, 1 and 2.
+    missing : {"error", "category"}, default="error"
+        Whether missing values in columns of categories are an error, or one category more in columns that have some.
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
