@@ -59,6 +59,15 @@ class CategoryNoise:
         """The moves of numbers that cost what the changes of these categories cost: R/q."""
         return self.n_shown / self.q
 
+    @property
+    def pairs(self) -> FloatArray:
+        """Shares of offsets by which the model sees a category, and one that it is changed to, shape (n, 2).
+
+        The two swap places when the category changes. The second is 0 for a mask. All other views stay as likely.
+        """
+        repeats = (self.n_offsets - self.n_shown) // np.maximum(self.n_categories, 2) * (self.hidden == "uniform")
+        return np.column_stack([self.n_shown + repeats, repeats]) / self.n_offsets
+
     def check_codes(self, codes: FloatArray) -> None:
         """Raise a ValueError unless codes are whole numbers from 0 to K - 1."""
         wrong = ~((codes >= 0) & (codes < self.n_categories) & (codes == np.floor(codes)))
