@@ -100,6 +100,18 @@ class Changes:
     Parameters
     ----------
     mechanism : NoiseMechanism
+
+    Examples
+    --------
+    The budget pays for one change of a category of cost 1/2, and not for two. So the radius lies just below 1:
+
+    >>> from smoothcert import Box, GreedyRadius, UniformNoise
+    >>> from smoothcert.noise.threat import Features
+    >>> noise, features = UniformNoise(lam=1.0), Features(np.full(3, 0.5), np.array([3, 3, 3]))
+    >>> changes = Changes(NoiseMechanism(Box.from_bounds((0, 1)), noise, (3,), features))
+    >>> reaches = changes.reaches(GreedyRadius(), np.ones((1, 3)))
+    >>> print(changes.within(GreedyRadius(), noise.cost(np.array([0.8])), reaches).round(3))
+    [1.]
     """
 
     def __init__(self, mechanism: NoiseMechanism) -> None:

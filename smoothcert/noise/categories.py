@@ -33,6 +33,14 @@ class CategoryNoise:
     ------
     ValueError
         If the noise has no certificate for categories.
+
+    Examples
+    --------
+    >>> noise = CategoryNoise(
+    ...     UniformNoise(lam=1.0, levels=4), np.array([0]), costs=np.array([0.5]), n_categories=np.array([3]),
+    ...     hidden="mask")
+    >>> noise.at_offsets(np.full(8, 2), np.arange(8))
+    array([2, 2, 3, 3, 3, 3, 3, 3])
     """
 
     def __init__(
