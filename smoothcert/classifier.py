@@ -59,6 +59,21 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The box that inputs live in, in raw units: scalars or one value per feature, in order or by column name, such as
         ``(X.min(), X.max())``; pairs by column name, ``{"age": (0, 120), ...}``; "minmax" takes each feature's range
         in the training data.
+    costs : float, "fixed", array-like, dict or pandas Series, default=1.0
+        What the adversary pays for moving a feature across its whole range, or for changing a category. Radii sum what
+        is paid: the cost times the share of the range that a feature moves. A feature of cost 2 gets half the noise. A
+        feature that is "fixed", or of cost inf, cannot change: it gets no noise and needs no bounds. One number, one
+        per feature (arrays broadcast to the shape of inputs), or by column name; columns that are left out cost 1.
+        Uniform, splitting, mixture and Gaussian noise have certificates for costs.
+    categorical_features : None, "from_dtype", or array-like of column names, positions or booleans, default=None
+        Columns of categories. The adversary changes a category wholly, and pays its cost. "from_dtype" takes the
+        columns of a DataFrame that hold strings, objects, booleans or categories by their type.
+    hidden : {"auto", "mask", "uniform"}, default="auto"
+        What hides a category under noise: a mask, which is one category more, or a category drawn at random. "auto" is
+        the mask if the base model accepts it, and "uniform" for torch models and models that are fitted already. Where
+        there is a mask, the base model sees a boolean column as 0, 1 and 2.
+    missing : {"error", "category"}, default="error"
+        Whether missing values in columns of categories are an error, or one category more in columns that have some.
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
@@ -105,6 +120,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The fitted base model.
     noise_ : Noise
     box_ : Box
+    features_ : Features
+        Costs of the features, and which of them are categories.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, shape (n_features,)
         Where X was a DataFrame, or the trained model knows them.

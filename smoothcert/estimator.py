@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from ._utils.checks import (
+    check_choice,
     check_classes,
     check_count,
     check_no_dates,
@@ -21,21 +23,23 @@ from ._utils.checks import (
     explain_invalid,
     sorted_unique,
 )
-from ._utils.text import describe
+from ._utils.text import describe, exact
 from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
 from .models.base import Voter, is_torch, takes_any_shape, unwrap
-from .models.columns import Columns, NamedColumns
+from .models.codes import MISSING
+from .models.columns import Columns, categorical_columns, hidden_by
 from .models.inference import TorchInference
 from .models.timeout import TimedVoter
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
-from .noise.threat import Features
+from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
 from .training.datasets import read_dataset
+from .training.tables import train_on_columns
 
 
 class SmoothedEstimator(Conventions):
@@ -50,6 +54,9 @@ class SmoothedEstimator(Conventions):
         training: Any = "augment",
         bounds: Any = (0.0, 1.0),
         costs: Any = 1.0,
+        categorical_features: Any = None,
+        hidden: str = "auto",
+        missing: str = "error",
         scheme: str = "multiclass",
         bound: str = "clopper-pearson",
         alpha: float = 0.001,
@@ -71,6 +78,9 @@ class SmoothedEstimator(Conventions):
         self.training = training
         self.bounds = bounds
         self.costs = costs
+        self.categorical_features = categorical_features
+        self.hidden = hidden
+        self.missing = missing
         self.scheme = scheme
         self.bound = bound
         self.alpha = alpha
@@ -134,6 +144,11 @@ class SmoothedEstimator(Conventions):
             params |= {name: v for name, v in (("bounds", bounds), ("costs", costs)) if v is not None}
         noise = "split" if noise is None else noise
         classifier = cls(frozen, noise, **params)
+        if classifier.categorical_features is not None:
+            raise ValueError(
+                f"categorical_features={classifier.categorical_features!r} needs data that hold the categories. Use "
+                f"SmoothedClassifier(FrozenEstimator(estimator), ...).fit(X, y), which trains nothing."
+            )
         labels, noise = check_classes(classes), classifier._new_noise()
         columns = Columns.of_model(frozen)
         names = columns.names if columns else None
@@ -180,38 +195,36 @@ class SmoothedEstimator(Conventions):
             fit_params["sample_weight"] = sample_weight
         fit_params = self._requested(fit_params)
         X, y, dataset = read_dataset(X, y)
-        columns = Columns.of(X)
-        X, y = self._validate(X, y=y)
+        features, columns = self._read_features(X)
+        X, y = self._validate(X, features, columns, y=y)
         classes = sorted_unique("y", y)
         check_classification_targets(y)
-        names, noise = columns.names if columns else None, self._new_noise()
-        features = Features.from_costs(self.costs, names=names, shape=X.shape[1:])
-        box = Box.from_bounds(self.bounds, X, names, ~features.numeric)
+        noise, box = self._new_noise(), Box.from_bounds(self.bounds, X, features.names, ~features.numeric)
         mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
-        mechanism.box.check(mechanism.bounded(X), names)
+        mechanism.box.check(mechanism.bounded(X), features.names)
         self._algorithm(mechanism, classes, None)
+        mechanism.warn_dear_categories()
         mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
-            fitted = self.estimator
-            columns = Columns.of_model(fitted, columns)
+            fitted, hidden = self.estimator, features.hidden
+            columns = Columns.of_model(fitted, columns.shown(hidden) if columns else None)
             classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
         else:
-            model = self.estimator
-            if columns is not None and not is_torch(model):
-                model = NamedColumns(model, columns)
-            fitted = training.train(
-                model,
+            fitted, hidden, columns = train_on_columns(
+                training,
+                self.estimator,
                 X,
                 y,
                 mechanism=mechanism,
+                columns=columns,
+                any_way=self.hidden == "auto",
                 seed=resolve_seed(self.random_state),
                 device=self.device,
                 verbose=self.verbose,
                 dataset=dataset,
                 fit_params=fit_params,
             )
-            fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
-        self._settle(fitted, classes, box, noise, features, columns)
+        self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
         self.feature_shape_ = X.shape[1:]
         return self
 
@@ -230,7 +243,7 @@ class SmoothedEstimator(Conventions):
 
         def validate(part: Any) -> Any:
             nonlocal warned
-            checked = self._validate(part)
+            checked = self._validate(part, self.features_, self._columns)
             mechanism = self._mechanism(checked.shape[1:])
             warned = warned or mechanism.box.warn_clipped(mechanism.bounded(checked))
             return checked
@@ -288,19 +301,43 @@ class SmoothedEstimator(Conventions):
 
     def _voter(self) -> Voter:
         """Return the fitted base model as the sampler sees it."""
-        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
+        finite = not self.features_.fixed.any()
+        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns, finite=finite)
         return voter if self.timeout is None else TimedVoter(voter, self.timeout)
 
-    def _validate(self, X: Any, **targets: Any) -> Any:
+    def _read_features(self, X: Any) -> tuple[Features, Columns | None]:
+        """Return what the adversary can change in training data, and their columns."""
+        hidden = check_choice("hidden", self.hidden, ("auto", *HIDDEN))
+        missing = check_choice("missing", self.missing, MISSING)
+        columns, shape = Columns.of(X), np.shape(X)[1:]
+        features = Features.from_costs(self.costs, names=columns.names if columns else None, shape=shape)
+        if len(shape) == 1:
+            categorical = categorical_columns(self.categorical_features, X, shape[0])
+            fixed = np.broadcast_to(features.fixed, shape)
+            columns = Columns.learn(X, fixed=fixed, categorical=categorical, missing=missing)
+            if columns is not None:
+                features = replace(features, n_categories=columns.n_categories)
+        return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
+
+    def _validate(self, X: Any, features: Features, columns: Columns | None, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape = takes_any_shape(self.estimator)
+        any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
+        check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
+        if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
+            validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
+            X = columns.encode(X)
+            return check_X_y(X, **targets, ensure_all_finite=False) if fitting else X
         check_no_dates(X)
-        check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
+        finite = not features.fixed.any()
+        options = {"reset": fitting, "allow_nd": any_shape, "ensure_all_finite": finite}
         try:
-            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
-            data = checked[0] if targets else checked
+            checked = validate_data(self, X, **targets, **options)
+            data = checked[0] if fitting else checked
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
+            if not finite:
+                movable = np.broadcast_to(~features.fixed, int(np.prod(data.shape[1:]))).reshape(data.shape[1:])
+                check_array(np.where(movable, data, 0.0), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:
             raise explain_invalid(X, error) from error
         return checked
@@ -327,6 +364,8 @@ class SmoothedEstimator(Conventions):
         self.box_ = box
         self.noise_ = noise
         self.features_ = features
+        #: Parameters that decide how columns are read, as text.
+        self._declared = self._declarations()
         self._columns = columns
         #: Votes that were found to be this model's, and the content that it had then.
         self._checked_votes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -334,14 +373,16 @@ class SmoothedEstimator(Conventions):
 
     def _check_unchanged(self) -> None:
         """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        features, bounds = self.features_, self.bounds
+        if not isinstance(bounds, str):
+            bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
+        costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()
         changes = {
             "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
-            "bounds": (
-                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
-                self.box_.fingerprint(),
-            ),
-            "costs": (self._named_features().fingerprint(), self.features_.fingerprint()),
+            "bounds": (bounds, self.box_.fingerprint()),
+            "costs": (costs, features.fingerprint()),
         }
+        changes |= {name: (text, self._declared[name]) for name, text in self._declarations().items()}
         for name, (now, fitted) in changes.items():
             if now not in (fitted, "minmax"):
                 raise ValueError(
@@ -349,19 +390,8 @@ class SmoothedEstimator(Conventions):
                     f"used as it is, SmoothedClassifier.from_pretrained."
                 )
 
-    def _named_box(self) -> Box:
-        """Build the box anew, for the columns that fit has seen."""
-        return Box.from_bounds(self.bounds, names=self.features_.names, unbounded=~self.features_.numeric)
-
-    def _named_features(self) -> Features:
-        """Build the features anew, for the columns that fit has seen."""
-        return Features.from_costs(
-            self.costs,
-            names=self.features_.names,
-            shape=getattr(self, "feature_shape_", None),
-            n_categories=self.features_.n_categories,
-            hidden=self.features_.hidden,
-        )
+    def _declarations(self) -> dict[str, str]:
+        return {name: exact(getattr(self, name)) for name in ("categorical_features", "hidden", "missing")}
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -92,23 +92,26 @@ class Categories:
     fixed: bool = False
 
     @classmethod
-    def learn(cls, name: str, column: Any, library: str, *, missing: str, masked: bool, fixed: bool = False) -> Self:
+    def learn(cls, name: str, column: Any, library: str, *, missing: str, fixed: bool = False) -> Self:
         """Return the categories of a column of training data, in their order."""
-        found = series.values(column)
-        declared = series.declared_categories(column)
-        if declared is None:
-            declared = _in_order(name, [value for value in set(_hashable(name, found)) if value is not None])
-        known = declared + [None] * (fixed or (None in found and missing == "category"))
-        shown, dtype = list(known), column.dtype
-        if masked:
-            mask = _mask(declared)
-            if mask is None:
-                raise ValueError(
-                    f"hidden='mask' needs categories that are all strings, all numbers or all booleans, but {name} "
-                    f"holds {declared[:SHOWN]!r}. Convert the column to strings, or use hidden='uniform'."
-                )
-            shown, dtype = [*known, mask], series.with_category(column, declared, mask, library)
-        return cls(name, tuple(known), series.filled(shown, dtype, library), fixed)
+        found = _hashable(name, series.values(column))
+        known = series.declared_categories(column)
+        if known is None:
+            known = _in_order([value for value in set(found) if value is not None])
+        known += [None] * (fixed or (None in found and missing == "category"))
+        return cls(name, tuple(known), series.filled(known, column.dtype, library), fixed)
+
+    def masked(self, library: str) -> Self:
+        """Return the same categories with a mask, of code K."""
+        declared = [value for value in self.known if value is not None]
+        mask = _mask(declared)
+        if mask is None:
+            raise ValueError(
+                f"hidden='mask' needs categories that are all strings, all numbers or all booleans, but {self.name} "
+                f"holds {declared[:SHOWN]!r}. Convert the column to strings, or use hidden='uniform'."
+            )
+        dtype = series.with_category(self.column, declared, mask, library)
+        return replace(self, column=series.filled([*self.known, mask], dtype, library))
 
     @property
     def n_categories(self) -> int:
@@ -184,8 +187,8 @@ class FixedValues:
     def decode(self, column: FloatArray) -> Any:
         """Return the values that codes stand for."""
         codes, values = self.sorted or self._sort()
-        place = np.minimum(np.searchsorted(codes, column), len(codes) - 1)
-        if (codes[place] != column).any():
+        place = np.searchsorted(codes[1:], column, side="right")
+        if not np.isin(column, codes).all():
             raise ValueError(f"The values of {self.name} are not known here: give X as a DataFrame or an array.")
         return series.taken(values, place)
 
@@ -230,7 +233,7 @@ def _hashable(name: str, found: list[Any]) -> list[Any]:
     return found
 
 
-def _in_order(name: str, categories: list[Any]) -> list[Any]:
+def _in_order(categories: list[Any]) -> list[Any]:
     """Return categories in an order that does not depend on the rows."""
     try:
         return sorted(categories)

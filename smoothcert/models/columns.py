@@ -5,7 +5,7 @@ Between tables lies a matrix of floats, to which noise is added: numbers, and co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from numbers import Integral
@@ -14,10 +14,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metaestimators import available_if
 
 from . import series
-from .base import unwrap
+from .base import is_torch, unwrap
 from .codes import Categories, FixedNumbers, FixedValues, Numbers
 from .validation import converted
 
@@ -71,7 +72,7 @@ class Columns:
         return None if found is None else cls(names, found)
 
     @classmethod
-    def learn(cls, X: Any, *, fixed: Any, categorical: Any, missing: str, masked: bool) -> Self | None:
+    def learn(cls, X: Any, *, fixed: Any, categorical: Any, missing: str) -> Self | None:
         """Return the columns of training data, with codecs if a column is fixed or holds categories.
 
         Parameters
@@ -82,8 +83,7 @@ class Columns:
         categorical : ndarray of bool, shape (n_features,)
             Columns that hold categories. Those that are fixed as well stay as they are.
         missing : {"error", "category"}
-        masked : bool
-            Whether a mask may hide the categories.
+            Whether missing values, where there are some, are a category.
 
         Raises
         ------
@@ -94,6 +94,8 @@ class Columns:
         if not (fixed.any() or categorical.any()):
             return plain
         library, names = series.library_of(X), None if plain is None else plain.names
+        if library == "numpy" and not categorical.any() and np.asarray(X).dtype.kind in "biuf":
+            return None
         if names is not None and len(set(names)) < len(names):
             raise ValueError(f"The columns of X must have distinct names, got {list(names)}.")
         if library != "numpy" and names is None:
@@ -107,10 +109,22 @@ class Columns:
                 return FixedNumbers(name, column.dtype, library)
             if fixed[i] and series.declared_categories(column) is None:
                 return FixedValues(name, column.dtype, library)
-            mask = masked and not fixed[i]
-            return Categories.learn(name, column, library, missing=missing, masked=mask, fixed=bool(fixed[i]))
+            return Categories.learn(name, column, library, missing=missing, fixed=bool(fixed[i]))
 
         return cls(names, library, tuple(codec(i, column) for i, column in enumerate(series.columns_of(X))))
+
+    def shown(self, hidden: str) -> Self:
+        """Return the columns as the base model sees them: with a mask, of code K, where that hides categories.
+
+        Raises
+        ------
+        ValueError
+            If there is no value for the mask.
+        """
+        if hidden != "mask" or self.codecs is None:
+            return self
+        codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs]
+        return replace(self, codecs=tuple(codecs))
 
     @property
     def n_categories(self) -> NDArray[np.int64]:
@@ -137,6 +151,17 @@ class Columns:
         if self.library == "pandas":
             return module.DataFrame(array, columns=list(self.names or ()), copy=False)
         return module.from_numpy(array, schema=list(self.names or ()), orient="row")
+
+
+def hidden_by(hidden: str, columns: Columns | None, model: Any) -> str:
+    """Return what replaces hidden categories where the user leaves it open: a mask, if the model is yet to see it."""
+    if hidden != "auto" or columns is None or not columns.n_categories.any():
+        return "mask" if hidden == "auto" else hidden
+    try:
+        columns.shown("mask")
+    except ValueError:
+        return "uniform"
+    return "uniform" if is_torch(model) or isinstance(model, FrozenEstimator) else "mask"
 
 
 def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> NDArray[np.bool_]:
@@ -178,6 +203,10 @@ def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> N
             f"each of {n_features} columns, got {categorical_features!r}."
         )
     return found
+
+
+def _within(positions: list[Any], n_features: int) -> bool:
+    return all(0 <= position < n_features for position in positions)
 
 
 def _holds_categories(column: Any) -> bool:

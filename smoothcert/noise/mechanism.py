@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,6 +76,21 @@ class NoiseMechanism:
         costs = {group.cost for group in self.mixed.groups} | ({1.0} if self.categories is not None else set())
         return self.noise.with_costs(tuple(sorted(costs)) or (1.0,))
 
+    def warn_dear_categories(self) -> None:
+        """Warn if no number of votes can certify a change of some category: its cost is not below lam."""
+        if self.categories is None:
+            return
+        dear = self.prices.cost(self.categories.moves) >= float(self.noise.budget(1.0, 0.0))
+        if dear.any():
+            columns = self.categories.columns[dear].tolist()
+            names = columns if self.features.names is None else [self.features.names[column] for column in columns]
+            warnings.warn(
+                f"No change of the categories {names} can ever be certified: their costs, up to "
+                f"{self.categories.costs[dear].max():g}, must lie below the noise's lam. Widen the noise, lower the "
+                f"costs, or give columns that the adversary cannot change the cost 'fixed'.",
+                stacklevel=4,
+            )
+
     @property
     def draw_error(self) -> float:
         """Bound on the total variation between one noisy copy that is drawn and the ideal one."""
@@ -134,13 +150,13 @@ class NoiseMechanism:
         """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
         room = self.box.room(self.noise.snap(self.box.to_unit(self.bounded(X))))
         down, up = (side.reshape(len(X), self.n_features) for side in room)
-        return self._with_categories(down), self._with_categories(up)
+        return self.with_categories(down), self.with_categories(up)
 
     def movable(self) -> NDArray[np.bool_]:
         """Tell for each feature, shape (d,), whether it can move or change."""
-        return self._with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
+        return self.with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
 
-    def _with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
+    def with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
         """Return shares of the range by which features can move: categories change by 1, if there are several."""
         if self.categories is None:
             return room

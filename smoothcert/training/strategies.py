@@ -130,12 +130,14 @@ class Training(BaseEstimator, ABC):
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
         def prepare(X: Any) -> Any:
-            given, array = Columns.of(X), np.asarray(X, dtype=np.float64)
-            if array.shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
+            given, shape = Columns.of(X), np.shape(X)
+            if shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
                 raise ValueError(
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
-                    f"{array.shape}{f' and the columns {list(given.names)}' if given else ''}."
+                    f"{shape}{f' and the columns {list(given.names or ())}' if given else ''}."
                 )
+            encoded = columns is not None and columns.codecs is not None
+            array = columns.encode(X) if columns and encoded else np.asarray(X, dtype=np.float64)
             mechanism.box.check(mechanism.bounded(array))
             return mechanism.noisy(array, rng) if self.copies_per_batch else array
 

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import gen_batches
 
 from ._utils.checks import check_labels
+from .models.adapt import make_voter
+from .models.base import is_torch
+from .models.columns import NamedColumns
+from .noise.seeding import resolve_seed
 from .results.certificates import Certificates
+from .training.strategies import CleanTraining
 
 
 def baselines(
@@ -65,12 +72,41 @@ def baselines(
     classes, counts = np.unique(truth, return_counts=True)
     majority = np.repeat(classes[counts.argmax() : counts.argmax() + 1], len(certificates))
     found = {"majority class": _unmovable(certificates, majority)}
-    labels = clf.predict_fixed(X_train, truth, X)
+    labels = _labels_of_fixed(clf, X_train, truth, X)
     return found if labels is None else found | {"fixed columns": _unmovable(certificates, labels)}
+
+
+def _labels_of_fixed(clf: Any, X_train: Any, y_train: NDArray[Any], X: Any) -> NDArray[Any] | None:
+    """Return labels by the fixed columns alone, or None if there are none or the base model is used as it is."""
+    opened, inputs = (clf.open_inputs(data) for data in (X_train, X))
+    algorithm = clf.algorithm(opened.shape)
+    mechanism, columns = algorithm.mechanism, getattr(algorithm.voter, "columns", None)
+    fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features).reshape(mechanism.shape)
+    if not fixed.any() or isinstance(clf.estimator, FrozenEstimator):
+        return None
+    category = np.broadcast_to(mechanism.features.categorical, mechanism.n_features).reshape(mechanism.shape)
+    neutral = np.where(category, 0.0, (mechanism.box.lo + mechanism.box.hi) / 2)
+    train, test = (np.where(fixed, data.read(np.arange(len(data))), neutral) for data in (opened, inputs))
+    model = clf.estimator if columns is None or is_torch(clf.estimator) else NamedColumns(clf.estimator, columns)
+    seed = resolve_seed(clf.random_state)
+    fitted = CleanTraining().train(model, train, y_train, mechanism=mechanism, seed=seed, device=clf.device)
+    fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
+    voter = make_voter(fitted, clf.classes_, clf.device, clf.inference, columns, finite=False)
+    with voter.ready():
+        votes = [voter(test[part].astype(voter.dtype)) for part in gen_batches(len(test), voter.most_rows)]
+    return np.asarray(clf.classes_[np.concatenate(votes)])
 
 
 def _unmovable(certificates: Certificates, labels: NDArray[Any]) -> Certificates:
     """Return certificates of these labels that hold against every change that is allowed."""
     n = len(labels)
-    known = {"radii": np.full(n, np.inf), "abstained": np.zeros(n, dtype=bool), "p_a": np.ones(n), "p_b": np.zeros(n)}
-    return replace(certificates, labels=labels, alpha=0.0, n_samples=None, **known)
+    return replace(
+        certificates,
+        labels=labels,
+        radii=np.full(n, np.inf),
+        abstained=np.zeros(n, dtype=bool),
+        p_a=np.ones(n),
+        p_b=np.zeros(n),
+        alpha=0.0,
+        n_samples=None,
+    )
