@@ -5,12 +5,16 @@ import pickle
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.ensemble import AdaBoostClassifier, GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import (
@@ -210,6 +214,54 @@ def test_labels_follow_the_classes_of_the_caller():
     # Ties, which have no certificate, go to the first class.
     np.testing.assert_array_equal(found.labels[~found.abstained], expected.labels[~found.abstained])
     assert 0 < found.abstained.sum() < 5
+
+
+@pytest.mark.parametrize("hidden", ["mask", "uniform"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        DecisionTreeClassifier(max_leaf_nodes=30, random_state=0),
+        GradientBoostingClassifier(max_depth=1, n_estimators=40, random_state=0),
+    ],
+    ids=["tree", "stumps"],
+)
+def test_tables_with_costs_categories_and_fixed_columns(model, hidden, tmp_path):
+    """Votes of the same classifier agree with the exact probabilities."""
+    rng, n = np.random.default_rng(0), 300
+    table = pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, n),
+            "job": rng.choice(list("abcd"), n),
+            "wage": rng.random(n) * 100,
+            "town": rng.choice(["x", "y", "z"], n),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 999, n), unit="D"),
+        }
+    )
+    score = table["age"] / 80 + table["wage"] / 100 + (table["job"] == "a") + 0.5 * (table["town"] == "x")
+    steps = ColumnTransformer(
+        [
+            ("codes", OneHotEncoder(handle_unknown="ignore"), ["job", "town"]),
+            ("numbers", StandardScaler(), ["age", "wage"]),
+        ]
+    )
+    clf = SmoothedClassifier(
+        make_pipeline(steps, model),
+        bounds={"age": (18, 80), "wage": (0, 100)},
+        costs={"town": "fixed", "since": "fixed", "age": 0.5, "job": 0.6},
+        categorical_features=["job"],
+        hidden=hidden,
+        estimation="exact",
+        random_state=0,
+    ).fit(table, (score > score.median()).to_numpy().astype(int))
+    found = clf.certify(table[:40], store=tmp_path / "run")
+    assert found.alpha == 0
+    assert "'town'" in found.threat
+    assert_same(Certificates.from_store(tmp_path / "run"), found)
+    votes = clf.set_params(n_samples=4000).count_votes(table[:40])
+    counts = votes.estimation[np.arange(40), np.searchsorted(clf.classes_, found.labels)]
+    assert (binom.sf(counts - 1, 4000, 1 - found.p_b) > 1e-7).all()
+    assert (binom.cdf(counts, 4000, found.p_a) > 1e-7).all()
+    assert (found.p_a < 0.9).any()
 
 
 # Stores

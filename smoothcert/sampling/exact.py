@@ -96,7 +96,7 @@ class ExactVotes:
     """The probability of a vote for each class, for base models that are constant between thresholds.
 
     Uniform and splitting noise, and mixtures of uniform noises, are supported with these classifiers, alone or behind
-    steps of a pipeline that scale or bin each column:
+    steps of a pipeline that scale or bin numbers, encode categories, and do anything with fixed features:
 
     - A decision tree of scikit-learn: the probability of a class is the sum over its leaves of the products of the
       features' probabilities.
