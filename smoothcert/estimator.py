@@ -336,8 +336,7 @@ class SmoothedEstimator(Conventions):
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
             if not finite:
-                movable = np.broadcast_to(~features.fixed, int(np.prod(data.shape[1:]))).reshape(data.shape[1:])
-                check_array(np.where(movable, data, 0.0), allow_nd=any_shape, input_name="X")
+                check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:
             raise explain_invalid(X, error) from error
         return checked

@@ -139,6 +139,12 @@ class Features:
             ) from error
         return replace(self, costs=costs, n_categories=n_categories)
 
+    def without_fixed(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return inputs, shape (n, *shape), with 0 in the place of fixed features."""
+        shape = X.shape[1:]
+        fixed = np.broadcast_to(self.for_shape(shape).fixed, int(np.prod(shape))).reshape(shape)
+        return np.where(fixed, 0, X)
+
     def describe(self) -> str:
         """Return what the adversary cannot change, and what changes cost, as the end of a sentence about perturbations.
 
