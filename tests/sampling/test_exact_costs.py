@@ -291,7 +291,7 @@ def test_fixed_columns_of_any_type():
     words = np.array(["a", "b", "c", "d", "e", "f"])
     table = pd.DataFrame({"x": X[:, 0], "word": words[X[:, 1].astype(int) + 3], "y": X[:, 2], "z": X[:, 3]})
     fixed = np.array([False, True, False, False])
-    columns = Columns.learn(table, fixed=fixed, categorical=np.zeros(4, dtype=bool), missing="error", masked=False)
+    columns = Columns.learn(table, fixed=fixed, categorical=np.zeros(4, dtype=bool), missing="error")
     steps = ColumnTransformer([("word", OneHotEncoder(), ["word"]), ("rest", StandardScaler(), ["z", "x", "y"])])
     model = make_pipeline(steps, DecisionTreeClassifier(max_leaf_nodes=12, random_state=0)).fit(table, y)
     coded = columns.encode(table)
