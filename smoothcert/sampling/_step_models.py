@@ -120,7 +120,10 @@ def read(estimator: Any, numeric: NDArray[np.bool_], categorical: NDArray[np.boo
     if reader is None:
         _refuse("a decision tree, or boosted trees of scikit-learn, XGBoost or LightGBM", model)
     check_is_fitted(model)
-    return reader(model)._replace(steps=steps, source=source)
+    found = reader(model)
+    if not found.trees:
+        _refuse("a model with trees", f"{name_of(model)} without")
+    return found._replace(steps=steps, source=source)
 
 
 def _kind(model: Any) -> str:
