@@ -696,7 +696,7 @@ def test_bad_parameters_of_certify(fitted, cancer, params, message):
 
 
 def test_closed_form_for_narrow_noise():
-    with pytest.raises(ValueError, match="needs lam > 1/2, got SplitNoise"):
+    with pytest.raises(ValueError, match="needs lam > 1/2, times the largest cost, got SplitNoise"):
         rule(constant, noise=SplitNoise(0.4), radius=BoxRadius(closed_form=True))
 
 

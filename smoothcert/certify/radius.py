@@ -189,7 +189,7 @@ class BoxRadius(RadiusStrategy):
         super().check(noise)
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
             raise ValueError(
-                f"BoxRadius(closed_form=True) needs 2 lam above the largest cost, got {noise!r}. Use BoxRadius()."
+                f"BoxRadius(closed_form=True) needs lam > 1/2, times the largest cost, got {noise!r}. Use BoxRadius()."
             )
 
     @property

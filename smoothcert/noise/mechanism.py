@@ -134,13 +134,13 @@ class NoiseMechanism:
         """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
         room = self.box.room(self.noise.snap(self.box.to_unit(self.bounded(X))))
         down, up = (side.reshape(len(X), self.n_features) for side in room)
-        return self._with_categories(down), self._with_categories(up)
+        return self.with_categories(down), self.with_categories(up)
 
     def movable(self) -> NDArray[np.bool_]:
         """Tell for each feature, shape (d,), whether it can move or change."""
-        return self._with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
+        return self.with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
 
-    def _with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
+    def with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
         """Return shares of the range by which features can move: categories change by 1, if there are several."""
         if self.categories is None:
             return room

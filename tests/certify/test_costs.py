@@ -229,7 +229,7 @@ def test_closed_form_is_k_budgets_over_the_cost_of_the_largest_move():
     assert radius[0] <= certified_radii(BoxRadius(), mechanism, None, p_a, 1 - p_a)[0]
     BoxRadius(closed_form=True).check(mechanism.prices)
     wide = NoiseMechanism(Box.from_bounds((0, 1)), noise, (3,), Features(np.array([0.5, 3.0, 1.0])))
-    with pytest.raises(ValueError, match="needs 2 lam above the largest cost"):
+    with pytest.raises(ValueError, match="needs lam > 1/2, times the largest cost"):
         BoxRadius(closed_form=True).check(wide.prices)
 
 
