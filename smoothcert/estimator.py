@@ -10,17 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from ._utils.checks import (
     check_choice,
     check_classes,
     check_count,
-    check_no_dates,
     check_not_negative,
     check_positive,
-    check_shape,
-    explain_invalid,
     sorted_unique,
 )
 from ._utils.text import describe, exact
@@ -28,7 +24,7 @@ from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, takes_any_shape, unwrap
+from .models.base import Voter, is_torch, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
 from .models.inference import TorchInference
@@ -315,29 +311,6 @@ class SmoothedEstimator(Conventions):
             if columns is not None:
                 features = replace(features, n_categories=columns.n_categories)
         return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
-
-    def _validate(self, X: Any, features: Features, columns: Columns | None, **targets: Any) -> Any:
-        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
-        check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
-        if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
-            validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
-            X = columns.encode(X)
-            return check_X_y(X, **targets, ensure_all_finite=False) if fitting else X
-        check_no_dates(X)
-        finite = not features.fixed.any()
-        options = {"reset": fitting, "allow_nd": any_shape, "ensure_all_finite": finite}
-        try:
-            checked = validate_data(self, X, **targets, **options)
-            data = checked[0] if fitting else checked
-            if data.dtype.kind not in "biuf":
-                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-            if not finite:
-                movable = np.broadcast_to(~features.fixed, int(np.prod(data.shape[1:]))).reshape(data.shape[1:])
-                check_array(np.where(movable, data, 0.0), allow_nd=any_shape, input_name="X")
-        except (TypeError, ValueError) as error:
-            raise explain_invalid(X, error) from error
-        return checked
 
     def _new_noise(self) -> Noise:
         """Resolve and check the noise."""
