@@ -163,10 +163,12 @@ class SmoothedEstimator(Conventions):
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models, or torch Dataset
-            Finite numbers inside the box. A Dataset holds pairs (input, label). Torch models are trained on it, so that
-            its transforms run in each epoch anew, before the noise; other models are fitted on one pass over it.
+            Finite numbers inside the box. Columns that are declared as categories or fixed may hold anything, and the
+            base model gets the columns of a DataFrame with their names and types. A Dataset holds pairs (input, label).
+            Torch models are trained on it, so that its transforms run in each epoch anew, before the noise; other
+            models are fitted on one pass over it.
         y : array-like of shape (n_inputs,), or None for a Dataset
-            Labels of any type.
+            Labels of any type, read by position.
         sample_weight : array-like of shape (n_inputs,), optional
             Weights of the inputs in the loss.
         **fit_params
@@ -180,7 +182,8 @@ class SmoothedEstimator(Conventions):
         Raises
         ------
         ValueError
-            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
+            If a parameter is invalid, X lies outside the box, a category is missing, or the base model is no
+            classifier.
         """
         check_base_model(self.estimator)
         training = resolve("training", self.training)
