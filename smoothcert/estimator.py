@@ -17,6 +17,7 @@ from ._utils.checks import (
     check_count,
     check_not_negative,
     check_positive,
+    shape_of,
     sorted_unique,
 )
 from ._utils.text import describe, exact
@@ -305,13 +306,14 @@ class SmoothedEstimator(Conventions):
         """Return what the adversary can change in training data, and their columns."""
         hidden = check_choice("hidden", self.hidden, ("auto", *HIDDEN))
         missing = check_choice("missing", self.missing, MISSING)
-        columns, shape = Columns.of(X), np.shape(X)[1:]
+        columns, shape = Columns.of(X), shape_of(X)[1:]
         features = Features.from_costs(self.costs, names=columns.names if columns else None, shape=shape)
         if len(shape) == 1:
             categorical = categorical_columns(self.categorical_features, X, shape[0])
             fixed = np.broadcast_to(features.fixed, shape)
             columns = Columns.learn(X, fixed=fixed, categorical=categorical, missing=missing)
             if columns is not None:
+                columns.check_model(self.estimator)
                 features = replace(features, n_categories=columns.n_categories)
         return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
 

@@ -136,7 +136,8 @@ class Categories:
         known = ", ".join(map(repr, self.known[:SHOWN])) + ", ..." * (len(self.known) > SHOWN)
         return ValueError(
             f"X holds the unknown category {value!r} in {self.name}: known are {known}. Fit on data that hold all "
-            f"categories, or replace rare ones by one of their own, in fit and here."
+            f"categories, declare them by the type of the column (Categorical of pandas, Enum of polars), or replace "
+            f"rare ones by one of their own, in fit and here."
         )
 
     def decode(self, column: FloatArray) -> Any:
