@@ -201,6 +201,7 @@ class SmoothedEstimator(Conventions):
         mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
         mechanism.box.check(mechanism.bounded(X), features.names)
         self._algorithm(mechanism, classes, None)
+        mechanism.warn_dear_categories()
         mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
             fitted, hidden = self.estimator, features.hidden
@@ -348,13 +349,14 @@ class SmoothedEstimator(Conventions):
 
     def _check_unchanged(self) -> None:
         """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        features, bounds = self.features_, self.bounds
+        if not isinstance(bounds, str):
+            bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
+        costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()
         changes = {
             "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
-            "bounds": (
-                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
-                self.box_.fingerprint(),
-            ),
-            "costs": (self._named_features().fingerprint(), self.features_.fingerprint()),
+            "bounds": (bounds, self.box_.fingerprint()),
+            "costs": (costs, features.fingerprint()),
         }
         changes |= {name: (text, self._declared[name]) for name, text in self._declarations().items()}
         for name, (now, fitted) in changes.items():
@@ -366,20 +368,6 @@ class SmoothedEstimator(Conventions):
 
     def _declarations(self) -> dict[str, str]:
         return {name: exact(getattr(self, name)) for name in ("categorical_features", "hidden", "missing")}
-
-    def _named_box(self) -> Box:
-        """Build the box anew, for the columns that fit has seen."""
-        return Box.from_bounds(self.bounds, names=self.features_.names, unbounded=~self.features_.numeric)
-
-    def _named_features(self) -> Features:
-        """Build the features anew, for the columns that fit has seen."""
-        return Features.from_costs(
-            self.costs,
-            names=self.features_.names,
-            shape=getattr(self, "feature_shape_", None),
-            n_categories=self.features_.n_categories,
-            hidden=self.features_.hidden,
-        )
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""

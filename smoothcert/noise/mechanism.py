@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -74,6 +75,21 @@ class NoiseMechanism:
         # The offsets of categories are those of numbers of cost 1.
         costs = {group.cost for group in self.mixed.groups} | ({1.0} if self.categories is not None else set())
         return self.noise.with_costs(tuple(sorted(costs)) or (1.0,))
+
+    def warn_dear_categories(self) -> None:
+        """Warn if no number of votes can certify a change of some category: its cost is not below lam."""
+        if self.categories is None:
+            return
+        dear = self.prices.cost(self.categories.moves) >= float(self.noise.budget(1.0, 0.0))
+        if dear.any():
+            columns = self.categories.columns[dear].tolist()
+            names = columns if self.features.names is None else [self.features.names[column] for column in columns]
+            warnings.warn(
+                f"No change of the categories {names} can ever be certified: their costs, up to "
+                f"{self.categories.costs[dear].max():g}, must lie below the noise's lam. Widen the noise, lower the "
+                f"costs, or give columns that the adversary cannot change the cost 'fixed'.",
+                stacklevel=4,
+            )
 
     @property
     def draw_error(self) -> float:

@@ -98,6 +98,12 @@ class Features:
             raise ValueError(f'costs must be above 0, or "fixed" for features that cannot change, got {wrong:g}.')
         return cls(numbers, np.array(n_categories, dtype=np.int64), hidden, None if names is None else tuple(names))
 
+    def at_costs(self, costs: Any, shape: tuple[int, ...] | None) -> Features:
+        """Return the same features at other costs; see `from_costs`."""
+        return Features.from_costs(
+            costs, names=self.names, shape=shape, n_categories=self.n_categories, hidden=self.hidden
+        )
+
     @property
     def fixed(self) -> NDArray[np.bool_]:
         """Features that the adversary cannot change, shape () or (n_features,)."""
