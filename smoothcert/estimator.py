@@ -10,17 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from ._utils.checks import (
     check_choice,
     check_classes,
     check_count,
-    check_no_dates,
     check_not_negative,
     check_positive,
-    check_shape,
-    explain_invalid,
+    shape_of,
     sorted_unique,
 )
 from ._utils.text import describe, exact
@@ -28,7 +25,7 @@ from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, takes_any_shape, unwrap
+from .models.base import Voter, is_torch, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
 from .models.inference import TorchInference
@@ -169,10 +166,12 @@ class SmoothedEstimator(Conventions):
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models, or torch Dataset
-            Finite numbers inside the box. A Dataset holds pairs (input, label). Torch models are trained on it, so that
-            its transforms run in each epoch anew, before the noise; other models are fitted on one pass over it.
+            Finite numbers inside the box. Columns that are declared as categories or fixed may hold anything, and the
+            base model gets the columns of a DataFrame with their names and types. A Dataset holds pairs (input, label).
+            Torch models are trained on it, so that its transforms run in each epoch anew, before the noise; other
+            models are fitted on one pass over it.
         y : array-like of shape (n_inputs,), or None for a Dataset
-            Labels of any type.
+            Labels of any type, read by position.
         sample_weight : array-like of shape (n_inputs,), optional
             Weights of the inputs in the loss.
         **fit_params
@@ -186,7 +185,8 @@ class SmoothedEstimator(Conventions):
         Raises
         ------
         ValueError
-            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
+            If a parameter is invalid, X lies outside the box, a category is missing, or the base model is no
+            classifier.
         """
         check_base_model(self.estimator)
         training = resolve("training", self.training)
@@ -309,37 +309,16 @@ class SmoothedEstimator(Conventions):
         """Return what the adversary can change in training data, and their columns."""
         hidden = check_choice("hidden", self.hidden, ("auto", *HIDDEN))
         missing = check_choice("missing", self.missing, MISSING)
-        columns, shape = Columns.of(X), np.shape(X)[1:]
+        columns, shape = Columns.of(X), shape_of(X)[1:]
         features = Features.from_costs(self.costs, names=columns.names if columns else None, shape=shape)
         if len(shape) == 1:
             categorical = categorical_columns(self.categorical_features, X, shape[0])
             fixed = np.broadcast_to(features.fixed, shape)
             columns = Columns.learn(X, fixed=fixed, categorical=categorical, missing=missing)
             if columns is not None:
+                columns.check_model(self.estimator)
                 features = replace(features, n_categories=columns.n_categories)
         return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
-
-    def _validate(self, X: Any, features: Features, columns: Columns | None, **targets: Any) -> Any:
-        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
-        check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
-        if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
-            validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
-            X = columns.encode(X)
-            return check_X_y(X, **targets, ensure_all_finite=False) if fitting else X
-        check_no_dates(X)
-        finite = not features.fixed.any()
-        options = {"reset": fitting, "allow_nd": any_shape, "ensure_all_finite": finite}
-        try:
-            checked = validate_data(self, X, **targets, **options)
-            data = checked[0] if fitting else checked
-            if data.dtype.kind not in "biuf":
-                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-            if not finite:
-                check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
-        except (TypeError, ValueError) as error:
-            raise explain_invalid(X, error) from error
-        return checked
 
     def _new_noise(self) -> Noise:
         """Resolve and check the noise."""

@@ -20,6 +20,7 @@ from smoothcert import (
     VoteCounts,
     recertify,
 )
+from smoothcert.training import NoisyModule
 from smoothcert.weights import load_weights, save_weights
 
 rng = np.random.default_rng(0)
@@ -178,6 +179,12 @@ def test_images_have_costs_that_broadcast(tmp_path):
     assert certificates.threat == other.threat
     path = tmp_path / "weights.safetensors"
     save_weights(clf, path)
+    loaded = load_weights(path, net, n_samples=300, random_state=0)
+    np.testing.assert_array_equal(loaded.certify(X).radii, certificates.radii)
+    noisy = SmoothedClassifier.from_pretrained(
+        NoisyModule(net, UniformNoise(0.3), costs=full.ravel()), [0, 1], n_samples=300, random_state=0
+    )
+    save_weights(noisy, path)
     loaded = load_weights(path, net, n_samples=300, random_state=0)
     np.testing.assert_array_equal(loaded.certify(X).radii, certificates.radii)
     with pytest.raises(ValueError, match=r"costs must be one number, one for each feature"):

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from smoothcert import Certificates, SmoothedClassifier, UniformMixtureNoise, UniformNoise, baselines
+from smoothcert import Certificates, CleanTraining, SmoothedClassifier, UniformMixtureNoise, UniformNoise, baselines
 from smoothcert.results import make_certified_scorer, summarize
 
 N, TEST = 300, 24
@@ -418,3 +418,28 @@ def test_thresholds_and_class_weights_work_inside_each_vote():
         clf = SmoothedClassifier(model, UniformNoise(0.1), n_samples=200, random_state=0).fit(X, y)
         recalls.append(np.mean(clf.predict(X[y == "yes"]) == "yes"))
     assert recalls[0] + 0.3 < min(recalls[1:])
+
+
+def test_torch_models_see_codes():
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.job = torch.nn.Embedding(3, 4)
+            self.last = torch.nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.last(torch.cat([x[:, :1], self.job(x[:, 1].long())], dim=1))
+
+    from smoothcert.training import make_net
+
+    X = PANDAS[["age", "job"]].assign(age=DATA["age"] / 90)
+    clf = smoothed(
+        make_net(Net, max_epochs=3), costs=1.0, bounds={"age": (0, 1)}, training=CleanTraining(standardize=False)
+    )
+    clf.fit(X, Y)
+    assert clf.features_.hidden == "uniform"
+    assert len(clf.certify(X[:TEST])) == TEST
+    with pytest.raises(ValueError, match="A torch model sees numbers and the codes of categories, but column 'job'"):
+        clone(clf).set_params(costs={"job": "fixed"}).fit(X, Y)

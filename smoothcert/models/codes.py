@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Self
@@ -136,7 +137,8 @@ class Categories:
         known = ", ".join(map(repr, self.known[:SHOWN])) + ", ..." * (len(self.known) > SHOWN)
         return ValueError(
             f"X holds the unknown category {value!r} in {self.name}: known are {known}. Fit on data that hold all "
-            f"categories, or replace rare ones by one of their own, in fit and here."
+            f"categories, declare them by the type of the column (Categorical of pandas, Enum of polars), or replace "
+            f"rare ones by one of their own, in fit and here."
         )
 
     def decode(self, column: FloatArray) -> Any:
@@ -203,14 +205,15 @@ class FixedValues:
 def _numbers(name: str, column: Any) -> FloatArray:
     """Return a column as floats, or raise a ValueError for its first value that is not a number."""
     dated = series.is_dated(column)
-    try:
+    with suppress(TypeError, ValueError):
         if not dated:
             return series.numbers(column)
-    except (TypeError, ValueError):
-        pass
-    value = next(value for value in series.values(column) if dated or not _is_number(value))
+    found = series.values(column)
+    wrong = [value for value in found if value is not None and (dated or not _is_number(value))]
+    if not wrong:
+        return np.array([np.nan if value is None else float(value) for value in found])
     raise ValueError(
-        f"X must hold numbers, but {name} holds {value!r}. Encode it first, for example with "
+        f"X must hold numbers, but {name} holds {wrong[0]!r}. Encode it first, for example with "
         f"sklearn.preprocessing.OneHotEncoder, or declare it: categorical_features='from_dtype' for categories, cost "
         f"'fixed' for a column that an adversary cannot change."
     )
@@ -218,7 +221,7 @@ def _numbers(name: str, column: Any) -> FloatArray:
 
 def _is_number(value: Any) -> bool:
     try:
-        return value is None or isinstance(float(value), float)
+        return isinstance(float(value), float)
     except (TypeError, ValueError):
         return False
 

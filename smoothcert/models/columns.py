@@ -126,6 +126,15 @@ class Columns:
         codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs]
         return replace(self, codecs=tuple(codecs))
 
+    def check_model(self, model: Any) -> None:
+        """Raise a ValueError if a torch model, which sees numbers and codes of categories, cannot see a column."""
+        hashed = [codec.name for codec in self.codecs or () if isinstance(codec, FixedValues)]
+        if hashed and is_torch(model):
+            raise ValueError(
+                f"A torch model sees numbers and the codes of categories, but {hashed[0]} is fixed and holds neither. "
+                f"Encode it as numbers, or drop it."
+            )
+
     @property
     def n_categories(self) -> NDArray[np.int64]:
         """Number of categories that the adversary can choose in each column, 0 for others; shape () without codecs."""
@@ -203,10 +212,6 @@ def categorical_columns(categorical_features: Any, X: Any, n_features: int) -> N
             f"each of {n_features} columns, got {categorical_features!r}."
         )
     return found
-
-
-def _within(positions: list[Any], n_features: int) -> bool:
-    return all(0 <= position < n_features for position in positions)
 
 
 def _holds_categories(column: Any) -> bool:

@@ -85,7 +85,7 @@ class Features:
         values = in_order("costs", costs, names, default=1.0) if is_by_column(costs) else costs
         try:
             numbers = np.array(_numbers(values), dtype=np.float64)
-            if shape is not None and numbers.ndim:
+            if shape is not None and numbers.ndim and numbers.shape != (np.prod(shape),):
                 numbers = np.broadcast_to(numbers, shape).ravel()
         except (TypeError, ValueError) as error:
             fitting = "" if shape is None else f" that broadcast to inputs of shape {shape}"

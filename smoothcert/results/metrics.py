@@ -91,13 +91,11 @@ def certified_accuracy_score(
 def rows_of_classes(y: ArrayLike, weight: FloatArray) -> list[NDArray[np.bool_]]:
     """Return the inputs of each class, or raise a ValueError if a class has no weight."""
     truth = np.asarray(y)
-    classes = sorted_unique("y", truth)
-    for label in classes:
-        if not weight[truth == label].any():
-            raise ValueError(
-                f"sample_weight must be above 0 for an input of each class, but is 0 for all of {label!r}."
-            )
-    return [truth == label for label in classes]
+    rows = {label: truth == label for label in sorted_unique("y", truth).tolist()}
+    for label, inputs in rows.items():
+        if not weight[inputs].any():
+            raise ValueError(f"sample_weight must be above 0 for an input of each class, but is 0 for class {label!r}.")
+    return list(rows.values())
 
 
 def _share(radii: FloatArray, weight: FloatArray, least: FloatArray) -> FloatArray:

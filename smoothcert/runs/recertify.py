@@ -129,14 +129,9 @@ def votes_from_counts(
         inputs = digests(np.arange(len(counts["selection"]))[:, None])
     else:
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
+    seed = resolve_seed(None) if noise.n_outcomes is None else 0
     origin = make_origin(
-        to_spec(noise),
-        mechanism.box,
-        features,
-        labels,
-        seed=resolve_seed(None) if noise.n_outcomes is None else 0,
-        model=ELSEWHERE[X is None],
-        shape=mechanism.shape,
+        to_spec(noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
     )
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_sample_weight
 
-from .._utils.checks import check_bool, check_count, check_not_negative
+from .._utils.checks import check_bool, check_count, check_not_negative, shape_of
 from ..models.base import is_torch
 from ..models.columns import Columns, NamedColumns
 from ..models.validation import INPUTS, LABELS, PAIRS, converted
@@ -130,7 +130,7 @@ class Training(BaseEstimator, ABC):
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
         def prepare(X: Any) -> Any:
-            given, shape = Columns.of(X), np.shape(X)
+            given, shape = Columns.of(X), shape_of(X)
             if shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
                 raise ValueError(
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "

@@ -182,6 +182,14 @@ def test_fixed_columns_keep_polars_types(dtype):
     assert_equal(columns.frame(columns.encode(X)), X)
 
 
+def test_missing_numbers_of_every_kind_are_nan():
+    mixed = pd.DataFrame({"a": pd.Series([1, pd.NA, None, np.nan, 2.5], dtype=object), "b": list("abcde")})
+    columns = Columns.learn(mixed[::4], fixed=np.array([False, True]), categorical=np.zeros(2, bool), missing="error")
+    assert columns.encode(mixed[::4])[:, 0].tolist() == [1.0, 2.5]
+    with pytest.raises(ValueError, match="NaN in column 'a'"):
+        columns.encode(mixed)
+
+
 def test_whole_numbers_that_floats_cannot_hold_are_refused():
     with pytest.raises(ValueError, match=r"beyond 2\*\*53 in column 'a'"):
         learn(pd.DataFrame({"a": [1, 2**60]}), True).encode(pd.DataFrame({"a": [1, 2**60]}))
