@@ -60,6 +60,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The box that inputs live in, in raw units: scalars or one value per feature, in order or by column name, such as
         ``(X.min(), X.max())``; pairs by column name, ``{"age": (0, 120), ...}``; "minmax" takes each feature's range
         in the training data.
+    costs : float, "fixed", array-like, dict or pandas Series, default=1.0
+        What the adversary pays for moving a feature across its whole range, or for changing a category. Radii sum what
+        is paid: the cost times the share of the range that a feature moves. A feature of cost 2 gets half the noise. A
+        feature that is "fixed", or of cost inf, cannot change: it gets no noise and needs no bounds. One number, one
+        per feature (arrays broadcast to the shape of inputs), or by column name; columns that are left out cost 1.
+        Uniform, splitting, mixture and Gaussian noise have certificates for costs.
     categorical_features : None, "from_dtype", or array-like of column names, positions or booleans, default=None
         Columns of categories. The adversary changes a category wholly, and pays its cost. "from_dtype" takes the
         columns of a DataFrame that hold strings, objects, booleans or categories by their type.
@@ -110,6 +116,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The fitted base model.
     noise_ : Noise
     box_ : Box
+    features_ : Features
+        Costs of the features, and which of them are categories.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, shape (n_features,)
         Where X was a DataFrame, or the trained model knows them.

