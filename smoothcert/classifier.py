@@ -314,12 +314,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         X : array-like of shape (n_inputs, ...)
             Raw inputs; clipped into the box.
         radius : float or array-like of shape (n_inputs,)
-            Distance to spend, in units of the unit box.
+            Distance to spend, in units of the unit box, times costs.
 
         Returns
         -------
         perturbations : WorstPerturbations
-            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first.
+            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first. The categories
+            change whose changes cost the adversary most.
 
         Raises
         ------

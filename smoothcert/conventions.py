@@ -7,7 +7,6 @@ from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import Tags, get_tags
@@ -80,8 +79,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
             if not finite:
-                movable = np.broadcast_to(~features.fixed, int(np.prod(data.shape[1:]))).reshape(data.shape[1:])
-                check_array(np.where(movable, data, 0.0), allow_nd=any_shape, input_name="X")
+                check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:
             raise explain_invalid(X, error) from error
         return checked

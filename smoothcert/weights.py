@@ -85,6 +85,10 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     model = unwrap(classifier.estimator_)
     if not is_torch(model):
         raise ValueError(f"classifier must have a torch base model, got a {type(model).__name__}. Use skops or joblib.")
+    if classifier.features_.categorical.any():
+        raise ValueError(
+            "classifier must not have categories, whose codes the file would not hold. Use joblib, or skops."
+        )
     module = model.module_ if is_net(model) else model
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
@@ -166,7 +170,7 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             costs = Features.from_json(saved.get("features")).costs
             classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
             if saved["n_copies"] is not None:
-                module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"])
+                module = NoisyModule(module, noise, bounds, costs=costs, n_copies=saved["n_copies"])
             if saved["scaling"] is not None:
                 InputScaling(*saved["scaling"]).attach(module)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

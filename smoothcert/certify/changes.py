@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,6 +192,12 @@ class Changes:
                 rows = (one.counts <= reaches.available).all(axis=1)
                 if rows.any():
                     yield place, (one, rows)
+
+
+@lru_cache(maxsize=4)
+def changes_of(mechanism: NoiseMechanism) -> Changes:
+    """Return the sets of changes under a mechanism; they are made once."""
+    return Changes(mechanism)
 
 
 def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._utils.memory import keep_freed
 from ..noise.greedy import STEP_ERROR, bisect, largest, moves
 from ..noise.mechanism import NoiseMechanism
-from .changes import Changes, Reaches
+from .changes import Changes, Reaches, changes_of
 from .radius import GreedyRadius, RadiusStrategy
 
 FloatArray = NDArray[np.float64]
@@ -66,7 +66,7 @@ def certified_radii(
         If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
         not end among the reaches that are known.
     """
-    budget, changes = mechanism.noise.budget(p_a, p_b), Changes(mechanism)
+    budget, changes = mechanism.noise.budget(p_a, p_b), changes_of(mechanism)
     if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
     else:
@@ -102,7 +102,7 @@ def required_probability(
         ``p_b = 1 - p_a`` is at least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
     noise, goals = mechanism.noise, np.asarray(radius, dtype=np.float64)
-    changes = Changes(mechanism)
+    changes = changes_of(mechanism)
     goals = np.broadcast_to(goals, goals.shape if goals.ndim == 2 else len(X))
 
     def required(reaches: Reaches, goal: FloatArray) -> FloatArray:
@@ -137,7 +137,7 @@ def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) 
         return np.empty((len(X), 0))
     p_a = np.array([LEAST_LEVEL ** (1 / max(1, n_samples))])
     budget, k = mechanism.noise.budget(p_a, 1 - p_a), 64
-    changes = Changes(mechanism)
+    changes = changes_of(mechanism)
     half = min(mechanism.least_cost / 2, np.min(changes.category_costs, initial=np.inf))
     while np.isinf(walked := mechanism.prices.walk(budget, np.full((1, k), half))) and k < 2**20:
         k *= 4
@@ -173,7 +173,7 @@ def worst_perturbations(
     Before that, the categories change that cost the adversary most, always the first ones of those with equal costs.
     """
     down, up = strategy.room(mechanism.noise, *mechanism.room(X))
-    changes = Changes(mechanism)
+    changes = changes_of(mechanism)
     reaches = changes.reaches(strategy, np.maximum(down, up))
     sets, _ = changes.costliest(strategy, reaches, distance)
     reach, found = reaches.numbers.copy(), np.empty_like(reaches.numbers)

@@ -124,6 +124,8 @@ def resume(store: str, output: str | None, **given: Any) -> None:
     parameters = options.resources(given) | run.parameters | {"radius": from_spec("radius", run.parameters["radius"])}
     base = model.estimator_ if isinstance(model, SmoothedClassifier) else model
     noise, bounds = from_spec("noise", run.noise), (run.box.lo, run.box.hi)
+    if run.features.categorical.any():
+        raise click.UsageError("The command line resumes no runs with categories. Use clf.certify(X, store=path).")
     costs = run.features.costs
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, bounds=bounds, costs=costs, **parameters)
     certify_and_report(clf, X, y, store, output)

@@ -127,6 +127,8 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
     chosen: dict[str, Any] = {}
     if isinstance(model, SmoothedClassifier):
         chosen = {name: getattr(model, name) for name in (*CERTIFICATION, "random_state", "inference")}
+        if model.features_.categorical.any():
+            raise click.UsageError("The command line certifies no categories yet. Use clf.certify of the library.")
         chosen["costs"] = model.features_.costs
         model, noise, bounds = model.estimator_, model.noise_, (model.box_.lo, model.box_.hi)
     names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}

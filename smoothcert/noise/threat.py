@@ -85,7 +85,7 @@ class Features:
         values = in_order("costs", costs, names, default=1.0) if is_by_column(costs) else costs
         try:
             numbers = np.array(_numbers(values), dtype=np.float64)
-            if shape is not None and numbers.ndim:
+            if shape is not None and numbers.ndim and numbers.shape != (np.prod(shape),):
                 numbers = np.broadcast_to(numbers, shape).ravel()
         except (TypeError, ValueError) as error:
             fitting = "" if shape is None else f" that broadcast to inputs of shape {shape}"
@@ -138,6 +138,12 @@ class Features:
                 f"{shape}, got shape {self.costs.shape}."
             ) from error
         return replace(self, costs=costs, n_categories=n_categories)
+
+    def without_fixed(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return inputs, shape (n, *shape), with 0 in the place of fixed features."""
+        shape = X.shape[1:]
+        fixed = np.broadcast_to(self.for_shape(shape).fixed, int(np.prod(shape))).reshape(shape)
+        return np.where(fixed, 0, X)
 
     def describe(self) -> str:
         """Return what the adversary cannot change, and what changes cost, as the end of a sentence about perturbations.

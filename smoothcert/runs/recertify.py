@@ -119,7 +119,7 @@ def votes_from_counts(
         selection = (chosen[:, None] == labels).astype(np.int64)
     counts = check_counts(selection, estimation, len(labels))
     names = None if X is None or not hasattr(X, "columns") else list(X.columns)
-    opened = None if X is None else _opened(X)
+    opened = None if X is None else _opened(X, Features.from_costs(costs, names=names))
     shape = (check_count("n_features", n_features),) if opened is None else opened.shape
     features = Features.from_costs(costs, names=names, shape=shape)
     box = Box.from_bounds(bounds, names=names, unbounded=~features.numeric)
@@ -129,14 +129,9 @@ def votes_from_counts(
         inputs = digests(np.arange(len(counts["selection"]))[:, None])
     else:
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
+    seed = resolve_seed(None) if noise.n_outcomes is None else 0
     origin = make_origin(
-        to_spec(noise),
-        mechanism.box,
-        features,
-        labels,
-        seed=resolve_seed(None) if noise.n_outcomes is None else 0,
-        model=ELSEWHERE[X is None],
-        shape=mechanism.shape,
+        to_spec(noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
     )
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 
@@ -191,8 +186,18 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     return VoteCounts(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=run.origin())
 
 
-def _opened(X: Any) -> Inputs:
-    return Inputs(X, lambda part: check_array(part, allow_nd=True, ensure_2d=False, dtype="numeric"))
+def _opened(X: Any, features: Features | None = None) -> Inputs:
+    """Return inputs that are checked; features that are fixed may hold missing values."""
+    anything = features is not None and features.fixed.any()
+
+    def check(part: Any) -> Any:
+        options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "dtype": "numeric"}
+        part = check_array(part, ensure_all_finite=not anything, **options)
+        if features is not None and anything:
+            check_array(features.without_fixed(part), **options)
+        return part
+
+    return Inputs(X, check)
 
 
 def _certified_inputs(
@@ -210,7 +215,7 @@ def _certified_inputs(
     known : ndarray of uint8, shape (n_rows, 16), optional
         Fingerprints of the inputs.
     """
-    inputs, expected = _opened(X), (n_inputs, *mechanism.shape)
+    inputs, expected = _opened(X, mechanism.features), (n_inputs, *mechanism.shape)
     if (len(inputs), *inputs.shape) != expected:
         raise ValueError(
             f"X must be the inputs of the votes, of shape {expected}, got shape {(len(inputs), *inputs.shape)}."
