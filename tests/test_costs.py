@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import (
@@ -20,6 +21,7 @@ from smoothcert import (
     VoteCounts,
     recertify,
 )
+from smoothcert.pipeline import make_pipeline
 from smoothcert.training import NoisyModule
 from smoothcert.weights import load_weights, save_weights
 
@@ -199,3 +201,18 @@ def test_other_units_are_seen_in_movable_columns_only(clf):
         clf.predict(FRAME[:4].assign(sex=1e9))
     with pytest.warns(UserWarning, match=r"X ranges from .* and was clipped"):
         clf.predict(FRAME[:4].assign(age=1e3))
+
+
+def test_weights_of_raw_units_count_costs():
+    X, y, base = FRAME[["age", "wage"]].to_numpy(), Y, DecisionTreeClassifier()
+    plain, dear, fixed = (
+        make_pipeline(MinMaxScaler(), SmoothedClassifier(DecisionTreeClassifier(), costs=costs, n_samples=100)).fit(
+            X, y
+        )
+        for costs in (1.0, [2.0, 0.5], [1.0, "fixed"])
+    )
+    np.testing.assert_allclose(dear.raw_weights(), plain.raw_weights() * [2, 0.5], rtol=1e-14)
+    with pytest.raises(ValueError, match="limits that cannot be converted"):
+        dear.to_raw_units(dear.certify(X[:2]), X[:2])
+    with pytest.raises(ValueError, match="fixed features and categories have no weight"):
+        fixed.raw_weights()
