@@ -10,6 +10,7 @@ from .metrics import (
     certified_accuracy_score,
     summarize,
 )
+from .probability_display import ProbabilityDisplay
 from .scorer import make_certified_scorer
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
@@ -19,6 +20,7 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "ProbabilityDisplay",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",
