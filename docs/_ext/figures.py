@@ -58,7 +58,11 @@ def draw_pictures(app: Any) -> None:
 def _in_a_row(digit: GreedyBudgetDisplay, label: Any) -> Any:
     """Draw the image, its worst perturbation and the perturbed image side by side."""
     figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5), layout="constrained")
-    titles = (f"input: a {label}", "worst change within\nthe certified radius", f"perturbed input:\nprovably still a {label}")
+    titles = (
+        f"input: a {label}",
+        "worst change within\nthe certified radius",
+        f"perturbed input:\nprovably still a {label}",
+    )
     colors = LinearSegmentedColormap.from_list("moves", MOVES)
     for ax, title, image in zip(axes, titles, (digit.image, digit.image, digit.perturbed), strict=True):
         ax.imshow(image, cmap="gray", vmin=0, vmax=16)

@@ -48,6 +48,11 @@ def certified_accuracy_score(
     certified_accuracy_curve : The accuracy at all radii.
     smoothcert.Certificates.summary : The accuracy as a table.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
+
     Examples
     --------
     >>> import numpy as np
@@ -97,6 +102,11 @@ def certified_accuracy_curve(
     See Also
     --------
     smoothcert.CertifiedAccuracyDisplay : The curve as a plot.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
 
     Examples
     --------
@@ -291,6 +301,11 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
     See Also
     --------
     smoothcert.Certificates.summary : The table of one classifier.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
 
     Examples
     --------

@@ -44,6 +44,11 @@ class VotesDisplay:
     --------
     SmoothedClassifier.count_votes : Draw votes.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019,
+       Algorithm 1.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris

@@ -224,6 +224,27 @@ def test_public_names_have_an_example_that_runs(name):
         assert re.search(r">>> |See `\w+`", inspect.getdoc(thing) or "")
 
 
+#: Names that rest on no statement of the literature.
+NO_REFERENCES = {"Adversarials", "Attack", "AttackDisplay", "Box", "CleanTraining", "CoordinateAttack", "Curve"}
+NO_REFERENCES |= {
+    "NoisyModule",
+    "Pipeline",
+    "StoreError",
+    "TorchInference",
+    "Training",
+    "load_weights",
+    "make_pipeline",
+}
+NO_REFERENCES |= {"noisy_statistics", "project_l1_box", "save_weights", "trusted_types"}
+
+
+@pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if callable(thing)])
+def test_public_names_say_what_to_see_also_and_where_they_come_from(name):
+    doc = ClassDoc(PUBLIC[name]) if inspect.isclass(PUBLIC[name]) else FunctionDoc(PUBLIC[name])
+    assert doc["See Also"], "needs a section See Also"
+    assert bool(doc["References"]) != (name.rpartition(".")[2] in NO_REFERENCES), "needs references"
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_in_the_reference(name):
     module, _, short = name.rpartition(".")
