@@ -32,7 +32,7 @@ class PlotsFirst(FileNameSortKey):
 
 
 def draw_pictures(app: Any) -> None:
-    """Run the code of the front page, and draw its certificates: a perturbed image, and curves of certified accuracy."""
+    """Run the code of the front page, and draw a perturbed image and curves of certified accuracy."""
     source = Path(app.srcdir)
     page: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):

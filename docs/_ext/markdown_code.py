@@ -2,7 +2,7 @@
 
 If a block cannot run here (it needs data or hardware of the reader), the comment ``<!-- not run: why -->`` precedes it.
 A ``text`` block after the comment ``<!-- prints -->`` is the output of the Python block before it. Numbers that depend
-on the machine, such as those of a network that is trained on the page, have a tolerance: ``<!-- prints, within 0.1 -->``.
+on the machine, such as those of a network that the page trains, have a tolerance: ``<!-- prints, within 0.1 -->``.
 """
 
 from __future__ import annotations

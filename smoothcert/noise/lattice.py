@@ -47,7 +47,7 @@ class LatticeNoise(KeyedNoise):
 
     References
     ----------
-    .. [1] Voracek and Hein, "Sound Randomized Smoothing in Floating-Point Arithmetics", ICLR 2023, arXiv:2207.07209.
+    .. [1] Voracek and Hein, "Sound Randomized Smoothing in Floating-Point Arithmetics", arXiv:2207.07209.
     .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
        ICML 2023, Proposition 2.1 and Theorem 2.11.
     """
