@@ -358,10 +358,6 @@ class Decisions(TableRecords):
     SmoothedClassifier.certify_at : Make decisions.
     Certificates : Radii for each input.
 
-    References
-    ----------
-    .. [1] Waudby-Smith and Ramdas, "Estimating Means of Bounded Random Variables by Betting", JRSS B 2024.
-
     Examples
     --------
     >>> import numpy as np
