@@ -55,6 +55,10 @@ class Audit:
     --------
     verify : Make an audit.
 
+    References
+    ----------
+    .. [1] Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, Theorem 1.
+
     Examples
     --------
     >>> import numpy as np

@@ -128,6 +128,19 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     feature_shape_ : tuple of int
         Shape of one input.
 
+    See Also
+    --------
+    recertify : Certificates from votes, without a model.
+    certified_accuracy_score : Compare certificates with true labels.
+    smoothcert.pipeline.make_pipeline : A pipeline that certifies.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023.
+    .. [2] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019,
+       Algorithm 1.
+
     Examples
     --------
     >>> from sklearn.datasets import load_breast_cancer

@@ -24,7 +24,17 @@ EVERY = "every perturbation"
 
 
 class RadiusStrategy(BaseEstimator, ABC):
-    """A way to turn bounds on probabilities into a certified radius."""
+    """A way to turn bounds on probabilities into a certified radius.
+
+    See Also
+    --------
+    GreedyRadius, BoxRadius, LipschitzRadius : The strategies of the paper.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, section 2.
+    """
 
     #: Norm in which the radius is measured; strategies with a choice take it as a parameter.
     norm: float = 1
@@ -133,6 +143,17 @@ class LipschitzRadius(RadiusStrategy):
         the budget: uniform and splitting noise certify 2 lam (1 - t^(1/d)) with t = 1 - (p_a - p_b)/2, Gaussian noise
         the l2 radius over sqrt(d).
 
+    See Also
+    --------
+    BoxRadius, GreedyRadius : Larger radii for inputs in a box.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Corollaries 2.4 and 2.13.
+    .. [2] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, Theorem
+       1.
+
     Examples
     --------
     >>> import numpy as np
@@ -171,6 +192,16 @@ class BoxRadius(RadiusStrategy):
     closed_form : bool, default=False
         Use the paper's closed form (Corollaries 2.7 and 2.14), which is never larger and may fall below
         `LipschitzRadius` for radii under 1. It exists to reproduce the paper and needs lam > 1/2.
+
+    See Also
+    --------
+    GreedyRadius : Radii that are at least as large, for one input.
+    LipschitzRadius : Radii without the box.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.5, Corollaries 2.7 and 2.14.
 
     Examples
     --------
@@ -240,6 +271,16 @@ class GreedyRadius(RadiusStrategy):
         ``(0.0, np.inf)`` is an adversary who can only increase features.
     max_features : int, optional
         Maximum number of features that can change.
+
+    See Also
+    --------
+    BoxRadius : One radius for all inputs with the same probabilities.
+    GreedyBudgetDisplay : A picture of the worst perturbation.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.8.
 
     Examples
     --------

@@ -30,6 +30,10 @@ class TorchInference(BaseEstimator):
         Turns what the model returns into logits of shape (n, n_classes). None takes logits as they are, the first entry
         of a tuple, and ``logits`` of a dict or an object.
 
+    See Also
+    --------
+    SmoothedClassifier.from_pretrained : Certify a trained network.
+
     Examples
     --------
     >>> TorchInference(autocast="bfloat16")

@@ -29,9 +29,19 @@ class Noise(BaseEstimator, ABC):
     of noise that is independent for each feature and drawn in floating point. Certificates then hold for the
     real-valued noise: strictly, a base model could read the input from the rounding of a floating-point sum.
 
+    See Also
+    --------
+    LatticeNoise : Noise in integer arithmetic.
+    RadiusStrategy : What turns its cost and budget into radii.
+
     Notes
     -----
     `smoothcert.noise.checks.check_noise` tests a family of your own before its first use.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.8: separable costs and the greedy walk.
     """
 
     #: Norms in which `LipschitzRadius` has a certificate.

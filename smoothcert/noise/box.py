@@ -32,6 +32,10 @@ class Box:
         Ends of the intervals in raw units. Anything that broadcasts against one input: a scalar, one value per
         feature, or one per channel of shape (c, 1, 1). A feature with ``lo == hi`` is constant: it cannot move.
 
+    See Also
+    --------
+    SmoothedClassifier : Its parameter ``bounds`` becomes a box.
+
     Examples
     --------
     >>> box = Box.from_bounds((0, 255))

@@ -35,6 +35,17 @@ class DeterministicSplitNoise(SplitNoise):
         Offset of each feature, from 0 to L - 1, for networks that were trained with a template of their own. By default
         it is drawn from ``seed``.
 
+    See Also
+    --------
+    SplitNoise : Independent splitting noise, which can use the box.
+    LipschitzRadius : The only radius strategy for this noise.
+
+    References
+    ----------
+    .. [1] Levine and Feizi, "Improved, Deterministic Smoothing for L1 Certified Robustness", ICML 2021, Theorem 2.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.10.
+
     Examples
     --------
     >>> import numpy as np

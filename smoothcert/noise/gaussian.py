@@ -39,6 +39,16 @@ class GaussianNoise(KeyedNoise):
     levels : "auto" or int, default="auto"
         "auto" for floating point, or the number of steps of digital inputs.
 
+    See Also
+    --------
+    SplitNoise : Noise with larger l1 radii.
+    LipschitzRadius : Radii in l1, l2 and l-inf.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, Theorem
+       1.
+
     Examples
     --------
     >>> import numpy as np
@@ -147,6 +157,16 @@ class LaplaceNoise(KeyedNoise):
     ----------
     b : float, default=1.0
         Scale, in units of the unit box; the standard deviation is sqrt(2) b.
+
+    See Also
+    --------
+    UniformNoise : Noise with larger l1 radii.
+
+    References
+    ----------
+    .. [1] Lecuyer, Atlidakis, Geambasu, Hsu and Jana, "Certified Robustness to Adversarial Examples with Differential
+       Privacy", IEEE S&P 2019.
+    .. [2] Teng, Lee and Yuan, "l1 Adversarial Robustness Certificates: a Randomized Smoothing Approach", 2020.
 
     Examples
     --------

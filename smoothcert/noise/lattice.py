@@ -41,6 +41,16 @@ class LatticeNoise(KeyedNoise):
         is for digital data, such as 8-bit images at q=255: inputs off the lattice are refused, and a certificate covers
         perturbations on the lattice. Inputs may be off the lattice by 2**-22, for the rounding of float32. A radius
         shrinks only where this matters, just below the distance of the next lattice points.
+
+    See Also
+    --------
+    UniformNoise, SplitNoise, UniformMixtureNoise, DeterministicSplitNoise : The families.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Sound Randomized Smoothing in Floating-Point Arithmetics", arXiv:2207.07209.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.1 and Theorem 2.11.
     """
 
     norms: tuple[float, ...] = (1, math.inf)
@@ -164,6 +174,17 @@ class UniformNoise(LatticeNoise):
         "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
         `LatticeNoise`.
 
+    See Also
+    --------
+    SplitNoise : The same certificates; usually more accurate.
+    UniformMixtureNoise : Uniform noise of random width.
+
+    References
+    ----------
+    .. [1] Yang, Duan, Hu, Salman, Razenshteyn and Li, "Randomized Smoothing of All Shapes and Sizes", ICML 2020.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.1.
+
     Examples
     --------
     >>> import numpy as np
@@ -193,6 +214,17 @@ class SplitNoise(LatticeNoise):
     levels : "auto" or int, default="auto"
         "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
         `LatticeNoise`.
+
+    See Also
+    --------
+    UniformNoise : The same certificates, with additive noise.
+    DeterministicSplitNoise : Exact certificates, without the box.
+
+    References
+    ----------
+    .. [1] Levine and Feizi, "Improved, Deterministic Smoothing for L1 Certified Robustness", ICML 2021.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.11.
 
     Examples
     --------

@@ -33,6 +33,16 @@ class UniformMixtureNoise(LatticeNoise):
     levels : "auto" or int, default="auto"
         "auto" for real-valued inputs, or the number of steps of digital data; see `LatticeNoise`.
 
+    See Also
+    --------
+    UniformNoise : A single width.
+
+    References
+    ----------
+    .. [1] Yang, Duan, Hu, Salman, Razenshteyn and Li, "Randomized Smoothing of All Shapes and Sizes", ICML 2020.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Propositions 2.2 and A.4.
+
     Examples
     --------
     >>> import numpy as np

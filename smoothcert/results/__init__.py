@@ -9,6 +9,7 @@ from .metrics import (
     certified_accuracy_envelope,
     certified_accuracy_score,
 )
+from .probability_display import ProbabilityDisplay
 from .scorer import make_certified_scorer
 from .summaries import summarize
 from .votes import VoteCounts
@@ -19,6 +20,7 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "ProbabilityDisplay",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",

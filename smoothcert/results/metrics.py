@@ -65,6 +65,11 @@ def certified_accuracy_score(
     certified_accuracy_curve : The accuracy at all radii.
     smoothcert.Certificates.summary : The accuracy as a table.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
+
     Examples
     --------
     >>> import numpy as np
@@ -138,6 +143,11 @@ def certified_accuracy_curve(
     See Also
     --------
     smoothcert.CertifiedAccuracyDisplay : The curve as a plot.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
 
     Examples
     --------

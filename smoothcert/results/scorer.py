@@ -113,6 +113,11 @@ def make_certified_scorer(radius: float, *, norm: float = 1, average: str = "mic
     --------
     certified_accuracy_score : The score of given certificates.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4: certified accuracy.
+
     Examples
     --------
     >>> from sklearn.datasets import load_breast_cancer

@@ -43,6 +43,11 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike, *, average: str
     smoothcert.Certificates.summary : The table of one classifier.
     smoothcert.baselines : What the majority class, and the fixed columns alone, would give.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
+
     Examples
     --------
     >>> import numpy as np

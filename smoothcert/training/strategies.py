@@ -33,6 +33,10 @@ class Training(BaseEstimator, ABC):
     standardize : bool, default=True
         Center and scale what a torch model sees, per channel of images and per feature of tables, by the mean and
         standard deviation of noisy training data. Without it, networks under wide splitting noise hardly learn.
+
+    See Also
+    --------
+    NoiseAugmentation, StabilityTraining, CleanTraining : The ways to fit.
     """
 
     #: Noisy copies of each batch that a torch model is trained on; 0 is clean data.

@@ -209,6 +209,10 @@ def noisy_statistics(
     ValueError
         If X lies outside the box.
 
+    See Also
+    --------
+    NoisyModule : The module that uses them.
+
     Examples
     --------
     >>> from smoothcert import SplitNoise
@@ -288,6 +292,14 @@ class CosineSchedule(Callback):
 
     skorch's ``LRScheduler`` takes the number of epochs when it is made, and would miss a later change of
     ``max_epochs``, by ``set_params`` or in a search.
+
+    See Also
+    --------
+    make_net : The net that uses it.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
