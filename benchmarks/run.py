@@ -25,6 +25,7 @@ PARTS = {
     "small": "count_votes against the bare model, where the model is small",
     "stages": "where the time of count_votes goes",
     "peers": "certify against the Adversarial Robustness Toolbox and research code",
+    "selection": "votes that adaptive selection saves",
     "sequential": "votes that stopping early saves",
     "radii": "greedy radii against a plain Python walk",
     "memory": "peak memory for many votes and many inputs",

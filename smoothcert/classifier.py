@@ -222,6 +222,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         -----
         The class comes from the selection votes alone and its probability from the estimation votes alone. Reading
         both off one draw would break the proof.
+
+        After the first task of a run that will take more than ten minutes, the logger "smoothcert" says at level INFO
+        how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
@@ -232,7 +235,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             else self._algorithm_of_votes(votes, store, inputs, same_model)
         )
         parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
-        with closing(parts), Progress(len(inputs), "certifying", self.verbose) as progress:
+        progress = Progress(len(inputs), "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
+        with closing(parts), progress:
             for part in parts:
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))

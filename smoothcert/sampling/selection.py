@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 FIRST_STEP = 16
 
 #: Standard deviations by which the votes to come may differ from those so far, when drawing stops before the cap.
-DECISIVE = 3.5
+DECISIVE = 4.0
 
 
 class SelectionRule:
