@@ -1,8 +1,8 @@
 """How many votes adaptive selection saves, and how often it selects another class than all selection votes would.
 
-`before` are votes per input if all 256 selection votes are drawn, and `after` those that are drawn. For `certify_at` both
-include the estimation votes. A selection by all votes goes on with the same noise, so most labels agree. How
-many differ is simulated: vote shares of each input are estimated, and selections are repeated with votes drawn from them.
+`before` is the mean number of votes per input if all 256 selection votes are drawn, and `after` the mean number that
+is drawn. For `certify_at` both include the estimation votes. `labels differ` is simulated: the vote shares of each
+input are estimated, and its selection is repeated with votes drawn from these shares.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def classifiers(quick: bool) -> Iterator[tuple[str, SmoothedClassifier, NDArray[
         X_train, X_test, y_train, _ = train_test_split(minmax_scale(X), y, stratify=y, random_state=0)
         base = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         for lam in (1.0,) if quick else (0.5, 1.0, 3.0):
-            yield name, SmoothedClassifier(base, SplitNoise(lam), random_state=0).fit(X_train, y_train), X_test, (0.5, 1)
+            yield (
+                name,
+                SmoothedClassifier(base, SplitNoise(lam), random_state=0).fit(X_train, y_train),
+                X_test,
+                (0.5, 1),
+            )
     clf = trained_mnist(2 if quick else 25)
     yield "MNIST", clf, split_mnist()[1][: 10 if quick else None], (0.5, 2.0)
 

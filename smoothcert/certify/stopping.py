@@ -125,9 +125,7 @@ class RadiusPrecision(VoteRule):
         return radii
 
 
-def expected_votes(
-    rule: RadiusTest | RadiusPrecision, votes: Votes, X: NDArray[Any], target: Any = None
-) -> Counts:
+def expected_votes(rule: RadiusTest | RadiusPrecision, votes: Votes, X: NDArray[Any], target: Any = None) -> Counts:
     """Estimate how many votes inputs would take under a rule if their vote shares stay what they are.
 
     Parameters
