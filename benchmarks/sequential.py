@@ -5,7 +5,8 @@ The first table has base models of known vote probabilities, two classes. It com
 problems in randomized smoothing for adversarial robustness", NeurIPS). The sequence is implemented here on its own: a
 universal portfolio over bets, which looks after every vote and has no selection votes. `published` are the figures
 measured with the author's code, and `ratio` refers to them. The second table has inputs that cannot be certified, which
-the published sequence refuses by its upper bound.
+the published sequence refuses by its upper bound. The third table has inputs whose true margin is just too small: every
+certificate is false, and their share must stay below alpha, apart from chance.
 
 Then the network of ``examples/mnist.py`` certifies held-out images with 10,000 votes each. `certify_at` decides several
 radii, with the same cap and with ten times as many votes, and ``rtol=.05`` stops when a radius is nearly as large as it
@@ -20,6 +21,7 @@ import numpy as np
 from common import show, split_mnist, trained_mnist
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from smoothcert import SmoothedClassifier, UniformNoise, certified_accuracy_score
@@ -93,13 +95,22 @@ class KnownShares(ClassifierMixin, BaseEstimator):
     rows = 0
 
 
-def decisions_of(p0: float, shares: list[float], size: int, n_samples: int = 100_000):
-    """Return decisions at the radius that needs probability ``p0``, and all votes that were drawn for them."""
+#: Required probability and true probabilities, at the threshold.
+THRESHOLDS = (
+    (0.75, [0.75, 0.25]),
+    (0.95, [0.95, 0.05]),
+    (0.75, [0.55, *[0.05] * 9]),
+    (0.625, [0.6, 0.35, 0.05]),
+)
+
+
+def decisions_of(p0: float, shares: list[float], size: int, n_samples: int = 100_000, alpha: float = ALPHA):
+    """Return decisions at the radius that needs slightly less than ``p0``, and all votes that were drawn for them."""
     noise = UniformNoise(1.0, levels=1000)
     thresholds = 0.5 - noise.effective_lam + np.cumsum(shares)[:-1] * 2 * noise.effective_lam
     model = KnownShares(thresholds.tolist()).fit(None, None)
     clf = SmoothedClassifier.from_pretrained(
-        model, model.classes_, noise, radius="lipschitz", alpha=ALPHA, n_samples=n_samples, random_state=0
+        model, model.classes_, noise, radius="lipschitz", alpha=alpha, n_samples=n_samples, random_state=0
     )
     # The base model looks at the first feature; the others make the inputs different, and their noise independent.
     X = np.column_stack([np.full(size, 0.5), np.arange(size) % 1000 / 1000, np.arange(size) // 1000 / 1000])
@@ -140,8 +151,20 @@ def against_published(size: int) -> None:
     show("Mean votes until inputs are refused", rows)
 
 
+def at_the_threshold(size: int, alpha: float = 0.05, n_samples: int = 2000) -> None:
+    """Count false certificates, which are most likely at the threshold, at a level that shows them."""
+    rows = []
+    for p0, shares in THRESHOLDS:
+        # A little more than the true margin is required, so that every certificate is false.
+        decisions, _ = decisions_of(p0 + 1e-8, shares, size, n_samples, alpha)
+        row = {"required": p0, "p": shares[0], "rivals": len(shares) - 1, "false": decisions.robust.mean()}
+        rows.append(row | {"target": f"<= {binom.ppf(0.99, size, alpha) / size:.4g}"})
+    show(f"False certificates at the threshold, alpha={alpha:g}, {size} inputs", rows)
+
+
 def run(quick: bool, images: int = 1000) -> None:
     against_published(50 if quick else 1000)
+    at_the_threshold(200 if quick else 4000)
     on_mnist(quick, images)
 
 
