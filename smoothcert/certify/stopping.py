@@ -88,7 +88,8 @@ class RadiusPrecision(VoteRule):
     """Stop once the certified radius is within a share ``rtol`` of the largest that it could still reach.
 
     The largest is the radius that the last vote would certify if class A had the 70 % quantile of what its votes so far
-    suggest. To compare the two, a quick bound takes the place of the anytime-valid one.
+    suggest. To compare the two, a quick bound takes the place of the anytime-valid one. Without a radius so far, an
+    input is given up if the votes to come are futile.
 
     Parameters
     ----------

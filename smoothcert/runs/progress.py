@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -115,6 +115,7 @@ class Progress:
 
     def _log_long_run(self, part: Part, algorithm: Algorithm) -> None:
         """Estimate from the first task how long the run will take and, if that is long, what would take less."""
+        # One vote for each input that is left takes ``seconds_each``.
         n_left, n_votes = self.n_inputs - self.done, part.votes.n_votes / len(part.index)
         seconds_each = part.votes.seconds / part.votes.n_votes * n_left / effective_n_jobs(self.n_jobs)
         if seconds_each * n_votes < LONG_RUN:
@@ -152,7 +153,7 @@ def votes_with_stopping(algorithm: Algorithm, part: Part) -> dict[str, float]:
     few, X = slice(FEW_INPUTS), part.X[:FEW_INPUTS]
     arrays = {name: getattr(part.votes, name)[few] for name in ("selection", "estimation", "inputs")}
     votes = replace(part.votes, **arrays)
-    rules = {f"rtol={RTOL:g}": (replace(algorithm, rtol=RTOL).precision_rule(), None)}
+    rules: dict[str, Any] = {f"rtol={RTOL:g}": (replace(algorithm, rtol=RTOL).precision_rule(), None)}
     radii = algorithm.certify(votes, X).radii
     if np.isfinite(radii).any():
         typical = rounded_down(float(np.median(radii[np.isfinite(radii)])), digits=2)
