@@ -37,10 +37,10 @@ def run(quick: bool) -> None:
     resnet = wide_resnet(40, 2).eval()
     # Larger logits keep rows away from ties, as training would.
     resnet.head.weight.data *= 10
-    colours = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    colors = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
     n, n_resnet = (2000, 63) if quick else (10_000, 511)
     mnist = compare(
         "MNIST network", trained_network(quick), images, n, powers(64, 2048), repeats=3 if quick else 15
     ) | {"target": "<= 1.15"}
-    wide = compare("WideResNet-40-2", resnet, colours, n_resnet, powers(16, 64 if quick else 512), 1 if quick else 7)
+    wide = compare("WideResNet-40-2", resnet, colors, n_resnet, powers(16, 64 if quick else 512), 1 if quick else 7)
     show("Time of count_votes / time of the bare network at its best batch size", [mnist, wide | {"target": "<= 1.03"}])
