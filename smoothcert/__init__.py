@@ -35,7 +35,7 @@ from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Train
 __version__ = "0.2.0"
 
 #: Names whose modules are imported when they are first asked for.
-_LATE = {"Audit": ".audit", "verify": ".audit", "recertify": ".runs.recertify"}
+_LATE = {"Audit": ".audit", "baselines": ".baseline", "verify": ".audit", "recertify": ".runs.recertify"}
 
 __all__ = [
     "Audit",
@@ -65,6 +65,7 @@ __all__ = [
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",
+    "baselines",
     "certified_accuracy_curve",
     "certified_accuracy_envelope",
     "certified_accuracy_score",

@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
 from .certify.evidence import Duel
-from .certify.names import resolve_radius
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
@@ -177,7 +176,7 @@ def verify(
     level = check_open_unit("level", level)
     fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
     opened = clf.open_inputs(X)
-    _check_claims(certificates, clf, len(opened))
+    _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
     claims = np.flatnonzero(~certificates.abstained)
     rows = np.sort(rng.choice(claims, size=math.ceil(fraction * len(claims)), replace=False))
@@ -205,15 +204,15 @@ def verify(
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
 
 
-def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
+def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
-    strategy = resolve_radius(clf.radius, clf.noise_)
-    if (strategy.norm, strategy.threat_under(clf.noise_)) != (certificates.norm, certificates.threat):
+    strategy = algorithm.strategy
+    if (strategy.norm, strategy.threat_under(algorithm.mechanism)) != (certificates.norm, certificates.threat):
         raise ValueError(
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
-            f" and noise={clf.noise_!r}. Set the parameters that the certificates were made with."
+            f", noise={clf.noise_!r} and costs={clf.costs!r}. Set the parameters that the certificates were made with."
         )
     unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
     if unknown:

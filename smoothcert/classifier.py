@@ -19,15 +19,14 @@ from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
-from .noise.mechanism import NoiseMechanism
 from .results.certificates import Certificates, Decisions
+from .results.metrics import warn_useless
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
 from .runs.progress import Progress
 from .runs.replay import check_given, checked_store
 from .runs.run import Part, given_votes, in_order, sample_votes
-from .sampling.sampler import Sampler
 
 
 class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
@@ -60,6 +59,21 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The box that inputs live in, in raw units: scalars or one value per feature, in order or by column name, such as
         ``(X.min(), X.max())``; pairs by column name, ``{"age": (0, 120), ...}``; "minmax" takes each feature's range
         in the training data.
+    costs : float, "fixed", array-like, dict or pandas Series, default=1.0
+        What the adversary pays for moving a feature across its whole range, or for changing a category. Radii sum what
+        is paid: the cost times the share of the range that a feature moves. A feature of cost 2 gets half the noise. A
+        feature that is "fixed", or of cost inf, cannot change: it gets no noise and needs no bounds. One number, one
+        per feature (arrays broadcast to the shape of inputs), or by column name; columns that are left out cost 1.
+        Uniform, splitting, mixture and Gaussian noise have certificates for costs.
+    categorical_features : None, "from_dtype", or array-like of column names, positions or booleans, default=None
+        Columns of categories. The adversary changes a category wholly, and pays its cost. "from_dtype" takes the
+        columns of a DataFrame that hold strings, objects, booleans or categories by their type.
+    hidden : {"auto", "mask", "uniform"}, default="auto"
+        What hides a category under noise: a mask, which is one category more, or a category drawn at random. "auto" is
+        the mask if the base model accepts it, and "uniform" for torch models and models that are fitted already. Where
+        there is a mask, the base model sees a boolean column as 0, 1 and 2.
+    missing : {"error", "category"}, default="error"
+        Whether missing values in columns of categories are an error, or one category more in columns that have some.
     scheme : {"multiclass", "binary"}, default="multiclass"
         Whether the runner-up is bounded as well (Proposition 2.12), or all other classes count as one.
     bound : {"clopper-pearson", "randomized-clopper-pearson", "hoeffding"}, default="clopper-pearson"
@@ -73,6 +87,11 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         decisive.
     n_samples : int, default=10_000
         Number of fresh votes that bound the probability of the class. It is a maximum if drawing may stop early.
+    estimation : {"auto", "sample", "exact"}, default="auto"
+        Whether the probabilities of the base model are computed, which is possible for decision trees and boosted trees
+        of depth 1 under uniform and splitting noise and mixtures (see `smoothcert.sampling.exact.ExactVotes`).
+        Certificates then hold with certainty, alpha is 0, and nothing is drawn. "auto" computes them where it can and
+        samples elsewhere, "sample" always samples, and "exact" raises an error that says why it cannot compute them.
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
@@ -101,6 +120,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         The fitted base model.
     noise_ : Noise
     box_ : Box
+    features_ : Features
+        Costs of the features, and which of them are categories.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, shape (n_features,)
         Where X was a DataFrame, or the trained model knows them.
@@ -125,7 +146,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
     __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the selection votes choose.
+        """Return the class that the selection votes, or exact probabilities, choose.
 
         These are the labels of `certify` if ``random_state`` is set. With ``random_state=None``, labels can differ for
         inputs where the vote is close.
@@ -143,7 +164,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         return self.classes_[votes.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the frequencies of the selection votes, all ``n_selection`` of them.
+        """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.
 
         The class of the largest is that of `predict`, except for rare inputs on which the lead is small: `predict`
         stops drawing once the lead is decisive. On all data measured, this was wrong for less than 1 input in 10,000.
@@ -176,7 +197,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        votes = self._count(sampler, inputs, "counting votes")
+        origin, found = origin_of(sampler, self.classes_), []
+        with Progress(len(inputs), "counting votes", self.verbose) as progress:
+            for part in sample_votes(sampler, inputs, self.n_jobs):
+                drawn = part.votes
+                found.append((part.index, VoteCounts(drawn.selection, drawn.estimation, drawn.inputs, origin)))
+                progress.update(part)
+        votes = in_order(found)
         self._checked_votes[votes] = votes.origin.model
         return votes
 
@@ -199,8 +226,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             run that was stopped can be resumed and ends with the same certificates. With ``random_state=None``, the
             store's seed is used. See `Certificates.from_store`.
         y : array-like of shape (n_inputs,), optional
-            True labels. They are used to show and log the certified accuracy so far, and the store keeps them; they
-            change no certificate.
+            True labels, read by position. They are used to show and log the certified accuracy so far, and to warn of
+            a classifier that never predicts some class or is no better than the majority class. The store keeps them;
+            they change no certificate.
         same_model : bool, default=False
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
@@ -241,7 +269,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))
                 progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
-        return in_order(found)
+        certificates = in_order(found)
+        if y is not None:
+            warn_useless(certificates.labels, y)
+        return certificates
 
     def certify_at(self, X: Any, radius: Any) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
@@ -278,10 +309,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         radii = check_radii(radius, len(inputs), several=True)
         algorithm = self.algorithm(inputs.shape)
-        sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
+        source = algorithm.source(self._call_seed(), rule=algorithm.radius_rule())
         found = []
         with Progress(len(inputs), "deciding", self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
+            for part in sample_votes(source, inputs, self.n_jobs, target=radii):
                 found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
                 progress.update(part)
         decisions = in_order(found)
@@ -297,12 +328,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         X : array-like of shape (n_inputs, ...)
             Raw inputs; clipped into the box.
         radius : float or array-like of shape (n_inputs,)
-            Distance to spend, in units of the unit box.
+            Distance to spend, in units of the unit box, times costs.
 
         Returns
         -------
         perturbations : WorstPerturbations
-            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first.
+            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first. The categories
+            change whose changes cost the adversary most.
 
         Raises
         ------
@@ -310,47 +342,42 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             If the radius strategy is not greedy.
         """
         check_is_fitted(self, "estimator_")
-        strategy = resolve_radius(self.radius, self.noise_)
+        strategy = resolve_radius(self.radius, self.noise_, getattr(self, "feature_names_in_", None))
         if not isinstance(strategy, GreedyRadius):
             raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)
-        distance, mechanism = check_radii(radius, len(inputs)), NoiseMechanism(self.box_, self.noise_, inputs.shape)
+        distance, mechanism = check_radii(radius, len(inputs)), self._mechanism(inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
 
-    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.int64]:
-        """Draw the votes that choose the class."""
+    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
+        """Return what chooses the class: selection votes, or exact probabilities."""
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        sampler = replace(sampler, n_samples=0, all_selection=all_selection)
-        return self._count(sampler, inputs, "predicting").selection
-
-    def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
-        """Draw the votes of all inputs."""
-        origin, found = origin_of(sampler, self.classes_), []
-        with Progress(len(inputs), task, self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs):
-                votes = part.votes
-                found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
+        algorithm = self.algorithm(inputs.shape)
+        source = algorithm.source(self._call_seed(), n_samples=0, all_selection=all_selection)
+        found = np.empty((len(inputs), len(self.classes_)))
+        with Progress(len(inputs), "predicting", self.verbose) as progress:
+            for part in sample_votes(source, inputs, self.n_jobs):
+                found[part.index] = part.votes.selection
                 progress.update(part)
-        return in_order(found)
+        return found
 
     def _votes(
         self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
     ) -> Generator[Part, None, None]:
-        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn now."""
+        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn (or computed) now."""
         if given is not None:
             yield from given_votes(given, inputs)
             return
-        sampler = algorithm.sampler(self._call_seed(), algorithm.precision_rule())
+        source = algorithm.source(self._call_seed(), algorithm.precision_rule())
         if store is None:
-            yield from sample_votes(sampler, inputs, self.n_jobs)
+            yield from sample_votes(source, inputs, self.n_jobs)
             return
-        fixed_seed = self.random_state is not None or algorithm.exact
-        run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed)
-        with checked_store(store, run, sampler, inputs, vouched=same_model) as opened:
-            sampler = replace(sampler, seed=opened.seed)
-            yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
+        fixed_seed = self.random_state is not None or algorithm.certain
+        run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed)
+        with checked_store(store, run, source, inputs, vouched=same_model) as opened:
+            source = replace(source, seed=opened.seed)
+            yield from sample_votes(source, inputs, self.n_jobs, store=opened, y=y)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

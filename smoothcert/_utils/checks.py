@@ -104,9 +104,14 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
     return value
 
 
+def shape_of(X: Any) -> tuple[int, ...]:
+    """Return the shape of an array, a DataFrame or anything that converts to an array."""
+    return tuple(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
+
+
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
     """Raise a ValueError if the base model does not take inputs of the shape of X."""
-    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    shape = shape_of(X)
     if not any_shape and len(shape) > 2:
         raise ValueError(
             f"Found array with dim {len(shape)}: X must be a table of shape (n_inputs, n_features) for a scikit-learn "

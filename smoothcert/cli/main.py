@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from ..certify.algorithm import ESTIMATIONS
 from ..classifier import SmoothedClassifier
 from ..results.certificates import Certificates
 from ..results.metrics import certified_accuracy_score, check_one_kind
@@ -86,6 +87,7 @@ def cli(debug: bool) -> None:
 @options.SMOOTHING
 @options.RULE
 @click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]")
+@click.option("--estimation", type=click.Choice(ESTIMATIONS), help="Compute probabilities, or sample.  [default: auto]")
 @click.option("--rtol", type=float, help="Stop sampling once a radius is this close to the largest possible one.")
 @click.option("--store", type=click.Path(), help="File that records the run; the same command resumes it.")
 @options.OUTPUT
@@ -124,7 +126,10 @@ def resume(store: str, output: str | None, **given: Any) -> None:
     parameters = options.resources(given) | run.parameters | {"radius": from_spec("radius", run.parameters["radius"])}
     base = model.estimator_ if isinstance(model, SmoothedClassifier) else model
     noise, bounds = from_spec("noise", run.noise), (run.box.lo, run.box.hi)
-    clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, bounds=bounds, **parameters)
+    if run.features.categorical.any():
+        raise click.UsageError("The command line resumes no runs with categories. Use clf.certify(X, store=path).")
+    costs = run.features.costs
+    clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, bounds=bounds, costs=costs, **parameters)
     certify_and_report(clf, X, y, store, output)
 
 

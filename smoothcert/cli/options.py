@@ -18,7 +18,7 @@ from .loading import load_data, load_labels, load_model
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")
+CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
 
 
 def parse_classes(text: str) -> list[Any]:
@@ -127,6 +127,9 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
     chosen: dict[str, Any] = {}
     if isinstance(model, SmoothedClassifier):
         chosen = {name: getattr(model, name) for name in (*CERTIFICATION, "random_state", "inference")}
+        if model.features_.categorical.any():
+            raise click.UsageError("The command line certifies no categories yet. Use clf.certify of the library.")
+        chosen["costs"] = model.features_.costs
         model, noise, bounds = model.estimator_, model.noise_, (model.box_.lo, model.box_.hi)
     names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
     chosen |= {name: given[option] for option, name in names.items() if given.get(option) is not None}

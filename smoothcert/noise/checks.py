@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,26 @@ def check_foreign(noise: Noise) -> None:
     if not type(noise).__module__.startswith(f"{__package__}.") and entry not in _checked:
         check_noise(noise)
         _checked.add(entry)
+
+
+def check_costs(noise: Noise, prices: Noise, groups: Sequence[Any]) -> None:
+    """Raise a ValueError if a family of one's own asks less for a move of a costly feature than its noise allows.
+
+    A move of z in the unit box, under the noise ``for_cost(cost)``, must spend a share of the budget that is no larger
+    than the share for a move of cost times z under ``with_costs``.
+    """
+    if type(noise).__module__.startswith(f"{__package__}."):
+        return
+    moves = np.linspace(0, 1, 65)[1:]
+    for _, cost, scaled in groups:
+        check_noise(scaled)
+        for p_a in (0.6, 0.9, 0.99):
+            allowed = prices.cost(cost * moves) / prices.budget(p_a, 1 - p_a)
+            if (scaled.cost(moves) / scaled.budget(p_a, 1 - p_a) > allowed * (1 + 1e-9)).any():
+                raise ValueError(
+                    f"costs need noise that narrows with the cost, but {type(noise).__name__}.for_cost({cost:g}) "
+                    f"returned {scaled!r}, under which a move costs more. Scale all widths by 1 / cost."
+                )
 
 
 def _check_cost(noise: Noise) -> None:

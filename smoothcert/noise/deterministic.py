@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_count
 from ._philox import SPLIT, OffsetRecipe, apply_offsets
-from .base import FloatArray
+from .base import FloatArray, Noise
 from .lattice import DIGITAL_LEVELS, SplitNoise
 
 
@@ -47,6 +47,8 @@ class DeterministicSplitNoise(SplitNoise):
 
     uses_box = False
     norms: tuple[float, ...] = (1,)
+    allows_categories = False
+    for_cost = Noise.for_cost
 
     def __init__(self, lam: float = 1.0, levels: int = 255, seed: int = 0, template: Any = None) -> None:
         self.lam = lam

@@ -71,6 +71,10 @@ class GaussianNoise(KeyedNoise):
                 f"{self.sigma!r}."
             )
 
+    def for_cost(self, cost: float) -> GaussianNoise:
+        """Return the noise of a feature of this cost, of standard deviation sigma / cost; see `Noise.for_cost`."""
+        return GaussianNoise(self.sigma / cost, self.levels)
+
     def to_points(self, unit: FloatArray) -> NDArray[Any]:
         """Return inputs as they are, or digital ones as lattice points."""
         return unit if isinstance(self.levels, str) else digital_points(unit, self.levels).astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ class LatticeNoise(KeyedNoise):
     """
 
     norms: tuple[float, ...] = (1, math.inf)
+    allows_categories = True
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
         self.lam = lam
@@ -70,8 +72,19 @@ class LatticeNoise(KeyedNoise):
 
     @property
     def effective_lam(self) -> float:
-        """The half-width after rounding to the lattice, L / (2q), which certificates use."""
-        return self.n_offsets / (2 * self.q)
+        """The half-width after rounding to the lattice, L / (2q), which certificates use.
+
+        A feature of cost kappa has L kappa / (2q), with the L of its own noise; the smallest among all costs is used.
+        """
+        return min(self.for_cost(cost).n_offsets * cost for cost in self._costs) / (2 * self.q)
+
+    def for_cost(self, cost: float) -> LatticeNoise:
+        """Return the noise of a feature of this cost, of half-width lam / cost; see `Noise.for_cost`."""
+        if cost == 1:
+            return self
+        noise = copy(self)
+        noise.lam, noise._costs = self.lam / cost, (1.0,)
+        return noise
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""

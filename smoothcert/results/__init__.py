@@ -8,9 +8,9 @@ from .metrics import (
     certified_accuracy_curve,
     certified_accuracy_envelope,
     certified_accuracy_score,
-    summarize,
 )
 from .scorer import make_certified_scorer
+from .summaries import summarize
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
 

@@ -27,9 +27,9 @@ class GreedyBudgetDisplay:
     image, perturbed : ndarray of shape (height, width) or (height, width, 3)
         The two images, in raw units.
     reach : ndarray of shape (height, width) or (height, width, 3)
-        The reach of each pixel, in the unit box.
+        The reach of each pixel: the share of its range, times its cost.
     moves : ndarray of the same shape
-        The signed move of each pixel; the absolute values add up to the radius.
+        The signed move of each pixel, in the same units; the absolute values add up to the radius.
     radius : float
         The certified radius, in the unit box.
     limits : tuple of float

@@ -14,6 +14,7 @@ from ..certify.reach import reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
+from ..sampling.shares import ExactSampler
 from .inputs import Inputs
 from .store import Store, StoreError
 from .workers import draw_all
@@ -42,7 +43,7 @@ class Part:
 
 
 def sample_votes(
-    sampler: Sampler,
+    sampler: Sampler | ExactSampler,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -84,7 +85,7 @@ def sample_votes(
         yield Part(index=index, X=X, votes=votes)
 
 
-def stored_part(store: Store, sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
+def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
     """Return finished inputs, after a check that they are those of the store."""
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
+from ..sampling.shares import Shares
 from .metadata import RunMetadata
 
 #: "SmCe": tells the file from other SQLite files.
@@ -54,6 +55,12 @@ CREATE TABLE results (
     checksum BLOB NOT NULL
 );
 """
+
+#: What the columns ``selection`` and ``estimation`` hold, by the way in which probabilities were found.
+RECORDED: dict[str, tuple[Any, tuple[str, str], type[np.number]]] = {
+    "sample": (Votes, ("selection", "estimation"), np.int64),
+    "exact": (Shares.of, ("lower", "upper"), np.float64),
+}
 
 #: What users meet: the rest is for `certify` and `Certificates.from_store`.
 __all__ = ["StoreError"]
@@ -163,14 +170,14 @@ class Store:
         labels : list of length n, optional
             True labels, where they are known.
         """
-        seconds = votes.seconds / len(index)
+        seconds, (first, second) = votes.seconds / len(index), votes.recorded
         rows = []
         for i in range(len(index)):
             row = (
                 int(index[i]),
                 votes.inputs[i].tobytes(),
-                to_text(votes.selection[i]),
-                to_text(votes.estimation[i]),
+                to_text(first[i]),
+                to_text(second[i]),
                 int(votes.estimation[i].sum()),
                 seconds,
                 reach[i].astype("<f8").tobytes(),
@@ -202,9 +209,10 @@ class StoredRun:
         self.run = run
         self.index = np.array(index, dtype=np.intp)
         self.seconds = np.array(seconds, dtype=np.float64)
-        self.votes = Votes(
-            selection=from_text(selection, len(run.classes)),
-            estimation=from_text(estimation, len(run.classes)),
+        make, (first, second), dtype = RECORDED[run.parameters["estimation"]]
+        self.votes: Votes = make(
+            **{first: from_text(selection, len(run.classes), dtype)},
+            **{second: from_text(estimation, len(run.classes), dtype)},
             inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
             seed=run.seed or 0,
             seconds=float(self.seconds.sum()),
@@ -327,20 +335,20 @@ def checksum(row: Any) -> bytes:
     return content.digest()
 
 
-def to_text(counts: NDArray[np.int64]) -> str:
-    """Return the votes of one input as JSON, from class index to number of votes.
+def to_text(counts: NDArray[Any]) -> str:
+    """Return the votes of one input as JSON, from class index to number of votes; or bounds on probabilities.
 
     Examples
     --------
     >>> to_text(np.array([0, 250, 0, 6]))
     '{"1": 250, "3": 6}'
     """
-    return json.dumps({str(i): int(counts[i]) for i in np.flatnonzero(counts)})
+    return json.dumps({str(i): counts[i].item() for i in np.flatnonzero(counts)})
 
 
-def from_text(texts: Sequence[str], n_classes: int) -> NDArray[np.int64]:
-    """Return votes of shape (n_inputs, n_classes); see `to_text`."""
-    counts = np.zeros((len(texts), n_classes), dtype=np.int64)
+def from_text(texts: Sequence[str], n_classes: int, dtype: type[np.number]) -> NDArray[Any]:
+    """Return votes or bounds of shape (n_inputs, n_classes); see `to_text`."""
+    counts = np.zeros((len(texts), n_classes), dtype=dtype)
     for row, text in zip(counts, texts, strict=True):
         for i, n in json.loads(text).items():
             row[int(i)] = n

@@ -15,6 +15,7 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Sampler, Votes
+from ..sampling.shares import ExactSampler
 from .sharing import SharedSampler, on_dask, on_ray
 
 logger = logging.getLogger("smoothcert")
@@ -33,7 +34,9 @@ Results = Generator[tuple[int, Votes], None, None]
 Done = tuple[NDArray[np.intp], NDArray[Any], Votes]
 
 
-def draw_all(sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None) -> Iterator[Done]:
+def draw_all(
+    sampler: Sampler | ExactSampler, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None
+) -> Iterator[Done]:
     """Draw the votes of chunks of inputs on the workers of joblib's backend.
 
     Parameters

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_sample_weight
 
-from .._utils.checks import check_bool, check_count, check_not_negative
+from .._utils.checks import check_bool, check_count, check_not_negative, shape_of
 from ..models.base import is_torch
 from ..models.columns import Columns, NamedColumns
 from ..models.validation import INPUTS, LABELS, PAIRS, converted
@@ -130,13 +130,15 @@ class Training(BaseEstimator, ABC):
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
         def prepare(X: Any) -> Any:
-            given, array = Columns.of(X), np.asarray(X, dtype=np.float64)
-            if array.shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
+            given, shape = Columns.of(X), shape_of(X)
+            if shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
                 raise ValueError(
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
-                    f"{array.shape}{f' and the columns {list(given.names)}' if given else ''}."
+                    f"{shape}{f' and the columns {list(given.names or ())}' if given else ''}."
                 )
-            mechanism.box.check(array)
+            encoded = columns is not None and columns.codecs is not None
+            array = columns.encode(X) if columns and encoded else np.asarray(X, dtype=np.float64)
+            mechanism.box.check(mechanism.bounded(array))
             return mechanism.noisy(array, rng) if self.copies_per_batch else array
 
         inner = [name for name in params if "__" in name and name.rpartition("__")[2] in (PAIRS, INPUTS)]

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from ..models.base import name_of
 from ..models.outputs import explained, find_logits, read_logits
 from ..noise.mechanism import NoiseMechanism
-from .torch_layers import NoisyModule, divergence, make_net, noisy_statistics
+from .torch_layers import NoisyModule, divergence, make_net, statistics
 from .torch_noise import InputScaling, NoiseHooks
 
 #: Accuracies on noisy batches that the history records, and whether they are those of training.
@@ -84,15 +84,15 @@ def fit_net(
         weights = (weights / weights.mean()).astype(np.float32)
     data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    noise, box, n_copies = mechanism.noise, mechanism.box, training.copies_per_batch
+    n_copies = training.copies_per_batch
     known = n_copies and training.standardize
-    scaling: Any = noisy_statistics(X, noise, box, seed=statistics_seed) if known else (0.0, 1.0)
+    scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
         net = _initialized(estimator, options)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
-        with NoiseHooks(noise, box, n_copies, noise_seed).attached(net.module_):
+        with NoiseHooks(mechanism, n_copies, noise_seed).attached(net.module_):
             _check_net(net, X[:2], len(classes), training, weights)
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
