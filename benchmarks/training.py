@@ -81,21 +81,24 @@ def compare_trainings(arguments: argparse.Namespace) -> None:
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format), flush=True)
 
 
-def plain_loop(X: Any, y: Any, lam: float, epochs: int, seed: int) -> tuple[nn.Module, float]:
+def plain_loop(
+    network: nn.Module, X: Any, y: Any, lam: float, epochs: int, *, batch_size: int = 64, device: str = "cpu"
+) -> tuple[nn.Module, float]:
     """Train as research code does, with splitting noise from torch; return the network and seconds per epoch."""
-    torch.manual_seed(seed)
-    network = mnist_network()
+    network.to(device)
     center, scale = (
-        torch.as_tensor(value, dtype=torch.float32) for value in noisy_statistics(X, SplitNoise(lam), seed=0)
+        torch.as_tensor(value, dtype=torch.float32, device=device)
+        for value in noisy_statistics(X, SplitNoise(lam), seed=0)
     )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
-    loader = torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)
+    loader = torch.utils.data.DataLoader(data, batch_size=batch_size, shuffle=True)
     network.train()
     start = time.perf_counter()
     for _ in range(epochs):
         for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
             split = torch.rand_like(images) * 2 * lam
             noisy = (split.clamp(max=1) + (images > split)) / 2
             loss = nn.functional.cross_entropy(network((noisy - center) / scale), labels)
@@ -115,7 +118,7 @@ class Standardize(nn.Module):
         self.center, self.scale = center, scale
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Return standardised inputs."""
+        """Return standardized inputs."""
         return (X - self.center) / self.scale
 
 
@@ -125,7 +128,8 @@ def compare_loops(arguments: argparse.Namespace) -> None:
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1000, stratify=y, random_state=0)
     noise, rows, ratios = SplitNoise(3.5), [], []
     for seed in range(arguments.seeds):
-        network, plain_seconds = plain_loop(X_train, y_train, noise.lam, arguments.epochs, seed)
+        torch.manual_seed(seed)
+        network, plain_seconds = plain_loop(mnist_network(), X_train, y_train, noise.lam, arguments.epochs)
         plain = SmoothedClassifier.from_pretrained(
             network, range(10), noise, n_samples=arguments.samples, random_state=0
         )

@@ -180,7 +180,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.
 
         The class of the largest is that of `predict`, except for rare inputs on which the lead is small: `predict`
-        stops drawing once the lead is decisive, which is wrong for about 1 input in 10,000.
+        stops drawing once the lead is decisive. On all data measured, this was wrong for less than 1 input in 10,000.
 
         Parameters
         ----------
@@ -263,6 +263,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         -----
         The class comes from the selection votes alone and its probability from the estimation votes alone. Reading
         both off one draw would break the proof.
+
+        After the first task of a run that will take more than ten minutes, the logger "smoothcert" says at level INFO
+        how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
@@ -273,7 +276,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             else self._algorithm_of_votes(votes, store, inputs, same_model)
         )
         parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
-        with closing(parts), Progress(len(inputs), "certifying", self.verbose) as progress:
+        progress = Progress(len(inputs), "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
+        with closing(parts), progress:
             for part in parts:
                 certificates = algorithm.certify(part.votes, part.X)
                 found.append((part.index, certificates))

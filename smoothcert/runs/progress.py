@@ -1,15 +1,20 @@
-"""How a run comes along: a bar, and records in the log."""
+"""Progress of a run: a bar, and records in the log."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ..certify.algorithm import Algorithm
+from ..certify.stopping import expected_votes
+from ..results.tables import rounded_down
 from .run import Part
 
 logger = logging.getLogger("smoothcert")
@@ -17,28 +22,55 @@ logger = logging.getLogger("smoothcert")
 #: The minimum number of seconds between log records.
 LOG_SECONDS = 30.0
 
-#: Where certified accuracy so far is shown, in units of the unit box.
+#: Radii at which the certified accuracy so far is shown, in units of the unit box.
 RADII = (0.0, 1.0)
+
+#: A run that takes more seconds than this is long: the log then says what would take less.
+LONG_RUN = 600.0
+
+#: Maximum number of inputs that alternatives to a long run are estimated from.
+FEW_INPUTS = 16
+
+#: Precision of the radii that the log suggests.
+RTOL = 0.05
+
+#: Alternatives are suggested if they take less than this share of the votes.
+WORTHWHILE = 0.8
 
 
 class Progress:
     """Progress of drawing votes: inputs per second, votes, time left and certified accuracy so far.
 
     Log records at level INFO go to the logger "smoothcert": the first when the run starts, the last when it ends, and
-    one every 30 seconds between them.
+    one every 30 seconds between them. After the first task of a run for certificates that will take more than ten
+    minutes, one record estimates its time, and that of drawing fewer votes.
 
     Parameters
     ----------
     n_inputs : int
     task : str
-        What is done.
+        Name of what is done.
     verbose : int
         Above 0, show a bar.
+    algorithm : Algorithm, optional
+        Makes the certificates of a run for certificates.
+    n_jobs : int or None
+        Number of workers.
     """
 
-    def __init__(self, n_inputs: int, task: str, verbose: int = 0) -> None:
+    def __init__(
+        self,
+        n_inputs: int,
+        task: str,
+        verbose: int = 0,
+        *,
+        algorithm: Algorithm | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.n_inputs = n_inputs
         self.task = task
+        self.algorithm = algorithm
+        self.n_jobs = n_jobs
         self.bar = tqdm(total=n_inputs, disable=not verbose, desc=task, unit="input", smoothing=0.05)
         self.started = self.logged = time.monotonic()
         self.done = self.known = self.votes = self.judged = 0
@@ -64,6 +96,8 @@ class Progress:
         """
         n = len(part.index)
         self.done += n
+        if self.algorithm is not None and self.done == n + self.known and not part.stored:
+            self._log_long_run(part, self.algorithm)
         self.votes += part.votes.n_votes
         if radii_if_right is not None:
             self.judged += n
@@ -78,6 +112,19 @@ class Progress:
         if now - self.logged >= LOG_SECONDS:
             self.logged = now
             logger.info("%s: %s", self.task, self.summary())
+
+    def _log_long_run(self, part: Part, algorithm: Algorithm) -> None:
+        """Estimate from the first task how long the run will take and, if that is long, what would take less."""
+        # One vote for each input that is left takes ``seconds_each``.
+        n_left, n_votes = self.n_inputs - self.done, part.votes.n_votes / len(part.index)
+        seconds_each = part.votes.seconds / part.votes.n_votes * n_left / effective_n_jobs(self.n_jobs)
+        if seconds_each * n_votes < LONG_RUN:
+            return
+        message = f"{self.task}: {n_left} inputs are left, about {seconds_each * n_votes:.0f} s"
+        for name, fewer in votes_with_stopping(algorithm, part).items():
+            if fewer < WORTHWHILE * n_votes:
+                message += f"; {name} would take about {seconds_each * fewer:.0f} s"
+        logger.info("%s", message)
 
     def figures(self) -> dict[str, str]:
         """Return the figures beside the bar."""
@@ -97,3 +144,21 @@ class Progress:
             if self.done < self.n_inputs:
                 parts.append(f"{(self.n_inputs - self.done) * seconds / drawn:.0f} s left")
         return ", ".join(parts + [f"{name} {value}" for name, value in self.figures().items()])
+
+
+def votes_with_stopping(algorithm: Algorithm, part: Part) -> dict[str, float]:
+    """Estimate the mean number of votes per input for each way of stopping early, from inputs with all their votes."""
+    if not algorithm.may_stop or algorithm.stops:
+        return {}
+    few, X = slice(FEW_INPUTS), part.X[:FEW_INPUTS]
+    arrays = {name: getattr(part.votes, name)[few] for name in ("selection", "estimation", "inputs")}
+    votes = replace(part.votes, **arrays)
+    rules: dict[str, Any] = {f"rtol={RTOL:g}": (replace(algorithm, rtol=RTOL).precision_rule(), None)}
+    radii = algorithm.certify(votes, X).radii
+    if np.isfinite(radii).any():
+        typical = rounded_down(float(np.median(radii[np.isfinite(radii)])), digits=2)
+        rules[f"certify_at(X, {typical})"] = (algorithm.radius_rule(), np.full(len(X), float(typical)))
+    return {
+        name: float(np.mean(votes.selection.sum(axis=1) + expected_votes(rule, votes, X, target)))
+        for name, (rule, target) in rules.items()
+    }

@@ -25,7 +25,7 @@ from smoothcert import (
 from smoothcert.certify.binomial import class_probabilities
 from smoothcert.certify.evidence import BET, Duel, certified_at, rejected
 from smoothcert.certify.reach import certified_radii
-from smoothcert.certify.stopping import RadiusTest
+from smoothcert.certify.stopping import RadiusTest, expected_votes
 from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, constant
@@ -536,3 +536,16 @@ def test_ways_to_run_a_network(inference):
         assert repr(inference) in votes.origin.model
         with pytest.raises(ValueError, match="votes were drawn with a different model"):
             clf.certify(X, votes=plain)
+
+
+@pytest.mark.parametrize("shares", [[0.8, 0.2], [0.9, 0.06, 0.04]])
+def test_votes_are_foreseen_from_vote_shares(shares):
+    clf, _ = smooth(shares, n_samples=10_000, n_selection=64, alpha=0.001)
+    X, radii = inputs(60), np.full(60, 0.5)
+    algorithm = clf.algorithm(X.shape[1:])
+    votes = algorithm.sampler(0).draw(X)
+    test = clf.certify_at(X, radii).n_samples.mean()
+    assert expected_votes(algorithm.radius_rule(), votes, X, radii).mean() == pytest.approx(test, rel=0.25)
+    precise = clf.set_params(rtol=0.05).certify(X).n_samples.mean()
+    rule = clf.algorithm(X.shape[1:]).precision_rule()
+    assert expected_votes(rule, votes, X).mean() == pytest.approx(precise, rel=0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import tracemalloc
 
 import dask.array
@@ -12,9 +13,9 @@ import pandas
 import pytest
 import torch
 
-from smoothcert import SmoothedClassifier
+from smoothcert import SmoothedClassifier, UniformNoise
 from smoothcert.runs.inputs import Inputs, is_lazy
-from smoothcert.runs.progress import Progress
+from smoothcert.runs.progress import Progress, votes_with_stopping
 from smoothcert.runs.run import Part
 from smoothcert.sampling.sampler import Votes
 
@@ -190,6 +191,40 @@ def test_log_records_are_few(caplog):
         for _ in range(1000):
             progress.update(part_of(1, 10))
     assert len(caplog.records) == 2
+
+
+def bright(n_samples=5000):
+    """Return a classifier and inputs whose margins differ."""
+    clf = network(n_samples=n_samples, batch_size=100_000, noise=UniformNoise(1.0))
+    return clf, IMAGES * np.float32(0.1) + np.linspace(0.55, 0.9, len(IMAGES), dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_the_log_says_how_long_a_long_run_takes_and_what_takes_less(caplog, monkeypatch, rtol):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    clf, X = bright()
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.set_params(rtol=rtol).certify(X)
+    estimates = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert len(estimates) == 1
+    assert re.search(r"certifying: \d+ inputs are left, about \d+ s", estimates[0])
+    assert ("rtol=0.05 would take about" in estimates[0]) == (rtol is None)
+    assert ("certify_at(X, " in estimates[0]) == (rtol is None)
+
+
+def test_stopping_early_takes_as_many_votes_as_the_log_says():
+    clf, X = bright()
+    algorithm = clf.algorithm(X.shape[1:])
+    votes = algorithm.sampler(0).draw(X[:16])
+    found = votes_with_stopping(algorithm, Part(index=np.arange(16), X=X[:16], votes=votes))
+    selection = votes.selection.sum(axis=1).mean()
+    early = clf.set_params(rtol=0.05).certify(X[:16])
+    assert found["rtol=0.05"] == pytest.approx(early.n_samples.mean() + selection, rel=0.25)
+    (name,) = set(found) - {"rtol=0.05"}
+    radius = float(name.removeprefix("certify_at(X, ").removesuffix(")"))
+    decided = clf.certify_at(X[:16], radius)
+    assert found[name] == pytest.approx(decided.n_samples.mean() + selection, rel=0.4)
+    assert found[name] < 5000
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

@@ -22,6 +22,7 @@ sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 import cifar10  # noqa: E402
 import cifar10_figures as figures  # noqa: E402
 import cifar10_gpu  # noqa: E402
+import gpu  # noqa: E402
 import imagenet  # noqa: E402
 
 RECORDS = 20
@@ -289,6 +290,45 @@ def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
     assert certified["box, multiclass"] == certified_accuracy_score(y, stored, cifar10_gpu.RADII).round(4).tolist()
     assert certified["bare network per second"] > 0
     assert certified["certify_at 0.5"]["votes per image"] <= 60
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu(tmp_path):
+    result = run(gpu.main, "--device=cpu", "--tiny", f"--output={tmp_path}")
+    assert result.exit_code == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    measured = {row["measured"]: row for row in rows}
+    exact = [row for row in rows if row["goal"] == "0"]
+    assert len(exact) == 5
+    assert [row["value"] for row in exact] == [0] * 5
+    assert {"MNIST network", "WideResNet-40-2, fp32", "WideResNet-40-2, bf16", "ResNet-50, bf16, compiled"} <= set(
+        measured
+    )
+    assert all(row["value"] > 0 for row in rows if row not in exact)
+    assert sum("certify_at" in name for name in measured) == len(gpu.RADII)
+    table = (tmp_path / "gpu.md").read_text()
+    assert all(name in table for name in measured)
+
+
+def test_the_check_of_a_gpu_needs_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = run(gpu.main, f"--output={tmp_path}")
+    assert result.exit_code == 1
+    assert "Use --device cpu --tiny" in result.output
+
+
+def test_wrong_noise_is_found(monkeypatch):
+    """A reference that differs in one value stands for a device that draws another one."""
+    sample = gpu.reference.sample
+
+    def other(recipe, points, keys, segments, out):
+        sample(recipe, points, keys, segments, out)
+        out[0, 0] += 1
+
+    monkeypatch.setattr(gpu.reference, "sample", other)
+    (found,) = gpu.kernel_integers(gpu.Setting("cpu", tiny=True))
+    # Once in each comparison: two families, 11 lattices, two sizes, two types.
+    assert found["value"] == 2 * 11 * 2 * 2
 
 
 def test_the_rate_of_the_timed_schedule_rises_and_falls_to_0(monkeypatch):
