@@ -204,7 +204,7 @@ def test_other_units_are_seen_in_movable_columns_only(clf):
 
 
 def test_weights_of_raw_units_count_costs():
-    X, y, base = FRAME[["age", "wage"]].to_numpy(), Y, DecisionTreeClassifier()
+    X, y = FRAME[["age", "wage"]].to_numpy(), Y
     plain, dear, fixed = (
         make_pipeline(MinMaxScaler(), SmoothedClassifier(DecisionTreeClassifier(), costs=costs, n_samples=100)).fit(
             X, y
