@@ -115,7 +115,7 @@ class Standardize(nn.Module):
         self.center, self.scale = center, scale
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Return standardised inputs."""
+        """Return standardized inputs."""
         return (X - self.center) / self.scale
 
 
