@@ -35,7 +35,7 @@ from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Train
 __version__ = "0.2.0"
 
 #: Names whose modules are imported when they are first asked for.
-_LATE = {"Audit": ".audit", "verify": ".audit", "recertify": ".runs.recertify"}
+_LATE = {"Audit": ".audit", "StoreError": ".runs.store", "recertify": ".runs.recertify", "verify": ".audit"}
 
 __all__ = [
     "Audit",
@@ -58,6 +58,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplitNoise",
     "StabilityTraining",
+    "StoreError",
     "TorchInference",
     "Training",
     "UniformMixtureNoise",

@@ -195,6 +195,7 @@ class SmoothedEstimator(Conventions):
                 mechanism=mechanism,
                 seed=resolve_seed(self.random_state),
                 device=self.device,
+                output=None if self.inference is None else self.inference.output,
                 verbose=self.verbose,
                 dataset=dataset,
                 fit_params=fit_params,

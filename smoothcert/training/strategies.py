@@ -57,6 +57,7 @@ class Training(BaseEstimator, ABC):
         mechanism: NoiseMechanism,
         seed: int,
         device: Any = None,
+        output: Callable[[Any], Any] | None = None,
         verbose: int = 0,
         dataset: Any = None,
         fit_params: dict[str, Any] | None = None,
@@ -77,6 +78,8 @@ class Training(BaseEstimator, ABC):
             All randomness of the training follows from it, except where the base model has a seed of its own.
         device : str, torch.device or None
             Where torch models are trained; None leaves that to them.
+        output : callable, optional
+            Finds the logits in the answer of a torch model; see `TorchInference`.
         verbose : int
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
@@ -103,7 +106,7 @@ class Training(BaseEstimator, ABC):
             from .torch_training import fit_net
 
             options = {"device": device, "verbose": 1 if verbose else None}
-            return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
+            return fit_net(self, estimator, options, output, X, y, dataset, mechanism, seed, params)
 
         params = self._with_validation(estimator, params, mechanism, seed)
 

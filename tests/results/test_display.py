@@ -114,7 +114,9 @@ def test_axes_say_which_norm_and_threat():
         CertifiedAccuracyDisplay.from_certificates({"a": limited, "b": certificates([1])}, [0])
     with pytest.raises(ValueError, match="y must hold one label"):
         CertifiedAccuracyDisplay.from_certificates(limited, [0, 1])
-    with pytest.raises(ValueError, match="certificates must be what certify returns, but 'a' is a tuple"):
+    with pytest.raises(
+        ValueError, match=r"certificates\['a'\] must be the Certificates that certify returns, got tuple"
+    ):
         CertifiedAccuracyDisplay.from_certificates({"a": (1, 2)}, [0])
 
 
