@@ -70,8 +70,10 @@ def check_noise(noise: Noise) -> None:
 
 def check_foreign(noise: Noise) -> None:
     """Run `check_noise` once for each class and parameters, for families that the library does not define."""
+    if type(noise).__module__.startswith(f"{__package__}."):
+        return
     entry = type(noise), repr(sorted(noise.get_params().items()))
-    if not type(noise).__module__.startswith(f"{__package__}.") and entry not in _checked:
+    if entry not in _checked:
         check_noise(noise)
         _checked.add(entry)
 

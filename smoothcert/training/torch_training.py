@@ -214,7 +214,7 @@ def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: i
             f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "
             f"Return one logit for each of the two classes, or use a skorch.NeuralNetBinaryClassifier."
         )
-    if isinstance(net.criterion_, nn.NLLLoss) and bool((logits < 0).any()):
+    if isinstance(net.criterion_, nn.NLLLoss) and output is None and bool((logits < 0).any()):
         warnings.warn(
             "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
