@@ -167,7 +167,7 @@ def lightning_loop(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
 def fit(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
     """Train by `SmoothedClassifier.fit`."""
     net = make_net(mnist_network(), lr=0.05, max_epochs=epochs)
-    return SmoothedClassifier(net, noise, random_state=torch.initial_seed()).fit(X, y).estimator_.module_
+    return SmoothedClassifier(net, noise, random_state=torch.initial_seed() % 2**32).fit(X, y).estimator_.module_
 
 
 LOOPS = {"plain loop": plain_loop, "skorch": skorch_loop, "Lightning": lightning_loop, "fit": fit}

@@ -23,7 +23,8 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import class_probabilities
-from smoothcert.certify.evidence import BET, Duel, certified_at, rejected
+from smoothcert.certify.duel import Duel
+from smoothcert.certify.evidence import BET, certified_at, rejected
 from smoothcert.certify.reach import certified_radii
 from smoothcert.certify.stopping import RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
