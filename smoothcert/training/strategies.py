@@ -200,7 +200,8 @@ class NoiseAugmentation(Training):
     Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data. Each
     copy has fresh noise and the labels of the clean data. Validation data for early stopping, the parameters
     ``eval_set`` or ``X_val`` of ``fit``, become noisy too. Where the estimator makes folds of its own, as GridSearchCV
-    and StackingClassifier do, all copies of an input stay on the same side of a split.
+    and StackingClassifier do, all copies of an input stay on the same side of a split. Early stopping that holds back
+    random rows warns, since it has no such folds.
 
     Parameters
     ----------
