@@ -306,7 +306,8 @@ def test_neither_batches_nor_company_nor_workers_matter(model, mode):
 
     whole = run()
     assert len(np.unique(whole[:, 2])) > 2
-    for size in (1, 7, 333):
+    np.testing.assert_array_equal(run(rows=slice(3), batch_size=1), whole[:3])
+    for size in (7, 333):
         np.testing.assert_array_equal(run(batch_size=size), whole)
     np.testing.assert_array_equal(run(rows=slice(None, None, -1)), whole[::-1])
     np.testing.assert_array_equal(run(rows=[5]), whole[[5]])
