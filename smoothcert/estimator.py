@@ -167,9 +167,8 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
-        if sample_weight is not None:
-            fit_params["sample_weight"] = sample_weight
-        fit_params = self._requested(fit_params)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        fit_params = self._requested(fit_params | weights)
         X, y, dataset = read_dataset(X, y)
         columns = Columns.of(X)
         X, y = self._validate(X, y=y)
