@@ -10,6 +10,7 @@ sides run alternately.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -32,12 +33,12 @@ sys.path += [str(ROOT), str(ROOT / "examples")]
 from cifar10 import wide_resnet  # noqa: E402
 from common import OUTPUT, bare_network, best_batch, mnist_network, powers, ratio, rows_per_second, seconds  # noqa: E402
 from imagenet import resnet_50  # noqa: E402
-from training import plain_loop  # noqa: E402
+from training import loader_of, train_plainly  # noqa: E402
 
 from smoothcert import SmoothedClassifier, SplitNoise, TorchInference, UniformNoise  # noqa: E402
 from smoothcert.noise.lattice import LatticeNoise  # noqa: E402
 from smoothcert.sampling.counters import NoisyBatches, noisy_batches  # noqa: E402
-from smoothcert.training import make_net  # noqa: E402
+from smoothcert.training import make_net, noisy_statistics  # noqa: E402
 from tests.noise import reference  # noqa: E402
 
 #: Time of our votes over that of the bare network that is aimed at.
@@ -210,8 +211,10 @@ def training_epoch(setting: Setting) -> Rows:
     n, batch_size, epochs = (64, 16, 1) if setting.tiny else (20_000, 512, 2)
     network, shape, *_ = setting.networks()["WideResNet-40-2, fp32"]
     X, y, taken = images(n, shape), np.arange(n) % 10, {}
+    scaling = noisy_statistics(X, SplitNoise(1.0), seed=0)
     for _ in range(2):
-        _, taken["plain"] = plain_loop(network, X, y, 1.0, epochs, batch_size=batch_size, device=setting.device)
+        plain = copy.deepcopy(network), loader_of(X, y, batch_size), SplitNoise(1.0), epochs, scaling, setting.device
+        taken["plain"] = seconds(lambda plain=plain: train_plainly(*plain)) / epochs
         net = make_net(network, lr=0.05, max_epochs=epochs, batch_size=batch_size)
         clf = SmoothedClassifier(net, SplitNoise(1.0), device=setting.device, random_state=0)
         taken["ours"] = seconds(lambda clf=clf: clf.fit(X, y)) / epochs

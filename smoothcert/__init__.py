@@ -36,7 +36,13 @@ from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Train
 __version__ = "0.2.0"
 
 #: Names whose modules are imported when they are first asked for.
-_LATE = {"Audit": ".audit", "baselines": ".baseline", "verify": ".audit", "recertify": ".runs.recertify"}
+_LATE = {
+    "Audit": ".audit",
+    "StoreError": ".runs.store",
+    "baselines": ".baseline",
+    "recertify": ".runs.recertify",
+    "verify": ".audit",
+}
 
 __all__ = [
     "Audit",
@@ -60,6 +66,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplitNoise",
     "StabilityTraining",
+    "StoreError",
     "TorchInference",
     "Training",
     "UniformMixtureNoise",

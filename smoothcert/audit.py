@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
-from .certify.evidence import Duel
+from .certify.duel import Duel
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table

@@ -191,9 +191,8 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
-        if sample_weight is not None:
-            fit_params["sample_weight"] = sample_weight
-        fit_params = self._requested(fit_params)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        fit_params = self._requested(fit_params | weights)
         X, y, dataset = read_dataset(X, y)
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)
@@ -220,6 +219,7 @@ class SmoothedEstimator(Conventions):
                 any_way=self.hidden == "auto",
                 seed=resolve_seed(self.random_state),
                 device=self.device,
+                output=None if self.inference is None else self.inference.output,
                 verbose=self.verbose,
                 dataset=dataset,
                 fit_params=fit_params,

@@ -24,7 +24,8 @@ from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
 from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .evidence import Duel, anytime_probabilities, certified_at
+from .duel import Duel
+from .evidence import anytime_probabilities, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest

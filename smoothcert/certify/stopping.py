@@ -16,7 +16,8 @@ from scipy.special import betaincinv
 from ..noise.mechanism import NoiseMechanism
 from ..sampling.sampler import Votes
 from .betting import checkpoints
-from .evidence import Counts, Duel, FloatArray, certified_at
+from .duel import Counts, Duel, FloatArray
+from .evidence import certified_at
 from .futility import is_futile
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability

@@ -1,4 +1,8 @@
-"""Plain data: certificates and votes, their files, scores and plots."""
+"""Plain data: certificates and votes, their files, scores and plots.
+
+`certificates` and `votes` hold the data, `metrics` and `scorer` compare them with true labels, and the displays plot
+them. `files`, `tsv` and `tables` write them.
+"""
 
 from .budget_display import GreedyBudgetDisplay
 from .certificates import Certificates, Decisions

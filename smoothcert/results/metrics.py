@@ -338,9 +338,7 @@ def _right_radii(
     y: ArrayLike, certificates: Certificates, sample_weight: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray]:
     """Return the radius of each input, or -1 if the label is wrong or not certified, and the weights."""
-    if not are_certificates(certificates):
-        raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
-    labels, radii = certificates
+    labels, radii = _checked("certificates", certificates)
     right = (check_truth(y, labels) == labels) & (radii >= 0)
     return np.where(right, radii, -1.0), check_sample_weight(sample_weight, len(labels))
 
@@ -348,8 +346,7 @@ def _right_radii(
 def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
     """Return the first of several certificates, or raise a ValueError if their radii cannot be compared."""
     for name, one in certificates.items():
-        if not are_certificates(one):
-            raise ValueError(f"certificates must be what certify returns, but {name!r} is a {type(one).__name__}.")
+        _checked(f"certificates[{name!r}]", one)
     kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates.values()})
     if len(kinds) != 1:
         raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
@@ -359,3 +356,13 @@ def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
 def are_certificates(thing: Any) -> bool:
     """Tell whether this is what `certify` returns."""
     return isinstance(thing, TableRecords) and hasattr(thing, "radii")
+
+
+def _checked(name: str, thing: Any) -> Any:
+    """Return certificates, or raise a ValueError if this is something else."""
+    if not are_certificates(thing):
+        remedy = "Use clf.certify(X)."
+        if hasattr(thing, "robust"):
+            remedy += " Decisions at a radius have the accuracy ((labels == y) & robust).mean()."
+        raise ValueError(f"{name} must be the Certificates that certify returns, got {type(thing).__name__}. {remedy}")
+    return thing

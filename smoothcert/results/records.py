@@ -68,6 +68,8 @@ class Records:
 
     def __getitem__(self, index: Any) -> Self:
         picked = np.atleast_1d(np.arange(len(self))[index])
+        if picked.ndim > 1:
+            raise IndexError(f"{type(self).__name__} takes a position, a slice or a mask of inputs, got {index!r}.")
         return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
 
     def save(self, path: str | os.PathLike[str]) -> None:

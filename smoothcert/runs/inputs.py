@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
+from ..training.datasets import check_no_loader
+
 #: Values that are read at once where nothing else decides.
 CHUNK_VALUES = 2**20
 
@@ -37,6 +39,7 @@ class Inputs:
     """
 
     def __init__(self, X: Any, validate: Callable[[Any], NDArray[Any]]) -> None:
+        check_no_loader(X)
         self.lazy = is_lazy(X)
         self.validate = validate
         self.X = X if self.lazy else validate(X)
@@ -70,6 +73,14 @@ class Inputs:
             return X
         except ValueError as error:
             raise ValueError(f"X[{index[0]}:{index[-1] + 1}]: {error}") from error
+
+    def check_repeatable(self, index: NDArray[np.intp]) -> None:
+        """Raise a ValueError if some inputs change from one reading to the next."""
+        if self.lazy and not np.array_equal(self.read(index), self.read(index)):
+            raise ValueError(
+                f"X must give the same inputs at each reading, but X[{index[0]}:{index[-1] + 1}] changed. Leave random "
+                f"transforms out of the data set, or read it once into an array."
+            )
 
     def chunks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         """Yield the positions of a few inputs and these inputs, in order."""

@@ -138,7 +138,10 @@ def check_given(
     known : str or None
         Content of the model when these votes were last found to be its own.
     """
-    votes.check_same(origin, np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()]))
+    found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
+    if votes.origin.knows_inputs and not np.array_equal(votes.inputs, found):
+        inputs.check_repeatable(some_of(np.arange(len(inputs)), REPEATED))
+    votes.check_same(origin, found)
     if votes.origin.elsewhere:
         warnings.warn(
             "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
@@ -189,7 +192,9 @@ def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs) -> None:
 
     The first time a few inputs share batches, the second time each is alone.
     """
-    X = inputs.read(some_of(np.arange(len(inputs)), REPEATED))
+    some = some_of(np.arange(len(inputs)), REPEATED)
+    inputs.check_repeatable(some)
+    X = inputs.read(some)
     n = np.full(len(X), sampler.n_selection)
     together = selection_votes(sampler, X, n)
     alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])

@@ -90,6 +90,7 @@ def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, i
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)
     if wrong.any():
+        inputs.check_repeatable(index[wrong])
         raise StoreError(
             f"{store.path} belongs to a run on other data: X[{index[wrong][0]}] is not the input that it holds there. "
             f"Use another file."

@@ -235,9 +235,11 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     Raises
     ------
     StoreError
-        If the file is no store, was written by a later release, or is damaged.
+        If the file does not exist, is no store, was written by a later release, or is damaged.
     """
     path = Path(path)
+    if not path.exists():
+        raise StoreError(f"{path} does not exist. Give the file that clf.certify(X, store=...) has written.")
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
         run = read_run(connection, path)

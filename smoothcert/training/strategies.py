@@ -61,6 +61,7 @@ class Training(BaseEstimator, ABC):
         mechanism: NoiseMechanism,
         seed: int,
         device: Any = None,
+        output: Callable[[Any], Any] | None = None,
         verbose: int = 0,
         dataset: Any = None,
         fit_params: dict[str, Any] | None = None,
@@ -81,6 +82,8 @@ class Training(BaseEstimator, ABC):
             All randomness of the training follows from it, except where the base model has a seed of its own.
         device : str, torch.device or None
             Where torch models are trained; None leaves that to them.
+        output : callable, optional
+            Finds the logits in the answer of a torch model; see `TorchInference`.
         verbose : int
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
@@ -107,7 +110,7 @@ class Training(BaseEstimator, ABC):
             from .torch_training import fit_net
 
             options = {"device": device, "verbose": 1 if verbose else None}
-            return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
+            return fit_net(self, estimator, options, output, X, y, dataset, mechanism, seed, params)
 
         params = self._with_validation(estimator, params, mechanism, seed)
 
@@ -203,7 +206,8 @@ class NoiseAugmentation(Training):
     Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data. Each
     copy has fresh noise and the labels of the clean data. Validation data for early stopping, the parameters
     ``eval_set`` or ``X_val`` of ``fit``, become noisy too. Where the estimator makes folds of its own, as GridSearchCV
-    and StackingClassifier do, all copies of an input stay on the same side of a split.
+    and StackingClassifier do, all copies of an input stay on the same side of a split. Early stopping that holds back
+    random rows warns, since it has no such folds.
 
     Parameters
     ----------

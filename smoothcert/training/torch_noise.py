@@ -76,10 +76,14 @@ class NoiseHooks:
     n_copies : int
         Noisy copies of each batch in training mode, or 0 for clean inputs in every mode.
     seed : int
+    output : callable or None
+        Finds the logits in the module's answer.
     """
 
-    def __init__(self, mechanism: NoiseMechanism, n_copies: int, seed: int) -> None:
-        self.mechanism, self.n_copies = mechanism, n_copies
+    def __init__(
+        self, mechanism: NoiseMechanism, n_copies: int, seed: int, output: Callable[[Any], Any] | None
+    ) -> None:
+        self.mechanism, self.n_copies, self.output = mechanism, n_copies, output
         self.rng = np.random.default_rng(seed)
 
     @contextmanager
@@ -104,12 +108,13 @@ class NoiseHooks:
 
     def after(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
         """Return the answers to several copies as a tuple; float32 logits, which NumPy knows, for bfloat16 ones."""
+        answer = answer if self.output is None else self.output(answer)
         if isinstance(answer, torch.Tensor) and answer.dtype in (torch.float16, torch.bfloat16):
             answer = answer.float()
         return split_copies(module, answer, self.n_copies if module.training else 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"n_copies": 0}
+        return vars(self) | {"n_copies": 0, "output": None}
 
 
 def noisy_copies(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.Generator, n_copies: int) -> torch.Tensor:

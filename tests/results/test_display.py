@@ -119,7 +119,9 @@ def test_axes_say_which_norm_and_threat():
         CertifiedAccuracyDisplay.from_certificates({"a": limited, "b": certificates([1])}, [0])
     with pytest.raises(ValueError, match="y must hold one label"):
         CertifiedAccuracyDisplay.from_certificates(limited, [0, 1])
-    with pytest.raises(ValueError, match=r"certificates must be what certify returns, but 'a\[0\]' is a int"):
+    with pytest.raises(
+        ValueError, match=r"certificates\['a\[0\]'\] must be the Certificates that certify returns, got int"
+    ):
         CertifiedAccuracyDisplay.from_certificates({"a": (1, 2)}, [0])
 
 

@@ -13,7 +13,7 @@ import pandas
 import pytest
 import torch
 
-from smoothcert import SmoothedClassifier, UniformNoise
+from smoothcert import SmoothedClassifier, StoreError, UniformNoise
 from smoothcert.runs.inputs import Inputs, is_lazy
 from smoothcert.runs.progress import Progress, votes_with_stopping
 from smoothcert.runs.run import Part
@@ -240,3 +240,41 @@ def test_bar(capsys, n_jobs):
     assert f"certified at 0={correct.mean():.3f}" in shown
     clf.certify(IMAGES, y=y)
     assert capsys.readouterr().err == ""
+
+
+class Random(torch.utils.data.Dataset):
+    """A data set with a random transform: some of its inputs differ from one reading to the next."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        return (IMAGES[i, :, :, ::-1] if self.rng.random() < 0.5 else IMAGES[i]).copy(), 0
+
+
+def test_random_transforms_are_named_where_inputs_must_be_the_same(tmp_path):
+    path, message = tmp_path / "run.sqlite", r"X must give the same inputs at each reading, but X\[.* changed"
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), store=path)
+    assert not path.exists(), "nothing could be resumed"
+    votes = network().count_votes(IMAGES)
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), votes=votes)
+    network().certify(IMAGES, store=path)
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), store=path)
+    with pytest.raises(StoreError, match="is not the input"):
+        network().certify(data_set(tmp_path).tensors[0].flip(-1).numpy(), store=path)
+    assert len(network().certify(Random())) == 30
+
+
+@pytest.mark.parametrize("call", ["certify", "predict", "count_votes"])
+def test_loaders_name_the_data_set(call, tmp_path):
+    loader = torch.utils.data.DataLoader(data_set(tmp_path))
+    for given, name in ((loader, "DataLoader"), (iter(IMAGES), "iterator"), ((x for x in IMAGES), "generator")):
+        with pytest.raises(ValueError, match=rf"got a \w*{name}\w*\. Give the Dataset, such as loader\.dataset"):
+            getattr(network(), call)(given)
+    assert len(getattr(network(), call)(loader.dataset)) == 30
