@@ -115,15 +115,14 @@ class Progress:
 
     def _log_long_run(self, part: Part, algorithm: Algorithm) -> None:
         """Estimate from the first task how long the run will take and, if that is long, what would take less."""
-        # One vote for each input that is left takes ``seconds_each``.
         n_left, n_votes = self.n_inputs - self.done, part.votes.n_votes / len(part.index)
-        seconds_each = part.votes.seconds / part.votes.n_votes * n_left / effective_n_jobs(self.n_jobs)
-        if seconds_each * n_votes < LONG_RUN:
+        seconds = part.votes.seconds / len(part.index) * n_left / effective_n_jobs(self.n_jobs)
+        if seconds < LONG_RUN:
             return
-        message = f"{self.task}: {n_left} inputs are left, about {seconds_each * n_votes:.0f} s"
+        message = f"{self.task}: {n_left} inputs are left, about {seconds:.0f} s"
         for name, fewer in votes_with_stopping(algorithm, part).items():
             if fewer < WORTHWHILE * n_votes:
-                message += f"; {name} would take about {seconds_each * fewer:.0f} s"
+                message += f"; {name} would take about {seconds * fewer / n_votes:.0f} s"
         logger.info("%s", message)
 
     def figures(self) -> dict[str, str]:
@@ -148,7 +147,7 @@ class Progress:
 
 def votes_with_stopping(algorithm: Algorithm, part: Part) -> dict[str, float]:
     """Estimate the mean number of votes per input for each way of stopping early, from inputs with all their votes."""
-    if not algorithm.may_stop or algorithm.stops:
+    if not algorithm.may_stop or algorithm.stops or not part.votes.n_votes:
         return {}
     few, X = slice(FEW_INPUTS), part.X[:FEW_INPUTS]
     arrays = {name: getattr(part.votes, name)[few] for name in ("selection", "estimation", "inputs")}

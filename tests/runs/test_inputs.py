@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import SmoothedClassifier, StoreError, UniformNoise
 from smoothcert.runs.inputs import Inputs, is_lazy
@@ -210,6 +211,16 @@ def test_the_log_says_how_long_a_long_run_takes_and_what_takes_less(caplog, monk
     assert re.search(r"certifying: \d+ inputs are left, about \d+ s", estimates[0])
     assert ("rtol=0.05 would take about" in estimates[0]) == (rtol is None)
     assert ("certify_at(X, " in estimates[0]) == (rtol is None)
+
+
+def test_exact_probabilities_have_no_votes_to_save(caplog, monkeypatch):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    X = np.random.default_rng(0).random((20, 3))
+    clf = SmoothedClassifier(DecisionTreeClassifier(max_depth=3), random_state=0).fit(X, X[:, 0] > 0.5)
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.certify(X)
+    (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert "would take" not in estimate
 
 
 def test_stopping_early_takes_as_many_votes_as_the_log_says():
