@@ -305,6 +305,7 @@ def test_a_store_is_resumed_in_another_process(tmp_path):
     assert_same(Certificates.from_store(store, X=None), expected)
 
 
+@pytest.mark.filterwarnings("ignore:No change of the categories")
 def test_inside_cross_validation_and_grid_search():
     clf = smoothed(noise=UniformNoise(0.7), n_samples=100)
     scores = cross_val_score(clf, PANDAS, pd.Series(Y, index=range(N, 0, -1)), cv=2)
