@@ -212,8 +212,9 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
-    strategy = algorithm.strategy
-    if (strategy.norm, strategy.threat_under(algorithm.mechanism)) != (certificates.norm, certificates.threat):
+    strategy, mechanism = algorithm.strategy, algorithm.mechanism
+    threat = strategy.threat_under(mechanism.noise, mechanism.features)
+    if (strategy.norm, threat) != (certificates.norm, certificates.threat):
         raise ValueError(
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
             f", noise={clf.noise_!r} and costs={clf.costs!r}. Set the parameters that the certificates were made with."

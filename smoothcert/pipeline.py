@@ -226,8 +226,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         if not features.numeric.all():
             raise ValueError(
                 "costs must be finite, and features numbers, for radii in raw units: fixed features and categories "
-                "have no weight there. Put the transformers inside the classifier: "
-                "SmoothedClassifier(make_pipeline(...))."
+                "have no weight there. Put the transformers inside: SmoothedClassifier(make_pipeline(...))."
             )
         eps = np.finfo(dtype).eps if dtype.kind == "f" else np.finfo(np.float64).eps
         # Backward from the box: the scale and the sum of errors of the steps so far, and the largest value before.

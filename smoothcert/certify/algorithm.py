@@ -314,4 +314,8 @@ class Algorithm:
 
     def _claim(self, votes: Votes) -> dict[str, Any]:
         alpha = 0.0 if self.exact or isinstance(votes, Shares) else self.alpha
-        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat_under(self.mechanism)}
+        return {
+            "alpha": alpha,
+            "norm": self.strategy.norm,
+            "threat": self.strategy.threat_under(self.mechanism.noise, self.mechanism.features),
+        }

@@ -15,7 +15,7 @@ from .._utils.checks import check_bool, check_count
 from .._utils.text import exact, name_of
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
-from ..noise.mechanism import NoiseMechanism
+from ..noise.threat import Features
 
 FloatArray = NDArray[np.float64]
 
@@ -52,10 +52,11 @@ class RadiusStrategy(BaseEstimator, ABC):
         own = type(self).__module__.startswith("smoothcert.")
         return perturbations if own else f"{perturbations} that {name_of(self)} covers"
 
-    def threat_under(self, mechanism: NoiseMechanism) -> str:
+    def threat_under(self, noise: Noise, features: Features | None = None) -> str:
         """Return the perturbations that a radius covers: lattice, costs and fixed features included."""
-        levels, threat = mechanism.noise.digital_levels, self.threat
-        limits = ["" if levels is None else f"on the lattice of {levels} levels", mechanism.features.describe()]
+        levels, threat = noise.digital_levels, self.threat
+        lattice = "" if levels is None else f"on the lattice of {levels} levels"
+        limits = [lattice, "" if features is None else features.describe()]
         for limit in filter(None, reversed(limits)):
             threat = f"perturbations {limit}" if threat == EVERY else f"{threat}, {limit}"
         return threat

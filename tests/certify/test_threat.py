@@ -61,15 +61,11 @@ def test_certificates_of_digital_noise_speak_of_the_lattice(noise):
         assert limited.threat == "perturbations with max_features=1, on the lattice of 10 levels"
 
 
-def mechanism(noise):
-    return NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,))
-
-
 def test_a_strategy_from_outside_the_library_does_not_claim_every_perturbation():
     own, limited = f"{__name__}.Halved", f"{__name__}.Limited"
-    assert Halved().threat_under(mechanism(SplitNoise())) == f"every perturbation that {own} covers"
-    assert Stated().threat_under(mechanism(SplitNoise())) == "perturbations of the darkest pixel"
-    assert Stated().threat_under(mechanism(SplitNoise(levels=9))) == f"{Stated.threat}, on the lattice of 9 levels"
+    assert Halved().threat_under(SplitNoise()) == f"every perturbation that {own} covers"
+    assert Stated().threat_under(SplitNoise()) == "perturbations of the darkest pixel"
+    assert Stated().threat_under(SplitNoise(levels=9)) == f"{Stated.threat}, on the lattice of 9 levels"
     assert Limited().threat == f"every perturbation that {limited} covers"
     assert Limited(max_features=2).threat == f"perturbations with max_features=2 that {limited} covers"
     assert smoothed(radius=Halved()).certify(X).threat == Halved().threat
