@@ -15,8 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii
 from .certify.algorithm import Algorithm
-from .certify.names import resolve_radius
-from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
 from .results.certificates import Certificates, Decisions
@@ -346,8 +344,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         Returns
         -------
         perturbations : WorstPerturbations
-            ``(reach, moves, perturbed)``. The largest reaches are filled first; of equal ones the first. The categories
-            change whose changes cost the adversary most.
+            ``(reach, moves, perturbed)``; ``perturbed`` is a table like X. The largest reaches are filled first; of
+            equal ones the first. The categories change whose changes cost the adversary most.
 
         Raises
         ------
@@ -355,12 +353,11 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             If the radius strategy is not greedy.
         """
         check_is_fitted(self, "estimator_")
-        strategy = resolve_radius(self.radius, self.noise_, getattr(self, "feature_names_in_", None))
-        if not isinstance(strategy, GreedyRadius):
-            raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
         inputs = self.open_inputs(X)
-        distance, mechanism = check_radii(radius, len(inputs)), self._mechanism(inputs.shape)
-        return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
+        algorithm, distance = self.algorithm(inputs.shape), check_radii(radius, len(inputs))
+        raw = inputs.read(np.arange(len(inputs)))
+        found = worst_perturbations(algorithm.strategy, algorithm.mechanism, raw, distance)
+        return found._replace(perturbed=self.to_table(found.perturbed, X))
 
     def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
         """Return what chooses the class: selection votes, or exact probabilities."""

@@ -250,6 +250,22 @@ class SmoothedEstimator(Conventions):
 
         return Inputs(X, validate)
 
+    def to_table(self, array: Any, X: Any) -> Any:
+        """Return a matrix, such as the inputs that an attack finds, as a table with the user's columns and categories.
+
+        Parameters
+        ----------
+        array : ndarray of shape (n_inputs, ...)
+            Raw numbers, and codes of categories and of other values.
+        X : array-like
+            Inputs as they were given. If they are a DataFrame, so is the result, with their index if that fits.
+
+        Returns
+        -------
+        table : DataFrame or ndarray
+        """
+        return array if self._columns is None else self._columns.like(array, X)
+
     def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
         """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
 

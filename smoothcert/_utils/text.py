@@ -55,3 +55,15 @@ def name_of(strategy: BaseEstimator) -> str:
     """Return the name of a strategy's class, with its module if the class is not from this library."""
     kind = type(strategy)
     return kind.__name__ if kind.__module__.startswith("smoothcert.") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def in_words(n: int) -> str:
+    """Return a small number in words, and a larger one in digits.
+
+    Examples
+    --------
+    >>> in_words(2), in_words(12)
+    ('two', '12')
+    """
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[n] if n < len(words) else str(n)

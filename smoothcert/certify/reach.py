@@ -158,21 +158,24 @@ class WorstPerturbations(NamedTuple):
     moves : ndarray
         How far each feature is moved, signed, in the same units; absolute values add up to the distance spent.
     perturbed : ndarray
-        The perturbed inputs in raw units.
+        The perturbed inputs in raw units; a table where the inputs are one.
     """
 
     reach: FloatArray
     moves: FloatArray
-    perturbed: FloatArray
+    perturbed: Any
 
 
 def worst_perturbations(
-    strategy: GreedyRadius, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
 ) -> WorstPerturbations:
     """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8).
 
     Before that, the categories change that cost the adversary most, always the first ones of those with equal costs.
+    It raises a ValueError if the strategy is not greedy.
     """
+    if not isinstance(strategy, GreedyRadius):
+        raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
     down, up = strategy.room(mechanism.noise, *mechanism.room(X))
     changes = changes_of(mechanism)
     reaches = changes.reaches(strategy, np.maximum(down, up))

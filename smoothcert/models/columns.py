@@ -35,11 +35,14 @@ class Columns:
         The library that makes the tables.
     codecs : tuple, optional
         How each column becomes numbers, and numbers become the column; without them all columns are floats.
+    unmasked : tuple, optional
+        The codecs of the user's own columns, where ``codecs`` are those of columns with masks.
     """
 
     names: tuple[str, ...] | None
     library: str
     codecs: tuple[Any, ...] | None = None
+    unmasked: tuple[Any, ...] | None = None
 
     @classmethod
     def of(cls, X: Any) -> Self | None:
@@ -124,7 +127,7 @@ class Columns:
         if hidden != "mask" or self.codecs is None:
             return self
         codecs = [codec.masked(self.library) if codec.n_categories else codec for codec in self.codecs]
-        return replace(self, codecs=tuple(codecs))
+        return replace(self, codecs=tuple(codecs), unmasked=self.codecs)
 
     def check_model(self, model: Any) -> None:
         """Raise a ValueError if a torch model, which sees numbers and codes of categories, cannot see a column."""
@@ -160,6 +163,15 @@ class Columns:
         if self.library == "pandas":
             return module.DataFrame(array, columns=list(self.names or ()), copy=False)
         return module.from_numpy(array, schema=list(self.names or ()), orient="row")
+
+    def like(self, array: NDArray[Any], X: Any) -> Any:
+        """Return a matrix as a table of the user's own values, if X is one, with the index of X if that fits."""
+        if self.codecs is None and series.library_of(X) == "numpy":
+            return array
+        table = replace(self, codecs=self.unmasked or self.codecs).frame(array)
+        if series.library_of(X) == self.library == "pandas" and len(X) == len(table):
+            table.index = X.index
+        return table
 
 
 def hidden_by(hidden: str, columns: Columns | None, model: Any) -> str:

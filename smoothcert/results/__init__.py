@@ -14,6 +14,7 @@ from .metrics import (
     certified_accuracy_score,
 )
 from .probability_display import ProbabilityDisplay
+from .row_changes import RowChanges
 from .scorer import make_certified_scorer
 from .summaries import summarize
 from .votes import VoteCounts
@@ -25,6 +26,7 @@ __all__ = [
     "Decisions",
     "GreedyBudgetDisplay",
     "ProbabilityDisplay",
+    "RowChanges",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",

@@ -111,12 +111,7 @@ class GreedyBudgetDisplay:
                 f"image_shape must be (height, width), with 1 or 3 channels before or after, and hold {X.size} values, "
                 f"got {shape}."
             )
-        certificate = estimator.certify(X) if certificate is None else certificate
-        if len(certificate) != 1 or certificate.abstained[0]:
-            raise ValueError(
-                f"certificate must be of a single input for which the classifier does not abstain, got {certificate!r}."
-            )
-        radius = float(certificate.radii[0])
+        radius = float(certificate_of(estimator, X, certificate).radii[0])
         parts = (X, *estimator.worst_perturbations(X, radius))
         image, reach, moves, perturbed = (_as_image(part, shape) for part in parts)
         limits = (float(estimator.box_.lo.min()), float(estimator.box_.hi.max()))
@@ -171,3 +166,13 @@ def _as_image(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
         image = np.moveaxis(image, 0, -1)
     return image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+
+
+def certificate_of(estimator: Any, X: Any, given: Certificates | None) -> Certificates:
+    """Return the certificate of one input, or raise a ValueError if the classifier abstains."""
+    certificate: Certificates = estimator.certify(X) if given is None else given
+    if len(certificate) != 1 or certificate.abstained[0]:
+        raise ValueError(
+            f"certificate must be of a single input for which the classifier does not abstain, got {certificate!r}."
+        )
+    return certificate
