@@ -242,7 +242,7 @@ def test_what_cannot_be_converted(cancer, fitted):
     with pytest.raises(ValueError, match=r"every perturbation, in raw units, which are limits"):
         fitted.to_raw_units(fitted.to_raw_units(certificates, X_test), X_test)
     limited = clone(fitted).set_params(smoothedclassifier__radius=GreedyRadius(max_features=2)).fit(X, y)
-    with pytest.raises(ValueError, match="max_features=2, which are limits"):
+    with pytest.raises(ValueError, match="of any two features, which are limits"):
         limited.to_raw_units(limited.certify(X_test), X_test)
     with pytest.raises(ValueError, match="weighted must be True or False"):
         fitted.to_raw_units(certificates, X_test, weighted=1)

@@ -24,7 +24,8 @@ class Adversarials(Records):
     Parameters
     ----------
     inputs : ndarray of float64, shape (n_inputs, ...)
-        Inputs in raw units, inside the box; where the attack failed, the most promising one.
+        Inputs in raw units, inside the box; where the attack failed, the most promising one. Categories are codes;
+        ``clf.to_table(adversarials.inputs, X)`` returns a table like the attacked X, for `predict` and `certify`.
     distance : ndarray of float64, shape (n_inputs,)
         The l1 distance in the unit box from the attacked input, clipped to the box; with costs, what the adversary
         pays. It is computed from the returned
@@ -45,6 +46,7 @@ class Adversarials(Records):
     --------
     Attack.minimal : Find the closest adversarial inputs.
     AttackDisplay : Plot them beside certificates.
+    smoothcert.RowChanges.from_adversarials : Show what is changed in the row of a table.
 
     Examples
     --------

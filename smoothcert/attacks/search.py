@@ -165,9 +165,10 @@ class Attack(BaseEstimator, ABC):
     def _attack(self, clf: SmoothedClassifier, X: Any, y: Any, radius: Any, *, closest: bool) -> Adversarials:
         self._check(clf)
         opened = clf.open_inputs(X)
+        # Votes read X as it was given: categories by their names, not by their codes.
+        original = clf.predict(X) if y is None else check_labels(y, len(opened), clf.classes_)
         X = opened.read(np.arange(len(opened)))
         budgets = check_radii(radius, len(X))
-        original = clf.predict(X) if y is None else check_labels(y, len(X), clf.classes_)
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
         attempts = ATTEMPTS if closest else 2
         verifier = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, attempts, seeds.spawn(1)[0])

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 
 from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
-from .._utils.text import exact, name_of
+from .._utils.text import exact, in_words, name_of
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
 from ..noise.threat import Features
@@ -330,9 +330,10 @@ class GreedyRadius(RadiusStrategy):
     @property
     def threat(self) -> str:
         """The perturbations that a radius covers: those within the limits."""
-        limits = {"max_change": self.max_change, "max_features": self.max_features}
-        given = ", ".join(f"{name}={exact(limit)}" for name, limit in limits.items() if limit is not None)
-        return self._named(f"perturbations with {given}") if given else super().threat
+        most = self.max_features
+        number = "" if most is None else f" of any {in_words(most)} feature{'s' * (most > 1)}"
+        size = "" if self.max_change is None else f" with max_change={exact(self.max_change)}"
+        return self._named(f"perturbations{number}{size}") if number or size else super().threat
 
     def _limits(self) -> list[FloatArray]:
         """Return the limits downwards and upwards, as numbers or flat arrays."""

@@ -179,7 +179,8 @@ def worst_perturbations(
     down, up = strategy.room(mechanism.noise, *mechanism.room(X))
     changes = changes_of(mechanism)
     reaches = changes.reaches(strategy, np.maximum(down, up))
-    sets, _ = changes.costliest(strategy, reaches, distance)
+    # A radius that ends just below the cost of some changes does not cover them.
+    sets, _ = changes.costliest(strategy, reaches, distance * (1 - 3 * STEP_ERROR))
     reach, found = reaches.numbers.copy(), np.empty_like(reaches.numbers)
     for place in np.unique(sets):
         rows, one = sets == place, changes.sets[place]

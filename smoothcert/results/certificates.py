@@ -31,7 +31,7 @@ class Certificates(TableRecords):
     radii : ndarray of float64, shape (n_inputs,)
         Certified radii in the unit box, where 1.0 is one feature moved across its whole range. A radius is NaN for an
         abstention, so that ``(labels == y) & (radii >= r)`` is right for every r >= 0, and +inf if the whole box is
-        certified.
+        certified, or all that ``threat`` names, such as perturbations of any two features, however large.
     abstained : ndarray of bool, shape (n_inputs,)
         Whether the votes show no class ahead of all others.
     p_a, p_b : ndarray of float64, shape (n_inputs,)
@@ -80,9 +80,10 @@ class Certificates(TableRecords):
 
     def __repr__(self) -> str:
         median = np.median(self.radii[~self.abstained]) if not self.abstained.all() else np.nan
+        safe = f", {n_safe} safe against all" if (n_safe := np.isposinf(self.radii).sum()) else ""
         return (
-            f"Certificates({len(self)} inputs, {int(self.abstained.sum())} abstained, median l{self.norm:g} radius of "
-            f"the others {median:.4g} against {self.threat}, alpha={self.alpha:g})"
+            f"Certificates({len(self)} inputs, {self.abstained.sum()} abstained, median l{self.norm:g} radius of the "
+            f"others {median:.4g} against {self.threat}{safe}, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -219,8 +220,7 @@ class Certificates(TableRecords):
     ) -> None:
         """Write the tab-separated table that research code uses, as ``certify.py`` of Cohen et al. does [1]_.
 
-        The columns are ``idx label predict radius correct time``. An abstention has prediction -1 and radius 0, and is
-        not correct.
+        The columns are ``idx label predict radius correct time``. For an abstention, they hold -1, radius 0, correct 0.
 
         Parameters
         ----------

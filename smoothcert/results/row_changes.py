@@ -48,17 +48,17 @@ class RowChanges:
     Examples
     --------
     >>> import pandas as pd
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import OneHotEncoder
     >>> from sklearn.tree import DecisionTreeClassifier
-    >>> from smoothcert import RowChanges, SmoothedClassifier
-    >>> X = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0] * 20, "job": ["clerk", "clerk", "nurse", "nurse"] * 20})
+    >>> from smoothcert import RowChanges, SmoothedClassifier, UniformNoise
+    >>> X = pd.DataFrame({"job": ["clerk", "nurse"] * 20, "smokes": [True, True, False, False] * 10})
+    >>> base = make_pipeline(OneHotEncoder(), DecisionTreeClassifier(random_state=0))
     >>> clf = SmoothedClassifier(
-    ...     DecisionTreeClassifier(random_state=0), bounds={"age": (0, 100)}, costs={"job": 0.5},
-    ...     categorical_features=["job"], random_state=0).fit(X, X["age"] > 40)
-    >>> changes = RowChanges.from_estimator(clf, X.iloc[[0]])
-    >>> print(changes.to_frame()[["feature", "value", "cost"]])
-      feature  value  cost
-    0     age   20.0   1.0
-    1     job  clerk   0.5
+    ...     base, noise=UniformNoise(2.0), costs={"job": 0.9}, categorical_features=["job", "smokes"], random_state=0)
+    >>> changes = RowChanges.from_estimator(clf.fit(X, X["smokes"] | (X["job"] == "clerk")), X.iloc[[0]])
+    >>> print(changes.to_frame())
+    >>> print(changes.note.splitlines()[1])
     """
 
     columns: dict[str, list[Any]]
@@ -81,8 +81,8 @@ class RowChanges:
         changes : RowChanges
             All columns that can change, with ``feature``; ``value``; ``reach``, how far a number can move, in its own
             unit, or NaN for a category, which can become any other one; ``cost``, that of the whole range or of a
-            change of category; ``to``, the value in the worst perturbation; ``share``, the part of the radius that this
-            change takes. ``note`` says how many columns may change in any way without a change of the label.
+            change of category; ``to``, the value in the worst perturbation; ``share``, the part of its l1 distance that
+            this change takes. ``note`` says how many columns may change in any way without a change of the label.
 
         Raises
         ------

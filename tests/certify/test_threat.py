@@ -58,7 +58,7 @@ def test_certificates_of_digital_noise_speak_of_the_lattice(noise):
         kinds["real"].verify(clf, X)
     if noise.uses_box:
         limited = clf.set_params(radius=GreedyRadius(max_features=1)).certify(X)
-        assert limited.threat == "perturbations with max_features=1, on the lattice of 10 levels"
+        assert limited.threat == "perturbations of any one feature, on the lattice of 10 levels"
 
 
 def test_a_strategy_from_outside_the_library_does_not_claim_every_perturbation():
@@ -67,7 +67,7 @@ def test_a_strategy_from_outside_the_library_does_not_claim_every_perturbation()
     assert Stated().threat_under(SplitNoise()) == "perturbations of the darkest pixel"
     assert Stated().threat_under(SplitNoise(levels=9)) == f"{Stated.threat}, on the lattice of 9 levels"
     assert Limited().threat == f"every perturbation that {limited} covers"
-    assert Limited(max_features=2).threat == f"perturbations with max_features=2 that {limited} covers"
+    assert Limited(max_features=2).threat == f"perturbations of any two features that {limited} covers"
     assert smoothed(radius=Halved()).certify(X).threat == Halved().threat
     with pytest.raises(ValueError, match="certificates must be of one kind"):
         summarize({"own": smoothed(radius=Halved()).certify(X), "library": smoothed().certify(X)}, [0], [0.5])

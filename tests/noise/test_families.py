@@ -386,7 +386,7 @@ def test_limits_travel_with_the_certificates():
     clf = SmoothedClassifier.from_pretrained(Rule(steps([0.9])).fit(None, None), [0, 1], UniformNoise(), random_state=0)
     assert clf.certify([[0.2, 0.5]]).threat == "every perturbation"
     limited = clf.set_params(radius=GreedyRadius(max_change=0.1, max_features=1)).certify([[0.2, 0.5]])
-    assert limited.threat == "perturbations with max_change=0.1, max_features=1"
+    assert limited.threat == "perturbations of any one feature with max_change=0.1"
     assert limited.threat in repr(limited)
 
 
