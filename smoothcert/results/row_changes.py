@@ -58,7 +58,11 @@ class RowChanges:
     ...     base, noise=UniformNoise(2.0), costs={"job": 0.9}, categorical_features=["job", "smokes"], random_state=0)
     >>> changes = RowChanges.from_estimator(clf.fit(X, X["smokes"] | (X["job"] == "clerk")), X.iloc[[0]])
     >>> print(changes.to_frame())
+      feature  value  reach  cost     to     share
+    0  smokes   True    NaN   1.0  False  0.526316
+    1     job  clerk    NaN   0.9  nurse  0.473684
     >>> print(changes.note.splitlines()[1])
+    This row is safe against any change of these columns.
     """
 
     columns: dict[str, list[Any]]
@@ -152,7 +156,7 @@ class RowChanges:
         }
         note = (
             f"The label is {adversarials.labels[0]} instead of {adversarials.original[0]} at l1 distance "
-            f"{rounded_up(float(adversarials.distance[0]))} of this row, alpha={adversarials.alpha:g}."
+            f"{rounded_up(float(adversarials.distance[0]))} from this row, alpha={adversarials.alpha:g}."
         )
         return cls(_sorted(columns, paid > 0), note)
 
