@@ -35,7 +35,7 @@ from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Train
 __version__ = "0.2.0"
 
 #: Names whose modules are imported when they are first asked for.
-_LATE = {"Audit": ".audit", "verify": ".audit", "recertify": ".runs.recertify"}
+_LATE = {"Audit": ".audit", "verify": ".audit", "merge_stores": ".runs.merge", "recertify": ".runs.recertify"}
 
 __all__ = [
     "Audit",
@@ -69,6 +69,7 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "merge_stores",
     "recertify",
     "verify",
 ]

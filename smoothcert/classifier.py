@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,20 +11,21 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_labels, check_radii
+from ._utils.checks import check_choice, check_labels, check_radii, check_same_radii
 from .certify.algorithm import Algorithm
 from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .estimator import SmoothedEstimator
 from .noise.mechanism import NoiseMechanism
-from .results.certificates import Certificates, Decisions
+from .results.certificates import Certificates
+from .results.decisions import Decisions
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
-from .runs.progress import Progress
-from .runs.replay import check_given, checked_store
-from .runs.run import Part, given_votes, in_order, sample_votes
+from .runs.progress import followed
+from .runs.replay import check_given, stored_votes
+from .runs.run import Part, Parts, given_votes, sample_votes
 from .sampling.sampler import Sampler
 
 
@@ -181,7 +180,15 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         return votes
 
     def certify(
-        self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None, same_model: bool = False
+        self,
+        X: Any,
+        *,
+        votes: VoteCounts | None = None,
+        store: Any = None,
+        y: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
     ) -> Certificates:
         """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
 
@@ -205,6 +212,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
             fitted arrays. If only one of the two differs, an error says so, which this turns into a warning.
+        shard : tuple of int, optional
+            ``(i, n)`` certifies only the i-th of n consecutive parts of X, ``(1, n)`` to ``(n, n)``, on one of several
+            machines. ``random_state`` must be set, the same for all parts. `merge_stores` joins their stores, and
+            `Certificates.concatenate` their certificates.
+        on_error : {"raise", "skip"}, default="raise"
+            Whether an input that is invalid, or on which the base model fails, ends the run. "skip" finishes the
+            others, and marks it in ``certificates.failed``. A store keeps the reason.
 
         Returns
         -------
@@ -224,22 +238,32 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         both off one draw would break the proof.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
+        inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
-        algorithm = (
-            self.algorithm(inputs.shape)
-            if votes is None
-            else self._algorithm_of_votes(votes, store, inputs, same_model)
-        )
-        parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
-        with closing(parts), Progress(len(inputs), "certifying", self.verbose) as progress:
-            for part in parts:
-                certificates = algorithm.certify(part.votes, part.X)
-                found.append((part.index, certificates))
-                progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
-        return in_order(found)
+        if votes is None:
+            algorithm = self.algorithm(inputs.shape)
+            recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip"}
+            parts = self._votes(inputs, algorithm, algorithm.precision_rule(), **recording)
+        else:
+            algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
+            parts = given_votes(votes, inputs)
 
-    def certify_at(self, X: Any, radius: Any) -> Decisions:
+        def certificates(part: Part) -> Certificates:
+            return algorithm.failed(len(part.index)) if part.failed else algorithm.certify(part.votes, part.X)
+
+        return followed(parts, len(inputs.positions), "certifying", self.verbose, certificates, y)
+
+    def certify_at(
+        self,
+        X: Any,
+        radius: Any,
+        *,
+        store: Any = None,
+        y: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
+    ) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
 
         Parameters
@@ -249,6 +273,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         radius : float or array-like of shape (n_inputs,), (1, n_radii) or (n_inputs, n_radii)
             At least 0, in units of the unit box and in the norm of the radius strategy. Two dimensions are several
             radii for each input, ``[[0.5, 1.0, 2.0]]`` for instance, on the same votes.
+        store, y, same_model, shard, on_error
+            As in `certify`. A store takes radii that are the same for all inputs; see `Decisions.from_store`.
 
         Returns
         -------
@@ -271,17 +297,19 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
-        radii = check_radii(radius, len(inputs), several=True)
+        inputs = self._open_run(X, shard, on_error)
+        radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
         algorithm = self.algorithm(inputs.shape)
-        sampler = algorithm.sampler(self._call_seed(), rule=algorithm.radius_rule())
-        found = []
-        with Progress(len(inputs), "deciding", self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs, target=radii):
-                found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
-                progress.update(part)
-        decisions = in_order(found)
-        if not decisions.robust.any():
+        recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip", "target": radii}
+        recording["decided_at"] = None if store is None else check_same_radii(radius, radii)
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording)
+
+        def decided(part: Part) -> Decisions:
+            at = radii[part.index]
+            return algorithm.failed_decisions(at) if part.failed else algorithm.decisions(part.votes, part.X, at)
+
+        decisions = followed(parts, len(inputs.positions), "deciding", self.verbose, decided)
+        if not decisions.robust.any() and on_error == "raise":
             algorithm.warn_out_of_reach(inputs.chunks(), radii)
         return decisions
 
@@ -323,30 +351,34 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
 
     def _count(self, sampler: Sampler, inputs: Inputs, task: str) -> VoteCounts:
         """Draw the votes of all inputs."""
-        origin, found = origin_of(sampler, self.classes_), []
-        with Progress(len(inputs), task, self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs):
-                votes = part.votes
-                found.append((part.index, VoteCounts(votes.selection, votes.estimation, votes.inputs, origin)))
-                progress.update(part)
-        return in_order(found)
+        origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
+
+        def counts(part: Part) -> VoteCounts:
+            return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)
+
+        return followed(parts, len(inputs), task, self.verbose, counts)
+
+    def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
+        """Return the inputs of a run, or of a part of one."""
+        check_choice("on_error", on_error, ("raise", "skip"))
+        if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
+            raise ValueError(
+                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
+                f"None, with which each part would get other noise."
+            )
+        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
 
     def _votes(
-        self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
-    ) -> Generator[Part, None, None]:
-        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn now."""
-        if given is not None:
-            yield from given_votes(given, inputs)
-            return
-        sampler = algorithm.sampler(self._call_seed(), algorithm.precision_rule())
+        self, inputs: Inputs, algorithm: Algorithm, rule: Any, *, store: Any, decided_at: Any = None, **recording: Any
+    ) -> Parts:
+        """Return the votes of all inputs in parts: those that are stored, and those that are drawn now."""
+        sampler = algorithm.sampler(self._call_seed(), rule)
         if store is None:
-            yield from sample_votes(sampler, inputs, self.n_jobs)
-            return
+            drawing = {name: recording[name] for name in ("skip", "target") if name in recording}
+            return sample_votes(sampler, inputs, self.n_jobs, **drawing)
         fixed_seed = self.random_state is not None or algorithm.exact
-        run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed)
-        with checked_store(store, run, sampler, inputs, vouched=same_model) as opened:
-            sampler = replace(sampler, seed=opened.seed)
-            yield from sample_votes(sampler, inputs, self.n_jobs, store=opened, y=y)
+        run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed, decided_at=decided_at)
+        return stored_votes(store, run, sampler, inputs, self.n_jobs, **recording)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

@@ -204,12 +204,14 @@ class SmoothedEstimator(Conventions):
         self.feature_shape_ = X.shape[1:]
         return self
 
-    def open_inputs(self, X: Any) -> Inputs:
+    def open_inputs(self, X: Any, **options: Any) -> Inputs:
         """Return checked inputs: checked at once, or where they are not in memory as they are read.
 
         Parameters
         ----------
         X : array-like of shape (n_inputs, ...) or sized sequence
+        **options
+            ``shard`` and ``skip`` of `Inputs`.
 
         Returns
         -------
@@ -223,7 +225,7 @@ class SmoothedEstimator(Conventions):
             warned = warned or self.box_.warn_clipped(checked)
             return checked
 
-        return Inputs(X, validate)
+        return Inputs(X, validate, **options)
 
     def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
         """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.

@@ -23,8 +23,8 @@ def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
     if y is not None:
         if len(y) != stored.run.n_inputs:
             raise ValueError(f"--labels must hold one label for each of {stored.run.n_inputs} inputs, got {len(y)}.")
-        return np.asarray(y)[stored.index]
-    if None in stored.labels or not stored.labels:
+        return np.asarray(y)[stored.recorded]
+    if stored.labels is None:
         if required:
             raise ValueError("The store holds no true labels: give --labels, or certify with labels.")
         return None

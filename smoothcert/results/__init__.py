@@ -1,7 +1,8 @@
 """Plain data: certificates and votes, their files, scores and plots."""
 
 from .budget_display import GreedyBudgetDisplay
-from .certificates import Certificates, Decisions
+from .certificates import Certificates
+from .decisions import Decisions
 from .display import CertifiedAccuracyDisplay
 from .metrics import (
     average_certified_radius,

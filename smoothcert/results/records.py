@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -68,6 +69,49 @@ class Records:
     def __getitem__(self, index: Any) -> Self:
         picked = np.atleast_1d(np.arange(len(self))[index])
         return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
+        """Join records, such as those of the shards of a run.
+
+        Parameters
+        ----------
+        parts : iterable
+            Records in the order of their inputs. What is the same for all inputs, such as alpha, the norm and the
+            threat, must be the same in all of them.
+
+        Returns
+        -------
+        records
+
+        Raises
+        ------
+        ValueError
+            If there is no part, or parts differ in what is the same for all inputs.
+
+        Examples
+        --------
+        >>> from smoothcert import Decisions
+        >>> parts = [
+        ...     Decisions(np.array([label]), np.array([True]), np.array([48]), np.array([0.5]), alpha=0.001, norm=1)
+        ...     for label in ("cat", "dog")]
+        >>> print(Decisions.concatenate(parts).labels)
+        ['cat' 'dog']
+        """
+        found = list(parts)
+        wrong = [type(part).__name__ for part in found if not isinstance(part, cls)]
+        if wrong or not found:
+            raise ValueError(f"parts must be one or more {cls.__name__}, got {wrong[0] if wrong else 'none'}.")
+        for i, part in enumerate(found):
+            differing = [n for n, value in found[0]._scalars().items() if getattr(part, n) != value]
+            if differing or part._arrays().keys() != found[0]._arrays().keys():
+                name = (differing or [*(part._arrays().keys() ^ found[0]._arrays().keys())])[0]
+                raise ValueError(
+                    f"parts must belong to one run, but part {i} has {name}={getattr(part, name)!r} and part 0 has "
+                    f"{getattr(found[0], name)!r}."
+                )
+        arrays = {name: np.concatenate([getattr(part, name) for part in found]) for name in found[0]._arrays()}
+        return replace(found[0], **arrays)  # type: ignore[type-var]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, without pickle.
@@ -135,9 +179,17 @@ class TableRecords(Records):
     True
     """
 
+    labels: NDArray[Any]
+    failed: NDArray[np.bool_] | None
+
+    def __post_init__(self) -> None:
+        if self.failed is None:
+            object.__setattr__(self, "failed", np.zeros(len(self.labels), dtype=bool))
+        super().__post_init__()
+
     def _columns(self) -> dict[str, NDArray[Any]]:
-        """Return the columns of the table by name."""
-        return self._arrays()
+        """Return the columns of the table by name; failures only if there are any."""
+        return {name: value for name, value in self._arrays().items() if name != "failed" or value.any()}
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
@@ -169,3 +221,10 @@ def _cell(name: str, value: Any) -> str:
     if not isinstance(value, np.floating):
         return str(value)
     return rounded_up(float(value)) if name == "p_b" else rounded_down(float(value))
+
+
+def stored_results(kind: str, path: Any, **choices: Any) -> Any:
+    """Return what a store holds as "certificates", "decisions" or "votes"."""
+    from ..runs import recertify
+
+    return recertify.FROM_STORE[kind](path, **choices)

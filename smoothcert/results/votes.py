@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import Records
+from .records import Records, stored_results
 
 #: The model of votes that come from elsewhere, whose inputs are known or not. No content of a model equals these.
 ELSEWHERE = ("elsewhere", "elsewhere, inputs unknown")
@@ -203,9 +203,7 @@ class VoteCounts(Records):
         --------
         Certificates.from_store : Make certificates from a store.
         """
-        from ..runs.recertify import votes_from_store
-
-        return votes_from_store(path)
+        return stored_results("votes", path)
 
     @staticmethod
     def _to_json(scalars: dict[str, Any]) -> dict[str, Any]:
