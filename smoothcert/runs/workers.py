@@ -122,7 +122,7 @@ class _Tasks:
                 if not self.skip:
                     self.error = error
                     return
-                target = reason(error)
+                target = reason(error).removeprefix(f"X[{index[0]}]: ")
             self.unfinished[number] = X
             yield number, index, X, target
 
