@@ -35,7 +35,15 @@ from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Train
 __version__ = "0.2.0"
 
 #: Names whose modules are imported when they are first asked for.
-_LATE = {"Audit": ".audit", "verify": ".audit", "merge_stores": ".runs.merge", "recertify": ".runs.recertify"}
+_LATE = {
+    "Audit": ".audit",
+    "StoreAudit": ".runs.verify",
+    "merge_stores": ".runs.merge",
+    "recertify": ".runs.recertify",
+    "stored_classifier": ".audit",
+    "verify": ".audit",
+    "verify_store": ".runs.verify",
+}
 
 __all__ = [
     "Audit",
@@ -58,6 +66,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplitNoise",
     "StabilityTraining",
+    "StoreAudit",
     "TorchInference",
     "Training",
     "UniformMixtureNoise",
@@ -71,7 +80,9 @@ __all__ = [
     "make_certified_scorer",
     "merge_stores",
     "recertify",
+    "stored_classifier",
     "verify",
+    "verify_store",
 ]
 
 

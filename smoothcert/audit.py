@@ -16,11 +16,14 @@ from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
 from .certify.evidence import Duel
 from .certify.names import resolve_radius
+from .classifier import SmoothedClassifier
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
+from .runs.metadata import from_spec
 from .runs.run import in_order, sample_votes
+from .runs.store import read_status
 
 #: The relative difference between radii that the logarithms of another machine may cause.
 MACHINES = 1e-9
@@ -103,6 +106,62 @@ class Audit:
         verdicts = np.where(self.too_large, "too large", "as claimed")
         cells = [[str(self.rows[i]), f"{self.p_values[i]:.3g}", str(verdicts[i])] for i in doubtful]
         return format_table([["input", "p-value of the claim", "radius"], *cells], "", "pipe")
+
+
+def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifier:
+    """Return the classifier of a stored run, for `verify_store` or to resume it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A store, written by ``certify`` or ``certify_at``.
+    model : fitted model or SmoothedClassifier
+        The base model of the run, or a classifier with this base model.
+    **params
+        Parameters that change no result, such as ``n_jobs`` and ``device``.
+
+    Returns
+    -------
+    clf : SmoothedClassifier
+
+    Raises
+    ------
+    ValueError
+        If the file is no store, or the noise or the radius strategy is not one of this library.
+
+    See Also
+    --------
+    verify_store : Check the records of a run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=500).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     certificates = clf.certify(X[::25], store=f"{folder}/run.sqlite")
+    ...     again = stored_classifier(f"{folder}/run.sqlite", clf.estimator_).certify(X[::25])
+    >>> print((again.p_a == certificates.p_a).all())
+    True
+    """
+    run = read_status(path).run
+    own = model if isinstance(model, SmoothedClassifier) else None
+    noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
+    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi)} | params
+    params |= run.parameters | {"radius": radius}
+    base = model if own is None else own.estimator_
+    clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
+    return clf if own is None else with_features_of(own, clf)
+
+
+def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
+    """Let a classifier with the same base model check inputs as the fitted one does."""
+    for name in ("n_features_in_", "feature_names_in_", "feature_shape_"):
+        if hasattr(own, name):
+            setattr(clf, name, getattr(own, name))
+    return clf
 
 
 def verify(

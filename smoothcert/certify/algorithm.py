@@ -239,9 +239,7 @@ class Algorithm:
         """Tell where class A is ahead. If all outcomes are evaluated, the selected class wins ties too."""
         return (p_a > p_b) | self.exact
 
-    def decisions(
-        self, votes: Votes, X: NDArray[Any] | None, radius: FloatArray, kept: FloatArray | None = None
-    ) -> Decisions:
+    def decisions(self, votes: Votes, X: Any, radius: FloatArray, kept: FloatArray | None = None) -> Decisions:
         """Decide whether inputs are certified at radii.
 
         Parameters
@@ -254,10 +252,10 @@ class Algorithm:
             stop early.
         """
         if self.may_stop:
-            if X is not None:
+            if kept is None:
                 required = required_probability(self.strategy, self.mechanism, X, radius)
             else:
-                required = np.reshape(kept, radius.shape)
+                required = kept.reshape(radius.shape)
             robust = self._certified_at(votes.selection, votes.estimation, required)
         else:
             robust = (self.radii(*self.probabilities(votes), X, kept) >= radius.T).T

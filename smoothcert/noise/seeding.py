@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from hashlib import blake2b
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ def resolve_seed(random_state: Any) -> int:
     """
     if random_state is None:
         return secrets.randbits(128)
-    if isinstance(random_state, Integral) and 2**32 <= random_state < 2**128:
+    if isinstance(random_state, int) and 2**32 <= random_state < 2**128:
         return int(random_state)
     try:
         check_random_state(random_state)

@@ -227,4 +227,4 @@ def stored_results(kind: str, path: Any, **choices: Any) -> Any:
     """Return what a store holds as "certificates", "decisions" or "votes"."""
     from ..runs import recertify
 
-    return recertify.FROM_STORE[kind](path, **choices)
+    return getattr(recertify, f"{kind}_from_store")(path, **choices)

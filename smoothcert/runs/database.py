@@ -39,6 +39,7 @@ CREATE TABLE results (
     hash BLOB NOT NULL,
     selection TEXT NOT NULL,
     estimation TEXT NOT NULL,
+    n_selection INTEGER NOT NULL,
     n_samples INTEGER NOT NULL,
     seconds REAL NOT NULL,
     reach BLOB NOT NULL,

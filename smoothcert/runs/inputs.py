@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,12 @@ class Inputs:
 
     def __len__(self) -> int:
         return self.n_inputs
+
+    def only(self, positions: NDArray[np.intp]) -> Self:
+        """Return the inputs with some of their positions, in increasing order."""
+        some = copy(self)
+        some.positions = positions
+        return some
 
     def _first_valid(self, skip: bool) -> NDArray[Any]:
         """Return the first input; where inputs may be skipped, the first of a few that is valid."""

@@ -87,8 +87,8 @@ def _read(path: Path) -> tuple[RunMetadata, Any, list[Any], list[Any]]:
     """Read the run, the labels, the results and the failures of a store."""
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
-        run, labels = read_run(connection, path), read_labels(connection, path)
-        return run, labels, *(list(sound_rows(connection, path, table)) for table in ("results", "failures"))
+        results, failures = (list(sound_rows(connection, path, table)) for table in ("results", "failures"))
+        return read_run(connection, path), read_labels(connection, path), results, failures
 
 
 def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:

@@ -138,15 +138,20 @@ def certificates_from_store(path: str | os.PathLike[str], *, partial: bool = Fal
 
 def decisions_from_store(path: str | os.PathLike[str], *, partial: bool = False) -> Decisions:
     """Make decisions from a store; see `Decisions.from_store`."""
-    stored = read_store(path)
+    return decided(read_store(path), partial=partial)
+
+
+def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
+    """Make decisions from what was read of a store; see `Decisions.from_store`."""
     check_complete(stored, partial)
-    if stored.run.decided_at is None:
-        raise ValueError(f"{path} holds a run of certify, not of certify_at. Use Certificates.from_store(path).")
+    at = stored.run.decided_at
+    if at is None:
+        raise ValueError(f"{stored.path} holds a run of certify, not of certify_at. Use Certificates.from_store(path).")
     algorithm, failed = stored_algorithm(stored.run), np.array(sorted(stored.failures), dtype=np.intp)
-    at = np.broadcast_to(stored.run.decided_at, (stored.run.n_inputs, *np.shape(stored.run.decided_at)))
-    found = [(failed, algorithm.failed_decisions(at[failed]))]
+    radii = np.broadcast_to(at, (stored.run.n_inputs, *np.shape(at)))
+    found = [(failed, algorithm.failed_decisions(radii[failed]))]
     if len(stored):
-        found.append((stored.index, algorithm.decisions(stored.votes, None, at[stored.index], stored.reach)))
+        found.append((stored.index, algorithm.decisions(stored.votes, None, radii[stored.index], stored.reach)))
     return in_order(part for part in found if len(part[0]))
 
 
@@ -248,7 +253,3 @@ def _certified_inputs(
 def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:
     """Return the votes of some rows."""
     return replace(votes, selection=votes.selection[rows], estimation=votes.estimation[rows], inputs=votes.inputs[rows])
-
-
-#: What a store can be read as.
-FROM_STORE = {"certificates": certificates_from_store, "decisions": decisions_from_store, "votes": votes_from_store}

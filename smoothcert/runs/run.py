@@ -98,7 +98,7 @@ def sample_votes(
     for index, X, votes in draw_all(sampler, chunks, read, n_jobs, skip=skip):
         if isinstance(votes, Votes):
             if store is not None:
-                store.append(index, votes, _kept(sampler, X, votes, target, index))
+                store.append(index, votes, kept_values(sampler, X, votes, target, index))
             yield Part(index=index, X=X, votes=votes)
         else:
             failures[int(index[0])] = votes
@@ -108,7 +108,7 @@ def sample_votes(
         yield failed_part(sampler, failures, len(positions))
 
 
-def _kept(sampler: Sampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]) -> NDArray[Any]:
+def kept_values(sampler: Sampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]) -> NDArray[Any]:
     """Return what a store keeps of inputs: what radii they allow, or what the radii they were asked about require."""
     if target is None or sampler.rule is None:
         return reaches_to_keep(sampler.mechanism, X, sampler.n_samples)

@@ -8,6 +8,8 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from ..sampling.sampler import Votes
 from .database import StoreError, connect, create, damaged, insert, sound_rows
 from .metadata import RunMetadata
+
+#: The number of seconds over which the speed of a run is measured.
+LATELY = 600.0
 
 #: For users. The rest is for `certify` and `Certificates.from_store`.
 __all__ = ["StoreError"]
@@ -115,6 +120,7 @@ class Store:
             map(bytes, votes.inputs),
             to_text(votes.selection),
             to_text(votes.estimation),
+            votes.selection.sum(axis=1).tolist(),
             votes.estimation.sum(axis=1).tolist(),
             map(bytes, np.ascontiguousarray(reach, dtype="<f8")),
         )
@@ -172,9 +178,8 @@ class StoredRun:
         failures: dict[int, str] | None = None,
         labels: list[Any] | None = None,
     ) -> None:
-        index, inputs, selection, estimation, n_samples, seconds, reach, _ = (
-            zip(*rows, strict=True) if rows else [()] * 8
-        )
+        columns = zip(*rows, strict=True) if rows else [()] * 9
+        index, inputs, selection, estimation, n_selection, n_samples, seconds, reach, _ = columns
         self.path, self.run, self.failures, self.all_labels = path, run, failures or {}, labels
         self.index = np.array(index, dtype=np.intp)
         self.seconds = np.array(seconds, dtype=np.float64)
@@ -187,7 +192,8 @@ class StoredRun:
                 seconds=float(self.seconds.sum()),
             )
             self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
-            wrong = self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
+            wrong = self.votes.selection.sum(axis=1) != np.array(n_selection, dtype=np.int64)
+            wrong |= self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
             if wrong.any():
                 raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
             recorded = np.append(self.index, [*self.failures]).astype(np.intp)
@@ -203,6 +209,13 @@ class StoredRun:
     def recorded(self) -> NDArray[np.intp]:
         """The positions of all recorded inputs, finished or failed, increasing."""
         return np.sort(np.append(self.index, [*self.failures]).astype(np.intp))
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """The seconds of the recorded inputs, 0 for those that failed."""
+        times = np.zeros(self.run.n_inputs)
+        times[self.index] = self.seconds
+        return times[self.recorded]
 
     @property
     def labels(self) -> list[Any] | None:
@@ -224,6 +237,58 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
         run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
         failures = dict(sound_rows(connection, path, "failures"))
         return StoredRun(path, run, rows, failures, read_labels(connection, path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreStatus:
+    """How far a run has come.
+
+    Parameters
+    ----------
+    run : RunMetadata
+    finished, failed : int
+        The number of inputs.
+    votes : int
+    work : float
+        The seconds of all workers together.
+    rate : float or None
+        Finished inputs per second, lately.
+    last : float or None
+        When the last input was finished, in seconds since 1970.
+    digest : str
+        A hash of all records.
+    """
+
+    run: RunMetadata
+    finished: int
+    failed: int
+    votes: int
+    work: float
+    rate: float | None
+    last: float | None
+    digest: str
+
+
+def read_status(path: str | os.PathLike[str]) -> StoreStatus:
+    """Read how far a run has come, also while it is being written. Results are counted, and not checked."""
+    path, digest = Path(path), blake2b(digest_size=16)
+    with closing(connect(path, writing=False, checked=False)) as connection:
+        connection.execute("BEGIN")
+        run = read_run(connection, path)
+        try:
+            (failed,) = connection.execute("SELECT COUNT(*) FROM failures").fetchone()
+            totals = "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
+            finished, votes, work, first, last = connection.execute(f"SELECT {totals} FROM results").fetchone()
+            since = max(first, last - LATELY) if finished else 0.0
+            (lately,) = connection.execute("SELECT COUNT(*) FROM results WHERE written > ?", (since,)).fetchone()
+            for table in ("run", "results", "failures", "labels"):
+                for (checksum,) in connection.execute(f"SELECT checksum FROM {table} ORDER BY rowid"):
+                    digest.update(checksum)
+        except (sqlite3.DatabaseError, TypeError) as error:
+            raise damaged(path, error) from error
+    rate = lately / (last - since) if lately else None
+    counted = {"finished": finished, "failed": failed, "votes": int(votes), "work": work}
+    return StoreStatus(run=run, **counted, rate=rate, last=last, digest=digest.hexdigest())
 
 
 def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:

@@ -121,8 +121,9 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert stored.alpha == 0.01
 
     state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["finished"] == "30 of 30 inputs (100.0%)"
-    assert state["being written"] == "no"
+    assert (state["finished"], state["failed"], state["n_inputs"]) == (30, 0, 30)
+    assert state["being_written"] is False
+    assert state["seconds_since_last"] >= 0
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
         texts = connection.execute("SELECT selection, estimation FROM results").fetchall()
     selection, estimation = (
@@ -131,7 +132,11 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert state["votes"] == selection + estimation
     assert estimation == 30 * 300
     assert 0 < selection <= 30 * 256
-    assert "noise:               SplitNoise(lam=0.5" in run("status", "run.sqlite")
+    shown = run("status", "run.sqlite")
+    assert "noise:               SplitNoise(lam=0.5" in shown
+    assert "finished:            30 of 30 inputs (100.0%)" in shown
+    assert "being written:       no" in shown
+    assert state["digest"] in shown
 
     lines = run("curve", "run.sqlite", "--radii", "0,0.2,9", "--png", "curve.png").splitlines()
     correct = [np.mean((stored.labels == y) & (stored.radii >= radius)) for radius in (0, 0.2, 9)]
@@ -170,8 +175,8 @@ def test_summaries_show_the_accuracy_at_each_radius(folder):
     texts = [f"{share:.4f} at {radius}" for share, radius in zip(accuracy, radii, strict=True)]
     assert len(set(accuracy[1:])) == 3
     assert shown.splitlines()[1] == f"Certified accuracy {', '.join(texts)}"
-    state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["certified accuracy"] == ", ".join(texts[:3])
+    state = json.loads(run("status", "run.sqlite", "--json", "--results"))
+    assert state["certified_accuracy"] == dict(zip(map(str, radii), accuracy.tolist(), strict=True))
     assert state["abstained"] == stored.abstained.sum()
 
 
@@ -183,7 +188,7 @@ def test_resume(skops_model, folder):
     connection.commit()
     connection.close()
     state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["finished"] == "20 of 30 inputs (66.7%)"
+    assert (state["finished"], state["n_inputs"]) == (20, 30)
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
     assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
     assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
@@ -208,7 +213,7 @@ def test_resume_follows_the_options_for_speed(folder, monkeypatch):
     arguments = ("model.joblib", "test.npz", "--allow-pickle")
     run("certify", *arguments, "--lam", "0.5", "--seed", "6", "--store", "run.sqlite", *FAST)
     made = []
-    monkeypatch.setattr("smoothcert.cli.main.certify_and_report", lambda clf, *rest: made.append(clf))
+    monkeypatch.setattr("smoothcert.cli.runs.run_and_report", lambda clf, *rest: made.append(clf))
     run("resume", "run.sqlite", *arguments, "--workers", "2", "--batch-size", "7", "--quiet")
     (clf,) = made
     assert (clf.n_jobs, clf.batch_size, clf.verbose) == (2, 7, 0)
@@ -300,6 +305,7 @@ def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatc
     assert (made.noise_.get_params(), made.box_.fingerprint()) == (clf.noise_.get_params(), clf.box_.fingerprint())
     assert made.classes_.tolist() == [0, 1]
     assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
     assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
     assert smoothed(given | {"levels": 32}).noise_.get_params() == {"lam": 0.7, "levels": 32}
@@ -520,7 +526,7 @@ def test_curves_of_several_runs(folder):
         assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
 
 
-@pytest.mark.parametrize("command", ["certify", "resume", "status", "curve", "export", "recertify", "predict"])
+@pytest.mark.parametrize("command", sorted(cli.commands))
 def test_help_shows_an_example(command):
     shown = run(command, "--help")
     assert f"  smoothcert {command} " in shown
