@@ -87,8 +87,9 @@ def export(store: str, output: str, labels: str | None, partial: bool, force: bo
       smoothcert export run.sqlite results.parquet
     """  # noqa: D301
     stored = read_store(store)
+    has_labels = labels is not None or stored.all_labels is not None
+    check_output(output, force=force, inputs=[store, labels], has_labels=has_labels, table=True)
     y = shown_labels(stored, load_labels(labels) if labels else None)
-    check_output(output, force=force, inputs=[store, labels], has_labels=y is not None, table=True)
     found = recertified(stored, partial=partial) if stored.run.decided_at is None else decided(stored, partial=partial)
     write_stored(output, found, stored, y)
 
@@ -109,10 +110,11 @@ def recertify(store: str, data: str | None, output: str | None, **given: Any) ->
       smoothcert recertify run.sqlite --alpha 0.01 --radius lipschitz -o lipschitz.csv
     """  # noqa: D301
     stored = read_store(store)
-    y = shown_labels(stored, load_labels(given["labels"]) if given["labels"] else None)
+    labels = given["labels"]
     if output is not None:
-        inputs = [store, data, given["labels"]]
-        check_output(output, force=given["force"], inputs=inputs, has_labels=y is not None, table=True)
+        has_labels = labels is not None or stored.all_labels is not None
+        check_output(output, force=given["force"], inputs=[store, data, labels], has_labels=has_labels, table=True)
+    y = shown_labels(stored, load_labels(labels) if labels else None)
     X = None if data is None else np.asarray(load_data(data)[0])
     rule = {name: given[name] for name in ("scheme", "bound", "alpha")} | {"radius": options.make_radius(given)}
     certificates = recertified(stored, X=X, partial=given["partial"], **rule)
