@@ -72,6 +72,8 @@ class SharedSampler:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.owned.release()
+            with contextlib.suppress(OSError):
+                Path(f"{self.folder}.lock").unlink()
 
     def open(self) -> Sampler:
         """Return the sampler. A worker process loads it when it is first asked for."""
@@ -218,10 +220,10 @@ def own_folder() -> tuple[str, Any]:
     """
     base = _user_folder()
     with FileLock(base / "folders.lock"):
-        for file in base.glob("model-*.lock"):
-            if lock := _locked(file):
-                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
-                file.unlink(missing_ok=True)
+        for old in (folder for folder in base.glob("model-*") if folder.is_dir()):
+            if lock := _locked(Path(f"{old}.lock")):
+                shutil.rmtree(old, ignore_errors=True)
+                Path(f"{old}.lock").unlink(missing_ok=True)
                 lock.release()
         folder = tempfile.mkdtemp(prefix="model-", dir=base)
         return folder, _locked(Path(f"{folder}.lock"))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 #: The number of seconds between a worker's looks at its parent.
@@ -39,8 +40,9 @@ def _terminate(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
+@cache
 def end_with_parent() -> None:
-    """End this process soon after its parent has ended, whatever it is doing then."""
+    """End this process soon after its parent has ended, whatever it is doing then. Once per process is enough."""
     parent = os.getppid()
 
     def watch() -> None:

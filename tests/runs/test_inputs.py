@@ -118,11 +118,11 @@ def test_errors_name_the_inputs(n_jobs):
         Rule(constant).fit(None, None), [0, 1], n_samples=100, alpha=0.1, batch_size=10, n_jobs=n_jobs
     )
     table[25, 1] = np.nan
-    with pytest.raises(ValueError, match=r"X\[25:26\]: Input X contains NaN"):
+    with pytest.raises(ValueError, match=r"X\[25\]: Input X contains NaN"):
         clf.certify(Items(table))
     with pytest.raises(ValueError, match=r"X\[7\]: It has shape \(3,\), but the first input has shape \(2,\)"):
         clf.predict(Items([np.zeros(2)] * 7 + [np.zeros(3)] * 9))
-    with pytest.raises(ValueError, match=r"X\[0:1\]: .*X\[0\] is a mapping with the keys 'image', 'label'"):
+    with pytest.raises(ValueError, match=r"X\[0\] is a mapping with the keys 'image', 'label'"):
         clf.predict(Items([{"image": 0, "label": 1}]))
     with pytest.raises(ValueError, match="at least one input"):
         clf.predict(Items([]))

@@ -138,15 +138,39 @@ def test_the_model_travels_once_per_worker(tmp_path):
 
 def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # The process that made it is no worker that ends with its parent.
+    monkeypatch.setattr(delivery, "end_with_parent", lambda: None)
+
+    def copies():
+        return list(tmp_path.glob("*/model-*"))
+
     with delivery.SharedSampler("a sampler") as shared:
-        assert list(tmp_path.iterdir()) == []
+        assert copies() == []
         copy = pickle.loads(pickle.dumps(shared))
         assert copy.open() == "a sampler"
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(copies()) == 2, "a folder and its lock"
         pickle.dumps(shared)
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(copies()) == 2
         assert len(pickle.dumps(shared)) < 500
-    assert list(tmp_path.iterdir()) == []
+    assert copies() == []
+
+
+def test_copies_of_dead_runs_are_removed_and_those_of_others_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    script = "import pickle, sys; from smoothcert.runs.sharing import SharedSampler\n"
+    script += "shared = SharedSampler('x'); pickle.dumps(shared); print(shared.folder, flush=True); sys.stdin.read()"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    run = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    living, dead = (subprocess.Popen([sys.executable, "-c", script], **run) for _ in range(2))
+    folders = [process.stdout.readline().strip() for process in (living, dead)]
+    dead.kill()
+    dead.wait()
+    assert all(map(os.path.exists, folders))
+    with delivery.SharedSampler("a sampler") as shared:
+        pickle.dumps(shared)
+        assert [os.path.exists(folder) for folder in folders] == [True, False]
+    living.kill()
+    living.wait()
 
 
 def test_dask_gives_the_same_and_delivers_once(tmp_path):
