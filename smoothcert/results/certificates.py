@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import TableRecords, stored_results
+from .records import TableRecords, made_anew
 from .tables import Summary
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
@@ -148,7 +148,7 @@ class Certificates(TableRecords):
         True
         """
         choices = {"radius": radius, "scheme": scheme, "bound": bound, "alpha": alpha}
-        return stored_results("certificates", path, **choices, X=X, partial=partial)
+        return made_anew("certificates_from_store", path, **choices, X=X, partial=partial)
 
     @property
     def margin(self) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import TableRecords, stored_results
+from .records import TableRecords, made_anew
 
 FloatArray = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ class Decisions(TableRecords):
         --------
         Certificates.from_store : Read a run of `certify`.
         """
-        return stored_results("decisions", path, partial=partial)
+        return made_anew("decisions_from_store", path, partial=partial)
 
     def __repr__(self) -> str:
         robust = ", ".join(map(str, np.atleast_1d(self.robust.sum(axis=0))))

@@ -223,8 +223,8 @@ def _cell(name: str, value: Any) -> str:
     return rounded_up(float(value)) if name == "p_b" else rounded_down(float(value))
 
 
-def stored_results(kind: str, path: Any, **choices: Any) -> Any:
-    """Return what a store holds as "certificates", "decisions" or "votes"."""
+def made_anew(function: str, *given: Any, **choices: Any) -> Any:
+    """Call a function of `runs.recertify`, which lies above this module: it makes records of votes and stores."""
     from ..runs import recertify
 
-    return getattr(recertify, f"{kind}_from_store")(path, **choices)
+    return getattr(recertify, function)(*given, **choices)

@@ -161,7 +161,7 @@ def sound_rows(
 
 def insert(connection: sqlite3.Connection, table: str, rows: list[Any]) -> None:
     """Insert rows that have a value for each column of a table but the last, their checksum."""
-    marks = ", ".join("?" * (len(rows[0]) + 1))
+    marks = ", ".join("?" * (len(rows[0]) + 1)) if rows else ""
     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [(*row, checksum(row)) for row in rows])
 
 

@@ -68,15 +68,10 @@ def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLik
     first = parts[0][0]
     run = replace(first, shard=None, created=min(part[0].created for part in parts))
     labels = _same_labels([part[1] for part in parts], sources)
-    seen = np.zeros(run.n_inputs, dtype=bool)
     try:
         with replacing(target) as made:
             create(made, run.to_row())
-            with closing(sqlite3.connect(made)) as connection, connection:
-                for source, (_, _, *tables) in zip(sources, parts, strict=True):
-                    _copy(connection, source, tables, seen)
-                if labels is not None:
-                    insert(connection, "labels", [(1, json.dumps(labels))])
+            _write(made, sources, [part[2:] for part in parts], labels, run.n_inputs)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
             f"{target} cannot be written: {error}. Is the disk full, or the directory read-only?"
@@ -115,13 +110,17 @@ def _same_labels(found: list[Any], sources: list[Path]) -> Any:
     return known[0][0] if known else None
 
 
-def _copy(connection: sqlite3.Connection, source: Path, tables: list[list[Any]], seen: np.ndarray[Any, Any]) -> None:
-    """Copy results and failures, whose positions are marked as seen."""
-    for table, rows in zip(("results", "failures"), tables, strict=True):
-        index = [row[0] for row in rows]
-        if seen[index].any():
-            twice = index[int(np.argmax(seen[index]))]
-            raise StoreError(f"{source} holds X[{twice}], which another store holds as well. Give each shard once.")
-        seen[index] = True
-        if rows:
-            insert(connection, table, rows)
+def _write(made: Path, sources: list[Path], parts: list[Any], labels: Any, n_inputs: int) -> None:
+    """Write the results and failures of all parts, and the labels, into a new store."""
+    seen = np.zeros(n_inputs, dtype=bool)
+    with closing(sqlite3.connect(made)) as connection, connection:
+        for source, (results, failures) in zip(sources, parts, strict=True):
+            index = [row[0] for row in (*results, *failures)]
+            if seen[index].any():
+                twice = index[int(np.argmax(seen[index]))]
+                raise StoreError(f"{source} holds X[{twice}], which another store holds as well. Give each shard once.")
+            seen[index] = True
+            insert(connection, "results", results)
+            insert(connection, "failures", failures)
+        if labels is not None:
+            insert(connection, "labels", [(1, json.dumps(labels))])

@@ -127,7 +127,8 @@ class Store:
         rows = [(i, *row, n, each, kept, now) for i, *row, n, kept in zip(*columns, strict=True)]
         with self._explained(), self._connection:
             insert(self._connection, "results", rows)
-            self._connection.executemany("DELETE FROM failures WHERE input = ?", [(i,) for i in columns[0]])
+            # An input that failed before may succeed now.
+            self._connection.execute("DELETE FROM failures WHERE input IN (SELECT input FROM results)")
 
     def fail(self, reasons: dict[int, str]) -> None:
         """Write why inputs failed, by position."""
@@ -271,24 +272,30 @@ class StoreStatus:
 
 def read_status(path: str | os.PathLike[str]) -> StoreStatus:
     """Read how far a run has come, also while it is being written. Results are counted, and not checked."""
-    path, digest = Path(path), blake2b(digest_size=16)
+    path, totals = Path(path), "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
     with closing(connect(path, writing=False, checked=False)) as connection:
         connection.execute("BEGIN")
         run = read_run(connection, path)
         try:
             (failed,) = connection.execute("SELECT COUNT(*) FROM failures").fetchone()
-            totals = "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
             finished, votes, work, first, last = connection.execute(f"SELECT {totals} FROM results").fetchone()
             since = max(first, last - LATELY) if finished else 0.0
             (lately,) = connection.execute("SELECT COUNT(*) FROM results WHERE written > ?", (since,)).fetchone()
-            for table in ("run", "results", "failures", "labels"):
-                for (checksum,) in connection.execute(f"SELECT checksum FROM {table} ORDER BY rowid"):
-                    digest.update(checksum)
+            digest = _digest(connection)
         except (sqlite3.DatabaseError, TypeError) as error:
             raise damaged(path, error) from error
     rate = lately / (last - since) if lately else None
     counted = {"finished": finished, "failed": failed, "votes": int(votes), "work": work}
-    return StoreStatus(run=run, **counted, rate=rate, last=last, digest=digest.hexdigest())
+    return StoreStatus(run=run, **counted, rate=rate, last=last, digest=digest)
+
+
+def _digest(connection: sqlite3.Connection) -> str:
+    """Hash the checksums of all records."""
+    content = blake2b(digest_size=16)
+    for table in ("run", "results", "failures", "labels"):
+        for (checksum,) in connection.execute(f"SELECT checksum FROM {table} ORDER BY rowid"):
+            content.update(checksum)
+    return content.hexdigest()
 
 
 def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:

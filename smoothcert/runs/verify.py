@@ -184,8 +184,7 @@ def verify_store(
     level = check_open_unit("level", level)
     fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
     stored = read_store(path)
-    run = stored.run
-    inputs = clf.open_inputs(X, shard=run.shard)
+    run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)
     rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
     sampler = algorithm.sampler(run.seed or 0, rule)
@@ -198,23 +197,18 @@ def verify_store(
     rng = np.random.default_rng(resolve_seed(random_state))
     candidates = np.flatnonzero(~other_input)
     chosen = np.sort(rng.choice(candidates, size=math.ceil(fraction * len(candidates)), replace=False))
-    rows = stored.index[chosen]
-    audit = {"other_votes": np.zeros(len(rows), dtype=bool), "p_values": np.ones(len(rows))}
-    if len(rows):
-        audit["other_votes"] = _other_votes(stored, chosen, sampler, inputs.only(rows), clf.n_jobs)
-    if len(rows) and fresh and algorithm.may_stop:
-        again = algorithm.sampler(int.from_bytes(rng.bytes(16), "little"))
-        moments = 1 if rule is None else len(rule.checkpoints)
-        audit["p_values"] = _p_values(stored.votes.estimation[chosen], again, inputs.only(rows), clf.n_jobs, moments)
-    same = same_content(run.model, sampler.voter.content())
-    n_inputs = len(run.positions)
+    checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
+    p_values = np.ones(len(chosen))
+    if fresh and algorithm.may_stop and len(chosen):
+        p_values = _p_values(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
     return StoreAudit(
         recorded=stored.index,
         other_input=other_input,
-        rows=rows,
-        **audit,
-        same_model=same,
-        n_inputs=n_inputs,
+        rows=checked.positions,
+        other_votes=_other_votes(stored, chosen, sampler, checked, clf.n_jobs),
+        p_values=p_values,
+        same_model=same_content(run.model, sampler.voter.content()),
+        n_inputs=len(run.positions),
         level=level,
     )
 
@@ -244,9 +238,7 @@ def _other_votes(
     return other
 
 
-def _p_values(
-    recorded: NDArray[np.int64], sampler: Any, inputs: Inputs, n_jobs: int | None, moments: int
-) -> FloatArray:
+def _p_values(recorded: NDArray[np.int64], sampler: Any, inputs: Inputs, n_jobs: int | None, rule: Any) -> FloatArray:
     """Return p-values of the hypothesis that recorded and fresh votes have the same probabilities.
 
     Parameters
@@ -254,8 +246,8 @@ def _p_values(
     recorded : ndarray of shape (n, n_classes)
     sampler, inputs, n_jobs
         What draws the fresh votes.
-    moments : int
-        The number of moments at which drawing the recorded votes might have stopped.
+    rule : StoppingRule or None
+        The rule at whose checkpoints drawing the recorded votes might have stopped.
     """
     fresh = np.zeros_like(recorded)
     for part in sample_votes(sampler, inputs, n_jobs):
@@ -265,7 +257,7 @@ def _p_values(
     count, both = recorded[rows, classes], (recorded + fresh)[rows, classes]
     given = hypergeom(n_recorded + n_fresh, both, n_recorded)
     tails = 2 * np.minimum(given.cdf(count), given.sf(count - 1))
-    n_tests = moments * (1 if recorded.shape[1] == 2 else recorded.shape[1])
+    n_tests = (1 if rule is None else len(rule.checkpoints)) * (1 if recorded.shape[1] == 2 else recorded.shape[1])
     p_values = np.ones(len(recorded))
     np.minimum.at(p_values, rows, n_tests * tails)
     return p_values
