@@ -54,6 +54,9 @@ class Audit:
         in the model, make votes differ.
     alpha, level : float
         The alpha of the certificates, and the level of the tests.
+    unexplained : ndarray of bool, shape (n_checked,), optional
+        Whether not even a wrong certificate explains the fresh votes: no probabilities of the classes make both the
+        claim and these votes likely. None by default.
 
     See Also
     --------
@@ -80,17 +83,20 @@ class Audit:
     repeatable: bool
     alpha: float
     level: float
+    unexplained: NDArray[np.bool_] | None = None
 
     @property
     def consistent(self) -> bool:
-        """Whether no radius is too large, and chance explains the number of contradicted certificates."""
-        return not self.too_large.any() and self.p_value > self.level
+        """Whether no radius is too large, and chance explains the contradicted certificates and their number."""
+        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > self.level
 
     def __repr__(self) -> str:
         verdict = "consistent" if self.consistent else "NOT consistent"
+        unexplained = 0 if self.unexplained is None else int(self.unexplained.sum())
         return (
             f"Audit({verdict}: of {len(self.rows)} claims, {int(self.contradicted.sum())} contradicted by fresh votes "
-            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {int(self.too_large.sum())} radii too large"
+            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {unexplained} beyond what alpha explains, "
+            f"{int(self.too_large.sum())} radii too large"
             f"{'' if self.repeatable else '; the base model answers the same batch in two ways'})"
         )
 
@@ -218,6 +224,10 @@ def verify(
     alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
     certificates is. Under deterministic noise, every certificate must agree with the counts.
 
+    If the certificates tell the number of their votes, each is tested as well, except with ``rtol``. Where no
+    probabilities make both the claim and the fresh votes likely, with Bonferroni's correction, alpha cannot explain
+    the claim, and it decides alone.
+
     References
     ----------
     .. [1] Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, Theorem 1.
@@ -261,7 +271,10 @@ def verify(
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
-    return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
+    unexplained = (
+        None if algorithm.exact or clf.rtol is not None else _unexplained(counts, clf.classes_, claimed, level)
+    )
+    return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
 def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
@@ -304,6 +317,33 @@ def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certifi
     # P(a rival gets at least k_b votes), summed over the rivals.
     for_b = n_rivals * binom.sf(k_b - 1, n, np.clip(claimed.p_b, 0, 1))
     return np.minimum(2 * np.minimum(for_a, for_b), 1.0)
+
+
+def _unexplained(
+    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float
+) -> NDArray[np.bool_]:
+    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are."""
+    if claimed.n_samples is None:
+        return np.zeros(len(counts), dtype=bool)
+    top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
+    (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
+    for_a = _likelihood(k_a, n, claimed.p_a, claimed)
+    for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed)
+    return 2 * np.minimum(for_a, for_b) <= level / len(counts)
+
+
+def _likelihood(k: Any, n: Any, least: FloatArray, claimed: Certificates) -> FloatArray:
+    """Bound the probability of a claim of at least ``least`` and of at most ``k`` of ``n`` fresh votes.
+
+    The claim needs a number of recorded votes that has a probability of alpha where the claim is just true. The
+    two are independent. Their probability is bounded for every probability p between neighbors on a grid.
+    """
+    spread = np.sqrt(least * (1 - least) / np.minimum(n, claimed.n_samples)) + 1e-9
+    near = least + np.linspace(-12, 12, 400)[:, None] * spread
+    grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
+    needed = binom.isf(claimed.alpha, claimed.n_samples, np.clip(least, 0, 1))
+    claims = binom.sf(needed - 1, claimed.n_samples, grid[1:])
+    return np.max(claims * binom.cdf(k, n, grid[:-1]), axis=0)
 
 
 def _divergence(q: FloatArray, p: FloatArray) -> FloatArray:

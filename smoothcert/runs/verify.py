@@ -48,8 +48,6 @@ class StoreAudit:
         votes.
     same_model : bool
         Whether the content of the model is the recorded one, as far as it is well defined.
-    n_inputs : int
-        The number of inputs of the run.
     level : float
         The probability of a false alarm.
 
@@ -62,13 +60,13 @@ class StoreAudit:
     >>> no = np.array([False, False])
     >>> audit = StoreAudit(
     ...     recorded=np.array([0, 1]), other_input=no, rows=np.array([0, 1]), other_votes=np.array([False, True]),
-    ...     p_values=np.ones(2), same_model=True, n_inputs=2, level=0.001)
+    ...     p_values=np.ones(2), same_model=True, level=0.001)
     >>> audit
     StoreAudit(NOT consistent: of 2 recorded inputs, 0 are not those of X; of 2 checked, 1 have other votes, 0 differ \
 from fresh votes; same model)
     >>> print(audit.table())
-    |   input | finding                               |
-    |--------:|:--------------------------------------|
+    |   input |                               finding |
+    |--------:|--------------------------------------:|
     |       1 | the seed gives other votes or reaches |
     """
 
@@ -78,7 +76,6 @@ from fresh votes; same model)
     other_votes: NDArray[np.bool_]
     p_values: FloatArray
     same_model: bool
-    n_inputs: int
     level: float
 
     @property
@@ -208,7 +205,6 @@ def verify_store(
         other_votes=_other_votes(stored, chosen, sampler, checked, clf.n_jobs),
         p_values=p_values,
         same_model=same_content(run.model, sampler.voter.content()),
-        n_inputs=len(run.positions),
         level=level,
     )
 
