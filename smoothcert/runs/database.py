@@ -58,6 +58,22 @@ CREATE TABLE labels (
 );
 """
 
+#: Network file systems, as Linux names them.
+NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "9p",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "afs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+}
+
 #: Errors of SQLite that are not the file's fault.
 OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
 
@@ -94,8 +110,9 @@ def connect(path: Path, *, writing: bool, checked: bool = True) -> sqlite3.Conne
         connection = sqlite3.connect(path, isolation_level="IMMEDIATE") if writing else _connect_to_read(path)
         _check_kind(connection, path)
         if writing:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            far = on_network(path)
+            connection.execute(f"PRAGMA journal_mode = {'TRUNCATE' if far else 'WAL'}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if far else 'NORMAL'}")
         connection.execute("PRAGMA busy_timeout = 30000")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0] if checked else "ok"
     except sqlite3.DatabaseError as error:
@@ -111,6 +128,18 @@ def connect(path: Path, *, writing: bool, checked: bool = True) -> sqlite3.Conne
     if found != "ok":
         raise damaged(path, found)
     return connection
+
+
+def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Tell whether a file lies on a network file system, which a write-ahead log does not suit. Known on Linux alone."""
+    folder = path.absolute().parent.resolve()
+    try:
+        lines = [line.split(" - ", 1) for line in mounts.read_text().splitlines()]
+    except OSError:
+        return False
+    points = [(Path(left.split()[4].replace("\\040", " ")), right.split()[0]) for left, right in lines]
+    kinds = {len(point.parts): kind for point, kind in points if folder.is_relative_to(point)}
+    return bool(kinds) and kinds[max(kinds)] in NETWORK
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
