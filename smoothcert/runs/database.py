@@ -131,7 +131,7 @@ def connect(path: Path, *, writing: bool, checked: bool = True) -> sqlite3.Conne
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Tell whether a file lies on a network file system, which a write-ahead log does not suit. Known on Linux alone."""
+    """Tell whether a file lies on a network file system, where write-ahead logs do not work; known on Linux alone."""
     folder = path.absolute().parent.resolve()
     try:
         lines = [line.split(" - ", 1) for line in mounts.read_text().splitlines()]
@@ -190,7 +190,9 @@ def sound_rows(
 
 def insert(connection: sqlite3.Connection, table: str, rows: list[Any]) -> None:
     """Insert rows that have a value for each column of a table but the last, their checksum."""
-    marks = ", ".join("?" * (len(rows[0]) + 1)) if rows else ""
+    if not rows:
+        return
+    marks = ", ".join("?" * (len(rows[0]) + 1))
     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [(*row, checksum(row)) for row in rows])
 
 
