@@ -49,6 +49,10 @@ class Records:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
+    def _saved(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a file holds."""
+        return self._arrays()
+
     def _scalars(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
 
@@ -131,7 +135,7 @@ class Records:
         --------
         load : Read the file.
         """
-        save_content(path, FileContent(type(self).__name__, self._arrays(), self._to_json(self._scalars())))
+        save_content(path, FileContent(type(self).__name__, self._saved(), self._to_json(self._scalars())))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -187,9 +191,13 @@ class TableRecords(Records):
             object.__setattr__(self, "failed", np.zeros(len(self.labels), dtype=bool))
         super().__post_init__()
 
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        """Return the columns of the table by name; failures only if there are any."""
+    def _saved(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a file holds; failures only if there are any."""
         return {name: value for name, value in self._arrays().items() if name != "failed" or value.any()}
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Return the columns of the table by name."""
+        return self._saved()
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
