@@ -327,22 +327,22 @@ def _unexplained(
         return np.zeros(len(counts), dtype=bool)
     top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
     (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
-    for_a = _likelihood(k_a, n, claimed.p_a, claimed)
-    for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed)
+    for_a = _likelihood(k_a, n, claimed.p_a, claimed.n_samples, claimed.alpha)
+    for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed.n_samples, claimed.alpha)
     return 2 * np.minimum(for_a, for_b) <= level / len(counts)
 
 
-def _likelihood(k: Any, n: Any, least: FloatArray, claimed: Certificates) -> FloatArray:
+def _likelihood(k: Any, n: Any, least: FloatArray, recorded: NDArray[np.int64], alpha: float) -> FloatArray:
     """Bound the probability of a claim of at least ``least`` and of at most ``k`` of ``n`` fresh votes.
 
     The claim needs a number of recorded votes that has a probability of alpha where the claim is just true. The
     two are independent. Their probability is bounded for every probability p between neighbors on a grid.
     """
-    spread = np.sqrt(least * (1 - least) / np.minimum(n, claimed.n_samples)) + 1e-9
+    spread = np.sqrt(least * (1 - least) / np.minimum(n, recorded)) + 1e-9
     near = least + np.linspace(-12, 12, 400)[:, None] * spread
     grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
-    needed = binom.isf(claimed.alpha, claimed.n_samples, np.clip(least, 0, 1))
-    claims = binom.sf(needed - 1, claimed.n_samples, grid[1:])
+    needed = binom.isf(alpha, recorded, np.clip(least, 0, 1))
+    claims = binom.sf(needed - 1, recorded, grid[1:])
     return np.max(claims * binom.cdf(k, n, grid[:-1]), axis=0)
 
 

@@ -205,20 +205,14 @@ def same_content(recorded: str, now: str) -> bool:
 def check_repeats(sampler: Sampler, inputs: Inputs, *, skip: bool = False) -> None:
     """Raise a ValueError if the model votes differently on the same noise: nothing that it does can be resumed.
 
-    The first time each of a few inputs is alone, the second time they share batches. Where inputs may be skipped, those
-    that fail are left out, unless all do.
+    The first time a few inputs share batches, the second time each is alone. Where inputs may be skipped, those that
+    fail are left out, unless all do.
     """
-    found, n = [], np.full(REPEATED, sampler.n_selection)
-    candidates = some_of(inputs.positions, REPEATED)
-    for position in candidates:
-        try:
-            X = inputs.read(np.array([position]))
-            found.append((X, selection_votes(sampler, X, n[:1])))
-        except Exception:
-            if not skip or (not found and position == candidates[-1]):
-                raise
-    X, alone = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    together = selection_votes(sampler, X, n[: len(X)])
+    index = some_of(inputs.positions, REPEATED)
+    X = _that_succeed(sampler, inputs, index) if skip else inputs.read(index)
+    n = np.full(len(X), sampler.n_selection)
+    together = selection_votes(sampler, X, n)
+    alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
     other = np.flatnonzero((together != alone).any(axis=1))
     if len(other):
         raise ValueError(
@@ -226,3 +220,17 @@ def check_repeats(sampler: Sampler, inputs: Inputs, *, skip: bool = False) -> No
             f"votes {together[other[0]].tolist()}, and then {alone[other[0]].tolist()}. A store could not be resumed. "
             f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch."
         )
+
+
+def _that_succeed(sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[Any]:
+    """Return those of a few inputs that can be read and voted on, or raise the last error if there are none."""
+    found = []
+    for position in index:
+        try:
+            X = inputs.read(np.array([position]))
+            selection_votes(sampler, X, np.full(1, sampler.n_selection))
+            found.append(X)
+        except Exception:
+            if not found and position == index[-1]:
+                raise
+    return np.concatenate(found)
