@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint docs guarantees mutants clean
+.PHONY: demo test test-slow lint docs guarantees mutants gpu clean
 
 demo: .venv/installed
 	$(BIN)/python examples/mnist.py
@@ -31,6 +31,10 @@ mutants: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[mutants]"
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
+
+# Runs on the torch of the machine, which knows its GPU, and not on that of .venv.
+gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."

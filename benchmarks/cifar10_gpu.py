@@ -35,6 +35,7 @@ from cifar10 import (
     read_images,
     wide_resnet,
 )
+from common import bare_network, rows_per_second
 
 from smoothcert import Certificates, SmoothedClassifier, SplitNoise, TorchInference, certified_accuracy_score
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
@@ -139,21 +140,6 @@ def train(data: Path, output: Path, seconds: float, batch_size: int, lr: float, 
     report(output / "train.json", found | {"seconds": trained, "seconds in all": time.perf_counter() - start})
 
 
-def bare_rate(model: torch.nn.Module, device: str, rows: int, seconds: float) -> float:
-    """Return answers per second of the network alone, on rows that are on the device already."""
-    batch = torch.rand(rows, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    done, start = 0, 0.0
-    with torch.inference_mode():
-        for attempt in range(10**6):
-            model(batch).argmax(dim=1).sum().item()
-            if attempt == 3:
-                done, start = 0, time.perf_counter()
-            if attempt > 3 and time.perf_counter() - start > seconds:
-                break
-            done += rows
-    return done / (time.perf_counter() - start)
-
-
 @main.command(help="Certify test images, and decide about them at radii.")
 @options
 @click.option("--images", default=500, show_default=True)
@@ -177,7 +163,8 @@ def certify(
         random_state=0, verbose=1,
     )  # fmt: skip
     compiled = torch.compile(model) if given["compiled"] else model
-    bare = bare_rate(compiled.to(given["device"]), given["device"], batch_size, measure)
+    rows = torch.rand(batch_size, 3, 32, 32, device=given["device"]).contiguous(memory_format=torch.channels_last)
+    bare = rows_per_second(bare_network(compiled.to(given["device"]), rows), batch_size, measure)
     clf.predict(X[:2])  # compiles
     store, start = output / f"split-{given['sigma']:g}-augment.sqlite", time.perf_counter()
     clf.certify(X, store=store, y=y)

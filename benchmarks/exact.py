@@ -2,12 +2,17 @@
 
 The stumps are 100 boosted ones on 30 features, the trees have about 1,000 leaves. Times are those of one core, for one
 input. The width of the votes' interval is that of Clopper and Pearson at alpha = .001.
+
+The second table is about random models, noises and inputs: how often votes contradict the exact bounds at a level of
+1e-6, by intervals of Clopper and Pearson.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,12 +30,18 @@ from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling.exact import ExactVotes
 from smoothcert.sampling.sampler import count
 
+LIBRARIES: list[tuple[Any, dict[str, Any]]] = []
+with suppress(ImportError):
+    LIBRARIES.append((importlib.import_module("lightgbm").LGBMClassifier, {"verbose": -1}))
+with suppress(ImportError):
+    LIBRARIES.append((importlib.import_module("xgboost").XGBClassifier, {}))
+
 MODELS = {
     "AdaBoost": AdaBoostClassifier(n_estimators=100),
     "GradientBoosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(max_depth=1)),
     "HistGradientBoosting": HistGradientBoostingClassifier(max_depth=1, max_iter=100),
     "tree": DecisionTreeClassifier(max_leaf_nodes=1000, random_state=0),
-}
+} | {make.__name__: make(max_depth=1, n_jobs=1, **more) for make, more in LIBRARIES}
 
 
 def milliseconds(function: Callable[[], Any], n_inputs: int) -> float:
@@ -74,3 +85,50 @@ def run(quick: bool) -> None:
                 }
             )
     show("Exact probabilities of 30 features", results)
+    show("Random models against votes", [agreement(20, 10_000) if quick else agreement(1000, 10**6)])
+
+
+def agreement(n_models: int, n_votes: int) -> dict[str, Any]:
+    """Compare the exact bounds of random models with intervals from votes."""
+    rng, outside, gaps, inner = np.random.default_rng(0), 0, [], 0
+    for _ in range(n_models):
+        mechanism, voter, x = random_problem(rng)
+        lower, upper = ExactVotes(voter, mechanism).bounds(x)
+        keys = rng.integers(2**32, size=(1, 4), dtype=np.uint32)
+        votes = count(voter, mechanism, x, keys, n_votes, 2**15)
+        low, high = proportion_confint(votes, n_votes, 1e-6, method="beta")
+        outside += bool(((low > upper) | (high < lower)).any())
+        gaps.append(np.max(upper - lower))
+        inner += bool(0.001 < lower.max() < 0.999)
+    found = {"models": n_models, "votes": n_votes, "undecided models": inner, "largest gap": float(np.max(gaps))}
+    return found | {"contradicted": outside, "target": 0}
+
+
+def random_problem(rng: np.random.Generator) -> tuple[NoiseMechanism, Any, Any]:
+    """Return random noise, a random model that has met it, and an input."""
+    d, n_classes = int(rng.integers(2, 12)), int(rng.integers(2, 4))
+    models = [DecisionTreeClassifier(max_leaf_nodes=int(rng.integers(2, 40)))]
+    if n_classes == 2:
+        n_trees = int(rng.integers(2, 60))
+        models += [
+            AdaBoostClassifier(n_estimators=n_trees),
+            make_pipeline(StandardScaler(), GradientBoostingClassifier(max_depth=1, n_estimators=n_trees)),
+            HistGradientBoostingClassifier(max_depth=1, max_iter=n_trees),
+            *(make(max_depth=1, n_estimators=n_trees, n_jobs=1, **more) for make, more in LIBRARIES),
+        ]
+    lo = rng.normal(size=d) * 10.0 ** rng.integers(-3, 4)
+    X = lo + 10.0 ** rng.integers(-3, 4, size=d) * rng.random((400, d))
+    mechanism = NoiseMechanism(Box.from_bounds("minmax", X), random_noise(rng), (d,))
+    unit = mechanism.box.to_unit(X)
+    score = unit @ rng.normal(size=d) + 0.3 * rng.normal(size=len(X))
+    y = np.searchsorted(np.sort(score)[:: -(-len(X) // n_classes)][1:], score)
+    model = models[int(rng.integers(len(models)))].fit(mechanism.noisy(X, rng), y)
+    return mechanism, make_voter(model, np.arange(n_classes)), X[:1]
+
+
+def random_noise(rng: np.random.Generator) -> UniformNoise | SplitNoise | UniformMixtureNoise:
+    """Return noise of random width, for real-valued inputs."""
+    kind, lams = int(rng.integers(3)), rng.uniform(0.05, 1.5, size=2)
+    if kind == 2:
+        return UniformMixtureNoise(lams.tolist(), [0.5, 0.5])
+    return (UniformNoise, SplitNoise)[kind](float(lams[0]))

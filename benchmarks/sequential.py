@@ -5,24 +5,31 @@ The first table has base models of known vote probabilities, two classes. It com
 problems in randomized smoothing for adversarial robustness", NeurIPS). The sequence is implemented here on its own: a
 universal portfolio over bets, which looks after every vote and has no selection votes. `published` are the figures
 measured with the author's code, and `ratio` refers to them. The second table has inputs that cannot be certified, which
-the published sequence refuses by its upper bound.
+the published sequence refuses by its upper bound. The third table has inputs whose true margin is just too small: every
+certificate is false, and their share must stay below alpha, apart from chance.
 
-Then the network of ``examples/mnist.py`` certifies held-out images with 10,000 votes each. `certify_at` decides several
-radii, with the same cap and with ten times as many votes, and ``rtol=.05`` stops when a radius is nearly as large as it
-can become. Wrong labels and abstentions count as radius 0. The unit of cost is a vote, so no times are measured.
+Then ``rtol=.05`` stops on tables of three columns, where radii are small. At last, the network of
+``examples/mnist.py`` certifies held-out images with 10,000 votes each. `certify_at` decides several radii, with the
+same cap and with ten times as many votes, and ``rtol=.05`` stops once a radius is nearly as large as it can become.
+Wrong labels and abstentions count as radius 0. The unit of cost is a vote, so no times are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 
 import numpy as np
 from common import show, split_mnist, trained_mnist
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import load_breast_cancer, load_iris, make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import minmax_scale
 
-from smoothcert import SmoothedClassifier, UniformNoise, certified_accuracy_score
+from smoothcert import Certificates, SmoothedClassifier, SplitNoise, UniformNoise, certified_accuracy_score
 
 RADII = (0.5, 1.0, 2.0, 3.0, 3.5)
 
@@ -93,13 +100,22 @@ class KnownShares(ClassifierMixin, BaseEstimator):
     rows = 0
 
 
-def decisions_of(p0: float, shares: list[float], size: int, n_samples: int = 100_000):
-    """Return decisions at the radius that needs probability ``p0``, and all votes that were drawn for them."""
+#: Required probability and true probabilities, at the threshold.
+THRESHOLDS = (
+    (0.75, [0.75, 0.25]),
+    (0.95, [0.95, 0.05]),
+    (0.75, [0.55, *[0.05] * 9]),
+    (0.625, [0.6, 0.35, 0.05]),
+)
+
+
+def decisions_of(p0: float, shares: list[float], size: int, n_samples: int = 100_000, alpha: float = ALPHA):
+    """Return decisions at the radius that needs slightly less than ``p0``, and all votes that were drawn for them."""
     noise = UniformNoise(1.0, levels=1000)
     thresholds = 0.5 - noise.effective_lam + np.cumsum(shares)[:-1] * 2 * noise.effective_lam
     model = KnownShares(thresholds.tolist()).fit(None, None)
     clf = SmoothedClassifier.from_pretrained(
-        model, model.classes_, noise, radius="lipschitz", alpha=ALPHA, n_samples=n_samples, random_state=0
+        model, model.classes_, noise, radius="lipschitz", alpha=alpha, n_samples=n_samples, random_state=0
     )
     # The base model looks at the first feature; the others make the inputs different, and their noise independent.
     X = np.column_stack([np.full(size, 0.5), np.arange(size) % 1000 / 1000, np.arange(size) // 1000 / 1000])
@@ -140,9 +156,51 @@ def against_published(size: int) -> None:
     show("Mean votes until inputs are refused", rows)
 
 
+def at_the_threshold(size: int, alpha: float = 0.05, n_samples: int = 2000) -> None:
+    """Count false certificates, which are most likely at the threshold, at a level that shows them."""
+    rows = []
+    for p0, shares in THRESHOLDS:
+        # A little more than the true margin is required, so that every certificate is false.
+        decisions, _ = decisions_of(p0 + 1e-8, shares, size, n_samples, alpha)
+        row = {"required": p0, "p": shares[0], "rivals": len(shares) - 1, "false": decisions.robust.mean()}
+        rows.append(row | {"target": f"<= {binom.ppf(0.99, size, alpha) / size:.4g}"})
+    show(f"False certificates at the threshold, alpha={alpha:g}, {size} inputs", rows)
+
+
 def run(quick: bool, images: int = 1000) -> None:
     against_published(50 if quick else 1000)
+    at_the_threshold(200 if quick else 4000)
+    on_tables(10 if quick else 100)
     on_mnist(quick, images)
+
+
+def on_tables(size: int) -> None:
+    """Compare ``rtol`` with a fixed number of votes where each input has three features."""
+    cancer, iris = load_breast_cancer(return_X_y=True), load_iris(return_X_y=True)
+    tables = {
+        "iris": (iris[0][:, 1:], iris[1]),
+        "breast_cancer": (cancer[0][:, [0, 1, 4]], cancer[1]),
+        "made up": make_classification(600, 3, n_informative=3, n_redundant=0, random_state=0),
+    }
+    rows = []
+    for (name, (X, y)), lam in product(tables.items(), (0.25, 0.5, 1.0)):
+        X, kept = minmax_scale(X), np.linspace(0, len(X) - 1, size).astype(int)
+        clf = SmoothedClassifier(LogisticRegression(C=100), SplitNoise(lam), alpha=ALPHA, random_state=0).fit(X, y)
+        fixed, early = clf.certify(X[kept]), clf.set_params(rtol=0.05).certify(X[kept])
+        row = {
+            "data": name,
+            "lam": lam,
+            "mean votes": early.n_samples.mean(),
+            "median votes": np.median(early.n_samples),
+        }
+        row["mean radius / fixed"] = mean_radius(early, y[kept]) / mean_radius(fixed, y[kept])
+        rows.append(row | {"abstained": early.abstained.mean(), "abstained, fixed": fixed.abstained.mean()})
+    show("Tables of three columns, rtol=.05, 10,000 votes", rows)
+
+
+def mean_radius(certificates: Certificates, y: NDArray[np.int64]) -> float:
+    """Return the mean certified radius; wrong labels and abstentions count as 0."""
+    return float(np.where(certificates.labels == y, np.nan_to_num(certificates.radii), 0.0).mean())
 
 
 def on_mnist(quick: bool, images: int) -> None:
@@ -170,9 +228,6 @@ def on_mnist(quick: bool, images: int) -> None:
             )
     show(f"Certified accuracy of {len(X)} images", rows)
 
-    def mean_radius(certificates) -> float:
-        return np.where(certificates.labels == y, np.nan_to_num(certificates.radii), 0.0).mean()
-
     rows = []
     for cap in (n, 10 * n):
         early = clf.set_params(n_samples=cap, rtol=0.05).certify(X)
@@ -182,8 +237,8 @@ def on_mnist(quick: bool, images: int) -> None:
                 "mean votes": early.n_samples.mean(),
                 "median votes": np.median(early.n_samples),
                 f"votes / {n}": early.n_samples.mean() / n,
-                "mean radius": mean_radius(early),
-                "mean radius / fixed": mean_radius(early) / mean_radius(fixed),
+                "mean radius": mean_radius(early, y),
+                "mean radius / fixed": mean_radius(early, y) / mean_radius(fixed, y),
             }
         )
     show("Certified radii with rtol=.05", rows)

@@ -61,7 +61,7 @@ def stages(
     best = best_batch(bare, powers(64, largest), rows=min(rows, largest))
     results = []
     for _ in range(repeats):
-        with timed(NoiseMechanism, "fill") as noise, timed(*model) as answers:
+        with timed(NoiseMechanism, "sample") as noise, timed(*model) as answers:
             total = seconds(lambda: clf.count_votes(X))
         parts = {"noise": sum(noise), "model": sum(answers)}
         parts["rest"] = total - sum(parts.values())

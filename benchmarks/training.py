@@ -3,29 +3,33 @@
 For MNIST (a convolutional network), digits (a linear pipeline and a small network) and breast_cancer (a linear
 pipeline), under uniform and splitting noise of several widths: accuracy of the base model on clean inputs, accuracy of
 the smoothed classifier, certified accuracies, and the mean certified radius, in which wrong labels and abstentions
-count 0. Then the same network is trained by a plain PyTorch loop of the paper's recipe, with noise from torch, and both
-are compared in accuracy and in time per epoch, alternating in one process.
+count 0. Then the same network is trained with the same recipe by a plain PyTorch loop with noise from torch, by skorch
+and Lightning (if it is installed) with a `NoisyModule`, and by `fit`. At last, the plain loop and `fit` are compared in
+time per epoch, in pairs within one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from common import load_mnist, mnist_network
+from common import load_mnist, mnist_network, split_mnist
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import EpochScoring, LRScheduler
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from smoothcert import SmoothedClassifier, SplitNoise, UniformNoise, certified_accuracy_score
-from smoothcert.training import make_net, noisy_statistics
+from smoothcert.training import NoisyModule, make_net, noisy_statistics
 
 RADII = [0.0, 0.5, 1.0, 2.0, 3.0]
 
@@ -81,67 +85,139 @@ def compare_trainings(arguments: argparse.Namespace) -> None:
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format), flush=True)
 
 
-def plain_loop(X: Any, y: Any, lam: float, epochs: int, seed: int) -> tuple[nn.Module, float]:
-    """Train as research code does, with splitting noise from torch; return the network and seconds per epoch."""
-    torch.manual_seed(seed)
-    network = mnist_network()
-    center, scale = (
-        torch.as_tensor(value, dtype=torch.float32) for value in noisy_statistics(X, SplitNoise(lam), seed=0)
-    )
+def recipe(network: nn.Module, epochs: int) -> tuple[Any, Any]:
+    """Return the optimizer and the learning-rate schedule of the paper's recipe."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
-    loader = torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)
-    network.train()
-    start = time.perf_counter()
-    for _ in range(epochs):
-        for images, labels in loader:
-            split = torch.rand_like(images) * 2 * lam
-            noisy = (split.clamp(max=1) + (images > split)) / 2
-            loss = nn.functional.cross_entropy(network((noisy - center) / scale), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    seconds = (time.perf_counter() - start) / epochs
-    return nn.Sequential(Standardize(center, scale), network).eval(), seconds
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+def loader_of(X: Any, y: Any, batch_size: int = 64) -> DataLoader:
+    """Return shuffled batches."""
+    return DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(y)), batch_size=batch_size, shuffle=True)
 
 
 class Standardize(nn.Module):
     """Subtract and divide."""
 
-    def __init__(self, center: torch.Tensor, scale: torch.Tensor) -> None:
+    def __init__(self, center: Any, scale: Any) -> None:
         super().__init__()
-        self.center, self.scale = center, scale
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Return standardised inputs."""
+        """Return standardized inputs."""
         return (X - self.center) / self.scale
 
 
+def plain_loop(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
+    """Train the network for MNIST as research code does."""
+    return train_plainly(mnist_network(), loader_of(X, y), noise, epochs, noisy_statistics(X, noise, seed=0))
+
+
+def train_plainly(
+    network: nn.Module, loader: DataLoader, noise: SplitNoise, epochs: int, scaling: Any, device: str = "cpu"
+) -> nn.Module:
+    """Train a network with splitting noise from torch."""
+    standardize, network = Standardize(*scaling).to(device), network.to(device)
+    optimizer, schedule = recipe(network, epochs)
+    network.train()
+    for _ in range(epochs):
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            split = torch.rand_like(images) * 2 * noise.lam
+            noisy = (split.clamp(max=1) + (images > split)) / 2
+            loss = nn.functional.cross_entropy(network(standardize(noisy)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    return nn.Sequential(standardize, network).eval()
+
+
+def noisy_module(X: Any, noise: SplitNoise) -> NoisyModule:
+    """Return the network behind the noise."""
+    center, scale = noisy_statistics(X, noise, seed=0)
+    return NoisyModule(mnist_network(), noise, center=center, scale=scale, seed=torch.initial_seed())
+
+
+def skorch_loop(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
+    """Train a `NoisyModule` by skorch, with callbacks."""
+    callbacks = [
+        ("schedule", LRScheduler("CosineAnnealingLR", T_max=epochs)),
+        ("accuracy", EpochScoring("accuracy", lower_is_better=False, on_train=True, name="accuracy")),
+    ]
+    net = make_net(noisy_module(X, noise), lr=0.05, max_epochs=epochs, callbacks=callbacks)
+    return net.fit(X, y).module_
+
+
+def lightning_loop(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
+    """Train a `NoisyModule` by Lightning."""
+    import pytorch_lightning as lightning
+
+    class Task(lightning.LightningModule):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            images, labels = batch
+            return nn.functional.cross_entropy(self.module(images), labels)
+
+        def configure_optimizers(self) -> Any:
+            optimizer, schedule = recipe(self.module, epochs)
+            return [optimizer], [schedule]
+
+    task, quiet = Task(noisy_module(X, noise)), ("logger", "enable_checkpointing", "enable_model_summary")
+    options = dict.fromkeys((*quiet, "enable_progress_bar"), False)
+    lightning.Trainer(max_epochs=epochs, accelerator="cpu", **options).fit(task, loader_of(X, y))
+    return task.module
+
+
+def fit(X: Any, y: Any, noise: SplitNoise, epochs: int) -> nn.Module:
+    """Train by `SmoothedClassifier.fit`."""
+    net = make_net(mnist_network(), lr=0.05, max_epochs=epochs)
+    return SmoothedClassifier(net, noise, random_state=torch.initial_seed() % 2**32).fit(X, y).estimator_.module_
+
+
+LOOPS = {"plain loop": plain_loop, "skorch": skorch_loop, "Lightning": lightning_loop, "fit": fit}
+
+
 def compare_loops(arguments: argparse.Namespace) -> None:
-    """Print both loops side by side, over several seeds."""
-    X, y = load_mnist()
-    X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1000, stratify=y, random_state=0)
-    noise, rows, ratios = SplitNoise(3.5), [], []
+    """Print the accuracy of the same network after each training loop, over several seeds."""
+    X_train, X_test, y_train, y_test = split_mnist()
+    noise, rows = SplitNoise(3.5), []
+    loops = LOOPS if find_spec("pytorch_lightning") else {k: v for k, v in LOOPS.items() if k != "Lightning"}
     for seed in range(arguments.seeds):
-        network, plain_seconds = plain_loop(X_train, y_train, noise.lam, arguments.epochs, seed)
-        plain = SmoothedClassifier.from_pretrained(
-            network, range(10), noise, n_samples=arguments.samples, random_state=0
-        )
-        torch.manual_seed(seed)
-        net = make_net(mnist_network(), lr=0.05, max_epochs=arguments.epochs)
-        start = time.perf_counter()
-        ours = SmoothedClassifier(net, noise, n_samples=arguments.samples, random_state=seed).fit(X_train, y_train)
-        our_seconds = (time.perf_counter() - start) / arguments.epochs
-        ratios.append(our_seconds / plain_seconds)
-        for name, clf in (("plain loop", plain), ("smoothcert", ours)):
+        for name, loop in loops.items():
+            torch.manual_seed(seed)
+            module = loop(X_train, y_train, noise, arguments.epochs)
+            clf = SmoothedClassifier.from_pretrained(
+                module, range(10), noise, n_samples=arguments.samples, random_state=0
+            )
             certificates = clf.certify(X_test[: arguments.inputs])
             scores = {f"at {r:g}": certified_accuracy_score(y_test[: arguments.inputs], certificates, r) for r in RADII}
             rows.append({"loop": name, "smoothed": clf.score(X_test, y_test)} | scores)
-    print(f"\nMNIST, splitting noise, lam=3.5, {arguments.epochs} epochs, means over {arguments.seeds} seeds\n")
-    print(pd.DataFrame(rows).groupby("loop").mean().to_string(float_format="{:.3f}".format))
-    print(f"\ntime per epoch, smoothcert / plain loop: median {np.median(ratios):.2f} of {np.round(ratios, 2)}")
+    found = pd.DataFrame(rows).groupby("loop", sort=False)
+    title = f"MNIST, splitting noise, lam=3.5, {arguments.epochs} epochs, {arguments.seeds} seeds"
+    for name, table in (("means", found.mean()), ("standard deviations", found.std())):
+        print(f"\n{title}: {name}\n\n{table.to_string(float_format='{:.3f}'.format)}", flush=True)
+
+
+def compare_times(arguments: argparse.Namespace) -> None:
+    """Print how much longer an epoch of `fit` takes than one of the plain loop: CPU time of one thread, in pairs."""
+    X, _, y, _ = split_mnist()
+    torch.set_num_threads(1)
+
+    def seconds(loop: Any) -> float:
+        start = time.process_time()
+        loop(X, y, SplitNoise(3.5), 4)
+        return (time.process_time() - start) / 4
+
+    seconds(fit)
+    pairs = np.array([[seconds(plain_loop), seconds(fit)] for _ in range(arguments.pairs)])
+    ratios = pairs[:, 1] / pairs[:, 0]
+    print(f"\nCPU seconds per epoch, plain loop and fit, fastest of {len(pairs)}: {pairs.min(axis=0).round(3)}")
+    print(f"fit / plain loop: median {np.median(ratios):.2f} of {np.sort(ratios).round(2)}")
 
 
 def main() -> None:
@@ -149,13 +225,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--inputs", type=int, default=300, help="inputs to certify")
     parser.add_argument("--samples", type=int, default=1000, help="votes per input")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the comparison with a plain loop")
-    parser.add_argument("--only", choices=["trainings", "loops"], help="one of the two comparisons")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each training loop")
+    parser.add_argument("--pairs", type=int, default=10, help="pairs of trainings that are timed")
+    comparisons = {"trainings": compare_trainings, "loops": compare_loops, "times": compare_times}
+    parser.add_argument("--only", choices=comparisons, help="one of the three comparisons")
     arguments = parser.parse_args()
-    if arguments.only != "loops":
-        compare_trainings(arguments)
-    if arguments.only != "trainings":
-        compare_loops(arguments)
+    for name, compare in comparisons.items():
+        if arguments.only in (None, name):
+            compare(arguments)
 
 
 if __name__ == "__main__":

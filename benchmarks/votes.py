@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from common import bare_network, best_batch, powers, ratio, show, split_mnist, trained_network, wide_resnet
+from cifar10 import wide_resnet
+from common import bare_network, best_batch, powers, ratio, show, split_mnist, trained_network
 
 from smoothcert import SmoothedClassifier, SplitNoise
 
@@ -33,13 +34,13 @@ def compare(name: str, network: torch.nn.Module, X: np.ndarray, n: int, sizes: l
 def run(quick: bool) -> None:
     images = split_mnist()[1][: 1 if quick else 4]
     torch.manual_seed(0)
-    resnet = wide_resnet().eval()
+    resnet = wide_resnet(40, 2).eval()
     # Larger logits keep rows away from ties, as training would.
-    resnet[-1].weight.data *= 10
-    colours = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    resnet.head.weight.data *= 10
+    colors = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
     n, n_resnet = (2000, 63) if quick else (10_000, 511)
     mnist = compare(
         "MNIST network", trained_network(quick), images, n, powers(64, 2048), repeats=3 if quick else 15
     ) | {"target": "<= 1.15"}
-    wide = compare("WideResNet-40-2", resnet, colours, n_resnet, powers(16, 64 if quick else 512), 1 if quick else 7)
+    wide = compare("WideResNet-40-2", resnet, colors, n_resnet, powers(16, 64 if quick else 512), 1 if quick else 7)
     show("Time of count_votes / time of the bare network at its best batch size", [mnist, wide | {"target": "<= 1.03"}])

@@ -12,7 +12,6 @@ figure::
 
 from __future__ import annotations
 
-import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -33,12 +32,14 @@ from statsmodels.stats.proportion import proportion_confint
 from smoothcert import (
     BoxRadius,
     Certificates,
+    CertifiedAccuracyDisplay,
     LipschitzRadius,
     SplitNoise,
     UniformNoise,
     VoteCounts,
-    certified_accuracy_score,
+    certified_accuracy_curve,
 )
+from smoothcert.results.display import Curve
 
 #: The paper's noise levels sigma (section 3), three in each of Figures 7 to 15, and those of Figures 16 and 17.
 CIFAR10_SIGMAS = [0.15, *np.arange(0.25, 3.51, 0.25).tolist(), *np.arange(4, 8.1, 0.5).tolist(), 9.0, 10.0, 12.0]
@@ -110,31 +111,23 @@ def select(results: list[Result], **wanted: Any) -> list[Result]:
 # Curves
 
 
-def grid(most: float) -> NDArray[np.float64]:
-    return np.linspace(0, most, 601)
-
-
-def farthest(results: list[Result]) -> float:
-    """Return where curves end: beyond the largest radius, or beyond lam for a classifier that is constant."""
-    ends = [math.sqrt(3) * one.sigma for one in results if one.constant]
-    for one in [one for one in results if not one.constant]:
-        radii = one.certificates("lipschitz" if one.noise == "deterministic-split" else "greedy").radii
-        ends.append(float(np.max(radii, where=np.isfinite(radii), initial=0.0)))
-    return 1.05 * max(ends, default=0.5) or 0.5
-
-
-def envelope(results: list[Result], radius: Any, at: NDArray[np.float64]) -> NDArray[np.float64]:
+def envelope(results: list[Result], radius: Any, scheme: str = "multiclass") -> Curve:
     """Return the best certified accuracy of several networks at each radius."""
-    return np.max([certified_accuracy_score(one.y, one.certificates(radius), at) for one in results], axis=0)
+    found = [(one.y, one.certificates(radius, scheme)) for one in results]
+    return Curve.envelope(Curve(*certified_accuracy_curve(y, certificates)) for y, certificates in found)
+
+
+def draw(ax: Any, label: str, curve: Curve, **style: Any) -> None:
+    CertifiedAccuracyDisplay({label: curve}, norm=1).plot(ax, linewidth=1.6, **style)
 
 
 def draw_best(ax: Any, results: list[Result]) -> str:
     """Draw the five curves of Figures 1 and 5, and return what is missing."""
-    at, missing = grid(farthest(results)), []
+    missing = []
     for name, (noise, radius, color, style) in CURVES.items():
         useful = [one for one in select(results, noise=noise) if not one.constant]
         if useful:
-            ax.plot(at, envelope(useful, radius, at), color=color, linestyle=style, label=name)
+            draw(ax, name, envelope(useful, radius), color=color, linestyle=style)
         else:
             missing.append(name)
     return f"without {', '.join(missing)}" if missing else ""
@@ -145,7 +138,7 @@ def finish(ax: Any, title: str, *, xlabel: str = r"$\ell_1$ radius", ylabel: str
     ax.set_title(title, fontsize="medium")
     ax.set_ylim(bottom=0)
     ax.set_xlim(left=0)
-    ax.grid(alpha=0.3)
+    ax.grid(True, alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small")
 
@@ -190,7 +183,8 @@ def figure_4(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
     if not found:
         return fig, "needs a store of split noise, sigma=4"
     result, rng = found[0], np.random.default_rng(0)
-    at = grid(farthest(found))
+    radii = result.certificates("greedy").radii
+    at = np.linspace(0, 1.05 * np.max(radii, where=np.isfinite(radii), initial=0.5), 601)
     for color, alpha in zip(COLORS, (0.1, 0.01, 0.001, 1e-4, 1e-6), strict=False):
         axes[0].plot(at, closed_form_curve(result, at, alpha, None, rng), color=color, label=rf"$\alpha$ = {alpha:g}")
     most = VoteCounts.from_store(result.path).n_samples
@@ -225,11 +219,10 @@ def figure_5(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
     missing = []
     for ax, name, results in zip(axes, ("ImageNet", "CIFAR-10"), (imagenet, cifar10), strict=True):
         stable = [one for one in select(results, training="stability") if one.noise != "uniform"]
-        at = grid(farthest(stable))
         for label, (noise, radius, color, style) in CURVES.items():
             useful = select(stable, noise=noise)
             if useful:
-                ax.plot(at, envelope(useful, radius, at), color=color, linestyle=style, label=label)
+                draw(ax, label, envelope(useful, radius), color=color, linestyle=style)
             elif noise != "uniform":
                 missing.append(f"{name} {label}")
         finish(ax, f"Figure 5: {name}, stability training, best of sigma at each radius")
@@ -240,12 +233,10 @@ def figure_6(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
     """Both schemes on the same votes: sigma = 2.5, noise augmentation."""
     fig, ax = one_panel()
     found = [one for one in select(cifar10, sigma=2.5, training="augment") if one.noise != "deterministic-split"]
-    at = grid(farthest(found))
     for result in found:
-        color = CURVES[result.noise][2]
         for scheme, style in (("multiclass", "-"), ("binary", "--")):
-            accuracy = certified_accuracy_score(result.y, result.certificates("greedy", scheme), at)
-            ax.plot(at, accuracy, color=color, linestyle=style, label=f"{result.noise}, {scheme}")
+            curve = envelope([result], "greedy", scheme)
+            draw(ax, f"{result.noise}, {scheme}", curve, color=CURVES[result.noise][2], linestyle=style)
     finish(ax, "Figure 6: certification schemes, CIFAR-10, sigma = 2.5")
     return fig, "" if found else "needs stores of sigma=2.5, augment"
 
@@ -258,13 +249,11 @@ def panels(number: int, results: list[Result]) -> tuple[Any, str]:
     for row, sigma in zip(axes, sigmas, strict=True):
         for ax, training in zip(row, ("augment", "stability"), strict=True):
             found = [one for one in select(results, training=training) if abs(one.sigma - sigma) < 0.01]
-            at = grid(farthest(found))
             for name, (noise, radius, color, style) in CURVES.items():
                 for one in select(found, noise=noise):
-                    shown = (
-                        {"alpha": 0.4, "label": f"{name}, a constant classifier"} if one.constant else {"label": name}
-                    )
-                    ax.plot(at, envelope([one], radius, at), color=color, linestyle=style, **shown)
+                    faint = {"alpha": 0.4} if one.constant else {}
+                    label = f"{name}, a constant classifier" if one.constant else name
+                    draw(ax, label, envelope([one], radius), color=color, linestyle=style, **faint)
             finish(ax, f"$\\sigma$ = {sigma:g}, {training}")
             if not found:
                 ax.text(0.5, 0.5, "no store", transform=ax.transAxes, ha="center")

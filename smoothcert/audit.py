@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
-from .certify.evidence import Duel
-from .certify.names import resolve_radius
+from .certify.duel import Duel
 from .classifier import SmoothedClassifier
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
@@ -61,6 +60,10 @@ class Audit:
     See Also
     --------
     verify : Make an audit.
+
+    References
+    ----------
+    .. [1] Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, Theorem 1.
 
     Examples
     --------
@@ -155,7 +158,9 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     run = read_status(path).run
     own = model if isinstance(model, SmoothedClassifier) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
-    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi)} | params
+    if run.features.categorical.any():
+        raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
+    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": run.features.costs} | params
     params |= run.parameters | {"radius": radius}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
@@ -246,7 +251,7 @@ def verify(
     level = check_open_unit("level", level)
     fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
     opened = clf.open_inputs(X)
-    _check_claims(certificates, clf, len(opened))
+    _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
     claims = np.flatnonzero(~certificates.abstained)
     rows = np.sort(rng.choice(claims, size=math.ceil(fraction * len(claims)), replace=False))
@@ -277,15 +282,16 @@ def verify(
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
-def _check_claims(certificates: Certificates, clf: Any, n_inputs: int) -> None:
+def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs that were certified, got {n_inputs}.")
-    strategy = resolve_radius(clf.radius, clf.noise_)
-    if (strategy.norm, strategy.threat_under(clf.noise_)) != (certificates.norm, certificates.threat):
+    strategy, mechanism = algorithm.strategy, algorithm.mechanism
+    threat = strategy.threat_under(mechanism.noise, mechanism.features)
+    if (strategy.norm, threat) != (certificates.norm, certificates.threat):
         raise ValueError(
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
-            f" and noise={clf.noise_!r}. Set the parameters that the certificates were made with."
+            f", noise={clf.noise_!r} and costs={clf.costs!r}. Set the parameters that the certificates were made with."
         )
     unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
     if unknown:

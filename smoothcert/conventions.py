@@ -1,4 +1,4 @@
-"""What scikit-learn asks of every estimator: tags, pickles, metadata, and a failed ``fit`` that changes nothing."""
+"""What scikit-learn asks of every estimator: checked inputs, tags, pickles, metadata, and a ``fit`` that may fail."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_array, check_X_y, validate_data
 
-from .models.base import unwrap
+from ._utils.checks import check_no_dates, check_shape, explain_invalid
+from .models.base import takes_any_shape, unwrap
+from .models.columns import Columns
 from .models.portable import portable, restored
+from .noise.threat import Features
 
 
 def kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,6 +61,28 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state) | {"_checked_votes": WeakKeyDictionary()})
+
+    def _validate(self, X: Any, features: Features, columns: Columns | None, **targets: Any) -> Any:
+        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
+        any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
+        check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
+        if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
+            validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
+            X = columns.encode(X)
+            return check_X_y(X, **targets, ensure_all_finite=False) if fitting else X
+        check_no_dates(X)
+        finite = not features.fixed.any()
+        options = {"reset": fitting, "allow_nd": any_shape, "ensure_all_finite": finite}
+        try:
+            checked = validate_data(self, X, **targets, **options)
+            data = checked[0] if fitting else checked
+            if data.dtype.kind not in "biuf":
+                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
+            if not finite:
+                check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
+        except (TypeError, ValueError) as error:
+            raise explain_invalid(X, error) from error
+        return checked
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what metadata goes where: that of ``fit`` to the base model, ``sample_weight`` of ``score`` here.

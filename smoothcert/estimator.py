@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -9,32 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from ._utils.checks import (
+    check_choice,
     check_classes,
     check_count,
-    check_no_dates,
     check_not_negative,
     check_positive,
-    check_shape,
-    explain_invalid,
+    shape_of,
     sorted_unique,
 )
-from ._utils.text import describe
+from ._utils.text import describe, exact
 from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, takes_any_shape, unwrap
-from .models.columns import Columns, NamedColumns
+from .models.base import Voter, is_torch, unwrap
+from .models.codes import MISSING
+from .models.columns import Columns, categorical_columns, hidden_by
 from .models.inference import TorchInference
 from .models.timeout import TimedVoter
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
+from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
 from .training.datasets import read_dataset
+from .training.tables import train_on_columns
 
 
 class SmoothedEstimator(Conventions):
@@ -48,11 +50,16 @@ class SmoothedEstimator(Conventions):
         radius: Any = "auto",
         training: Any = "augment",
         bounds: Any = (0.0, 1.0),
+        costs: Any = 1.0,
+        categorical_features: Any = None,
+        hidden: str = "auto",
+        missing: str = "error",
         scheme: str = "multiclass",
         bound: str = "clopper-pearson",
         alpha: float = 0.001,
         n_selection: int = 256,
         n_samples: int = 10_000,
+        estimation: str = "auto",
         rtol: float | None = None,
         batch_size: int | str = "auto",
         timeout: float | None = None,
@@ -67,11 +74,16 @@ class SmoothedEstimator(Conventions):
         self.radius = radius
         self.training = training
         self.bounds = bounds
+        self.costs = costs
+        self.categorical_features = categorical_features
+        self.hidden = hidden
+        self.missing = missing
         self.scheme = scheme
         self.bound = bound
         self.alpha = alpha
         self.n_selection = n_selection
         self.n_samples = n_samples
+        self.estimation = estimation
         self.rtol = rtol
         self.batch_size = batch_size
         self.timeout = timeout
@@ -124,18 +136,27 @@ class SmoothedEstimator(Conventions):
             from .training.torch_layers import carried
 
             given = None if noise is None else resolve("noise", noise)
-            noise, bounds = carried(getattr(model, "module_", model), given, params.pop("bounds", None))
-            params |= {} if bounds is None else {"bounds": bounds}
+            own = (params.pop(name, None) for name in ("bounds", "costs"))
+            noise, bounds, costs = carried(getattr(model, "module_", model), given, *own)
+            params |= {name: v for name, v in (("bounds", bounds), ("costs", costs)) if v is not None}
         noise = "split" if noise is None else noise
         classifier = cls(frozen, noise, **params)
+        if classifier.categorical_features is not None:
+            raise ValueError(
+                f"categorical_features={classifier.categorical_features!r} needs data that hold the categories. Use "
+                f"SmoothedClassifier(FrozenEstimator(estimator), ...).fit(X, y), which trains nothing."
+            )
         labels, noise = check_classes(classes), classifier._new_noise()
         columns = Columns.of_model(frozen)
-        box = Box.from_bounds(classifier.bounds, names=columns.names if columns else None)
-        # The shape of inputs is not known yet, and no parameter depends on it.
-        classifier._algorithm(NoiseMechanism(box, noise, box.width.shape), labels, None)
-        classifier._settle(frozen, labels, box, noise, columns)
+        names = columns.names if columns else None
+        features = Features.from_costs(classifier.costs, names=names)
+        box = Box.from_bounds(classifier.bounds, names=names, unbounded=~features.numeric)
         for name in ("feature_names_in_", "n_features_in_") if columns else ():
             setattr(classifier, name, getattr(unwrap(frozen), name))
+        # The shape of inputs is not known yet, and no parameter but costs depends on it.
+        unit = Box.from_bounds((0, 1))
+        classifier._algorithm(NoiseMechanism(unit, noise, features.costs.shape, features), labels, None)
+        classifier._settle(frozen, labels, box, noise, features, columns)
         return classifier
 
     @kept_on_error
@@ -145,10 +166,12 @@ class SmoothedEstimator(Conventions):
         Parameters
         ----------
         X : array-like of shape (n_inputs, n_features), or (n_inputs, ...) for torch models, or torch Dataset
-            Finite numbers inside the box. A Dataset holds pairs (input, label). Torch models are trained on it, so that
-            its transforms run in each epoch anew, before the noise; other models are fitted on one pass over it.
+            Finite numbers inside the box. Columns that are declared as categories or fixed may hold anything, and the
+            base model gets the columns of a DataFrame with their names and types. A Dataset holds pairs (input, label).
+            Torch models are trained on it, so that its transforms run in each epoch anew, before the noise; other
+            models are fitted on one pass over it.
         y : array-like of shape (n_inputs,), or None for a Dataset
-            Labels of any type.
+            Labels of any type, read by position.
         sample_weight : array-like of shape (n_inputs,), optional
             Weights of the inputs in the loss.
         **fit_params
@@ -162,45 +185,46 @@ class SmoothedEstimator(Conventions):
         Raises
         ------
         ValueError
-            If a parameter is invalid, X lies outside the box, or the base model is no classifier.
+            If a parameter is invalid, X lies outside the box, a category is missing, or the base model is no
+            classifier.
         """
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
-        if sample_weight is not None:
-            fit_params["sample_weight"] = sample_weight
-        fit_params = self._requested(fit_params)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        fit_params = self._requested(fit_params | weights)
         X, y, dataset = read_dataset(X, y)
-        columns = Columns.of(X)
-        X, y = self._validate(X, y=y)
+        features, columns = self._read_features(X)
+        X, y = self._validate(X, features, columns, y=y)
         classes = sorted_unique("y", y)
         check_classification_targets(y)
-        box, noise = Box.from_bounds(self.bounds, X, columns.names if columns else None), self._new_noise()
-        box.check(X, columns.names if columns else None)
-        mechanism = NoiseMechanism(box, noise, X.shape[1:])
+        noise, box = self._new_noise(), Box.from_bounds(self.bounds, X, features.names, ~features.numeric)
+        mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
+        mechanism.box.check(mechanism.bounded(X), features.names)
         self._algorithm(mechanism, classes, None)
+        mechanism.warn_dear_categories()
         mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
-            fitted = self.estimator
-            columns = Columns.of_model(fitted, columns)
+            fitted, hidden = self.estimator, features.hidden
+            columns = Columns.of_model(fitted, columns.shown(hidden) if columns else None)
             classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
         else:
-            model = self.estimator
-            if columns is not None and not is_torch(model):
-                model = NamedColumns(model, columns)
-            fitted = training.train(
-                model,
+            fitted, hidden, columns = train_on_columns(
+                training,
+                self.estimator,
                 X,
                 y,
                 mechanism=mechanism,
+                columns=columns,
+                any_way=self.hidden == "auto",
                 seed=resolve_seed(self.random_state),
                 device=self.device,
+                output=None if self.inference is None else self.inference.output,
                 verbose=self.verbose,
                 dataset=dataset,
                 fit_params=fit_params,
             )
-            fitted = fitted.estimator if isinstance(fitted, NamedColumns) else fitted
-        self._settle(fitted, classes, box, noise, columns)
+        self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
         self.feature_shape_ = X.shape[1:]
         return self
 
@@ -221,11 +245,22 @@ class SmoothedEstimator(Conventions):
 
         def validate(part: Any) -> Any:
             nonlocal warned
-            checked = self._validate(part)
-            warned = warned or self.box_.warn_clipped(checked)
+            checked = self._validate(part, self.features_, self._columns)
+            mechanism = self._mechanism(checked.shape[1:])
+            warned = warned or mechanism.box.warn_clipped(mechanism.bounded(checked))
             return checked
 
         return Inputs(X, validate, **options)
+
+    def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
+        """Return the inputs of a run, or of a part of one."""
+        check_choice("on_error", on_error, ("raise", "skip"))
+        if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
+            raise ValueError(
+                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
+                f"None, with which each part would get other noise."
+            )
+        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
 
     def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
         """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
@@ -247,7 +282,11 @@ class SmoothedEstimator(Conventions):
             If a parameter is invalid, or what the fitted estimator depends on has changed since.
         """
         self._check_unchanged()
-        return self._algorithm(NoiseMechanism(self.box_, self.noise_, shape), self.classes_, self._voter(), **choices)
+        return self._algorithm(self._mechanism(shape), self.classes_, self._voter(), **choices)
+
+    def _mechanism(self, shape: tuple[int, ...]) -> NoiseMechanism:
+        """Return the noise mechanism for inputs of a shape."""
+        return NoiseMechanism(self.box_, self.noise_, shape, self.features_)
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
@@ -263,10 +302,10 @@ class SmoothedEstimator(Conventions):
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
-        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "batch_size")
+        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
         return Algorithm(
             mechanism=mechanism,
-            strategy=resolve_radius(self.radius, mechanism.noise),
+            strategy=resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None)),
             classes=classes,
             voter=voter,
             **{name: getattr(self, name) for name in names} | choices,
@@ -274,22 +313,24 @@ class SmoothedEstimator(Conventions):
 
     def _voter(self) -> Voter:
         """Return the fitted base model as the sampler sees it."""
-        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns)
+        finite = not self.features_.fixed.any()
+        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns, finite=finite)
         return voter if self.timeout is None else TimedVoter(voter, self.timeout)
 
-    def _validate(self, X: Any, **targets: Any) -> Any:
-        """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
-        any_shape = takes_any_shape(self.estimator)
-        check_no_dates(X)
-        check_shape(X, None if targets else getattr(self, "feature_shape_", None), any_shape=any_shape)
-        try:
-            checked = validate_data(self, X, **targets, reset=bool(targets), allow_nd=any_shape)
-            data = checked[0] if targets else checked
-            if data.dtype.kind not in "biuf":
-                raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-        except (TypeError, ValueError) as error:
-            raise explain_invalid(X, error) from error
-        return checked
+    def _read_features(self, X: Any) -> tuple[Features, Columns | None]:
+        """Return what the adversary can change in training data, and their columns."""
+        hidden = check_choice("hidden", self.hidden, ("auto", *HIDDEN))
+        missing = check_choice("missing", self.missing, MISSING)
+        columns, shape = Columns.of(X), shape_of(X)[1:]
+        features = Features.from_costs(self.costs, names=columns.names if columns else None, shape=shape)
+        if len(shape) == 1:
+            categorical = categorical_columns(self.categorical_features, X, shape[0])
+            fixed = np.broadcast_to(features.fixed, shape)
+            columns = Columns.learn(X, fixed=fixed, categorical=categorical, missing=missing)
+            if columns is not None:
+                columns.check_model(self.estimator)
+                features = replace(features, n_categories=columns.n_categories)
+        return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
 
     def _new_noise(self) -> Noise:
         """Resolve and check the noise."""
@@ -297,13 +338,24 @@ class SmoothedEstimator(Conventions):
         noise.check()
         return noise
 
-    def _settle(self, fitted: Any, classes: NDArray[Any], box: Box, noise: Noise, columns: Columns | None) -> None:
+    def _settle(
+        self,
+        fitted: Any,
+        classes: NDArray[Any],
+        box: Box,
+        noise: Noise,
+        features: Features,
+        columns: Columns | None,
+    ) -> None:
         """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
         make_voter(fitted, classes, self.device, self.inference, columns)
         self.estimator_ = fitted
         self.classes_ = classes
         self.box_ = box
         self.noise_ = noise
+        self.features_ = features
+        #: Parameters that decide how columns are read, as text.
+        self._declared = self._declarations()
         self._columns = columns
         #: Votes that were found to be this model's, and the content that it had then.
         self._checked_votes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -311,13 +363,16 @@ class SmoothedEstimator(Conventions):
 
     def _check_unchanged(self) -> None:
         """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        features, bounds = self.features_, self.bounds
+        if not isinstance(bounds, str):
+            bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
+        costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()
         changes = {
             "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
-            "bounds": (
-                self.bounds if isinstance(self.bounds, str) else self._named_box().fingerprint(),
-                self.box_.fingerprint(),
-            ),
+            "bounds": (bounds, self.box_.fingerprint()),
+            "costs": (costs, features.fingerprint()),
         }
+        changes |= {name: (text, self._declared[name]) for name, text in self._declarations().items()}
         for name, (now, fitted) in changes.items():
             if now not in (fitted, "minmax"):
                 raise ValueError(
@@ -325,9 +380,8 @@ class SmoothedEstimator(Conventions):
                     f"used as it is, SmoothedClassifier.from_pretrained."
                 )
 
-    def _named_box(self) -> Box:
-        """Build the box anew, for the columns that fit has seen."""
-        return Box.from_bounds(self.bounds, names=getattr(self, "feature_names_in_", None))
+    def _declarations(self) -> dict[str, str]:
+        return {name: exact(getattr(self, name)) for name in ("categorical_features", "hidden", "missing")}
 
     def _call_seed(self) -> int:
         """Seed of one call; a RandomState has given one seed for all calls when fitting."""

@@ -130,7 +130,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         return self.steps[-1][1].count_votes(self._transformed(X), **params)
 
     def raw_weights(self) -> FloatArray:
-        """Return the length in the unit box of one raw unit of each feature.
+        """Return the length in the unit box of one raw unit of each feature, times its cost.
 
         Certified radii are distances in the l1 norm with these weights: an input whose raw features differ by delta is
         within radius r if ``sum(weights * abs(delta)) <= r``.
@@ -144,8 +144,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
         Raises
         ------
         ValueError
-            If a step is not a StandardScaler, a MaxAbsScaler, a MinMaxScaler without clip or "passthrough", or if the
-            last step is not a fitted SmoothedClassifier.
+            If a step is not a StandardScaler, a MaxAbsScaler, a MinMaxScaler without clip or "passthrough", if the last
+            step is not a fitted SmoothedClassifier, or if some features are fixed or categories.
 
         See Also
         --------
@@ -223,6 +223,12 @@ class Pipeline(sklearn.pipeline.Pipeline):
             raise ValueError(f"The last step must be a SmoothedClassifier, got {last!r}: it has no certified radii.")
         maps = [_affine(name, step) for name, step in self.steps[:-1] if step is not None and step != "passthrough"]
         box, shape = last.box_, shape or (last.n_features_in_,)
+        features = last.features_.for_shape(shape)
+        if not features.numeric.all():
+            raise ValueError(
+                "costs must be finite, and features numbers, for radii in raw units: fixed features and categories "
+                "have no weight there. Put the transformers inside: SmoothedClassifier(make_pipeline(...))."
+            )
         eps = np.finfo(dtype).eps if dtype.kind == "f" else np.finfo(np.float64).eps
         # Backward from the box: the scale and the sum of errors of the steps so far, and the largest value before.
         scale, errors = np.ones(shape), np.zeros(shape)
@@ -235,7 +241,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
         if maps:
             errors = errors + scale * eps * values
         width = np.broadcast_to(box.width, shape)
-        per_unit = np.divide(1.0, width, out=np.zeros(shape), where=width > 0)
+        costs = features.costs if not features.costs.ndim else features.costs.reshape(shape)
+        per_unit = np.divide(costs, width, out=np.zeros(shape), where=width > 0)
         slack = 1 + 4 * np.finfo(np.float64).eps * (len(maps) + 1)
         return scale * per_unit * slack, errors * per_unit * slack
 

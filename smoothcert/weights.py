@@ -16,6 +16,7 @@ from .models.base import is_module, is_net, is_torch, unwrap
 from .models.columns import Columns
 from .models.inference import TorchInference
 from .noise.box import Box
+from .noise.threat import Features
 from .training.labels import IndexedLabels
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
@@ -44,7 +45,7 @@ def trusted_types() -> list[str]:
     True
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
-    types = {SmoothedClassifier, Box, Columns, IndexedLabels, TorchInference, *strategies}
+    types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 
@@ -84,6 +85,10 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     model = unwrap(classifier.estimator_)
     if not is_torch(model):
         raise ValueError(f"classifier must have a torch base model, got a {type(model).__name__}. Use skops or joblib.")
+    if classifier.features_.categorical.any():
+        raise ValueError(
+            "classifier must not have categories, whose codes the file would not hold. Use joblib, or skops."
+        )
     module = model.module_ if is_net(model) else model
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
@@ -93,6 +98,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         "classes": classifier.classes_,
         "classes_dtype": classifier.classes_.dtype.str,
         "bounds": (classifier.box_.lo, classifier.box_.hi),
+        "features": classifier.features_.to_json(),
         "noise": names[type(classifier.noise_)],
         "noise_params": classifier.noise_.get_params(),
         "n_copies": module.n_copies if isinstance(module, NoisyModule) else None,
@@ -161,9 +167,10 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             }
             noise = STRATEGIES["noise"][1][saved["noise"]](**given)
             bounds = tuple(np.asarray(end, dtype=np.float64) for end in saved["bounds"])
+            costs = Features.from_json(saved.get("features")).costs
             classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
             if saved["n_copies"] is not None:
-                module = NoisyModule(module, noise, bounds, n_copies=saved["n_copies"])
+                module = NoisyModule(module, noise, bounds, costs=costs, n_copies=saved["n_copies"])
             if saved["scaling"] is not None:
                 InputScaling(*saved["scaling"]).attach(module)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -174,4 +181,4 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
         raise ValueError(
             f"module must have the architecture of the network whose weights {str(path)!r} holds: {error}"
         ) from error
-    return SmoothedClassifier.from_pretrained(module, classes, noise, bounds=bounds, **params)
+    return SmoothedClassifier.from_pretrained(module, classes, noise, bounds=bounds, costs=costs, **params)

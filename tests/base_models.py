@@ -1,4 +1,4 @@
-"""Base models whose behaviour under noise is known exactly."""
+"""Base models whose behavior under noise is known exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the site: the front page's curve, light and dark, from the page's own code; the order of the gallery."""
+"""Pictures of the site: those of the front page, light and dark, from the page's own code; the order of the gallery."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from markdown_code import python_blocks
+from matplotlib.colors import LinearSegmentedColormap
 from sphinx_gallery.sorting import FileNameSortKey
 
-from smoothcert import certified_accuracy_score
+from smoothcert import CertifiedAccuracyDisplay, GreedyBudgetDisplay
+from smoothcert.results.budget_display import MOVES
 
-#: Colors of text and of the two curves.
-THEMES = {"light": ("#222832", "#0072B2", "#D55E00"), "dark": ("#ced6dd", "#56B4E9", "#E69F00")}
+#: Colors of text.
+THEMES = {"light": "#222832", "dark": "#ced6dd"}
 
 
 class PlotsFirst(FileNameSortKey):
@@ -29,35 +31,53 @@ class PlotsFirst(FileNameSortKey):
         return not filename.startswith("plot_"), filename
 
 
-def draw_curve(app: Any) -> None:
-    """Run the code of the front page, and draw its certified accuracy beside that of the Lipschitz radius."""
+def draw_pictures(app: Any) -> None:
+    """Run the code of the front page, and draw a perturbed image and curves of certified accuracy."""
     source = Path(app.srcdir)
-    code = next(block for block in python_blocks(source / "index.md") if block.runs).source
     page: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(code, "index.md", "exec"), page)
-    clf, X, y = page["clf"], page["X_test"], page["y_test"]
-    grid = np.linspace(0, 1.02 * np.nanmax(page["radii"]), 1000)
+        for block in python_blocks(source / "index.md"):
+            exec(compile(block.source, "index.md", "exec"), page)
+    image = page["images"][65]
+    clf, X, y = page["clf"], page["X"][1::2], page["y"][1::2]
     curves = {
-        "through the box (Theorem 2.8)": certified_accuracy_score(y, page["certificates"], grid),
-        "without it (Corollary 2.13)": certified_accuracy_score(y, clf.set_params(radius="lipschitz").certify(X), grid),
+        "through the box (Theorem 2.8)": page["certificates"],
+        "without it (Corollary 2.13)": clf.set_params(radius="lipschitz").certify(X),
     }
-    for theme, (text, *colors) in THEMES.items():
+    for theme, text in THEMES.items():
         settings = {"text.color": text, "axes.labelcolor": text, "xtick.color": text, "ytick.color": text}
-        with plt.rc_context({**settings, "axes.edgecolor": text, "font.size": 11, "svg.hashsalt": "smoothcert"}):
-            fig, ax = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
-            for (label, curve), color, style in zip(curves.items(), colors, ("-", "--"), strict=True):
-                ax.plot(grid, curve, label=label, color=color, linestyle=style, linewidth=2.2)
-            ax.set(xlabel="l1 radius (1 = one feature across its whole range)", ylabel="certified accuracy")
-            ax.set(xlim=(0, grid[-1]), ylim=(0, 1))
-            ax.grid(alpha=0.25)
-            ax.legend(frameon=False, loc="lower left")
+        with plt.rc_context({**settings, "axes.edgecolor": text, "legend.framealpha": 0, "svg.hashsalt": "smoothcert"}):
+            digit = GreedyBudgetDisplay.from_estimator(page["digits"], image, image_shape=(8, 8))
+            _save(_in_a_row(digit, page["labels"][65]), source / "_static" / f"start_images_{theme}.svg")
+            figure, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+            CertifiedAccuracyDisplay.from_certificates(curves, y, ax=ax)
             ax.spines[["top", "right"]].set_visible(False)
-            fig.savefig(source / "_static" / f"start_{theme}.svg", transparent=True, metadata={"Date": None})
-            plt.close(fig)
+            _save(figure, source / "_static" / f"start_tables_{theme}.svg")
+
+
+def _in_a_row(digit: GreedyBudgetDisplay, label: Any) -> Any:
+    """Draw the image, its worst perturbation and the perturbed image side by side."""
+    figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5), layout="constrained")
+    titles = (
+        f"input: a {label}",
+        "worst change within\nthe certified radius",
+        f"perturbed input:\nprovably still a {label}",
+    )
+    colors = LinearSegmentedColormap.from_list("moves", MOVES)
+    for ax, title, image in zip(axes, titles, (digit.image, digit.image, digit.perturbed), strict=True):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=16)
+        ax.set_title(title, fontsize="medium")
+        ax.set(xticks=[], yticks=[])
+    axes[1].imshow(np.ma.masked_equal(digit.moves, 0), cmap=colors, vmin=-1, vmax=1)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, transparent=True, metadata={"Date": None})
+    plt.close("all")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the hook."""
-    app.connect("builder-inited", draw_curve)
+    app.connect("builder-inited", draw_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -49,17 +49,30 @@ def check_radii(radius: Any, n_inputs: int, *, several: bool = False) -> Any:
     """Return one radius for each input, or a row of several; raise a ValueError unless they are numbers from 0 on."""
     expected = f"a number of at least 0, or one for each of {n_inputs} inputs"
     if several:
-        expected += ", or rows of several radii of shape (1, n_radii) or (n_inputs, n_radii), such as [[0.5, 1.0]]"
+        expected += ", or rows of several radii of shape (1, n_radii) or (n_inputs, n_radii)"
+    radii, remedy = _radii(radius), ""
+    if radii is not None:
+        n_radii = radii.shape[1:] if several and radii.ndim == 2 and radii.shape[1] else ()
+        try:
+            return np.broadcast_to(radii, (n_inputs, *n_radii))
+        except ValueError:
+            flat = several and radii.ndim == 1
+            remedy = f" Write [{radii.tolist()}] to ask for all of these radii at each input." if flat else ""
+    raise ValueError(f"radius must be {expected}, got {radius!r}.{remedy}")
+
+
+def _radii(radius: Any) -> Any:
+    """Return radii as an array of floats, or None unless they are numbers from 0 on."""
     try:
-        radii = np.asarray(radius, dtype=np.float64)
-        rows = several and radii.ndim == 2 and radii.shape[1] > 0
-        radii = np.broadcast_to(radii, (n_inputs, radii.shape[1]) if rows else n_inputs)
-        valid = np.asarray(radius).dtype != bool and bool((radii >= 0).all())
+        radii = np.asarray(radius)
+        if radii.dtype.kind not in "iuf" and not all(
+            type(one) is not bool and isinstance(one, Real) for one in radii.flat
+        ):
+            return None
+        radii = radii.astype(np.float64)
     except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(f"radius must be {expected}, got {radius!r}.")
-    return radii
+        return None
+    return radii if (radii >= 0).all() else None
 
 
 def check_same_radii(radius: Any, radii: Any) -> Any:
@@ -74,9 +87,9 @@ def check_same_radii(radius: Any, radii: Any) -> Any:
 
 def check_thresholds(radius: Any) -> Any:
     """Return a radius, or an array of radii, as floats, or raise a ValueError unless all are numbers of at least 0."""
-    radii = np.asarray(radius, dtype=np.float64)
-    if not (radii >= 0).all():
-        raise ValueError(f"radius must be 0 or above, got {radius!r}.")
+    radii = _radii(radius)
+    if radii is None:
+        raise ValueError(f"radius must hold numbers of at least 0, got {radius!r}.")
     return radii
 
 
@@ -114,9 +127,14 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
     return value
 
 
+def shape_of(X: Any) -> tuple[int, ...]:
+    """Return the shape of an array, a DataFrame or anything that converts to an array."""
+    return tuple(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
+
+
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
     """Raise a ValueError if the base model does not take inputs of the shape of X."""
-    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    shape = shape_of(X)
     if not any_shape and len(shape) > 2:
         raise ValueError(
             f"Found array with dim {len(shape)}: X must be a table of shape (n_inputs, n_features) for a scikit-learn "

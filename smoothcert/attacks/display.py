@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._utils.optional import optional
 from ..results.certificates import Certificates, FloatArray
-from ..results.display import COLORS, LINE_STYLES, NORMS
+from ..results.curves import COLORS, LINE_STYLES, background, new_axes
+from ..results.display import NORMS
 from ..results.metrics import certified_accuracy_score
 from .results import Adversarials
 
@@ -130,10 +130,8 @@ class AttackDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot = optional("matplotlib.pyplot", "plots")
-        if ax is None:
-            _, ax = pyplot.subplots(layout="constrained")
-        below, above, *_ = COLORS["light"]
+        ax = new_axes(ax)
+        below, above, *_ = COLORS[background(ax)]
         low, high = self.certified, self.attacked
         ax.fill_between(self.radius, low, high, color=GAP, alpha=0.5, linewidth=0, label="gap: neither")
         style = {"color": above, "linestyle": LINE_STYLES[1], "linewidth": 2}

@@ -26,7 +26,8 @@ class Adversarials(Records):
     inputs : ndarray of float64, shape (n_inputs, ...)
         Inputs in raw units, inside the box; where the attack failed, the most promising one.
     distance : ndarray of float64, shape (n_inputs,)
-        The l1 distance in the unit box from the attacked input, clipped to the box. It is computed from the returned
+        The l1 distance in the unit box from the attacked input, clipped to the box; with costs, what the adversary
+        pays. It is computed from the returned
         arrays and rounded up; for digital data it is the number of lattice steps over the steps per unit. It is 0 where
         the label was already wrong.
     original : ndarray of shape (n_inputs,)

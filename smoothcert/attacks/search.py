@@ -13,7 +13,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_choice, check_count, check_labels, check_open_unit, check_radii
-from ..certify.names import resolve_radius
 from ..classifier import SmoothedClassifier
 from ..noise.seeding import resolve_seed
 from ..results.certificates import FloatArray
@@ -179,7 +178,7 @@ class Attack(BaseEstimator, ABC):
                 f"n_samples or raise max_queries."
             )
         rng = np.random.default_rng(seeds)
-        strategy = resolve_radius(clf.radius, clf.noise_)
+        strategy = verifier.algorithm.strategy
         known = {label: index for index, label in enumerate(clf.classes_.tolist())}
         found = []
         with verifier.voter.ready():
@@ -216,6 +215,7 @@ class Attack(BaseEstimator, ABC):
         """Search all paths, unless the label is already wrong at the input."""
         if target.leads(target.start[None], n_samples)[0] > target.clear:
             return
+        target.choose_categories(self.n_votes)
         largest = -np.inf
         for path in self._paths(target, budget, closest):
             end = min(budget, target.closest, target.length(path))
@@ -258,7 +258,7 @@ class Attack(BaseEstimator, ABC):
         target.found(path, high)
         # A lead that is clear by less than its standard error cannot be told from the first clear one.
         near = 0.0 if target.exact else target.clear + 1 / np.sqrt(n_samples)
-        smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 / target.levels
+        smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 * target.finest
         while high - low > smallest and lead > near:
             middle = (low + high) / 2
             at_middle = self._lead(target, target.walk(path, [middle]), n_samples)
@@ -304,8 +304,8 @@ class Attack(BaseEstimator, ABC):
         self, target: Target, distances: FloatArray, leads: FloatArray, start: float, clear: float
     ) -> FloatArray:
         """Return the next points to measure, on both sides of the highest peaks beside which the label may change."""
-        doubt, noise = self._doubt(target), target.mechanism.noise
-        finest = RTOL * distances[-1] if target.levels is None else 1 / target.levels
+        doubt, noise = self._doubt(target), target.mechanism.prices
+        finest = RTOL * distances[-1] if target.levels is None else target.finest
         over = np.flatnonzero(leads > clear + doubt)
         before = over[0] if len(over) else len(leads)
         padded = np.concatenate([[-np.inf], leads, [-np.inf]])

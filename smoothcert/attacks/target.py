@@ -15,6 +15,9 @@ from ..results.certificates import FloatArray
 from ..sampling.sampler import count
 from .projection import EPS
 
+#: The largest part of the queries that may be spent to choose among categories.
+CATEGORY_SHARE = 0.2
+
 
 class QueriesSpentError(Exception):
     """Raised when the search has no queries left."""
@@ -48,9 +51,32 @@ class Path:
         return cls(features, end[features])
 
 
+class CategoryChoice:
+    """The categories of one input that can change, and what they become.
+
+    Parameters
+    ----------
+    mechanism : NoiseMechanism
+    x : ndarray
+        The raw input, flat.
+
+    Attributes
+    ----------
+    columns, costs, other : ndarray
+        The places of the categories, what a change costs, and the code that each becomes: at first the next one.
+    """
+
+    def __init__(self, mechanism: NoiseMechanism, x: FloatArray) -> None:
+        found = mechanism.categories
+        self.columns = np.empty(0, dtype=np.intp) if found is None else found.columns
+        self.costs = np.empty(0) if found is None else found.costs
+        self.n = np.empty(0, dtype=np.int64) if found is None else found.n_categories
+        self.other = (x[self.columns] + 1) % np.maximum(self.n, 1)
+
+
 @dataclass(eq=False)
 class Target:
-    """One input under attack; points are flat and in the unit box.
+    """One input under attack; points are flat and in units of what is paid: shares of the range, times costs.
 
     Parameters
     ----------
@@ -85,35 +111,51 @@ class Target:
     votes: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        box, shape = self.mechanism.box, self.mechanism.shape
-        self.lo, self.hi = (np.broadcast_to(end, shape).ravel() for end in (box.lo, box.hi))
+        mechanism = self.mechanism
+        self.lo, self.hi = (
+            np.broadcast_to(end, mechanism.shape).ravel() for end in (mechanism.box.lo, mechanism.box.hi)
+        )
         self.width = self.hi - self.lo
-        self.x = np.clip(np.asarray(self.x, dtype=np.float64).ravel(), self.lo, self.hi)
-        levels = getattr(self.mechanism.noise, "levels", "auto")
+        self.numeric = np.broadcast_to(mechanism.features.numeric, mechanism.n_features)
+        raw = np.asarray(self.x, dtype=np.float64).ravel()
+        self.x = np.where(self.numeric, np.clip(raw, self.lo, self.hi), raw)
+        self.categories = CategoryChoice(mechanism, self.x)
+        #: What one unit of each feature costs: points are in units of what is paid.
+        self.scale = np.where(mechanism.costs > 0, mechanism.costs, 1.0)
+        self.scale[self.categories.columns] = self.categories.costs
+        levels = getattr(mechanism.noise, "levels", "auto")
         self.levels = None if isinstance(levels, str) else int(levels)
-        self.start = self._unit(self.x)
+        self.start = self._paid(self.x)
         self.low, self.high = self._faces()
         limit = getattr(self.strategy, "max_features", None)
         self.max_features = len(self.start) if limit is None else min(limit, len(self.start))
         self.best = self.start
-        self.exact = self.mechanism.noise.n_outcomes is not None
+        self.exact = mechanism.noise.n_outcomes is not None
 
-    def _unit(self, raw: FloatArray) -> FloatArray:
-        """Map a raw point to the unit box, and digital data to the lattice."""
-        shaped = raw.reshape(1, *self.mechanism.shape)
-        if self.levels is None:
-            return self.mechanism.box.to_unit(shaped).ravel()
-        return self.mechanism.noise.to_unit(self.mechanism.points(shaped)).ravel()
+    def _paid(self, raw: FloatArray) -> FloatArray:
+        """Map a raw point to units of what is paid, and digital data to the lattice; a category starts at 0."""
+        unit = self.mechanism.box.to_unit(self.mechanism.bounded(raw.reshape(1, *self.mechanism.shape)))
+        return (unit if self.levels is None else self.mechanism.noise.snap(unit)).ravel() * self.scale
 
     def _faces(self) -> tuple[FloatArray, FloatArray]:
         """Return the lowest and highest value of each feature: its faces, or the limits of the radius strategy."""
-        down, up = (room.ravel() for room in self.mechanism.box.room(self.start.reshape(1, *self.mechanism.shape)))
+        share = (self.start / self.scale).reshape(1, *self.mechanism.shape)
+        down, up = (self.mechanism.with_categories(side.reshape(1, -1))[0] for side in self.mechanism.box.room(share))
         if isinstance(self.strategy, GreedyRadius):
             down, up = map(np.minimum, (down, up), self.strategy._limits())
-        low, high = self.start - down, self.start + up
+        # A category changes wholly, and starts at 0.
+        changes = np.maximum(down, up)[self.categories.columns] >= 1
+        down[self.categories.columns], up[self.categories.columns] = 0.0, changes
+        low, high = self.start - down * self.scale, self.start + up * self.scale
         if self.levels is not None:
-            return np.ceil(low * self.levels - 1e-9) / self.levels, np.floor(high * self.levels + 1e-9) / self.levels
-        return np.maximum(low, 0.0), np.minimum(high, 1.0)
+            steps = self.levels / self.scale
+            return np.ceil(low * steps - 1e-9) / steps, np.floor(high * steps + 1e-9) / steps
+        return np.maximum(low, 0.0), np.minimum(high, self.scale)
+
+    @property
+    def finest(self) -> float:
+        """The smallest step of digital data, or 0."""
+        return 0.0 if self.levels is None else float(self.scale.min()) / self.levels
 
     def onward(self, path: Path) -> Path:
         """Return the path that continues each move to the face in its direction, where the worst case lies."""
@@ -129,6 +171,8 @@ class Target:
 
     def budget(self, radius: float) -> float:
         """Return the largest distance of a point whose published distance cannot exceed the radius."""
+        if self.mechanism.mixed is not None:
+            return radius
         if self.levels is None or np.isinf(radius):
             return radius * (1 - 4 * (len(self.start) + 8) * EPS)
         steps = np.floor(radius * self.levels)
@@ -138,27 +182,38 @@ class Target:
         """Move points of digital data to the lattice, toward the input."""
         if self.levels is None:
             return points
-        steps = (points - self.start) * self.levels
-        return self.start + np.trunc(steps + np.copysign(1e-6, steps)) / self.levels
+        each = self.levels / self.scale
+        steps = (points - self.start) * each
+        return self.start + np.trunc(steps + np.copysign(1e-6, steps)) / each
 
     def raw(self, points: FloatArray) -> FloatArray:
         """Map points, shape (n, d), to raw inputs, shape (n, *shape), which are no farther away than the points."""
-        moves = (points - self.start) * self.width
-        moved = self.x + moves if self.levels is None else self.lo + points * self.width
-        raw = np.where(points == self.start, self.x, np.clip(moved, self.lo, self.hi))
+        moves = (points - self.start) * (self.width / self.scale)
+        if self.mechanism.mixed is not None and self.levels is None:
+            # Numbers leave room for the rounding of their sum, so that the budget may hold whole categories exactly.
+            moves *= 1 - 4 * (len(self.start) + 8) * EPS
+        moved = self.x + moves if self.levels is None else self.lo + points * (self.width / self.scale)
+        raw = np.where((points == self.start) | ~self.numeric, self.x, np.clip(moved, self.lo, self.hi))
         if self.levels is None:
             raw = np.where(np.abs(raw - self.x) > np.abs(moves), np.nextafter(raw, self.x), raw)
+        columns = self.categories.columns
+        changed = points[:, columns] >= self.categories.costs * (1 - 1e-9)
+        raw[:, columns] = np.where(changed, self.categories.other, raw[:, columns])
         return raw.reshape(-1, *self.mechanism.shape)
 
     def distance(self, raw: FloatArray) -> float:
-        """Return the l1 distance of a raw input, shape (*shape), from the one under attack."""
+        """Return what the adversary pays for a raw input, shape (*shape): its l1 distance, with costs."""
+        columns = self.categories.columns
+        paid = float(self.categories.costs[raw.ravel()[columns] != self.x[columns]].sum())
         if self.levels is not None:
-            ends = [self.mechanism.points(one.reshape(1, *self.mechanism.shape)) for one in (raw, self.x)]
-            steps = np.abs(ends[0].astype(np.int64) - ends[1].astype(np.int64)).sum()
-            return float(steps / self.levels)
-        moves = np.abs(raw.ravel() - self.x)
-        # Each difference, quotient and sum has a relative error of EPS / 2; the factor exceeds all of them together.
-        return float((moves / np.where(self.width > 0, self.width, 1.0)).sum() * (1 + (len(moves) + 8) * EPS))
+            ends = [self.mechanism.points(one.reshape(1, *self.mechanism.shape))[0] for one in (raw, self.x)]
+            steps = np.abs(ends[0][self.numeric].astype(np.int64) - ends[1][self.numeric].astype(np.int64))
+            return paid + float((steps * self.scale[self.numeric]).sum() / self.levels)
+        moves = np.abs(raw.ravel() - self.x)[self.numeric]
+        width = np.where(self.width > 0, self.width, 1.0)[self.numeric]
+        # Each operation and sum has a relative error of EPS / 2; the factor exceeds all of them together.
+        slack = 1 + (len(self.start) + 8) * EPS
+        return paid + float((moves / width * self.scale[self.numeric]).sum() * slack)
 
     def walk(self, path: Path, distances: Any) -> FloatArray:
         """Return the points at the given distances along a path, shape (n, d)."""
@@ -198,6 +253,29 @@ class Target:
     def cost(self, n: int) -> int:
         """Return the number of queries for ``n`` votes at one point, or the number of outcomes if all are counted."""
         return self.mechanism.noise.n_outcomes or n
+
+    def choose_categories(self, n_votes: int) -> None:
+        """Measure all changes of single categories, and let each category become the one that helps most.
+
+        Where the queries would take too large a part of those that are left, each becomes the next one.
+        """
+        found = self.categories
+        trials = [
+            (place, code)
+            for place, column in enumerate(found.columns)
+            for code in range(found.n[place])
+            if code != self.x[column] and self.high[column] > 0
+        ]
+        if not trials or len(trials) * self.cost(n_votes) > CATEGORY_SHARE * self.n_left:
+            return
+        key, leads = self.new_key(), np.full((len(found.columns), int(found.n.max())), -np.inf)
+        for place, code in trials:
+            found.other[place] = code
+            point = self.start.copy()
+            point[found.columns[place]] = self.high[found.columns[place]]
+            leads[place, code] = self.leads(point[None], n_votes, key)[0]
+        tried = np.isfinite(leads).any(axis=1)
+        found.other[tried] = leads[tried].argmax(axis=1)
 
     def new_key(self) -> NDArray[np.uint32]:
         """Return a new key of noise."""

@@ -57,7 +57,7 @@ class Verifier:
 
     def _drawing(self, n: int) -> float:
         """Return the distance between the real and the ideal distribution of ``n`` votes."""
-        return self.mechanism.noise.draw_error * n * self.mechanism.n_features
+        return self.mechanism.draw_error * n
 
     def level(self, n: int) -> float:
         """Return the level of one attempt with ``n`` estimation votes."""

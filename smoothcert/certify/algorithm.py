@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,21 @@ from ..results.certificates import Certificates
 from ..results.decisions import Decisions
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
+from ..sampling.exact import ExactVotes, NotExactError
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
+from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .evidence import Duel, anytime_probabilities, certified_at
+from .duel import Duel
+from .evidence import anytime_probabilities, certified_at
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
 
 FloatArray = NDArray[np.float64]
+
+#: Whether the probabilities of base models are exact: where they are known, never, or always.
+ESTIMATIONS = ("auto", "sample", "exact")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +50,7 @@ class Algorithm:
     alpha : float
     n_selection, n_samples : int
     rtol : float, optional
+    estimation : {"auto", "sample", "exact"}
     voter : Voter, optional
         The base model. Certificates of existing votes need none.
     batch_size : "auto" or int
@@ -63,10 +70,13 @@ class Algorithm:
     n_selection: int
     n_samples: int
     rtol: float | None = None
+    estimation: str = "auto"
     voter: Voter | None = None
     batch_size: int | str = "auto"
 
     def __post_init__(self) -> None:
+        if self.estimation not in ESTIMATIONS:
+            raise ValueError(f"estimation must be one of {', '.join(map(repr, ESTIMATIONS))}, got {self.estimation!r}.")
         check_count("n_selection", self.n_selection)
         check_statistics(
             check_count("n_samples", self.n_samples),
@@ -80,6 +90,29 @@ class Algorithm:
     def exact(self) -> bool:
         """Whether all outcomes of the noise are evaluated."""
         return self.mechanism.noise.n_outcomes is not None
+
+    @cached_property
+    def exact_sampler(self) -> ExactSampler | None:
+        """Takes the place of a sampler if the probabilities of the base model are known.
+
+        Raises
+        ------
+        NotExactError
+            If ``estimation="exact"`` asks for them, and they are not.
+        """
+        if self.estimation == "sample" or self.voter is None or self.exact:
+            return None
+        try:
+            return ExactSampler(ExactVotes(self.voter, self.mechanism))
+        except NotExactError:
+            if self.estimation == "exact":
+                raise
+            return None
+
+    @property
+    def certain(self) -> bool:
+        """Whether nothing is sampled: all outcomes are evaluated, or probabilities are known."""
+        return self.exact or self.exact_sampler is not None
 
     @property
     def may_stop(self) -> bool:
@@ -99,7 +132,7 @@ class Algorithm:
     def level(self, n_samples: int) -> float:
         """Return alpha without the error of drawing ``n_samples`` votes."""
         noise, n_features = self.mechanism.noise, self.mechanism.n_features
-        drawing = noise.draw_error * n_samples * n_features
+        drawing = self.mechanism.draw_error * n_samples
         if drawing >= self.alpha:
             raise ValueError(
                 f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {noise} "
@@ -119,6 +152,18 @@ class Algorithm:
             rule=rule,
             batch_size=self.batch_size,
         )
+
+    def source(self, seed: int, rule: StoppingRule | None = None, **choices: Any) -> Sampler | ExactSampler:
+        """Return where certificates come from: exact probabilities if they are known, or else the sampler of votes.
+
+        Parameters
+        ----------
+        seed : int
+        rule : StoppingRule, optional
+        **choices
+            Parameters in place of the sampler's.
+        """
+        return self.exact_sampler or replace(self.sampler(seed, rule), **choices)
 
     def precision_rule(self) -> RadiusPrecision | None:
         """Return the rule that stops once radii are precise to ``rtol``, if they are asked to be."""
@@ -148,11 +193,14 @@ class Algorithm:
             p_a=p_a,
             p_b=p_b,
             n_samples=votes.estimation.sum(axis=1),
-            **self._claim(),
+            **self._claim(votes),
         )
 
-    def failed(self, n_inputs: int) -> Certificates:
-        """Return the certificates of inputs that have no votes: abstentions, with a label that is no class."""
+    def failed(self, n_inputs: int, votes: Votes) -> Certificates:
+        """Return the certificates of inputs that have no votes: abstentions, with a label that is no class.
+
+        ``votes`` are those of other inputs, or of none, and say whether probabilities are exact.
+        """
         nothing, everything = np.zeros(n_inputs), np.ones(n_inputs, dtype=bool)
         return Certificates(
             labels=no_label(self.classes).repeat(n_inputs),
@@ -162,22 +210,24 @@ class Algorithm:
             p_b=nothing + 1,
             n_samples=nothing.astype(np.int64),
             failed=everything,
-            **self._claim(),
+            **self._claim(votes),
         )
 
-    def failed_decisions(self, radius: FloatArray) -> Decisions:
-        """Return the decisions about inputs that have no votes: none is certified at its radius."""
+    def failed_decisions(self, radius: FloatArray, votes: Votes) -> Decisions:
+        """Return the decisions about inputs that have no votes: none is certified at its radius; see `failed`."""
         return Decisions(
             labels=no_label(self.classes).repeat(len(radius)),
             robust=np.zeros(radius.shape, dtype=bool),
             n_samples=np.zeros(len(radius), dtype=np.int64),
             radius=radius,
             failed=np.ones(len(radius), dtype=bool),
-            **self._claim(),
+            **self._claim(votes),
         )
 
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
         """Bound the probability of the selected class from below, and that of its strongest rival from above."""
+        if isinstance(votes, Shares):
+            return votes.probabilities(self.scheme)
         self._check_counts(votes)
         top = votes.selection.argmax(axis=1)
         if self.exact:
@@ -251,7 +301,7 @@ class Algorithm:
             Needed where ``X`` is None: the probabilities that radii require, or the largest reaches if drawing cannot
             stop early.
         """
-        if self.may_stop:
+        if self.may_stop and not isinstance(votes, Shares):
             if kept is None:
                 required = required_probability(self.strategy, self.mechanism, X, radius)
             else:
@@ -264,7 +314,7 @@ class Algorithm:
             robust=robust,
             n_samples=votes.estimation.sum(axis=1),
             radius=radius,
-            **self._claim(),
+            **self._claim(votes),
         )
 
     def _certified_at(
@@ -286,7 +336,7 @@ class Algorithm:
         Unanimous votes certify most.
         """
         p_a, largest = np.ones(1), 0.0
-        if not self.exact:
+        if not self.certain:
             unanimous = np.eye(1, len(self.classes), dtype=np.int64)
             selection = int(selection_steps(self.n_selection)[0]) * unanimous
             certified = partial(self._certified_at, selection, self.n_samples * unanimous)
@@ -300,13 +350,17 @@ class Algorithm:
         warnings.warn(
             f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
             f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
-            f"{'' if self.exact else f'n_samples={self.n_samples} or '}the width of the noise.",
+            f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise.",
             stacklevel=3,
         )
 
-    def _claim(self) -> dict[str, Any]:
-        alpha = 0.0 if self.exact else self.alpha
-        return {"alpha": alpha, "norm": self.strategy.norm, "threat": self.strategy.threat_under(self.mechanism.noise)}
+    def _claim(self, votes: Votes) -> dict[str, Any]:
+        alpha = 0.0 if self.exact or isinstance(votes, Shares) else self.alpha
+        return {
+            "alpha": alpha,
+            "norm": self.strategy.norm,
+            "threat": self.strategy.threat_under(self.mechanism.noise, self.mechanism.features),
+        }
 
 
 def no_label(classes: NDArray[Any]) -> NDArray[Any]:

@@ -244,7 +244,6 @@ def anytime_lower_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
 
     See Also
     --------
-    anytime_upper_bound : The bound from above.
     clopper_pearson : Larger, but valid only for a number of votes fixed in advance.
 
     References
@@ -266,30 +265,6 @@ def anytime_lower_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, 
     threshold = -np.log(alpha)
     shape = np.broadcast_shapes(*(np.shape(value) for value in (k, n, alpha, a, b)))
     return bisect_unit(lambda p0: log_e_value(k, n, p0, a, b) >= threshold, shape)
-
-
-def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: float, a: ArrayLike, b: ArrayLike) -> FloatArray:
-    """Upper confidence bound on a mean: 1 minus the lower bound of the failures, whose prior is Beta(b, a).
-
-    Parameters
-    ----------
-    k, n : array-like of float
-        Sum of the votes and number of votes so far, as in `log_e_value`.
-    alpha : float
-        One-sided level, for all numbers of votes together.
-    a, b : array-like of float
-        Parameters of the Beta prior, the same at all numbers of votes and independent of these votes.
-
-    See Also
-    --------
-    anytime_lower_bound : The bound from below.
-
-    Examples
-    --------
-    >>> anytime_upper_bound([10, 100, 1_000], [100, 1_000, 10_000], 0.001, 0.5, 0.5).round(4)
-    array([0.2637, 0.1455, 0.1141])
-    """
-    return 1 - anytime_lower_bound(np.asarray(n) - np.asarray(k), n, alpha, b, a)
 
 
 def checkpoints(n_samples: int, growth: float = 1.0625, step: int = 4) -> NDArray[np.int64]:

@@ -1,4 +1,7 @@
-"""Confidence bounds for binomial probabilities: vote counts in, one-sided bounds out. Pure functions of arrays."""
+"""Confidence bounds for binomial probabilities, such as Clopper-Pearson, and the split of alpha between p_a and p_b.
+
+Pure functions of arrays: vote counts in, one-sided bounds out.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc
 
 from .._utils.checks import check_choice, check_open_unit
+from .duel import Duel, FloatArray
 
-FloatArray = NDArray[np.float64]
 LowerBound = Callable[[ArrayLike, Any, float], FloatArray]
 
 #: Relative error allowed for SciPy's binomial tails. The largest error found is 2e-11, for n up to 10**9.
@@ -318,18 +321,19 @@ def class_probabilities(
         if uniforms is None:
             raise ValueError("bound='randomized-clopper-pearson' needs uniforms: two numbers for each input.")
         lower_a, lower_b = (partial(randomized_clopper_pearson, uniforms=column) for column in uniforms.T)
-    rows = np.arange(len(counts))
-    n = counts.sum(axis=1)
-    p_a = lower_a(counts[rows, top], n, _level(counts.shape[1], scheme, alpha))
-    if _one_versus_all(counts.shape[1], scheme):
+    one_versus_all, level = (
+        _one_versus_all(counts.shape[1], scheme),
+        level_of_each_bound(counts.shape[1], scheme, alpha),
+    )
+    k_a, k_b, n = Duel.of(counts, top, strongest_rival=not one_versus_all)
+    p_a = lower_a(k_a, n, level)
+    if one_versus_all:
         return p_a, 1 - p_a
     # The bound has to hold for one fixed rival, the most probable one. Upper bounds rise with the count, so the bound
     # of the largest count is at least that of this rival. The randomized bound rises too, at every u: it solves for the
     # level (1 - u) P(X > k) + u P(X >= k), which lies between P(X >= k + 1) and P(X >= k), so it lies between Clopper
     # and Pearson's bounds for k and k + 1.
-    rivals = counts.copy()
-    rivals[rows, top] = -1
-    p_b = upper_bound(lower_b, rivals.max(axis=1), n, alpha / 2)
+    p_b = upper_bound(lower_b, k_b, n, level)
     return p_a, np.minimum(p_b, 1 - p_a)
 
 
@@ -372,7 +376,7 @@ def check_statistics(n_samples: int, n_classes: int, *, scheme: str, bound: str,
     """
     check_choice("scheme", scheme, SCHEMES)
     check_choice("bound", bound, BOUNDS)
-    level = _level(n_classes, scheme, check_open_unit("alpha", alpha))
+    level = level_of_each_bound(n_classes, scheme, check_open_unit("alpha", alpha))
     if level < SMALLEST_LEVEL:
         raise ValueError(f"alpha must be at least {2 * SMALLEST_LEVEL:g}, got {alpha!r}.")
     if n_classes > 1 and BOUNDS[bound](n_samples, n_samples, level) <= 0.5:
@@ -389,5 +393,6 @@ def _one_versus_all(n_classes: int, scheme: str) -> bool:
     return scheme == "binary" or n_classes <= 2
 
 
-def _level(n_classes: int, scheme: str, alpha: float) -> float:
+def level_of_each_bound(n_classes: int, scheme: str, alpha: float) -> float:
+    """Split alpha: half of it for each of p_a and p_b, or all of it for p_a where p_b is 1 - p_a."""
     return alpha if _one_versus_all(n_classes, scheme) else alpha / 2

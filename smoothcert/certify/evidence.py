@@ -1,4 +1,4 @@
-"""Evidence of votes: bounds and tests that are valid whenever drawing stops.
+"""Evidence of votes: bounds and tests that are valid whenever drawing stops, and the split of their alpha.
 
 Bounds and tests bet on the estimation votes (Ville's inequality). The prior comes from the selection votes, which are
 independent of them.
@@ -6,16 +6,12 @@ independent of them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .betting import anytime_lower_bound, log_e_value, rejects_margin
 from .binomial import class_probabilities
-
-FloatArray = NDArray[np.float64]
-Counts = NDArray[np.int64]
+from .duel import Counts, Duel, FloatArray
 
 #: Share of alpha that a test at a radius bets, so that it can stop early. The rest is for the fixed-n bound at the cap.
 #: A larger share saves votes, and loses certificates of inputs that only all votes together would certify.
@@ -23,36 +19,6 @@ BET = 0.9
 
 #: Bound on the rounding error of the difference of two probabilities.
 ROUNDING = 1e-15
-
-
-class Duel(NamedTuple):
-    """Votes as a duel of the predicted class A with its rival.
-
-    Attributes
-    ----------
-    k_a, k_b, n : ndarray of shape (n_inputs,)
-        Votes for class A, for its rival, and in total.
-    """
-
-    k_a: Counts
-    k_b: Counts
-    n: Counts
-
-    @classmethod
-    def of(cls, counts: Counts, top: NDArray[np.intp], *, strongest_rival: bool) -> Duel:
-        """Return the duel of class ``top`` with its strongest rival, or with all rivals as one."""
-        rows, n = np.arange(len(counts)), counts.sum(axis=1)
-        k_a = counts[rows, top]
-        if not strongest_rival:
-            return cls(k_a, n - k_a, n)
-        rivals = counts.copy()
-        rivals[rows, top] = -1
-        return cls(k_a, rivals.max(axis=1), n)
-
-    @property
-    def score(self) -> FloatArray:
-        """The sum of (1 + [A] - [B])/2 over all votes: a vote for neither counts half."""
-        return (self.n + self.k_a - self.k_b) / 2
 
 
 def prior(selection: Duel) -> tuple[FloatArray, FloatArray]:

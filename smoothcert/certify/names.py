@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone
@@ -61,8 +62,15 @@ def resolve(argument: str, value: Any) -> Any:
     raise ValueError(f"{argument} must be one of {names}, or a {base.__name__} object, got {value!r}.")
 
 
-def resolve_radius(value: Any, noise: Noise) -> RadiusStrategy:
+def resolve_radius(value: Any, noise: Noise, names: Sequence[str] | None = None) -> RadiusStrategy:
     """Return the strategy for an argument's value, checked against the noise; "auto" is the tightest that is valid.
+
+    Parameters
+    ----------
+    value : str or RadiusStrategy
+    noise : Noise
+    names : sequence of str, optional
+        The columns, for limits that go by column name.
 
     Raises
     ------
@@ -71,5 +79,7 @@ def resolve_radius(value: Any, noise: Noise) -> RadiusStrategy:
     """
     is_auto = isinstance(value, str) and value == "auto"
     strategy: RadiusStrategy = resolve("radius", value if not is_auto or noise.uses_box else "lipschitz")
+    if isinstance(strategy, GreedyRadius):
+        strategy = strategy.for_columns(names)
     strategy.check(noise)
     return strategy

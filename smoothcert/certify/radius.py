@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
+from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
 from .._utils.text import exact, name_of
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
+from ..noise.threat import Features
 
 FloatArray = NDArray[np.float64]
 
@@ -21,7 +24,17 @@ EVERY = "every perturbation"
 
 
 class RadiusStrategy(BaseEstimator, ABC):
-    """A way to turn bounds on probabilities into a certified radius."""
+    """A way to turn bounds on probabilities into a certified radius.
+
+    See Also
+    --------
+    GreedyRadius, BoxRadius, LipschitzRadius : The strategies of the paper.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, section 2.
+    """
 
     #: Norm in which the radius is measured; strategies with a choice take it as a parameter.
     norm: float = 1
@@ -39,12 +52,14 @@ class RadiusStrategy(BaseEstimator, ABC):
         own = type(self).__module__.startswith("smoothcert.")
         return perturbations if own else f"{perturbations} that {name_of(self)} covers"
 
-    def threat_under(self, noise: Noise) -> str:
-        """Return the perturbations that a radius covers under this noise: for digital inputs, those on the lattice."""
-        if noise.digital_levels is None:
-            return self.threat
-        lattice = f"on the lattice of {noise.digital_levels} levels"
-        return f"perturbations {lattice}" if self.threat == EVERY else f"{self.threat}, {lattice}"
+    def threat_under(self, noise: Noise, features: Features | None = None) -> str:
+        """Return the perturbations that a radius covers: lattice, costs and fixed features included."""
+        levels, threat = noise.digital_levels, self.threat
+        lattice = "" if levels is None else f"on the lattice of {levels} levels"
+        limits = [lattice, "" if features is None else features.describe()]
+        for limit in filter(None, reversed(limits)):
+            threat = f"perturbations {limit}" if threat == EVERY else f"{threat}, {limit}"
+        return threat
 
     def check(self, noise: Noise) -> None:
         """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
@@ -80,7 +95,8 @@ class RadiusStrategy(BaseEstimator, ABC):
         p_a, p_b = (np.atleast_1d(np.asarray(p, dtype=np.float64)) for p in (p_a, p_b))
         if not ((p_b >= 0) & (p_a > p_b) & (p_a <= 1)).all():
             raise ValueError(f"p_a and p_b must be probabilities from 0 to 1 with p_a > p_b, got {p_a!r} and {p_b!r}.")
-        reach = self.reach(noise, *(np.atleast_2d(np.asarray(room, dtype=np.float64)) for room in (down, up)))
+        room = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (down, up))
+        reach = self.limited(self.reach(noise, *room))
         n_inputs = np.broadcast_shapes(p_a.shape, p_b.shape, reach.shape[:1])
         budget = np.broadcast_to(noise.budget(p_a, p_b), n_inputs)
         return self.within(noise, budget, np.broadcast_to(reach, (*n_inputs, reach.shape[1])))
@@ -88,6 +104,10 @@ class RadiusStrategy(BaseEstimator, ABC):
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
         return np.maximum(down, up)
+
+    def limited(self, reach: FloatArray, n_changed: int = 0) -> FloatArray:
+        """Return the reaches that are left to an adversary who has changed a number of categories."""
+        return reach
 
     @property
     def needs_inputs(self) -> bool:
@@ -123,6 +143,17 @@ class LipschitzRadius(RadiusStrategy):
         Norm of the radius. All noises certify l1, Gaussian noise l2 as well. In l-inf every feature moves, and shares
         the budget: uniform and splitting noise certify 2 lam (1 - t^(1/d)) with t = 1 - (p_a - p_b)/2, Gaussian noise
         the l2 radius over sqrt(d).
+
+    See Also
+    --------
+    BoxRadius, GreedyRadius : Larger radii for inputs in a box.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Corollaries 2.4 and 2.13.
+    .. [2] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, Theorem
+       1.
 
     Examples
     --------
@@ -163,6 +194,16 @@ class BoxRadius(RadiusStrategy):
         Use the paper's closed form (Corollaries 2.7 and 2.14), which is never larger and may fall below
         `LipschitzRadius` for radii under 1. It exists to reproduce the paper and needs lam > 1/2.
 
+    See Also
+    --------
+    GreedyRadius : Radii that are at least as large, for one input.
+    LipschitzRadius : Radii without the box.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.5, Corollaries 2.7 and 2.14.
+
     Examples
     --------
     >>> import numpy as np
@@ -179,28 +220,42 @@ class BoxRadius(RadiusStrategy):
         """Raise a ValueError also if the closed form is asked for where it does not exist."""
         super().check(noise)
         if check_bool("closed_form", self.closed_form) and not noise.allows_closed_form:
-            raise ValueError(f"BoxRadius(closed_form=True) needs lam > 1/2, got {noise!r}. Use BoxRadius().")
+            raise ValueError(
+                f"BoxRadius(closed_form=True) needs lam > 1/2, times the largest cost, got {noise!r}. Use BoxRadius()."
+            )
 
     @property
     def needs_inputs(self) -> bool:
         """Whether a subclass has reaches of its own: those of the box are the same for all inputs."""
-        return type(self).reach is not RadiusStrategy.reach
+        return type(self).reach is not BoxRadius.reach
 
     needs_every_feature = needs_inputs
 
+    def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
+        """Return how far each feature can move, shape (n_inputs, n_features): over the whole box."""
+        return np.ceil(np.maximum(down, up))
+
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return the cost of moving features by 1 each until ``distance`` is covered."""
+        """Return the cost of moving features over the whole box until ``distance`` is covered."""
         if self.closed_form:
-            return distance * noise.cost(1.0)
-        return noise.walk_cost(np.ceil(reach), distance)
+            largest_move = _largest_move(reach)
+            return distance / largest_move * noise.cost(largest_move)
+        return noise.walk_cost(reach, distance)
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Walk over the features that can move, with reach 1 each."""
+        """Walk over the features that can move."""
         if self.closed_form:
-            return budget / noise.cost(1.0) * (1 - STEP_ERROR)
+            largest_move = _largest_move(reach)
+            return budget / noise.cost(largest_move) * largest_move * (1 - STEP_ERROR)
         # Mathematically the walk is never shorter. The maximum keeps the strategies in order to the last bit.
         lipschitz = LipschitzRadius().within(noise, budget, reach)
-        return np.maximum(walk_largest(noise.walk, budget, np.ceil(reach)), lipschitz)
+        return np.maximum(walk_largest(noise.walk, budget, reach), lipschitz)
+
+
+def _largest_move(reach: FloatArray) -> FloatArray:
+    """Return the largest reach of each input; 1 where nothing can move."""
+    largest_move = reach.max(axis=1)
+    return np.where(largest_move > 0, largest_move, 1.0)
 
 
 class GreedyRadius(RadiusStrategy):
@@ -211,11 +266,22 @@ class GreedyRadius(RadiusStrategy):
 
     Parameters
     ----------
-    max_change : float, array-like of shape (n_features,), or tuple (down, up) of such, optional
-        How far a feature can move, in units of the box; 0 is a feature that cannot change. A tuple limits both
-        directions separately: ``(0.0, np.inf)`` is an adversary who can only increase features.
+    max_change : float, array-like of shape (n_features,), dict, pandas Series, or tuple (down, up) of such, optional
+        How far a feature can move, in units of the box; 0 is a feature that cannot change. A dict or Series goes by
+        column name, and columns that it leaves out have no limit. A tuple limits both directions separately:
+        ``(0.0, np.inf)`` is an adversary who can only increase features.
     max_features : int, optional
         Maximum number of features that can change.
+
+    See Also
+    --------
+    BoxRadius : One radius for all inputs with the same probabilities.
+    GreedyBudgetDisplay : A picture of the worst perturbation.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.8.
 
     Examples
     --------
@@ -237,6 +303,23 @@ class GreedyRadius(RadiusStrategy):
         self.max_change = max_change
         self.max_features = max_features
 
+    def for_columns(self, names: Sequence[str] | None) -> Self:
+        """Return a copy whose limits are in the order of the columns, where they go by column name.
+
+        Raises
+        ------
+        ValueError
+            If a limit names an unknown column, or the columns have no names.
+        """
+
+        def ordered(limit: Any) -> Any:
+            return np.array(in_order("max_change", limit, names, default=np.inf)) if is_by_column(limit) else limit
+
+        limits = (
+            tuple(map(ordered, self.max_change)) if isinstance(self.max_change, tuple) else ordered(self.max_change)
+        )
+        return clone(self).set_params(max_change=limits)
+
     def check(self, noise: Noise) -> None:
         """Raise a ValueError also if a limit is invalid."""
         super().check(noise)
@@ -255,6 +338,11 @@ class GreedyRadius(RadiusStrategy):
         """Return the limits downwards and upwards, as numbers or flat arrays."""
         limits = self.max_change if isinstance(self.max_change, tuple) else (self.max_change, self.max_change)
         expected = "max_change must be a number or array of numbers of at least 0, or a tuple (down, up) of two such"
+        if any(map(is_by_column, limits)):
+            raise ValueError(
+                f"max_change by column name needs the columns, which are not known here, got {self.max_change!r}. Give "
+                f"one limit per feature in order."
+            )
         try:
             flat = [np.ravel(np.asarray(np.inf if limit is None else limit, dtype=np.float64)) for limit in limits]
         except (TypeError, ValueError) as error:
@@ -265,8 +353,14 @@ class GreedyRadius(RadiusStrategy):
 
     def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
         """Return how far each feature can move within the limits and within the box."""
-        reach = super().reach(noise, *self.room(noise, down, up))
-        return reach if self.max_features is None else largest(reach, self.max_features)
+        return super().reach(noise, *self.room(noise, down, up))
+
+    def limited(self, reach: FloatArray, n_changed: int = 0) -> FloatArray:
+        """Return the largest reaches: those of the features that can move besides the categories that are changed."""
+        if self.max_features is None:
+            return reach
+        n_left = self.max_features - n_changed
+        return largest(reach, n_left) if n_left > 0 else np.zeros((len(reach), 1))
 
     def room(self, noise: Noise, down: FloatArray, up: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up within ``max_change``."""
@@ -299,6 +393,6 @@ class GreedyRadius(RadiusStrategy):
         """Walk over the reaches; rounding must not make the radius smaller than that of `BoxRadius`."""
 
         def walk(budget: FloatArray, reach: FloatArray) -> FloatArray:
-            return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, reach))
+            return np.maximum(noise.walk(budget, reach), BoxRadius().within(noise, budget, np.ceil(reach)))
 
         return walk_largest(walk, budget, reach)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .._utils.memory import keep_freed
 from ..noise.greedy import STEP_ERROR, bisect, largest, moves
 from ..noise.mechanism import NoiseMechanism
+from .changes import Changes, Reaches, changes_of
 from .radius import GreedyRadius, RadiusStrategy
 
 FloatArray = NDArray[np.float64]
@@ -65,28 +66,19 @@ def certified_radii(
         If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
         not end among the reaches that are known.
     """
-    budget = mechanism.noise.budget(p_a, p_b)
+    budget, changes = mechanism.noise.budget(p_a, p_b), changes_of(mechanism)
     if X is None and strategy.needs_inputs:
-        radii = _radii_of_largest(strategy, mechanism, largest_reaches, budget)
+        radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
     else:
         radii = _over_reaches(
-            lambda rows, reach: strategy.within(mechanism.noise, budget[rows], reach),
+            lambda rows, reaches: changes.within(strategy, budget[rows], reaches),
             strategy,
             mechanism,
+            changes,
             X,
             len(budget),
         )
-    _check_radii(strategy, radii, len(budget))
     return mechanism.raw_radius(radii, strategy.norm)
-
-
-def _check_radii(strategy: RadiusStrategy, radii: Any, n_inputs: int) -> None:
-    """Raise a ValueError unless a strategy, which may be a user's own, has returned one distance for each input."""
-    if np.shape(radii) != (n_inputs,) or not (np.asarray(radii) >= 0).all():
-        raise ValueError(
-            f"{type(strategy).__name__}.within must return one radius of at least 0 for each of {n_inputs} inputs, "
-            f"shape ({n_inputs},), but returned {radii!r}. Nothing was certified."
-        )
 
 
 def required_probability(
@@ -110,43 +102,50 @@ def required_probability(
         ``p_b = 1 - p_a`` is at least ``radius``; 1/2 for radius 0, +inf where even certainty is not enough.
     """
     noise, goals = mechanism.noise, np.asarray(radius, dtype=np.float64)
+    changes = changes_of(mechanism)
     goals = np.broadcast_to(goals, goals.shape if goals.ndim == 2 else len(X))
 
-    def required(reach: FloatArray, goal: FloatArray) -> FloatArray:
+    def required(reaches: Reaches, goal: FloatArray) -> FloatArray:
         # The price of the distance is the budget that p_a must give, plus more than a walk can lose to rounding.
-        slack = STEP_ERROR * (64 + 4 * np.minimum(goal, mechanism.n_features))
-        price = strategy.price(noise, reach, mechanism.point_radius(goal, strategy.norm)) * (1 + slack)
+        slack = STEP_ERROR * (64 + 4 * np.minimum(goal / mechanism.least_cost, mechanism.n_features))
+        price = changes.price(strategy, reaches, mechanism.point_radius(goal, strategy.norm)) * (1 + slack)
         half = np.full(len(goal), 0.5)
         p_b = bisect(lambda p_b: noise.budget(1 - p_b, p_b) >= price, np.zeros(len(goal)), half, 60)
         found = np.full(len(goal), np.inf)
         # A few units of rounding above: the difference of p_a and p_b is no more precise than that.
         for p_a in (np.ones(len(goal)), np.minimum(1 - p_b + 2.0**-50, 1.0)):
-            radii = mechanism.raw_radius(strategy.within(noise, noise.budget(p_a, 1 - p_a), reach), strategy.norm)
+            radii = changes.within(strategy, noise.budget(p_a, 1 - p_a), reaches)
+            radii = mechanism.raw_radius(radii, strategy.norm)
             found = np.where(radii >= goal, p_a, found)
         return np.where(goal <= 0, 0.5, found)
 
-    def required_each(rows: slice, reach: FloatArray) -> FloatArray:
+    def required_each(rows: slice, reaches: Reaches) -> FloatArray:
         if goals.ndim == 1:
-            return required(reach, goals[rows])
-        return np.stack([required(reach, goal) for goal in goals[rows].T], axis=1)
+            return required(reaches, goals[rows])
+        return np.stack([required(reaches, goal) for goal in goals[rows].T], axis=1)
 
-    return _over_reaches(required_each, strategy, mechanism, X, len(X))
+    return _over_reaches(required_each, strategy, mechanism, changes, X, len(X))
 
 
 def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) -> FloatArray:
-    """Return each input's largest reaches, in decreasing order: those that decide about every radius.
+    """Return the largest reaches of the numbers of each input, in decreasing order: those that decide about any radius.
 
-    They are about 2.8 lam of them for noise on a lattice. A feature that can move at all can move by at least 1/2, so
-    their number is that of the walk over features that move by 1/2.
+    They are about 2.8 lam of them for noise on a lattice at cost 1. A feature that can move at all can move over half
+    of its range, so their number is that of the walk over features that move by half of the least cost.
     """
     if not mechanism.noise.uses_box:
         return np.empty((len(X), 0))
-    p_a = np.array([LEAST_LEVEL ** (1 / max(1, n_samples))])
+    # Without votes, probabilities are known, and may be 1.
+    p_a = np.array([LEAST_LEVEL ** (1 / n_samples) if n_samples else 1.0])
     budget, k = mechanism.noise.budget(p_a, 1 - p_a), 64
-    while np.isinf(walked := mechanism.noise.walk(budget, np.full((1, k), 0.5))) and k < 2**20:
+    changes = changes_of(mechanism)
+    half = min(mechanism.least_cost / 2, np.min(changes.category_costs, initial=np.inf))
+    while np.isinf(walked := mechanism.prices.walk(budget, np.full((1, k), half))) and k < 2**20:
         k *= 4
-    n_kept = min(SPARE + (k if np.isinf(walked) else int(np.ceil(2 * walked[0]))), mechanism.n_features)
-    return _over_reaches(lambda _, reach: largest(reach, n_kept), GreedyRadius(), mechanism, X, len(X))
+    n_kept = min(SPARE + (k if np.isinf(walked) else int(np.ceil(walked[0] / half))), mechanism.n_features)
+    return _over_reaches(
+        lambda _, reaches: largest(reaches.numbers, n_kept), GreedyRadius(), mechanism, changes, X, len(X)
+    )
 
 
 class WorstPerturbations(NamedTuple):
@@ -155,9 +154,9 @@ class WorstPerturbations(NamedTuple):
     Attributes
     ----------
     reach : ndarray
-        How far each feature can move, in the unit box.
+        How far each feature can move: the share of its range, times its cost. A category can change, for its cost.
     moves : ndarray
-        How far each feature is moved, signed; absolute values add up to the distance spent.
+        How far each feature is moved, signed, in the same units; absolute values add up to the distance spent.
     perturbed : ndarray
         The perturbed inputs in raw units.
     """
@@ -170,29 +169,47 @@ class WorstPerturbations(NamedTuple):
 def worst_perturbations(
     strategy: GreedyRadius, mechanism: NoiseMechanism, X: NDArray[Any], distance: FloatArray
 ) -> WorstPerturbations:
-    """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8)."""
+    """Fill the largest reaches of raw inputs first, until ``distance``, shape (n_inputs,), is spent (Theorem 2.8).
+
+    Before that, the categories change that cost the adversary most, always the first ones of those with equal costs.
+    """
     down, up = strategy.room(mechanism.noise, *mechanism.room(X))
-    reach = np.maximum(down, up)
-    signed = np.where(up >= down, 1.0, -1.0) * moves(reach, distance, strategy.max_features)
-    perturbed = np.clip(mechanism.noise.to_unit(mechanism.points(X)) + signed, 0.0, 1.0).reshape(X.shape)
-    mechanism.box.to_raw_inplace(perturbed)
-    return WorstPerturbations(reach.reshape(X.shape), signed.reshape(X.shape), perturbed)
+    changes = changes_of(mechanism)
+    reaches = changes.reaches(strategy, np.maximum(down, up))
+    sets, _ = changes.costliest(strategy, reaches, distance)
+    reach, found = reaches.numbers.copy(), np.empty_like(reaches.numbers)
+    for place in np.unique(sets):
+        rows, one = sets == place, changes.sets[place]
+        limit = None if strategy.max_features is None else strategy.max_features - one.size
+        found[rows] = moves(reach[rows], distance[rows] - one.distance, limit)
+    changes.mark(sets, np.maximum(down, up), reach, found)
+    signed = np.where(up >= down, 1.0, -1.0) * found
+    return WorstPerturbations(reach.reshape(X.shape), signed.reshape(X.shape), mechanism.moved(X, signed))
 
 
 def _radii_of_largest(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, reaches: FloatArray | None, budget: FloatArray
+    strategy: RadiusStrategy,
+    mechanism: NoiseMechanism,
+    changes: Changes,
+    reaches: FloatArray | None,
+    budget: FloatArray,
 ) -> FloatArray:
     """Return the radii of points of which the largest reaches are known."""
-    if strategy.needs_every_feature or reaches is None:
+    # The limits are shares of ranges, and reaches with costs are not.
+    unknown = mechanism.mixed is not None and getattr(strategy, "max_change", None) is not None
+    if strategy.needs_every_feature or unknown or reaches is None:
         raise ValueError(
             f"radius={strategy!r} looks at the features of each input, which are not known here. Give X=, the inputs "
             f"that were voted on, or use radius='box'."
         )
-    n_kept, n_movable = reaches.shape[1], int(mechanism.box.movable(mechanism.shape).sum())
+    all_features = changes.reaches(strategy, mechanism.movable()[None].astype(np.float64))
+    n_kept, n_movable = reaches.shape[1], np.count_nonzero(all_features.numbers)
     reach = strategy.reach(mechanism.noise, reaches, reaches)
-    radii = strategy.within(mechanism.noise, budget, reach)
+    available = np.broadcast_to(all_features.available, (len(reach), all_features.available.shape[1]))
+    radii = changes.within(strategy, budget, Reaches(reach, available))
+    endless = np.isinf(strategy.within(mechanism.prices, budget, strategy.limited(reach)))
     complete = n_kept >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
-    if not complete and (np.isinf(radii) & np.isfinite(budget) & (reach[:, -1] > 0)).any():
+    if not complete and (endless & np.isfinite(budget) & (reach[:, -1] > 0)).any():
         raise ValueError(
             f"radius={strategy!r} needs more than the {n_kept} largest reaches of each input that the store holds. "
             f"Give X=, the inputs of the run."
@@ -201,9 +218,10 @@ def _radii_of_largest(
 
 
 def _over_reaches(
-    compute: Callable[[slice, FloatArray], FloatArray],
+    compute: Callable[[slice, Reaches], FloatArray],
     strategy: RadiusStrategy,
     mechanism: NoiseMechanism,
+    changes: Changes,
     X: NDArray[Any] | None,
     n_inputs: int,
 ) -> FloatArray:
@@ -214,15 +232,16 @@ def _over_reaches(
 
     def work(rows: slice) -> FloatArray:
         if X is None or not strategy.uses_box:
-            movable = mechanism.box.movable(mechanism.shape).reshape(1, -1).astype(np.float64)
-            return compute(rows, np.broadcast_to(movable, (rows.stop - rows.start, movable.shape[1])))
+            movable = mechanism.movable().astype(np.float64)
+            movable = np.broadcast_to(movable, (rows.stop - rows.start, mechanism.n_features))
+            return compute(rows, changes.reaches(strategy, movable))
         reach = strategy.reach(mechanism.noise, *mechanism.room(X[rows]))
         if np.ndim(reach) != 2 or len(reach) != rows.stop - rows.start or not np.min(reach, initial=0.0) >= 0:
             raise ValueError(
                 f"{type(strategy).__name__}.reach must return how far each feature can move, at least 0, in shape "
                 f"(n_inputs, n_features), but returned {reach!r}. Nothing was certified."
             )
-        return np.atleast_1d(compute(rows, reach))
+        return np.atleast_1d(compute(rows, changes.reaches(strategy, reach)))
 
     if len(blocks) < FEW_BLOCKS:
         return np.concatenate([work(rows) for rows in blocks])

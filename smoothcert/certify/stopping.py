@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from ..noise.mechanism import NoiseMechanism
+from ..sampling.sampler import Votes
 from .betting import checkpoints
-from .evidence import Counts, Duel, FloatArray, certified_at
+from .duel import Counts, Duel, FloatArray
+from .evidence import certified_at
 from .futility import is_futile
 from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
@@ -87,7 +89,8 @@ class RadiusPrecision(VoteRule):
     """Stop once the certified radius is within a share ``rtol`` of the largest that it could still reach.
 
     The largest is the radius that the last vote would certify if class A had the 70 % quantile of what its votes so far
-    suggest. To compare the two, a quick bound takes the place of the anytime-valid one.
+    suggest. To compare the two, a quick bound takes the place of the anytime-valid one. Without a radius so far, an
+    input is given up if the votes to come are futile.
 
     Parameters
     ----------
@@ -110,7 +113,9 @@ class RadiusPrecision(VoteRule):
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
         hoped_for = self.cap * betaincinv(duel.score + 0.5, duel.n - duel.score + 0.5, HOPE)
         reachable = self.expected_radii(hoped_for, self.cap, X)
-        return self.expected_radii(duel.score, duel.n, X) >= (1 - self.rtol) * reachable
+        radii = self.expected_radii(duel.score, duel.n, X)
+        hopeless = is_futile(*duel, self.cap, 0.5, alpha=self.alpha / CAUTION, rivals_apart=self.strongest_rival)
+        return np.where(radii > 0, radii >= (1 - self.rtol) * reachable, hopeless)
 
     def expected_radii(self, score: FloatArray, n: Any, X: NDArray[Any]) -> FloatArray:
         """Estimate the radii that ``n`` votes would certify; 0 for abstentions."""
@@ -120,3 +125,32 @@ class RadiusPrecision(VoteRule):
         p_a = p_a[certified]
         radii[certified] = certified_radii(self.strategy, self.mechanism, X[certified], p_a, 1 - p_a)
         return radii
+
+
+def expected_votes(rule: RadiusTest | RadiusPrecision, votes: Votes, X: NDArray[Any], target: Any = None) -> Counts:
+    """Estimate how many votes inputs would take under a rule if their vote shares stay what they are.
+
+    Parameters
+    ----------
+    rule : RadiusTest or RadiusPrecision
+    votes : Votes
+        Drawn without the rule.
+    X : ndarray of shape (n_inputs, *shape)
+    target : ndarray of shape (n_inputs,), optional
+        The radii that a `RadiusTest` decides about.
+
+    Returns
+    -------
+    n_votes : ndarray of shape (n_inputs,)
+    """
+    known, n_votes = rule.known(votes.selection, X, target), np.full(len(X), rule.cap)
+    shares = votes.estimation.cumsum(axis=1) / votes.estimation.sum(axis=1, keepdims=True)
+    undecided = np.arange(len(X))
+    for n in rule.checkpoints:
+        counts = np.diff(np.rint(n * shares[undecided]).astype(np.int64), axis=1, prepend=0)
+        enough = rule.enough(counts, **{name: values[undecided] for name, values in known.items()})
+        n_votes[undecided[enough]] = n
+        undecided = undecided[~enough]
+        if not len(undecided):
+            break
+    return n_votes

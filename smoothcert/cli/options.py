@@ -22,7 +22,7 @@ from .logs import EchoHandler, show_log
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")
+CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
 
 #: The options that are parameters of some noises.
 NOISE_PARAMETERS = ("lam", "lams", "weights", "levels")
@@ -210,7 +210,9 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
         bounds = given["bounds"] or (0.0, 1.0)
         return SmoothedClassifier.from_pretrained(model, classes, noise or "split", bounds=bounds, **chosen)
     kept = {name: value for name, value in own.get_params(deep=False).items() if name not in ("estimator", "noise")}
-    kept |= {"bounds": given["bounds"] or (own.box_.lo, own.box_.hi)}
+    if own.features_.categorical.any():
+        raise click.UsageError("The noise, box and classes of a classifier with categories cannot be changed.")
+    kept |= {"bounds": given["bounds"] or (own.box_.lo, own.box_.hi), "costs": own.features_.costs}
     clf = SmoothedClassifier.from_pretrained(own.estimator_, classes, noise or own.noise_, **kept | chosen)
     return with_features_of(own, clf)
 

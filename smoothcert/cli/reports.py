@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._utils.optional import optional
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
-from ..results.display import CertifiedAccuracyDisplay, Curve
+from ..results.display import CertifiedAccuracyDisplay, Curve, note_of
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_curve, certified_accuracy_score, check_one_kind
 from ..runs.recertify import recertified
@@ -193,6 +193,7 @@ def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[
     names = stems if len(set(stems)) == len(stems) else results
     drawn = (Curve(*certified_accuracy_curve(truths[store], found)) for store, found in results.items())
     curves = dict(zip(names, drawn, strict=True))
-    CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat).plot(figure.add_subplot())
+    note = note_of(list(results.values()))
+    CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat, note=note).plot(figure.add_subplot())
     with replacing(Path(path)) as part:
         figure.savefig(part, dpi=150, format=Path(path).suffix.lstrip(".").lower() or "png")

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from ..audit import stored_classifier
+from ..certify.algorithm import ESTIMATIONS
 from ..classifier import SmoothedClassifier
 from ..results.certificates import Certificates
 from ..results.files import replacing
@@ -27,6 +28,7 @@ FALSE, SKIPPED = 3, 4
 @options.MODEL
 @options.SMOOTHING
 @options.RULE
+@click.option("--estimation", type=click.Choice(ESTIMATIONS), help="Compute probabilities, or sample.  [default: auto]")
 @click.option("--rtol", type=float, help="Stop sampling once a radius is this close to the largest possible one.")
 @options.RECORDING
 @options.OUTPUT

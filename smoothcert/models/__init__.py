@@ -1,4 +1,8 @@
-"""Base models: one adapter for each kind, from noisy batches to class indices."""
+"""Base models: one adapter for each kind, from noisy batches to class indices.
+
+`adapt` chooses the adapter: `sklearn`, `torch` or `function`. `identity` describes the content of a model, and
+`threads` lets it vote in several threads.
+"""
 
 from .inference import TorchInference
 

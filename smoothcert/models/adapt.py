@@ -62,6 +62,8 @@ def make_voter(
     device: Any = None,
     inference: TorchInference | None = None,
     columns: Any = None,
+    *,
+    finite: bool = True,
 ) -> Voter:
     """Build the voter for a fitted base model.
 
@@ -76,7 +78,9 @@ def make_voter(
     inference : TorchInference, optional
         How a torch model runs.
     columns : Columns, optional
-        Names of the columns that the base model gets.
+        The columns that the base model gets.
+    finite : bool, default=True
+        Whether all rows hold finite numbers, so that the base model need not check them.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def make_voter(
     if is_function(model):
         return FunctionVoter(model, classes)
     _check_fitted(model)
-    return SklearnVoter(model, classes, columns)
+    return SklearnVoter(model, classes, columns, finite=finite)
 
 
 def _check_fitted(model: Any) -> None:

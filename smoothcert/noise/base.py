@@ -7,7 +7,9 @@ smoothed label stands while the sum stays within ``budget(p_a, p_b)``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,19 @@ class Noise(BaseEstimator, ABC):
     of noise that is independent for each feature and drawn in floating point. Certificates then hold for the
     real-valued noise: strictly, a base model could read the input from the rounding of a floating-point sum.
 
+    See Also
+    --------
+    LatticeNoise : Noise in integer arithmetic.
+    RadiusStrategy : What turns its cost and budget into radii.
+
     Notes
     -----
     `smoothcert.noise.checks.check_noise` tests a family of your own before its first use.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.8: separable costs and the greedy walk.
     """
 
     #: Norms in which `LipschitzRadius` has a certificate.
@@ -54,8 +66,14 @@ class Noise(BaseEstimator, ABC):
     #: Number of outcomes that are all evaluated, each as the sample of its number; None for noise that is sampled.
     n_outcomes: int | None = None
 
+    #: Whether numbers and categories can share a budget: noise is independent for each feature and pays by its overlap.
+    allows_categories: bool = False
+
     #: What the fast backends draw; None for noise that `draw` or `sample` defines.
     recipe: Recipe | None = None
+
+    #: Costs of the features that `cost` speaks of; see `with_costs`.
+    _costs: tuple[float, ...] = (1.0,)
 
     @abstractmethod
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
@@ -114,16 +132,7 @@ class Noise(BaseEstimator, ABC):
 
             _cpu.sample(self.recipe, points, keys, segments, out)
             return
-        size, row = seeding.block_size(points.shape[1]), 0
-        for owner, first, count in segments.tolist():
-            for block in range(first // size, -(-(first + count) // size)):
-                wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
-                target = out[row : row + wanted.stop - wanted.start]
-                drawn = target if len(target) == size else np.empty((size, out.shape[1]), dtype=out.dtype)
-                self.draw(points[owner], seeding.generator(keys[owner], block), drawn)
-                if drawn is not target:
-                    target[...] = drawn[wanted]
-                row += len(target)
+        draw_blocks(self.draw, points, keys, segments, out)
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is out of range; by default nothing is checked."""
@@ -150,8 +159,34 @@ class Noise(BaseEstimator, ABC):
 
     @property
     def allows_closed_form(self) -> bool:
-        """Whether `BoxRadius` has a closed form: a full move of 1 has a finite cost."""
-        return bool(np.isfinite(self.cost(1.0)))
+        """Whether `BoxRadius` has a closed form: the whole range of every feature has a finite cost."""
+        return bool(np.isfinite(self.cost(max(self._costs))))
+
+    def for_cost(self, cost: float) -> Noise:
+        """Return the noise of a feature for whose whole range the adversary pays ``cost``: ``1 / cost`` as wide.
+
+        Raises
+        ------
+        ValueError
+            If the family has no certificate for costs other than 1.
+        """
+        if cost == 1:
+            return self
+        reason = "defines no for_cost" if self.uses_box else "has no certificate that relies on the box"
+        raise ValueError(
+            f"costs must be 1 for all features under {self!r}, which {reason}, got {cost:g}. Use uniform, splitting, "
+            f"mixture or Gaussian noise."
+        )
+
+    def with_costs(self, costs: tuple[float, ...]) -> Self:
+        """Return noise whose ``cost`` bounds that of features of these costs, with moves in units of what is paid."""
+        priced = copy(self)
+        priced._costs = costs
+        return priced
+
+    def after(self, moves: FloatArray) -> tuple[Noise, float]:
+        """Return what certain moves cost, and the noise whose ``walk`` continues after them."""
+        return self, float(np.sum(self.cost(moves)))
 
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Return how far the adversary gets, moving no feature beyond its reach; see `greedy.walk`."""
@@ -160,6 +195,26 @@ class Noise(BaseEstimator, ABC):
     def walk_cost(self, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return what the adversary pays to cover ``distance`` within ``reach``; see `greedy.walk_cost`."""
         return walk_cost(lambda moves: self.cost(moves).sum(axis=1), reach, distance)
+
+
+def draw_blocks(
+    draw: Callable[..., None],
+    points: NDArray[Any],
+    keys: NDArray[np.uint32],
+    segments: NDArray[np.int64],
+    out: NDArray[np.floating],
+) -> None:
+    """Write keyed samples by ``draw``, in blocks that have a generator each; see `Noise.draw` and `Noise.sample`."""
+    size, row = seeding.block_size(points.shape[1]), 0
+    for owner, first, count in segments.tolist():
+        for block in range(first // size, -(-(first + count) // size)):
+            wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
+            target = out[row : row + wanted.stop - wanted.start]
+            drawn = target if len(target) == size else np.empty((size, out.shape[1]), dtype=out.dtype)
+            draw(points[owner], seeding.generator(keys[owner], block), drawn)
+            if drawn is not target:
+                target[...] = drawn[wanted]
+            row += len(target)
 
 
 class KeyedNoise(Noise):

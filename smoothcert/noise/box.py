@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._utils.by_column import in_order, is_by_column
 
 FloatArray = NDArray[np.float64]
 
@@ -30,6 +32,10 @@ class Box:
         Ends of the intervals in raw units. Anything that broadcasts against one input: a scalar, one value per
         feature, or one per channel of shape (c, 1, 1). A feature with ``lo == hi`` is constant: it cannot move.
 
+    See Also
+    --------
+    SmoothedClassifier : Its parameter ``bounds`` becomes a box.
+
     Examples
     --------
     >>> box = Box.from_bounds((0, 255))
@@ -46,7 +52,13 @@ class Box:
                 raise ValueError(f"bounds must be less than 1e308 apart, got {_span(self.lo)} and {_span(self.hi)}.")
 
     @classmethod
-    def from_bounds(cls, bounds: Any, X: Any = None, names: Sequence[str] | None = None) -> Box:
+    def from_bounds(
+        cls,
+        bounds: Any,
+        X: Any = None,
+        names: Sequence[str] | None = None,
+        unbounded: NDArray[np.bool_] | None = None,
+    ) -> Box:
         """Build the box from ``bounds``.
 
         Parameters
@@ -57,6 +69,8 @@ class Box:
         X : array-like, optional
         names : sequence of str, optional
             The columns.
+        unbounded : ndarray of bool, shape (n_features,), optional
+            Features that need no bounds: those that are fixed or categories. Bounds by name may leave them out.
 
         Raises
         ------
@@ -68,9 +82,14 @@ class Box:
             if X is None:
                 raise ValueError('bounds="minmax" needs training data: call fit, or give bounds=(lo, hi).')
             data = np.asarray(X, dtype=np.float64)
+            if unbounded is not None and unbounded.any():
+                data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        ends = _by_position(bounds, names)
+        optional: list[str] = []
+        if names is not None and unbounded is not None:
+            optional = [name for name, free in zip(names, np.broadcast_to(unbounded, len(names)), strict=True) if free]
+        ends = _by_position(bounds, names, optional)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo
@@ -179,47 +198,31 @@ class Box:
         """Tell for each feature of an input of this shape whether the box lets it move."""
         return np.broadcast_to(self.width > 0, shape)
 
+    def without(self, features: NDArray[np.bool_]) -> Box:
+        """Return the box in which some features of an input have no extent, so that they cannot move."""
+        return Box(*(np.where(features, 0.0, end) for end in (self.lo, self.hi))) if features.any() else self
+
     def fingerprint(self) -> str:
         """Hash of the box."""
         content = f"{self.lo.shape} {self.hi.shape}".encode() + self.lo.tobytes() + self.hi.tobytes()
         return blake2b(content, digest_size=16).hexdigest()
 
 
-def _by_position(bounds: Any, names: Sequence[str] | None) -> Any:
-    """Return bounds; those given by column name are put in the order of the columns."""
-    if _is_by_name(bounds):
-        pairs = _in_order(bounds, names)
+def _by_position(bounds: Any, names: Sequence[str] | None, optional: Sequence[str]) -> Any:
+    """Return bounds; those given by column name are put in the order of the columns, optional ones being (0, 0)."""
+
+    def ordered(values: Any, default: Any) -> Any:
+        found = in_order("bounds", values, names, optional=optional)
+        return [default if value is None else value for value in found]
+
+    if is_by_column(bounds):
+        pairs = ordered(bounds, (0.0, 0.0))
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(_in_order(end, names) if _is_by_name(end) else end for end in bounds)
+        return tuple(ordered(end, 0.0) if is_by_column(end) else end for end in bounds)
     return bounds
-
-
-def _is_by_name(values: Any) -> bool:
-    """Tell whether these are values by column name: a mapping, or a pandas object with an index of its own."""
-    labels = getattr(values, "columns", getattr(values, "index", None))
-    pandas_like = hasattr(labels, "is_unique") and hasattr(values, "items") and type(labels).__name__ != "RangeIndex"
-    return isinstance(values, Mapping) or pandas_like
-
-
-def _in_order(values: Any, names: Sequence[str] | None) -> list[Any]:
-    """Return values by column name in the order of the columns."""
-    if names is None:
-        raise ValueError(
-            "bounds by column name need columns with names, and there are none. Fit on a DataFrame whose column names "
-            "are strings, or give bounds=(lo, hi) with one value per feature in order."
-        )
-    pairs = list(values.items())
-    found = dict(pairs)
-    missing, unknown = [name for name in names if name not in found], [key for key in found if key not in set(names)]
-    if missing or unknown or len(found) < len(pairs):
-        raise ValueError(
-            f"bounds must name each column of X once: missing {missing}, unknown {unknown}. The columns are "
-            f"{list(names)}."
-        )
-    return [found[name] for name in names]
 
 
 def _first(flags: Any) -> tuple[int, ...]:

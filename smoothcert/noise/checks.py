@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,32 @@ def check_noise(noise: Noise) -> None:
 
 def check_foreign(noise: Noise) -> None:
     """Run `check_noise` once for each class and parameters, for families that the library does not define."""
+    if type(noise).__module__.startswith(f"{__package__}."):
+        return
     entry = type(noise), repr(sorted(noise.get_params().items()))
-    if not type(noise).__module__.startswith(f"{__package__}.") and entry not in _checked:
+    if entry not in _checked:
         check_noise(noise)
         _checked.add(entry)
+
+
+def check_costs(noise: Noise, prices: Noise, groups: Sequence[Any]) -> None:
+    """Raise a ValueError if a family of one's own asks less for a move of a costly feature than its noise allows.
+
+    A move of z in the unit box, under the noise ``for_cost(cost)``, must spend a share of the budget that is no larger
+    than the share for a move of cost times z under ``with_costs``.
+    """
+    if type(noise).__module__.startswith(f"{__package__}."):
+        return
+    moves = np.linspace(0, 1, 65)[1:]
+    for _, cost, scaled in groups:
+        check_noise(scaled)
+        for p_a in (0.6, 0.9, 0.99):
+            allowed = prices.cost(cost * moves) / prices.budget(p_a, 1 - p_a)
+            if (scaled.cost(moves) / scaled.budget(p_a, 1 - p_a) > allowed * (1 + 1e-9)).any():
+                raise ValueError(
+                    f"costs need noise that narrows with the cost, but {type(noise).__name__}.for_cost({cost:g}) "
+                    f"returned {scaled!r}, under which a move costs more. Scale all widths by 1 / cost."
+                )
 
 
 def _check_cost(noise: Noise) -> None:
@@ -115,10 +138,13 @@ def _check_draw(noise: Noise) -> None:
                     f"{type(noise).__name__}.draw must write noisy copies into out and return None, got "
                     f"{type(returned).__name__}. Write out[...] = copies in the place of return copies."
                 )
-            _require(noise, "draw", np.isfinite(out).all(), "write a finite number into every place of out", "others")
-        _require(noise, "draw", np.array_equal(points, before), "leave points as they are", "other points")
-        same = np.array_equal(*outs)
-        _require(noise, "draw", same, "take random numbers from rng alone", "other noise from the same generator")
+            wrong = out[~np.isfinite(out)]
+            found = f"{wrong[:1]} in {wrong.size} of {out.size} places"
+            _require(noise, "draw", not wrong.size, "write a finite number into every place of out", found)
+        found = f"points changed from {before.flat[:2]} to {points.flat[:2]}"
+        _require(noise, "draw", np.array_equal(points, before), "leave points as they are", found)
+        same, found = np.array_equal(*outs), f"{outs[0].flat[:2]} and {outs[1].flat[:2]} from equal generators"
+        _require(noise, "draw", same, "take random numbers from rng alone", found)
 
 
 def _check_sample(noise: Noise) -> None:
@@ -129,9 +155,10 @@ def _check_sample(noise: Noise) -> None:
     noise.sample(points, keys, np.array([[0, 0, 300], [1, 0, 300]]), whole)
     noise.sample(points, keys, np.array([[1, 125, 7], [0, 0, 1], [0, 289, 11]]), parts)
     same = np.array_equal(parts, np.concatenate([whole[425:432], whole[:1], whole[289:300]]))
-    _require(noise, "sample", same, "be a function of point, key and number of the sample", "noise of the batch")
-    differs = not np.array_equal(whole[:300], whole[300:])
-    _require(noise, "sample", differs, "draw other noise for another key", "the same noise")
+    found = "another sample of the same number in another batch"
+    _require(noise, "sample", same, "be a function of point, key and number of the sample", found)
+    differs, found = not np.array_equal(whole[:300], whole[300:]), f"the same noise for the keys {keys.tolist()}"
+    _require(noise, "sample", differs, "draw other noise for another key", found)
 
 
 def _check_certificate(noise: Noise) -> None:
@@ -143,7 +170,8 @@ def _check_certificate(noise: Noise) -> None:
     found = f"{alike:.0%} of neighbors on the same side of the median"
     _require(noise, "draw", independent, "draw independent noise for each row", found)
     same_law = _probability(still[:, 0], again[:, 0]) <= 0.5
-    _require(noise, "draw", same_law, "draw independent noise for each row", "rows that depend on one number")
+    found = "copies of one point whose distribution depends on the seed of rng"
+    _require(noise, "draw", same_law, "draw independent noise for each row", found)
 
     for z in (0.125, 0.25, 0.5, 1.0):
         try:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_count
 from ._philox import SPLIT, OffsetRecipe, apply_offsets
-from .base import FloatArray
+from .base import FloatArray, Noise
 from .lattice import DIGITAL_LEVELS, SplitNoise
 
 
@@ -35,6 +35,17 @@ class DeterministicSplitNoise(SplitNoise):
         Offset of each feature, from 0 to L - 1, for networks that were trained with a template of their own. By default
         it is drawn from ``seed``.
 
+    See Also
+    --------
+    SplitNoise : Independent splitting noise, which can use the box.
+    LipschitzRadius : The only radius strategy for this noise.
+
+    References
+    ----------
+    .. [1] Levine and Feizi, "Improved, Deterministic Smoothing for L1 Certified Robustness", ICML 2021, Theorem 2.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.10.
+
     Examples
     --------
     >>> import numpy as np
@@ -47,6 +58,8 @@ class DeterministicSplitNoise(SplitNoise):
 
     uses_box = False
     norms: tuple[float, ...] = (1,)
+    allows_categories = False
+    for_cost = Noise.for_cost
 
     def __init__(self, lam: float = 1.0, levels: int = 255, seed: int = 0, template: Any = None) -> None:
         self.lam = lam

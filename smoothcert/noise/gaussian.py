@@ -39,6 +39,16 @@ class GaussianNoise(KeyedNoise):
     levels : "auto" or int, default="auto"
         "auto" for floating point, or the number of steps of digital inputs.
 
+    See Also
+    --------
+    SplitNoise : Noise with larger l1 radii.
+    LipschitzRadius : Radii in l1, l2 and l-inf.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, Theorem
+       1.
+
     Examples
     --------
     >>> import numpy as np
@@ -70,6 +80,10 @@ class GaussianNoise(KeyedNoise):
                 f"sigma must lie between {0.1 / self.levels:g} and {1e5 / self.levels:g} at levels={self.levels}, got "
                 f"{self.sigma!r}."
             )
+
+    def for_cost(self, cost: float) -> GaussianNoise:
+        """Return the noise of a feature of this cost, of standard deviation sigma / cost; see `Noise.for_cost`."""
+        return GaussianNoise(self.sigma / cost, self.levels)
 
     def to_points(self, unit: FloatArray) -> NDArray[Any]:
         """Return inputs as they are, or digital ones as lattice points."""
@@ -143,6 +157,16 @@ class LaplaceNoise(KeyedNoise):
     ----------
     b : float, default=1.0
         Scale, in units of the unit box; the standard deviation is sqrt(2) b.
+
+    See Also
+    --------
+    UniformNoise : Noise with larger l1 radii.
+
+    References
+    ----------
+    .. [1] Lecuyer, Atlidakis, Geambasu, Hsu and Jana, "Certified Robustness to Adversarial Examples with Differential
+       Privacy", IEEE S&P 2019.
+    .. [2] Teng, Lee and Yuan, "l1 Adversarial Robustness Certificates: a Randomized Smoothing Approach", 2020.
 
     Examples
     --------

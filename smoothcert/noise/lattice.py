@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -40,9 +41,20 @@ class LatticeNoise(KeyedNoise):
         is for digital data, such as 8-bit images at q=255: inputs off the lattice are refused, and a certificate covers
         perturbations on the lattice. Inputs may be off the lattice by 2**-22, for the rounding of float32. A radius
         shrinks only where this matters, just below the distance of the next lattice points.
+
+    See Also
+    --------
+    UniformNoise, SplitNoise, UniformMixtureNoise, DeterministicSplitNoise : The families.
+
+    References
+    ----------
+    .. [1] Voracek and Hein, "Sound Randomized Smoothing in Floating-Point Arithmetics", arXiv:2207.07209.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.1 and Theorem 2.11.
     """
 
     norms: tuple[float, ...] = (1, math.inf)
+    allows_categories = True
 
     def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
         self.lam = lam
@@ -70,8 +82,19 @@ class LatticeNoise(KeyedNoise):
 
     @property
     def effective_lam(self) -> float:
-        """The half-width after rounding to the lattice, L / (2q), which certificates use."""
-        return self.n_offsets / (2 * self.q)
+        """The half-width after rounding to the lattice, L / (2q), which certificates use.
+
+        A feature of cost kappa has L kappa / (2q), with the L of its own noise; the smallest among all costs is used.
+        """
+        return min(self.for_cost(cost).n_offsets * cost for cost in self._costs) / (2 * self.q)
+
+    def for_cost(self, cost: float) -> LatticeNoise:
+        """Return the noise of a feature of this cost, of half-width lam / cost; see `Noise.for_cost`."""
+        if cost == 1:
+            return self
+        noise = copy(self)
+        noise.lam, noise._costs = self.lam / cost, (1.0,)
+        return noise
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
@@ -151,6 +174,17 @@ class UniformNoise(LatticeNoise):
         "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
         `LatticeNoise`.
 
+    See Also
+    --------
+    SplitNoise : The same certificates; usually more accurate.
+    UniformMixtureNoise : Uniform noise of random width.
+
+    References
+    ----------
+    .. [1] Yang, Duan, Hu, Salman, Razenshteyn and Li, "Randomized Smoothing of All Shapes and Sizes", ICML 2020.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Proposition 2.1.
+
     Examples
     --------
     >>> import numpy as np
@@ -180,6 +214,17 @@ class SplitNoise(LatticeNoise):
     levels : "auto" or int, default="auto"
         "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
         `LatticeNoise`.
+
+    See Also
+    --------
+    UniformNoise : The same certificates, with additive noise.
+    DeterministicSplitNoise : Exact certificates, without the box.
+
+    References
+    ----------
+    .. [1] Levine and Feizi, "Improved, Deterministic Smoothing for L1 Certified Robustness", ICML 2021.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Theorem 2.11.
 
     Examples
     --------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,11 @@ from numpy.typing import NDArray
 
 from .base import FloatArray, Noise
 from .box import Box
-from .checks import check_foreign
+from .categories import CategoryNoise
+from .checks import check_costs, check_foreign
 from .greedy import STEP_ERROR
+from .mixed import MixedNoise
+from .threat import Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,34 +26,110 @@ class NoiseMechanism:
     Parameters
     ----------
     box : Box
+        Its bounds count for numbers alone: categories and fixed features have none.
     noise : Noise
     shape : tuple of int
         Shape of one input. Points are flat, shape (n, d); raw values keep the shape.
+    features : Features
+        Costs of the features, and which of them are categories.
     """
 
     box: Box
     noise: Noise
     shape: tuple[int, ...]
+    features: Features = field(default_factory=Features)
 
     def __post_init__(self) -> None:
         self.box.check_shape(self.shape)
+        object.__setattr__(self, "features", self.features.for_shape(self.shape))
         check_foreign(self.noise)
+        if self.mixed is not None:
+            object.__setattr__(self, "box", self.box.without(~self._mask(self.features.numeric).reshape(self.shape)))
+            check_costs(self.noise, self.prices, self.mixed.groups)
 
     @property
     def n_features(self) -> int:
         """Number of features d of one input."""
         return int(np.prod(self.shape))
 
+    @cached_property
+    def mixed(self) -> MixedNoise | None:
+        """What draws noise for costs, categories and fixed features; None where all features are numbers of cost 1."""
+        return None if self.features.is_plain else MixedNoise(self.noise, self.features, self.n_features)
+
+    @property
+    def categories(self) -> CategoryNoise | None:
+        """The noise of the categories that the adversary can change; None if there are none."""
+        return None if self.mixed is None else self.mixed.categories
+
+    @cached_property
+    def costs(self) -> FloatArray:
+        """What the adversary pays for the whole range of each number, shape (d,); 0 for other features."""
+        return np.where(self._mask(self.features.numeric), self.features.costs, 0.0)
+
+    @cached_property
+    def prices(self) -> Noise:
+        """The noise whose cost function holds for all features, in units of what the adversary pays."""
+        if self.mixed is None:
+            return self.noise
+        # The offsets of categories are those of numbers of cost 1.
+        costs = {group.cost for group in self.mixed.groups} | ({1.0} if self.categories is not None else set())
+        return self.noise.with_costs(tuple(sorted(costs)) or (1.0,))
+
+    def warn_dear_categories(self) -> None:
+        """Warn if no number of votes can certify a change of some category: its cost is not below lam."""
+        if self.categories is None:
+            return
+        dear = self.prices.cost(self.categories.moves) >= float(self.noise.budget(1.0, 0.0))
+        if dear.any():
+            columns = self.categories.columns[dear].tolist()
+            names = columns if self.features.names is None else [self.features.names[column] for column in columns]
+            warnings.warn(
+                f"No change of the categories {names} can ever be certified: their costs, up to "
+                f"{self.categories.costs[dear].max():g}, must lie below the noise's lam. Widen the noise, lower the "
+                f"costs, or give columns that the adversary cannot change the cost 'fixed'.",
+                stacklevel=4,
+            )
+
+    @property
+    def draw_error(self) -> float:
+        """Bound on the total variation between one noisy copy that is drawn and the ideal one."""
+        if self.mixed is None:
+            return self.noise.draw_error * self.n_features
+        return sum(noise.draw_error * len(columns) for columns, _, noise in self.mixed.groups)
+
+    def _mask(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.broadcast_to(flags, self.n_features)
+
+    def bounded(self, X: Any) -> Any:
+        """Return raw inputs with 0 in the place of features that have no bounds."""
+        return X if self.mixed is None else np.where(self._mask(self.features.numeric).reshape(self.shape), X, 0.0)
+
     def points(self, X: Any) -> NDArray[Any]:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
-        return self.noise.to_points(self.box.to_unit(X)).reshape(len(X), self.n_features)
+        unit = self.box.to_unit(self.bounded(X))
+        if self.mixed is None:
+            return self.noise.to_points(unit).reshape(len(X), self.n_features)
+        flat = (len(X), self.n_features)
+        return self.mixed.to_points(unit.reshape(flat), np.asarray(X, dtype=np.float64).reshape(flat))
 
     def sample(
         self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.sample`."""
-        self.noise.sample(points, keys, segments, out.reshape(len(out), -1))
-        self.box.to_raw_inplace(out)
+        noise = self.noise if self.mixed is None else self.mixed
+        noise.sample(points, keys, segments, out.reshape(len(out), -1))
+        self.to_raw_inplace(out)
+
+    def to_raw_inplace(self, out: NDArray[np.floating]) -> None:
+        """Map the numbers among noisy values to raw units, in place."""
+        if self.mixed is None:
+            self.box.to_raw_inplace(out)
+            return
+        for columns, _, _ in self.mixed.groups:
+            scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
+            flat = out.reshape(len(out), -1)
+            flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
 
     def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
@@ -60,20 +141,53 @@ class NoiseMechanism:
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
         """Return one noisy copy of each raw input, for training."""
         out = np.empty((len(X), *self.shape), dtype=dtype)
-        self.noise.draw(self.points(X), rng, out.reshape(len(out), -1))
-        self.box.to_raw_inplace(out)
+        noise = self.noise if self.mixed is None else self.mixed
+        noise.draw(self.points(X), rng, out.reshape(len(out), -1))
+        self.to_raw_inplace(out)
         return out
 
     def room(self, X: Any) -> tuple[FloatArray, FloatArray]:
-        """Return how far the points can move down and up, shape (n, d) each; 0 where the box holds a feature fixed."""
-        down, up = self.box.room(self.noise.snap(self.box.to_unit(X)))
-        return down.reshape(len(X), self.n_features), up.reshape(len(X), self.n_features)
+        """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
+        room = self.box.room(self.noise.snap(self.box.to_unit(self.bounded(X))))
+        down, up = (side.reshape(len(X), self.n_features) for side in room)
+        return self.with_categories(down), self.with_categories(up)
+
+    def movable(self) -> NDArray[np.bool_]:
+        """Tell for each feature, shape (d,), whether it can move or change."""
+        return self.with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
+
+    def with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
+        """Return shares of the range by which features can move: categories change by 1, if there are several."""
+        if self.categories is None:
+            return room
+        room = room.copy()
+        room[:, self.categories.columns] = self.categories.n_categories > 1
+        return room
+
+    def moved(self, X: Any, moves: FloatArray) -> FloatArray:
+        """Return raw inputs after moves, signed and in units of what is paid; a changed category becomes the next."""
+        unit = self.noise.snap(self.box.to_unit(self.bounded(X))).reshape(moves.shape)
+        moved = np.clip(unit + moves / np.where(self.costs > 0, self.costs, 1.0), 0.0, 1.0).reshape(np.shape(X))
+        self.box.to_raw_inplace(moved)
+        if self.mixed is None:
+            return moved
+        moved = np.where(self._mask(self.features.numeric).reshape(self.shape), moved, X).reshape(moves.shape)
+        if self.categories is not None:
+            columns = self.categories.columns
+            changed = moved[:, columns] + (moves[:, columns] != 0)
+            moved[:, columns] = changed % self.categories.n_categories
+        return moved.reshape(np.shape(X))
+
+    @cached_property
+    def least_cost(self) -> float:
+        """The smallest cost of a number that can move; 1 if there is none."""
+        return float(np.min(self.costs[self.box.movable(self.shape).ravel()], initial=np.max(self.costs))) or 1.0
 
     def rounding(self, norm: float = 1) -> float:
         """Bound on the distance that rounding adds between two raw inputs."""
         if self.noise.resolution == 0:
             return 0.0
-        per_feature = self.noise.resolution + 2 * self.box.rounding(self.shape)
+        per_feature = (self.noise.resolution + 2 * self.box.rounding(self.shape)) * self.costs.reshape(self.shape)
         return float(np.linalg.norm(per_feature[self.box.movable(self.shape)], ord=norm))
 
     def raw_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:
@@ -88,7 +202,7 @@ class NoiseMechanism:
         """
         shrunk = np.maximum(radius - self.rounding(norm), 0.0)
         levels = self.noise.digital_levels
-        if levels is None:
+        if levels is None or self.mixed is not None:
             return shrunk
         # Radii of enumerated outcomes are whole steps. Others are rounded down by more than this.
         nudge = STEP_ERROR if self.noise.n_outcomes is not None else -STEP_ERROR
@@ -100,7 +214,7 @@ class NoiseMechanism:
     def point_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:
         """Return the smallest radius around a point that is worth ``radius`` around a raw input; see `raw_radius`."""
         levels, rounding = self.noise.digital_levels, self.rounding(norm)
-        if levels is None:
+        if levels is None or self.mixed is not None:
             return radius + rounding
         power = 1 if norm == np.inf else norm
         each, slack = self._feature_rounding(), 1 + 4 * STEP_ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,16 @@ class UniformMixtureNoise(LatticeNoise):
     levels : "auto" or int, default="auto"
         "auto" for real-valued inputs, or the number of steps of digital data; see `LatticeNoise`.
 
+    See Also
+    --------
+    UniformNoise : A single width.
+
+    References
+    ----------
+    .. [1] Yang, Duan, Hu, Salman, Razenshteyn and Li, "Randomized Smoothing of All Shapes and Sizes", ICML 2020.
+    .. [2] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
+       ICML 2023, Propositions 2.2 and A.4.
+
     Examples
     --------
     >>> import numpy as np
@@ -52,7 +63,20 @@ class UniformMixtureNoise(LatticeNoise):
     @property
     def parts(self) -> list[UniformNoise]:
         """The uniform noises that are mixed."""
-        return [UniformNoise(lam, self.levels) for lam in self.lams]
+        return [UniformNoise(lam, self.levels).with_costs(self._costs) for lam in self.lams]
+
+    def for_cost(self, cost: float) -> UniformMixtureNoise:
+        """Return the mixture of the parts' noises of a feature of this cost; see `Noise.for_cost`."""
+        return UniformMixtureNoise([lam / cost for lam in self.lams], self.weights, self.levels)
+
+    def after(self, moves: FloatArray) -> tuple[UniformMixtureNoise, float]:
+        """Return the mixture whose weights are the shares of the overlap that is left; see `Noise.after`."""
+        lams = np.array([part.effective_lam for part in self.parts])
+        left = np.prod(np.maximum(1 - moves[:, None] / (2 * lams), 0.0), axis=0) * np.diff(self._edges())
+        if not left.sum():
+            return self, np.inf
+        rest = UniformMixtureNoise(self.lams, (left / left.sum()).tolist(), self.levels).with_costs(self._costs)
+        return rest, float(-np.log(left.sum()))
 
     @property
     def allows_closed_form(self) -> bool:
@@ -99,13 +123,19 @@ class UniformMixtureNoise(LatticeNoise):
 
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
         """Draw the width of each row, then all rows of one width together; see `Noise.draw`."""
+        self.draw_parts([part.draw for part in self.parts], points, rng, out)
+
+    def draw_parts(
+        self, draws: Sequence[Any], points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]
+    ) -> None:
+        """Draw the part of each row, then all rows of one part together by its function among ``draws``."""
         chosen = np.searchsorted(self._edges()[1:-1], rng.random(len(out)), side="right")
         points = np.broadcast_to(points, out.shape)
-        for k, part in enumerate(self.parts):
+        for k, draw in enumerate(draws):
             rows = chosen == k
             if rows.any():
                 drawn = np.empty((np.count_nonzero(rows), out.shape[1]), dtype=out.dtype)
-                part.draw(points[rows], rng, drawn)
+                draw(points[rows], rng, drawn)
                 out[rows] = drawn
 
     def overlap(self, moves: FloatArray) -> FloatArray:

@@ -57,6 +57,12 @@ def keys(seed: int, digests: NDArray[np.uint8], stage: int) -> NDArray[np.uint32
     return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
 
 
+def derived_keys(keys: NDArray[np.uint32], label: bytes) -> NDArray[np.uint32]:
+    """Return keys for another part of the noise of the same samples, as independent of ``keys`` as hashes are."""
+    hashes = b"".join(blake2b(key.tobytes() + label, digest_size=16).digest() for key in keys)
+    return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
+
+
 def block_size(n_features: int) -> int:
     """Return the number of samples that `Noise.sample` draws together, a power of two."""
     return int(min(BLOCK, 2 ** max(0, (BLOCK_VALUES // n_features).bit_length() - 1)))

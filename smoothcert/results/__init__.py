@@ -1,4 +1,8 @@
-"""Plain data: certificates and votes, their files, scores and plots."""
+"""Plain data: certificates and votes, their files, scores and plots.
+
+`certificates` and `votes` hold the data, `metrics` and `scorer` compare them with true labels, and the displays plot
+them. `files`, `tsv` and `tables` write them.
+"""
 
 from .budget_display import GreedyBudgetDisplay
 from .certificates import Certificates
@@ -9,9 +13,10 @@ from .metrics import (
     certified_accuracy_curve,
     certified_accuracy_envelope,
     certified_accuracy_score,
-    summarize,
 )
+from .probability_display import ProbabilityDisplay
 from .scorer import make_certified_scorer
+from .summaries import summarize
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
 
@@ -20,6 +25,7 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "ProbabilityDisplay",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",

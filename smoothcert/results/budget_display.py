@@ -13,23 +13,27 @@ from .._utils.optional import optional
 from .certificates import Certificates, FloatArray
 from .tables import rounded_down
 
+#: Colors of moves from darker to brighter, which stand out from black, gray and white pixels.
+MOVES = ["#0072B2", "#A6D3EE", "#F5C9A0", "#D55E00"]
+
 
 @dataclass(eq=False, repr=False)
 class GreedyBudgetDisplay:
     """The worst perturbation of an image: how the greedy adversary spends the budget [1]_.
 
-    The four panels show the image, the reach of each pixel, the worst perturbation within the certified radius, and the
-    perturbed image. The adversary fills the largest reaches first. Of equal reaches, the plot takes the first in the
-    image; others would serve as well. The certified label is the same for the image and the perturbed image.
+    The four panels show the image, the reach of each pixel, the worst perturbation within the certified radius, drawn
+    over the image, and the perturbed image. The adversary fills the largest reaches first. Of equal reaches, the plot
+    takes the first in the image; others would serve as well. The certified label is the same for the image and the
+    perturbed image.
 
     Parameters
     ----------
     image, perturbed : ndarray of shape (height, width) or (height, width, 3)
         The two images, in raw units.
     reach : ndarray of shape (height, width) or (height, width, 3)
-        The reach of each pixel, in the unit box.
+        The reach of each pixel: the share of its range, times its cost.
     moves : ndarray of the same shape
-        The signed move of each pixel; the absolute values add up to the radius.
+        The signed move of each pixel, in the same units; the absolute values add up to the radius.
     radius : float
         The certified radius, in the unit box.
     limits : tuple of float
@@ -136,26 +140,28 @@ class GreedyBudgetDisplay:
         self.axes_ = np.asarray(axes, dtype=object).ravel()
         self.figure_ = self.axes_[0].figure
         low, high = self.limits
-        image, perturbed = ((part - low) / (high - low) for part in (self.image, self.perturbed))
+        image, perturbed = (np.clip((part - low) / (high - low), 0, 1) for part in (self.image, self.perturbed))
         colored = self.moves.ndim == 3
         reach, spent = (self.reach.sum(axis=2), abs(self.moves).sum(axis=2)) if colored else (self.reach, self.moves)
         most = max(float(abs(spent).max()), 1e-12)
-        gray = {"cmap": "gray", "vmin": 0, "vmax": 1}
+        signed = optional("matplotlib.colors", "plots").LinearSegmentedColormap.from_list("moves", MOVES)
         reachable = {"cmap": "cividis", "vmin": 0, "vmax": 3 if colored else 1}
-        moved = {"cmap": "cividis", "vmin": 0} if colored else {"cmap": "PuOr", "vmin": -most, "vmax": most}
-        title = f"worst perturbation\nl1 radius {rounded_down(self.radius, 3)}, {np.count_nonzero(spent)} pixels"
-        panels: list[tuple[str, FloatArray, dict[str, Any], str | None]] = [
-            ("input", image, gray, None),
-            ("reach of each pixel", reach, reachable, "reach"),
-            (title, spent, moved, "move"),
-            ("perturbed input", perturbed, gray, None),
+        moved = {"cmap": "cividis", "vmin": 0} if colored else {"cmap": signed, "vmin": -most, "vmax": most}
+        found = f"l1 radius {rounded_down(self.radius, 3)}, {np.count_nonzero(spent)} pixels"
+        panels: list[tuple[str, FloatArray | None, FloatArray | None, dict[str, Any], str]] = [
+            ("input", image, None, {}, ""),
+            ("reach of each pixel", None, reach, reachable, "reach"),
+            (f"worst perturbation over the input\n{found}", image, np.ma.masked_equal(spent, 0), moved, "move"),
+            ("perturbed input\nthe label is the same", perturbed, None, {}, ""),
         ]
-        for ax, (title, values, style, bar) in zip(self.axes_, panels, strict=True):
-            drawn = ax.imshow(np.clip(values, 0, 1) if bar is None else values, interpolation="nearest", **style)
+        for ax, (title, below, above, style, bar) in zip(self.axes_, panels, strict=True):
+            if below is not None:
+                ax.imshow(below, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            if above is not None:
+                drawn = ax.imshow(above, interpolation="nearest", **style)
+                self.figure_.colorbar(drawn, ax=ax, shrink=0.85).set_label(f"{bar} (1 = whole range)")
             ax.set(xticks=[], yticks=[])
             ax.set_title(title, fontsize="medium")
-            if bar is not None:
-                self.figure_.colorbar(drawn, ax=ax, shrink=0.85).set_label(f"{bar} (1 = whole range)")
         return self
 
 

@@ -164,7 +164,7 @@ class Certificates(TableRecords):
         columns |= {"p_b": self.p_b, "margin": self.margin}
         return columns | {name: value for name, value in super()._columns().items() if name in ("n_samples", "failed")}
 
-    def summary(self, y: ArrayLike, radii: ArrayLike) -> Summary:
+    def summary(self, y: ArrayLike, radii: ArrayLike, *, average: str | None = "micro") -> Summary:
         """Return a table of certified accuracies.
 
         Parameters
@@ -173,6 +173,8 @@ class Certificates(TableRecords):
             True labels.
         radii : array-like of shape (n_radii,)
             Radii in the unit box.
+        average : {"micro", "macro", None}, default="micro"
+            Accuracy, balanced accuracy, or a column for the recall of each class; see `certified_accuracy_score`.
 
         Returns
         -------
@@ -201,9 +203,9 @@ class Certificates(TableRecords):
                 1               0.333
         3 inputs, 1 abstained, against every perturbation, alpha=0.001
         """
-        from .metrics import summarize
+        from .summaries import summarize
 
-        return summarize({"certified accuracy": self}, y, radii)
+        return summarize(self, y, radii, average=average)
 
     def to_tsv(
         self,

@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 class Decisions(TableRecords):
     """Decisions at one or several given radii: ``labels, robust = decisions``.
 
+    Iteration yields these two arrays; an index, such as ``decisions[0]`` or ``decisions[:10]``, picks inputs.
     For each input i, with probability at least 1 - alpha over the sampling, the smoothed classifier returns
     ``labels[i]`` for every input within the distances ``radius[i][robust[i]]``.
 
@@ -94,9 +95,10 @@ class Decisions(TableRecords):
 
     def __repr__(self) -> str:
         robust = ", ".join(map(str, np.atleast_1d(self.robust.sum(axis=0))))
+        mean = self.n_samples.sum() / max(1, len(self))
         return (
             f"Decisions({len(self)} inputs, {robust} robust in l{self.norm:g} against {self.threat}, "
-            f"{self.n_samples.mean():.0f} votes each on average, alpha={self.alpha:g})"
+            f"{mean:.0f} votes each on average, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

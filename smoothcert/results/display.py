@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .._utils.optional import optional
 from .._utils.text import describe
 from .certificates import Certificates
+from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .metrics import certified_accuracy_curve, check_one_kind
 from .votes import VoteCounts
 
 __all__ = ["CertifiedAccuracyDisplay", "Curve"]
 
-FloatArray = NDArray[np.float64]
-
-#: Colors that color-blind readers can tell apart (Okabe and Ito 2008), for light and for dark backgrounds.
-COLORS = {
-    "light": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000"],
-    "dark": ["#56B4E9", "#E69F00", "#2BC79A", "#F0A6CB", "#F0E442", "#FFFFFF"],
-}
-
-#: Line styles that tell curves apart without colors, also where they overlap.
-LINE_STYLES = ["-", (0, (6, 2)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (10, 3)), (0, (1, 2))]
-
-#: The right end of curves that never fall to 0, beyond all radii.
-FAR = 1e6
+#: Certificates by the name of their curve; several for one name give their envelope.
+Named = Mapping[str, Certificates | Sequence[Certificates]]
 
 NORMS = {
     1.0: "l1 radius (1 = one feature across its range)",
@@ -39,39 +28,14 @@ NORMS = {
 }
 
 
-class Curve(NamedTuple):
-    """The certified accuracy at every radius, a step function that is continuous from the left.
-
-    Parameters
-    ----------
-    radii : ndarray of shape (n_steps,)
-        The radii of the jumps, increasing from 0; the last may be +inf.
-    accuracy : ndarray of shape (n_steps,)
-        The certified accuracy at each radius, and between the radius before and this one. It is 0 beyond the last.
-
-    See Also
-    --------
-    smoothcert.certified_accuracy_curve : Compute these arrays.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> radii, accuracy = Curve(np.array([0.0, 0.5, 2.0]), np.array([0.9, 0.6, 0.3]))
-    >>> float(accuracy[np.searchsorted(radii, 1.0)])
-    0.3
-    """
-
-    radii: FloatArray
-    accuracy: FloatArray
-
-
 @dataclass(eq=False, repr=False)
 class CertifiedAccuracyDisplay:
     """Certified accuracy against the radius.
 
     The curve is exact. It jumps at each certified radius and still has its upper value there, because accuracy at r
     counts the radii of at least r. If some inputs are certified at every radius, the curve never falls to 0, and an
-    arrow at the right end shows it. Colors and line styles are distinct for color-blind readers and in print.
+    arrow at the right end shows it. Colors, line styles and widths are distinct for color-blind readers, in print, and
+    where curves coincide. The title of the legend names the number of inputs, the number of votes n and alpha.
 
     Parameters
     ----------
@@ -80,6 +44,11 @@ class CertifiedAccuracyDisplay:
         The norm of the radii.
     threat : str, default="every perturbation"
         The perturbations that the radii cover.
+    note : str, optional
+        The title of the legend.
+    majority : float, optional
+        The share of the most frequent label. It is the accuracy of a classifier that always answers this label, at
+        every radius, and is drawn as a dotted line.
 
     Attributes
     ----------
@@ -90,6 +59,12 @@ class CertifiedAccuracyDisplay:
     See Also
     --------
     certified_accuracy_curve : The numbers behind the plot.
+    ProbabilityDisplay : The probabilities behind the radii.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019,
+       section 4: certified accuracy.
 
     Examples
     --------
@@ -106,6 +81,8 @@ class CertifiedAccuracyDisplay:
     _: KW_ONLY
     norm: float
     threat: str = "every perturbation"
+    note: str = ""
+    majority: float | None = None
 
     @classmethod
     def from_estimator(
@@ -147,14 +124,15 @@ class CertifiedAccuracyDisplay:
 
     @classmethod
     def from_certificates(
-        cls, certificates: Certificates | Mapping[str, Certificates], y: ArrayLike, *, ax: Any = None, **kwargs: Any
+        cls, certificates: Certificates | Named, y: ArrayLike, *, ax: Any = None, **kwargs: Any
     ) -> Self:
         """Draw the curves of certificates.
 
         Parameters
         ----------
-        certificates : Certificates or dict of str to Certificates
-            A dict gives one curve for each name. All must have the same inputs, norm and threat.
+        certificates : Certificates, or dict of str to Certificates or to a list of Certificates
+            A dict gives one curve for each name. A list gives the envelope of several classifiers: the best of them at
+            each radius, as in Figure 1 of the paper. All certificates must have the same inputs, norm and threat.
         y : array-like of shape (n_inputs,)
             True labels.
         ax : matplotlib Axes, optional
@@ -169,11 +147,31 @@ class CertifiedAccuracyDisplay:
         ------
         ValueError
             If the certificates have different norms or threats, or ``y`` does not fit.
+
+        See Also
+        --------
+        certified_accuracy_envelope : The envelope at single radii.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> narrow, wide = (
+        ...     Certificates(labels=np.array([0, 1]), radii=np.array(radii), abstained=np.zeros(2, dtype=bool),
+        ...                  p_a=np.array([0.9, 0.9]), p_b=np.array([0.1, 0.1]), alpha=0.001, norm=1)
+        ...     for radii in [[0.5, 0.5], [0.1, 2.0]])
+        >>> display = CertifiedAccuracyDisplay.from_certificates({"best lam": [narrow, wide]}, [0, 1])
+        >>> print(display.curves["best lam"])
+        Curve(radii=array([0. , 0.1, 0.5, 2. ]), accuracy=array([1. , 1. , 1. , 0.5]))
         """
-        named = {"": certificates} if isinstance(certificates, Certificates) else dict(certificates)
-        first = check_one_kind(named)
-        curves = {name: Curve(*certified_accuracy_curve(y, one)) for name, one in named.items()}
-        return cls(curves, norm=first.norm, threat=first.threat).plot(ax, **kwargs)
+        groups = by_name(certificates)
+        found = [one for group in groups.values() for one in group]
+        curves = {
+            name: Curve.envelope(Curve(*certified_accuracy_curve(y, one)) for one in group)
+            for name, group in groups.items()
+        }
+        majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
+        display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
+        return display.plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw the curves; the axes may already hold others.
@@ -196,33 +194,51 @@ class CertifiedAccuracyDisplay:
         ImportError
             If matplotlib is missing: it comes with ``smoothcert[plots]``.
         """
-        pyplot = optional("matplotlib.pyplot", "plots")
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
-        first, right = len(ax.lines), ax.get_xlim()[1] if ax.lines else 0.0
-        colors = COLORS[background(ax)]
-        number, self.lines_ = sum(line.get_gid() == "certified" for line in ax.lines), []
-        for label, curve in self.curves.items():
-            style = {"color": colors[number % len(colors)], "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
-            style |= {"label": name or label or None, "linewidth": 1.8} | kwargs
-            finite = np.isfinite(curve.radii)
-            last = curve.radii[finite][-1]
-            forever = 0.0 if finite.all() else float(curve.accuracy[-1])
-            radii = np.append(curve.radii[finite], max(FAR, 2 * last))
-            (line,) = ax.step(radii, np.append(curve.accuracy[finite], forever), where="pre", gid="certified", **style)
-            if forever > 0:
-                edge = {"transform": ax.get_yaxis_transform(), "clip_on": False, "color": line.get_color()}
-                ax.plot([1.0], [forever], marker=">", linestyle="none", label="_forever", **edge)
-            self.lines_.append(line)
-            right, number = max(right, 1.05 * last), number + 1
-        ax.set(xlim=(0, right or 1.0), ylim=(0, 1.02), ylabel="certified accuracy")
-        ax.set_xlabel(_radius_label(self.norm, self.threat, ax.figure.get_figwidth() * ax.get_position().width / 0.8))
-        if first == 0:
+        ax = new_axes(ax)
+        right = ax.get_xlim()[1] if drawn_curves(ax) else 0.0
+        if not right:
             ax.grid(alpha=0.3)
-        if any(line.get_gid() == "certified" and not line.get_label().startswith("_") for line in ax.lines):
-            ax.legend()
+        curves = {name or label: curve for label, curve in self.curves.items()}
+        self.lines_ = draw_curves(ax, curves, kwargs)
+        ends = [1.05 * curve.radii[np.isfinite(curve.radii)][-1] for curve in self.curves.values()]
+        ax.set(xlim=(0, max(right, *ends, 0.0) or 1.0), ylim=(0, 1.02), ylabel="certified accuracy")
+        ax.set_xlabel(_radius_label(self.norm, self.threat, ax.figure.get_figwidth() * ax.get_position().width / 0.8))
+        if self.majority is not None and self.majority not in [line.get_ydata()[0] for line in _references(ax)]:
+            style = {"color": NEUTRAL, "linestyle": ":", "linewidth": 1.4, "zorder": 1}
+            ax.axhline(self.majority, label="always the most frequent class", gid="majority", **style)
+        add_legend(ax, self.note)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _references(ax: Any) -> list[Any]:
+    """Return the lines of majorities on these axes."""
+    return [line for line in ax.lines if line.get_gid() == "majority"]
+
+
+def by_name(certificates: Certificates | Named) -> dict[str, list[Certificates]]:
+    """Return the certificates of each curve, or raise a ValueError unless all radii can be compared."""
+    named: Mapping[str, Any] = certificates if isinstance(certificates, Mapping) else {"": certificates}
+    groups = {name: list(one) if isinstance(one, (list, tuple)) else [one] for name, one in named.items()}
+    for name, group in groups.items():
+        if not group:
+            raise ValueError(f"certificates must be at least one for each curve, got an empty list for {name!r}.")
+    check_one_kind({f"{name}[{i}]": one for name, group in groups.items() for i, one in enumerate(group)})
+    return groups
+
+
+def note_of(certificates: Sequence[Certificates]) -> str:
+    """Return what a reader of a plot must know: the number of inputs, the number of votes, alpha and the threat."""
+    counts = [one.n_samples for one in certificates if one.n_samples is not None]
+    least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
+    votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
+    alphas = " or ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in certificates}))
+    sizes = sorted({len(one) for one in certificates})
+    inputs = " or ".join(f"{size:,}" for size in sizes) + (" input" if sizes == [1] else " inputs")
+    threat = certificates[0].threat
+    # A limited threat is long, and stands below the axis.
+    against = f"\nagainst {threat}" if threat == "every perturbation" else ""
+    return ", ".join([inputs, *([votes] if most else []), f"alpha = {alphas}"]) + against
 
 
 def _radius_label(norm: float, threat: str, width: float) -> str:
@@ -231,9 +247,3 @@ def _radius_label(norm: float, threat: str, width: float) -> str:
     if threat != "every perturbation":
         lines.append(textwrap.shorten(f"against {threat}", 110, placeholder=" ..."))
     return "\n".join(part for line in lines for part in textwrap.wrap(line, max(16, int(8.5 * width))))
-
-
-def background(ax: Any) -> str:
-    """Return "dark" or "light", the background that the color of the axis label suggests; axes may be transparent."""
-    red, green, blue = optional("matplotlib.colors", "plots").to_rgb(ax.xaxis.label.get_color())
-    return "dark" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "light"

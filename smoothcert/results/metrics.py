@@ -2,51 +2,73 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_labels, check_positive, check_thresholds
+from .._utils.checks import check_choice, check_labels, check_positive, check_thresholds, sorted_unique
 from .records import TableRecords
-from .tables import Summary
 
 if TYPE_CHECKING:
     from .certificates import Certificates
 
 FloatArray = NDArray[np.float64]
 
+#: How scores of classes become one: the share of all inputs, the mean over classes, or one score for each class.
+AVERAGES = ("micro", "macro", None)
+
+#: Numbers of inputs, and of inputs of a class, from which on a missing class is no accident.
+MANY, MANY_OF_CLASS = 50, 10
+
 
 def certified_accuracy_score(
-    y: ArrayLike, certificates: Certificates, radius: Any, *, sample_weight: ArrayLike | None = None
+    y: ArrayLike,
+    certificates: Certificates,
+    radius: Any,
+    *,
+    average: str | None = "micro",
+    sample_weight: ArrayLike | None = None,
 ) -> Any:
     """Return the share of inputs whose label is right and certified at a radius; abstentions count as wrong.
 
     Parameters
     ----------
     y : array-like of shape (n_inputs,)
-        True labels.
+        True labels, read by position.
     certificates : Certificates
     radius : float or array-like of float
         Radius or radii, in the unit box.
+    average : {"micro", "macro", None}, default="micro"
+        "micro" is the share among all inputs. None returns the share among the inputs of each class, its certified
+        recall. "macro" is the mean of these, the certified balanced accuracy: a constant classifier has 1 over the
+        number of classes.
     sample_weight : array-like of shape (n_inputs,), optional
         The weight of each input; equal by default.
 
     Returns
     -------
     score : float, or ndarray of the shape of ``radius``
+        With ``average=None``, an ndarray whose first axis are the classes in ``y``, in order.
 
     Raises
     ------
     ValueError
         If ``y`` and ``certificates`` differ in length or in the type of their labels, or are empty; if a radius is
-        negative or NaN; if ``certificates`` are not `Certificates`; if weights are negative or all 0.
+        negative or NaN; if ``certificates`` are not `Certificates`; if weights are negative or all 0, for one class or
+        for all; if ``average`` is unknown.
 
     See Also
     --------
     certified_accuracy_curve : The accuracy at all radii.
     smoothcert.Certificates.summary : The accuracy as a table.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
 
     Examples
     --------
@@ -57,18 +79,40 @@ def certified_accuracy_score(
     ...     p_a=np.array([0.9, 0.6, 0.5]), p_b=np.array([0.1, 0.4, 0.5]), alpha=0.001, norm=1)
     >>> print(certified_accuracy_score([0, 1, 1], certificates, [0.0, 1.0]).round(2))
     [0.67 0.33]
+    >>> print(certified_accuracy_score([0, 1, 1], certificates, 1.0, average=None))
+    [1. 0.]
     """
+    check_choice("average", average, AVERAGES)
     radii, weight = _right_radii(y, certificates, sample_weight)
     least = check_thresholds(radius)
-    # In order of decreasing radius the weights add up to the curve: memory does not grow with inputs times radii.
-    order = np.argsort(-radii, kind="stable")
-    reached = np.concatenate([[0.0], np.cumsum(weight[order])])
-    score = reached[np.searchsorted(-radii[order], -least, side="right")] / reached[-1]
+    if average == "micro":
+        score = _share(radii, weight, least)
+    else:
+        score = np.stack([_share(radii[rows], weight[rows], least) for rows in rows_of_classes(y, weight)])
+        score = score if average is None else score.mean(axis=0)
     return float(score) if score.ndim == 0 else score
 
 
+def rows_of_classes(y: ArrayLike, weight: FloatArray) -> list[NDArray[np.bool_]]:
+    """Return the inputs of each class, or raise a ValueError if a class has no weight."""
+    truth = np.asarray(y)
+    rows = {label: truth == label for label in sorted_unique("y", truth).tolist()}
+    for label, inputs in rows.items():
+        if not weight[inputs].any():
+            raise ValueError(f"sample_weight must be above 0 for an input of each class, but is 0 for class {label!r}.")
+    return list(rows.values())
+
+
+def _share(radii: FloatArray, weight: FloatArray, least: FloatArray) -> FloatArray:
+    """Return the share of the weight that has at least some radii, of the shape of ``least``."""
+    # In order of decreasing radius the weights add up to the curve: memory does not grow with inputs times radii.
+    order = np.argsort(-radii, kind="stable")
+    reached = np.concatenate([[0.0], np.cumsum(weight[order])])
+    return np.asarray(reached[np.searchsorted(-radii[order], -least, side="right")] / reached[-1])
+
+
 def certified_accuracy_curve(
-    y: ArrayLike, certificates: Certificates, *, sample_weight: ArrayLike | None = None
+    y: ArrayLike, certificates: Certificates, *, average: str = "micro", sample_weight: ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Return the certified accuracy at every radius, as the points at which the curve jumps.
 
@@ -77,6 +121,8 @@ def certified_accuracy_curve(
     y : array-like of shape (n_inputs,)
         True labels.
     certificates : Certificates
+    average : {"micro", "macro"}, default="micro"
+        See `certified_accuracy_score`.
     sample_weight : array-like of shape (n_inputs,), optional
         The weight of each input; equal by default.
 
@@ -98,6 +144,11 @@ def certified_accuracy_curve(
     --------
     smoothcert.CertifiedAccuracyDisplay : The curve as a plot.
 
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, section
+       4.
+
     Examples
     --------
     >>> import numpy as np
@@ -111,7 +162,8 @@ def certified_accuracy_curve(
     """
     right, _ = _right_radii(y, certificates, sample_weight)
     radii = np.unique(np.append(right[right > 0], 0.0))
-    return radii, certified_accuracy_score(y, certificates, radii, sample_weight=sample_weight)
+    check_choice("average", average, AVERAGES[:2])
+    return radii, certified_accuracy_score(y, certificates, radii, average=average, sample_weight=sample_weight)
 
 
 def average_certified_radius(
@@ -231,6 +283,32 @@ def certified_accuracy_envelope(
     return float(best) if best.ndim == 0 else best
 
 
+def warn_useless(labels: NDArray[Any], y: NDArray[Any]) -> None:
+    """Warn if predicted labels are never some class that is frequent enough, or no better than the majority class.
+
+    No better means that neither the accuracy nor the balanced accuracy exceeds that of the majority class.
+    """
+    classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(y) < MANY or len(classes) < 2:
+        return
+    right = labels == y
+    recall = np.bincount(place, weights=right) / counts
+    never = classes[(counts >= MANY_OF_CLASS) & ~np.isin(classes, labels)]
+    found = []
+    if len(never):
+        shares = ", ".join(f"{label!r} ({(y == label).sum()} of {len(y)})" for label in never.tolist())
+        found.append(f"never predicts some labels of y, {shares}")
+    if right.mean() <= counts.max() / len(y) and recall.mean() <= 1 / len(classes):
+        found.append(f"is no better than always predicting {classes.tolist()[counts.argmax()]!r}")
+    if found:
+        warnings.warn(
+            f"The smoothed classifier {' and '.join(found)}: large radii say little then. Narrow the noise (a smaller "
+            f"lam, or larger costs), weight the classes in the base model, or tune its threshold there, as "
+            f"TunedThresholdClassifierCV does.",
+            stacklevel=3,
+        )
+
+
 def check_truth(y: ArrayLike, labels: NDArray[Any]) -> NDArray[Any]:
     """Return the true labels as an array, or raise a ValueError unless they can be compared with predicted ones."""
     if not len(labels):
@@ -260,76 +338,31 @@ def _right_radii(
     y: ArrayLike, certificates: Certificates, sample_weight: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray]:
     """Return the radius of each input, or -1 if the label is wrong or not certified, and the weights."""
-    if not _are_certificates(certificates):
-        raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
-    labels, radii = certificates
+    labels, radii = _checked("certificates", certificates)
     right = (check_truth(y, labels) == labels) & (radii >= 0)
     return np.where(right, radii, -1.0), check_sample_weight(sample_weight, len(labels))
-
-
-def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike) -> Summary:
-    """Return a table of certified accuracies of one or several classifiers.
-
-    Parameters
-    ----------
-    certificates : Certificates or dict of str to Certificates
-        Certificates of the same inputs, with the same norm and threat.
-    y : array-like of shape (n_inputs,)
-        True labels.
-    radii : array-like of shape (n_radii,)
-        In the unit box.
-
-    Returns
-    -------
-    summary : Summary
-
-    Raises
-    ------
-    ValueError
-        If the certificates have different norms or threats, and as `certified_accuracy_score`.
-
-    See Also
-    --------
-    smoothcert.Certificates.summary : The table of one classifier.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from smoothcert import Certificates
-    >>> narrow, wide = (
-    ...     Certificates(labels=np.array([0, 1]), radii=np.array(radii), abstained=np.zeros(2, dtype=bool),
-    ...                  p_a=np.array([0.9, 0.9]), p_b=np.array([0.1, 0.1]), alpha=0.001, norm=1)
-    ...     for radii in [[0.8, 0.9], [0.3, 1.6]])
-    >>> summarize({"narrow": narrow, "wide": wide}, [0, 1], radii=[0.5, 1])
-    l1 radius  narrow   wide
-          0.5   1.000  0.500
-            1   0.000  0.500
-    2 inputs, 0 abstained, against every perturbation, alpha=0.001
-    """
-    named = {"certified accuracy": certificates} if _are_certificates(certificates) else dict(certificates)
-    first = check_one_kind(named)
-    least = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-    abstained = sorted({int(one.abstained.sum()) for one in named.values()})
-    levels = sorted({one.alpha for one in named.values()})
-    note = (
-        f"{len(first)} inputs, {' to '.join(map(str, abstained[:: max(1, len(abstained) - 1)]))} abstained, against "
-        f"{first.threat}, alpha={' or '.join(f'{alpha:g}' for alpha in levels)}"
-    )
-    scores = {str(name): certified_accuracy_score(y, one, least) for name, one in named.items()}
-    return Summary(least, scores, f"l{first.norm:g}", note)
 
 
 def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
     """Return the first of several certificates, or raise a ValueError if their radii cannot be compared."""
     for name, one in certificates.items():
-        if not _are_certificates(one):
-            raise ValueError(f"certificates must be what certify returns, but {name!r} is a {type(one).__name__}.")
+        _checked(f"certificates[{name!r}]", one)
     kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates.values()})
     if len(kinds) != 1:
         raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
     return next(iter(certificates.values()))
 
 
-def _are_certificates(thing: Any) -> bool:
+def are_certificates(thing: Any) -> bool:
     """Tell whether this is what `certify` returns."""
     return isinstance(thing, TableRecords) and hasattr(thing, "radii")
+
+
+def _checked(name: str, thing: Any) -> Any:
+    """Return certificates, or raise a ValueError if this is something else."""
+    if not are_certificates(thing):
+        remedy = "Use clf.certify(X)."
+        if hasattr(thing, "robust"):
+            remedy += " Decisions at a radius have the accuracy ((labels == y) & robust).mean()."
+        raise ValueError(f"{name} must be the Certificates that certify returns, got {type(thing).__name__}. {remedy}")
+    return thing

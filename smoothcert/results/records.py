@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.checks import check_labels
 from .._utils.optional import optional
 from .files import FileContent, load_content, save_content
 from .tables import format_table, rounded_down, rounded_up
@@ -72,6 +73,8 @@ class Records:
 
     def __getitem__(self, index: Any) -> Self:
         picked = np.atleast_1d(np.arange(len(self))[index])
+        if picked.ndim > 1:
+            raise IndexError(f"{type(self).__name__} takes a position, a slice or a mask of inputs, got {index!r}.")
         return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
 
     @classmethod
@@ -199,8 +202,16 @@ class TableRecords(Records):
         """Return the columns of the table by name."""
         return self._saved()
 
-    def to_frame(self) -> Any:
+    def to_frame(self, *, y: Any = None, index: Any = None) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_inputs,), optional
+            True labels, read by position. They add the columns ``truth`` and ``correct``, which tells whether the
+            predicted label is right.
+        index : pandas DataFrame, Series or Index, or array-like of shape (n_inputs,), optional
+            The index of the result: that of a DataFrame or Series, such as the certified X, or the values given.
 
         Returns
         -------
@@ -208,12 +219,35 @@ class TableRecords(Records):
 
         Raises
         ------
+        ValueError
+            If ``y`` or ``index`` do not fit the inputs.
         ImportError
             If pandas is missing; ``smoothcert[tables]`` brings it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from smoothcert import Certificates
+        >>> certificates = Certificates(
+        ...     labels=np.array(["cat", "dog"]), radii=np.array([0.8, np.nan]), abstained=np.array([False, True]),
+        ...     p_a=np.array([0.9, 0.5]), p_b=np.array([0.1, 0.5]), alpha=0.001, norm=1)
+        >>> frame = certificates.to_frame(y=["cat", "cat"], index=["tom", "rex"])
+        >>> print(frame[["label", "radius", "truth", "correct"]])
+            label  radius truth  correct
+        tom   cat     0.8   cat     True
+        rex   dog     NaN   cat    False
         """
         columns = {name: column.copy() for name, column in self._columns().items()}
         frame = optional("pandas", "tables").DataFrame(columns)
         frame.attrs.update({name: value for name, value in self._scalars().items() if value is not None})
+        if y is not None:
+            truth = check_labels(y, len(self), self.labels)
+            frame["truth"], frame["correct"] = truth, truth == self.labels
+        if index is not None:
+            found = index.index if hasattr(index, "iloc") else index
+            if len(found) != len(self):
+                raise ValueError(f"index must have one entry for each of {len(self)} inputs, got {len(found)}.")
+            frame.index = found
         return frame
 
     def _repr_html_(self) -> str:

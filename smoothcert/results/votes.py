@@ -28,8 +28,10 @@ class Origin:
     seed : int
     shape : tuple of int
         The shape of one input.
+    costs : str
+        Fingerprint of the costs and categories; empty where all features are numbers of cost 1.
     details : dict, optional
-        Noise, box and classes in JSON, from which `recertify` builds them anew.
+        Noise, box, costs and classes in JSON, from which `recertify` builds them anew.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Origin:
     model: str
     classes: str
     shape: tuple[int, ...]
+    costs: str = ""
     details: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -133,6 +136,7 @@ class VoteCounts(Records):
         X: Any = None,
         n_features: int | None = None,
         bounds: Any = (0.0, 1.0),
+        costs: Any = 1.0,
     ) -> VoteCounts:
         """Make votes of counts from elsewhere, such as published ones. Nothing about them can be checked.
 
@@ -153,6 +157,8 @@ class VoteCounts(Records):
             The number of features of an input, in place of X.
         bounds : (lo, hi) or dict, default=(0.0, 1.0)
             The box, as in `SmoothedClassifier`.
+        costs : float, "fixed", array-like, dict or pandas Series, default=1.0
+            The costs of the features, as in `SmoothedClassifier`.
 
         Returns
         -------
@@ -174,7 +180,7 @@ class VoteCounts(Records):
         >>> votes.selected, votes.origin.model
         (array([0, 1]), 'elsewhere, inputs unknown')
         """
-        given = {"noise": noise, "classes": classes, "X": X, "n_features": n_features, "bounds": bounds}
+        given = {"noise": noise, "classes": classes, "X": X, "n_features": n_features, "bounds": bounds, "costs": costs}
         return made_anew("votes_from_counts", selection, estimation, **given)
 
     @classmethod

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from .._utils.optional import optional
 from .certificates import Certificates
-from .display import COLORS, background
+from .curves import COLORS, NEUTRAL, background
 from .tables import rounded_down
 from .votes import VoteCounts
 
@@ -43,6 +43,11 @@ class VotesDisplay:
     See Also
     --------
     SmoothedClassifier.count_votes : Draw votes.
+
+    References
+    ----------
+    .. [1] Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019,
+       Algorithm 1.
 
     Examples
     --------
@@ -141,7 +146,7 @@ class VotesDisplay:
         ranked = np.argsort(-np.where(classes == label, 2.0, shares), kind="stable")[:MAX_CLASSES]
         shown = np.sort(ranked)
         strong, other, *_ = COLORS[background(ax)]
-        bars = {"color": [strong if one == label else "#999999" for one in classes[shown]], "zorder": 2} | style
+        bars = {"color": [strong if one == label else NEUTRAL for one in classes[shown]], "zorder": 2} | style
         ax.barh(np.arange(len(shown)), shares[shown], **bars)
         p_a, p_b = self.certificates.p_a[i], self.certificates.p_b[i]
         ax.axvline(p_a, color=strong, label="p_a, at least")

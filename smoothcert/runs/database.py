@@ -79,7 +79,12 @@ OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQL
 
 
 class StoreError(ValueError):
-    """A store cannot be used as it was asked for; the message says why."""
+    """A store cannot be used as it was asked for; the message says why.
+
+    See Also
+    --------
+    SmoothedClassifier.certify : Its parameter ``store`` names the file.
+    """
 
 
 def create(path: Path, run: tuple[Any, ...]) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
+from ..training.datasets import check_no_loader
+
 #: Values that are read at once where nothing else decides.
 CHUNK_VALUES = 2**20
 
@@ -48,6 +50,7 @@ class Inputs:
     def __init__(
         self, X: Any, validate: Callable[[Any], NDArray[Any]], *, shard: Any = None, skip: bool = False
     ) -> None:
+        check_no_loader(X)
         self.lazy = is_lazy(X) or skip
         self.validate = validate
         self.X = X if self.lazy else validate(X)
@@ -103,6 +106,14 @@ class Inputs:
             for half in np.array_split(index, 2):
                 self.read(half)
             raise ValueError(f"X[{index[0]}:{index[-1] + 1}]: {error}") from error
+
+    def check_repeatable(self, index: NDArray[np.intp]) -> None:
+        """Raise a ValueError if some inputs change from one reading to the next."""
+        if self.lazy and not np.array_equal(self.read(index), self.read(index)):
+            raise ValueError(
+                f"X must give the same inputs at each reading, but X[{index[0]}:{index[-1] + 1}] changed. Leave random "
+                f"transforms out of the data set, or read it once into an array."
+            )
 
     def chunks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         """Yield the positions of a few inputs and these inputs, in order."""

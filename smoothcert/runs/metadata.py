@@ -17,11 +17,13 @@ from .._utils.checks import check_labels
 from .._utils.text import describe, name_of
 from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
-from ..noise.base import Noise
 from ..noise.box import Box
+from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import resolve_seed
+from ..noise.threat import Features
 from ..results.votes import Origin
 from ..sampling.sampler import Sampler
+from ..sampling.shares import ExactSampler
 from .inputs import Inputs, shard_positions
 
 #: Libraries whose versions are recorded, where they are loaded.
@@ -45,9 +47,10 @@ class RunMetadata:
     classes : ndarray of shape (n_classes,)
     shape : tuple of int
         Of one input.
+    features : Features
     parameters : dict
-        What else certificates depend on: ``n_selection``, ``n_samples``, ``rtol``, ``scheme``, ``bound``, ``alpha``
-        and ``radius``, the last from `to_spec`.
+        What else certificates depend on: ``n_selection``, ``n_samples``, ``estimation``, ``rtol``, ``scheme``,
+        ``bound``, ``alpha`` and ``radius``, the last from `to_spec`.
     created : str
     versions : dict
         Of libraries, Python and the platform.
@@ -64,6 +67,7 @@ class RunMetadata:
     box: Box
     classes: NDArray[Any]
     shape: tuple[int, ...]
+    features: Features
     parameters: dict[str, Any]
     created: str
     versions: dict[str, str]
@@ -79,13 +83,20 @@ class RunMetadata:
 
     @classmethod
     def of(
-        cls, inputs: Inputs, algorithm: Algorithm, sampler: Sampler, *, fixed_seed: bool, decided_at: Any = None
+        cls,
+        inputs: Inputs,
+        algorithm: Algorithm,
+        sampler: Sampler | ExactSampler,
+        *,
+        fixed_seed: bool,
+        decided_at: Any = None,
     ) -> Self:
         """Return the record of a run of Algorithm 1; its seed is kept only if it is fixed."""
         names = ("n_selection", "n_samples", "scheme", "bound", "alpha")
         parameters = {name: getattr(algorithm, name) for name in names}
-        rtol = algorithm.rtol if algorithm.stops and decided_at is None else None
-        parameters |= {"n_selection": sampler.n_selection, "rtol": rtol}
+        parameters |= {"n_selection": sampler.n_selection or algorithm.n_selection}
+        parameters |= {"rtol": algorithm.rtol if algorithm.stops and decided_at is None else None}
+        parameters |= {"estimation": "exact" if isinstance(sampler, ExactSampler) else "sample"}
         return cls.new(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
@@ -94,6 +105,7 @@ class RunMetadata:
             box=algorithm.mechanism.box,
             classes=algorithm.classes,
             shape=inputs.shape,
+            features=algorithm.mechanism.features,
             parameters=parameters | {"radius": to_spec(algorithm.strategy)},
             shard=inputs.shard,
             decided_at=decided_at,
@@ -114,7 +126,15 @@ class RunMetadata:
 
     def origin(self) -> Origin:
         """Return what the votes depend on."""
-        return make_origin(self.noise, self.box, self.classes, seed=self.seed or 0, model=self.model, shape=self.shape)
+        return make_origin(
+            self.noise,
+            self.box,
+            self.features,
+            self.classes,
+            seed=self.seed or 0,
+            model=self.model,
+            shape=self.shape,
+        )
 
     def differences(self, other: RunMetadata) -> list[str]:
         """Describe what differs in another record: name, value here, value there."""
@@ -128,6 +148,7 @@ class RunMetadata:
         return {name: value["text"] if isinstance(value, dict) else repr(value) for name, value in own} | {
             "noise": self.noise["text"],
             "bounds": f"box {self.box.fingerprint()}",
+            "costs": f"costs {self.features.fingerprint()}",
             "random_state": f"seed {self.seed}",
             "classes": repr(self.classes.tolist()),
             "shape of X": repr((self.n_inputs, *self.shape)),
@@ -142,7 +163,7 @@ class RunMetadata:
         if classes is None:
             values = self.classes.tolist()
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        box, kind = _encode_box(self.box), (self.shard, self.decided_at)
+        box, kind = _encode_box(self.box, self.features), (self.shard, self.decided_at)
         plain = (self.noise, box, classes, self.shape, self.parameters, self.versions, *kind)
         return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
@@ -160,7 +181,9 @@ class RunMetadata:
             box=_decode_box(box),
             classes=_decode_classes(classes),
             shape=tuple(shape),
-            parameters=parameters,
+            features=Features.from_json(box.get("features")),
+            # Stores of earlier versions hold votes.
+            parameters={"estimation": "sample"} | parameters,
             versions=versions,
             shard=None if shard is None else tuple(shard),
             decided_at=decided_at,
@@ -168,7 +191,14 @@ class RunMetadata:
 
 
 def make_origin(
-    noise: dict[str, Any], box: Box, classes: NDArray[Any], *, seed: int, model: str, shape: tuple[int, ...]
+    noise: dict[str, Any],
+    box: Box,
+    features: Features,
+    classes: NDArray[Any],
+    *,
+    seed: int,
+    model: str,
+    shape: tuple[int, ...],
 ) -> Origin:
     """Return what votes depend on besides the inputs; ``noise`` is from `to_spec`."""
     return Origin(
@@ -178,25 +208,31 @@ def make_origin(
         model=model,
         classes=repr(classes.tolist()),
         shape=shape,
-        details={"noise": noise, "box": _encode_box(box), "classes": _encode_classes(classes)},
+        costs=features.fingerprint(),
+        details={"noise": noise, "box": _encode_box(box, features), "classes": _encode_classes(classes)},
     )
 
 
 def origin_of(sampler: Sampler, classes: NDArray[Any]) -> Origin:
     """Return what the votes of a sampler depend on besides the inputs."""
-    box, noise, shape = sampler.mechanism.box, to_spec(sampler.mechanism.noise), sampler.mechanism.shape
-    return make_origin(noise, box, classes, seed=sampler.seed, model=sampler.voter.content(), shape=shape)
+    mechanism, model = sampler.mechanism, sampler.voter.content()
+    noise = to_spec(mechanism.noise)
+    return make_origin(
+        noise, mechanism.box, mechanism.features, classes, seed=sampler.seed, model=model, shape=mechanism.shape
+    )
 
 
-def from_origin(origin: Origin) -> tuple[Noise, Box, NDArray[Any]]:
-    """Return the noise, box and classes of votes, or raise a ValueError if they cannot be built anew."""
+def from_origin(origin: Origin) -> tuple[NoiseMechanism, NDArray[Any]]:
+    """Return the noise mechanism and the classes of votes, or raise a ValueError if they cannot be built anew."""
     details = origin.details
     if details is None or details["classes"] is None:
         raise ValueError(
             "votes do not hold what certificates need: a file of an earlier version, or classes that are neither "
             "numbers nor strings nor booleans. Use clf.certify(X, votes=votes)."
         )
-    return from_spec("noise", details["noise"]), _decode_box(details["box"]), _decode_classes(details["classes"])
+    noise, box = from_spec("noise", details["noise"]), _decode_box(details["box"])
+    features = Features.from_json(details["box"].get("features"))
+    return NoiseMechanism(box, noise, origin.shape, features), _decode_classes(details["classes"])
 
 
 def to_spec(strategy: BaseEstimator) -> dict[str, Any]:
@@ -223,8 +259,9 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
     return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
 
 
-def _encode_box(box: Box) -> dict[str, Any]:
-    return {"lo": box.lo.tolist(), "hi": box.hi.tolist()}
+def _encode_box(box: Box, features: Features) -> dict[str, Any]:
+    ends = {"lo": box.lo.tolist(), "hi": box.hi.tolist()}
+    return ends if features.is_plain else ends | {"features": features.to_json()}
 
 
 def _decode_box(ends: dict[str, Any]) -> Box:

@@ -17,6 +17,7 @@ from ..certify.names import resolve, resolve_radius
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import digests, resolve_seed
+from ..noise.threat import Features
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
 from ..results.votes import ELSEWHERE, VoteCounts, check_counts
@@ -75,12 +76,12 @@ def recertify(
     >>> recertify(votes, radius="box").radii.round(3)
     array([0.973,   nan])
     """
-    noise, box, classes = from_origin(votes.origin)
+    mechanism, classes = from_origin(votes.origin)
     if not len(votes):
         raise ValueError("votes must be of at least one input, got none.")
     algorithm = Algorithm(
-        mechanism=NoiseMechanism(box, noise, votes.origin.shape),
-        strategy=resolve_radius(radius, noise),
+        mechanism=mechanism,
+        strategy=resolve_radius(radius, mechanism.prices, mechanism.features.names),
         classes=classes,
         scheme=scheme,
         bound=bound,
@@ -96,7 +97,15 @@ def recertify(
 
 
 def votes_from_counts(
-    selection: Any, estimation: Any, *, noise: Any, classes: Any, X: Any, n_features: int | None, bounds: Any
+    selection: Any,
+    estimation: Any,
+    *,
+    noise: Any,
+    classes: Any,
+    X: Any,
+    n_features: int | None,
+    bounds: Any,
+    costs: Any,
 ) -> VoteCounts:
     """Make votes of counts from elsewhere; see `VoteCounts.from_counts`."""
     noise, labels = resolve("noise", noise), check_classes(classes)
@@ -111,22 +120,19 @@ def votes_from_counts(
         selection = (chosen[:, None] == labels).astype(np.int64)
     counts = check_counts(selection, estimation, len(labels))
     names = None if X is None or not hasattr(X, "columns") else list(X.columns)
-    box, n_inputs = Box.from_bounds(bounds, names=names), len(counts["selection"])
-    if X is None:
-        mechanism = NoiseMechanism(box, noise, (check_count("n_features", n_features),))
+    opened = None if X is None else _opened(X, Features.from_costs(costs, names=names))
+    shape = (check_count("n_features", n_features),) if opened is None else opened.shape
+    features = Features.from_costs(costs, names=names, shape=shape)
+    box = Box.from_bounds(bounds, names=names, unbounded=~features.numeric)
+    mechanism = NoiseMechanism(box, noise, shape, features)
+    if opened is None:
         # Numbers stand for inputs that are not known.
-        inputs = digests(np.arange(n_inputs)[:, None])
+        inputs = digests(np.arange(len(counts["selection"]))[:, None])
     else:
-        opened = _opened(X)
-        mechanism = NoiseMechanism(box, noise, opened.shape)
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
+    seed = resolve_seed(None) if noise.n_outcomes is None else 0
     origin = make_origin(
-        to_spec(noise),
-        box,
-        labels,
-        seed=resolve_seed(None) if noise.n_outcomes is None else 0,
-        model=ELSEWHERE[X is None],
-        shape=mechanism.shape,
+        to_spec(noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
     )
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 
@@ -149,7 +155,7 @@ def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
         raise ValueError(f"{stored.path} holds a run of certify, not of certify_at. Use Certificates.from_store(path).")
     algorithm, failed = stored_algorithm(stored.run), np.array(sorted(stored.failures), dtype=np.intp)
     radii = np.broadcast_to(at, (stored.run.n_inputs, *np.shape(at)))
-    found = [(failed, algorithm.failed_decisions(radii[failed]))]
+    found = [(failed, algorithm.failed_decisions(radii[failed], stored.votes))]
     if len(stored):
         found.append((stored.index, algorithm.decisions(stored.votes, None, radii[stored.index], stored.reach)))
     return in_order(part for part in found if len(part[0]))
@@ -165,7 +171,7 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
             f"Use Decisions.from_store(path)."
         )
     algorithm = stored_algorithm(run, **choices)
-    found = [(np.array(sorted(stored.failures), dtype=np.intp), algorithm.failed(len(stored.failures)))]
+    found = [(np.array(sorted(stored.failures), dtype=np.intp), algorithm.failed(len(stored.failures), stored.votes))]
     if X is None and len(stored):
         found.append((stored.index, algorithm.certify(stored.votes, None, stored.reach)))
     elif len(stored):
@@ -188,11 +194,12 @@ def check_complete(stored: StoredRun, partial: bool) -> None:
 
 def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Algorithm:
     """Return Algorithm 1 with the choices of a run, but those that are given: radius, scheme, bound and alpha."""
-    noise = from_spec("noise", run.noise)
+    mechanism = NoiseMechanism(run.box, from_spec("noise", run.noise), run.shape, run.features)
+    strategy = from_spec("radius", run.parameters["radius"]) if radius is None else radius
     stated = {name: run.parameters[name] for name in ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")}
     return Algorithm(
-        mechanism=NoiseMechanism(run.box, noise, run.shape),
-        strategy=resolve_radius(from_spec("radius", run.parameters["radius"]) if radius is None else radius, noise),
+        mechanism=mechanism,
+        strategy=resolve_radius(strategy, mechanism.prices, run.features.names),
         classes=run.classes,
         **stated | {name: value for name, value in choices.items() if value is not None},
     )
@@ -203,6 +210,8 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     stored = read_store(path)
     run = stored.run
     check_complete(stored, partial=False)
+    if run.parameters["estimation"] == "exact":
+        raise ValueError(f"{path} holds exact probabilities and no votes. Use Certificates.from_store(path).")
     if run.parameters["rtol"] is not None or run.decided_at is not None:
         stopped = f"radius={run.decided_at}" if run.decided_at is not None else f"rtol={run.parameters['rtol']}"
         raise ValueError(
@@ -218,8 +227,18 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     return VoteCounts(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=run.origin())
 
 
-def _opened(X: Any) -> Inputs:
-    return Inputs(X, lambda part: check_array(part, allow_nd=True, ensure_2d=False, dtype="numeric"))
+def _opened(X: Any, features: Features | None = None) -> Inputs:
+    """Return inputs that are checked; features that are fixed may hold missing values."""
+    anything = features is not None and features.fixed.any()
+
+    def check(part: Any) -> Any:
+        options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "dtype": "numeric"}
+        part = check_array(part, ensure_all_finite=not anything, **options)
+        if features is not None and anything:
+            check_array(features.without_fixed(part), **options)
+        return part
+
+    return Inputs(X, check)
 
 
 def _certified_inputs(
@@ -237,7 +256,7 @@ def _certified_inputs(
     known : ndarray of uint8, shape (n_rows, 16), optional
         Fingerprints of the inputs.
     """
-    inputs, expected = _opened(X), (n_inputs, *mechanism.shape)
+    inputs, expected = _opened(X, mechanism.features), (n_inputs, *mechanism.shape)
     if (len(inputs), *inputs.shape) != expected:
         raise ValueError(
             f"X must be the inputs of the votes, of shape {expected}, got shape {(len(inputs), *inputs.shape)}."
@@ -252,4 +271,5 @@ def _certified_inputs(
 
 def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:
     """Return the votes of some rows."""
-    return replace(votes, selection=votes.selection[rows], estimation=votes.estimation[rows], inputs=votes.inputs[rows])
+    arrays: dict[str, Any] = {name: value for name, value in vars(votes).items() if isinstance(value, np.ndarray)}
+    return replace(votes, **{name: array[rows] for name, array in arrays.items()})

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..results.votes import Origin, VoteCounts
 from ..sampling.sampler import Sampler, fingerprints
+from ..sampling.shares import ExactSampler
 from .inputs import Inputs
 from .metadata import RunMetadata
 from .run import Parts, sample_votes, stored_part
@@ -26,6 +27,9 @@ from .store import Store
 
 #: Number of selection votes that are drawn again, of those among so many inputs whose votes are the least unanimous.
 REPLAYED, CANDIDATES = 2048, 1000
+
+#: Maximum number of inputs whose votes are drawn again.
+MOST_INPUTS = 128
 
 #: Number of inputs on which a model must repeat itself.
 REPEATED = 8
@@ -36,8 +40,10 @@ def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), n)).astype(int))]
 
 
-def selection_votes(sampler: Sampler, X: NDArray[Any], n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,)."""
+def selection_votes(sampler: Sampler | ExactSampler, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
+    """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or return exact probabilities."""
+    if isinstance(sampler, ExactSampler):
+        return sampler.draw(X).selection
     votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
     with sampler.voter.ready():
         for number in np.unique(n):
@@ -54,25 +60,27 @@ class Recorded(NamedTuple):
     positions : ndarray of shape (n,)
         Of a few inputs.
     selection : ndarray of shape (n, n_classes)
-        Their selection votes.
+        Their selection votes, or exact probabilities.
     content : str
         Content of the model.
     """
 
     positions: NDArray[np.intp]
-    selection: NDArray[np.int64]
+    selection: NDArray[Any]
     content: str
 
     @classmethod
-    def some(cls, positions: NDArray[np.intp], selection: NDArray[np.int64], content: str) -> Recorded:
+    def some(cls, positions: NDArray[np.intp], selection: NDArray[Any], content: str) -> Recorded:
         """Choose the inputs whose votes tell the most: those that are the least unanimous."""
         n = selection.sum(axis=1)
         order = np.argsort(selection.max(axis=1) / n, kind="stable")
-        rows = np.sort(order[: max(1, np.searchsorted(np.cumsum(n[order]), REPLAYED))])
+        rows = np.sort(order[: max(1, np.searchsorted(np.cumsum(n[order]), REPLAYED))][:MOST_INPUTS])
         return cls(positions[rows], selection[rows], content)
 
 
-def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool) -> None:
+def check_same_model(
+    sampler: Sampler | ExactSampler, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool
+) -> None:
     """Raise a ValueError unless recorded votes are those of the sampler's model.
 
     Parameters
@@ -108,7 +116,13 @@ def check_same_model(sampler: Sampler, inputs: Inputs, recorded: Recorded, what:
 
 
 def check_given(
-    votes: VoteCounts, sampler: Sampler, inputs: Inputs, origin: Origin, *, vouched: bool, known: str | None
+    votes: VoteCounts,
+    sampler: Sampler | ExactSampler,
+    inputs: Inputs,
+    origin: Origin,
+    *,
+    vouched: bool,
+    known: str | None,
 ) -> None:
     """Raise a ValueError unless votes that a caller gives are those of the sampler's model on these inputs.
 
@@ -124,7 +138,10 @@ def check_given(
     known : str or None
         Content of the model when these votes were last found to be its own.
     """
-    votes.check_same(origin, np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()]))
+    found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
+    if votes.origin.knows_inputs and not np.array_equal(votes.inputs, found):
+        inputs.check_repeatable(some_of(np.arange(len(inputs)), REPEATED))
+    votes.check_same(origin, found)
     if votes.origin.elsewhere:
         warnings.warn(
             "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
@@ -139,7 +156,7 @@ def check_given(
 def stored_votes(
     path: Any,
     run: RunMetadata,
-    sampler: Sampler,
+    sampler: Sampler | ExactSampler,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -170,7 +187,7 @@ def stored_votes(
 
 @contextmanager
 def checked_store(
-    path: Any, run: RunMetadata, sampler: Sampler, inputs: Inputs, *, vouched: bool, skip: bool
+    path: Any, run: RunMetadata, sampler: Sampler | ExactSampler, inputs: Inputs, *, vouched: bool, skip: bool
 ) -> Iterator[Store]:
     """Open the store of a run whose model drew the votes that are in it, or repeats itself if there are none."""
     is_new = not Path(path).exists()
@@ -202,14 +219,16 @@ def same_content(recorded: str, now: str) -> bool:
     return before == after or ("?" in (before[0], after[0]) and before[1:] == after[1:])
 
 
-def check_repeats(sampler: Sampler, inputs: Inputs, *, skip: bool = False) -> None:
+def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool = False) -> None:
     """Raise a ValueError if the model votes differently on the same noise: nothing that it does can be resumed.
 
     The first time a few inputs share batches, the second time each is alone. Where inputs may be skipped, those that
     fail are left out, unless all do.
     """
     index = some_of(inputs.positions, REPEATED)
-    X = _that_succeed(sampler, inputs, index) if skip else inputs.read(index)
+    index = _that_succeed(sampler, inputs, index) if skip else index
+    inputs.check_repeatable(index)
+    X = inputs.read(index)
     n = np.full(len(X), sampler.n_selection)
     together = selection_votes(sampler, X, n)
     alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
@@ -222,15 +241,14 @@ def check_repeats(sampler: Sampler, inputs: Inputs, *, skip: bool = False) -> No
         )
 
 
-def _that_succeed(sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[Any]:
-    """Return those of a few inputs that can be read and voted on, or raise the last error if there are none."""
+def _that_succeed(sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the positions of inputs that can be read and voted on, or raise the last error if there are none."""
     found = []
     for position in index:
         try:
-            X = inputs.read(np.array([position]))
-            selection_votes(sampler, X, np.full(1, sampler.n_selection))
-            found.append(X)
+            selection_votes(sampler, inputs.read(np.array([position])), np.full(1, sampler.n_selection))
+            found.append(position)
         except Exception:
             if not found and position == index[-1]:
                 raise
-    return np.concatenate(found)
+    return np.array(found, dtype=np.intp)

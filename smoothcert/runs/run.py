@@ -15,6 +15,7 @@ from ..certify.reach import reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
+from ..sampling.shares import ExactSampler, Shares
 from .inputs import Inputs
 from .store import Store, StoreError
 from .workers import draw_all
@@ -53,7 +54,7 @@ Parts = Generator[Part, None, None]
 
 
 def sample_votes(
-    sampler: Sampler,
+    sampler: Sampler | ExactSampler,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -108,14 +109,17 @@ def sample_votes(
         yield failed_part(sampler, failures, len(positions))
 
 
-def kept_values(sampler: Sampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]) -> NDArray[Any]:
+def kept_values(
+    sampler: Sampler | ExactSampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]
+) -> NDArray[Any]:
     """Return what a store keeps of inputs: what radii they allow, or what the radii they were asked about require."""
-    if target is None or sampler.rule is None:
+    rule = None if isinstance(sampler, ExactSampler) else sampler.rule
+    if target is None or rule is None:
         return reaches_to_keep(sampler.mechanism, X, sampler.n_samples)
-    return sampler.rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
+    return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
 
 
-def failed_part(sampler: Sampler, failures: dict[int, str], n_inputs: int) -> Part:
+def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inputs: int) -> Part:
     """Return the inputs that failed, or raise a ValueError if these are all inputs."""
     index = np.array(sorted(failures), dtype=np.intp)
     named = ", ".join(f"X[{i}] ({failures[i]})" for i in index[:FEW_NAMED].tolist())
@@ -124,15 +128,20 @@ def failed_part(sampler: Sampler, failures: dict[int, str], n_inputs: int) -> Pa
         raise ValueError(message)
     warnings.warn(f"{message}. They are skipped, and count as not certified.", stacklevel=3)
     none = np.zeros((len(index), sampler.voter.n_classes), dtype=np.int64)
-    votes = Votes(selection=none, estimation=none, inputs=np.zeros((len(index), 16), dtype=np.uint8), seed=sampler.seed)
+    hashes = np.zeros((len(index), 16), dtype=np.uint8)
+    if isinstance(sampler, ExactSampler):
+        votes: Votes = Shares.of(none.astype(float), none.astype(float), hashes)
+    else:
+        votes = Votes(selection=none, estimation=none, inputs=hashes, seed=sampler.seed)
     return Part(index=index, X=none, votes=votes, stored=True, failed=True)
 
 
-def stored_part(store: Store, sampler: Sampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
+def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
     """Return finished inputs, after a check that they are those of the store."""
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)
     if wrong.any():
+        inputs.check_repeatable(index[wrong])
         raise StoreError(
             f"{store.path} belongs to a run on other data: X[{index[wrong][0]}] is not the input that it holds there. "
             f"Use another file."

@@ -18,11 +18,18 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
+from ..sampling.shares import Shares
 from .database import StoreError, connect, create, damaged, insert, sound_rows
 from .metadata import RunMetadata
 
 #: The number of seconds over which the speed of a run is measured.
 LATELY = 600.0
+
+#: What the columns ``selection`` and ``estimation`` hold, by the way in which probabilities were found.
+RECORDED: dict[str, tuple[Any, tuple[str, str], type[np.number]]] = {
+    "sample": (Votes, ("selection", "estimation"), np.int64),
+    "exact": (Shares.of, ("lower", "upper"), np.float64),
+}
 
 #: For users. The rest is for `certify` and `Certificates.from_store`.
 __all__ = ["StoreError"]
@@ -115,12 +122,12 @@ class Store:
             The largest distances by which each input's features can move, in decreasing order.
         """
         each, now = votes.seconds / len(index), time.time()
+        drawn = np.zeros(len(index), dtype=np.int64) if isinstance(votes, Shares) else votes.selection.sum(axis=1)
         columns = (
             index.tolist(),
             map(bytes, votes.inputs),
-            to_text(votes.selection),
-            to_text(votes.estimation),
-            votes.selection.sum(axis=1).tolist(),
+            *map(to_text, votes.recorded),
+            drawn.tolist(),
             votes.estimation.sum(axis=1).tolist(),
             map(bytes, np.ascontiguousarray(reach, dtype="<f8")),
         )
@@ -185,22 +192,24 @@ class StoredRun:
         self.index = np.array(index, dtype=np.intp)
         self.seconds = np.array(seconds, dtype=np.float64)
         try:
-            self.votes = Votes(
-                selection=from_text(selection, len(run.classes)),
-                estimation=from_text(estimation, len(run.classes)),
+            make, (first, second), dtype = RECORDED[run.parameters["estimation"]]
+            self.votes: Votes = make(
+                **{first: from_text(selection, len(run.classes), dtype)},
+                **{second: from_text(estimation, len(run.classes), dtype)},
                 inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
                 seed=run.seed or 0,
                 seconds=float(self.seconds.sum()),
             )
             self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
-            wrong = self.votes.selection.sum(axis=1) != np.array(n_selection, dtype=np.int64)
-            wrong |= self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
+            wrong = self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
+            if not isinstance(self.votes, Shares):
+                wrong |= self.votes.selection.sum(axis=1) != np.array(n_selection, dtype=np.int64)
             if wrong.any():
                 raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
             recorded = np.append(self.index, [*self.failures]).astype(np.intp)
             if not np.isin(recorded, run.positions).all():
                 raise ValueError("it holds inputs that are not of this run")
-        except (ValueError, TypeError, OverflowError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise damaged(path, error) from error
 
     def __len__(self) -> int:
@@ -230,9 +239,11 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     Raises
     ------
     StoreError
-        If the file is no store, was written by another release, or is damaged.
+        If the file does not exist, is no store, was written by another release, or is damaged.
     """
     path = Path(path)
+    if not path.exists():
+        raise StoreError(f"{path} does not exist. Give the file that clf.certify(X, store=...) has written.")
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
         run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
@@ -350,8 +361,8 @@ def write_lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def to_text(counts: NDArray[np.int64]) -> list[str]:
-    """Return the votes of each input as JSON, from class index to number of votes.
+def to_text(counts: NDArray[Any]) -> list[str]:
+    """Return the votes of each input as JSON, from class index to number of votes; or bounds on probabilities.
 
     Examples
     --------
@@ -362,13 +373,15 @@ def to_text(counts: NDArray[np.int64]) -> list[str]:
     return [f"{{{text}}}" for text in texts]
 
 
-def from_text(texts: Sequence[str], n_classes: int) -> NDArray[np.int64]:
-    """Return votes of shape (n_inputs, n_classes), or raise a ValueError if they are impossible; see `to_text`."""
-    counts = np.zeros((len(texts), n_classes), dtype=np.int64)
+def from_text(texts: Sequence[str], n_classes: int, dtype: type[np.number]) -> NDArray[Any]:
+    """Return votes or bounds of shape (n_inputs, n_classes), or raise a ValueError if they are impossible."""
+    counts = np.zeros((len(texts), n_classes), dtype=dtype)
     found = json.loads(f"[{','.join(texts)}]")
     entries = [(row, int(i), n) for row, votes in enumerate(found) for i, n in dict(votes).items()]
-    possible = all(0 <= i < n_classes and type(n) is int and n > 0 for _, i, n in entries)
-    if len(found) != len(texts) or not possible or {row for row, _, _ in entries} != set(range(len(texts))):
+    kind = int if dtype is np.int64 else float
+    possible = all(0 <= i < n_classes and type(n) is kind and n > 0 for _, i, n in entries)
+    complete = kind is float or {row for row, _, _ in entries} == set(range(len(texts)))
+    if len(found) != len(texts) or not possible or not complete:
         raise ValueError("votes must be positive whole numbers, for known classes")
     if entries:
         rows, columns, values = zip(*entries, strict=True)

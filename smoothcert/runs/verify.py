@@ -184,7 +184,7 @@ def verify_store(
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)
     rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
-    sampler = algorithm.sampler(run.seed or 0, rule)
+    sampler = algorithm.source(run.seed or 0, rule)
     now = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=False, decided_at=run.decided_at)
     if differences := run.differences(now):
         raise StoreError(
@@ -196,7 +196,7 @@ def verify_store(
     chosen = np.sort(rng.choice(candidates, size=math.ceil(fraction * len(candidates)), replace=False))
     checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
     p_values = np.ones(len(chosen))
-    if fresh and algorithm.may_stop and len(chosen):
+    if fresh and algorithm.may_stop and not algorithm.certain and len(chosen):
         p_values = _p_values(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
     return StoreAudit(
         recorded=stored.index,
@@ -226,8 +226,10 @@ def _other_votes(
     for part in sample_votes(sampler, inputs, n_jobs, target=target):
         places = np.searchsorted(inputs.positions, part.index)
         rows = chosen[places]
-        same = (part.votes.selection == stored.votes.selection[rows]).all(axis=1)
-        same &= (part.votes.estimation == stored.votes.estimation[rows]).all(axis=1)
+        same = np.ones(len(rows), dtype=bool)
+        for drawn, recorded in zip(part.votes.recorded, stored.votes.recorded, strict=True):
+            exact = drawn.dtype.kind == "i"
+            same &= np.isclose(drawn, recorded[rows], rtol=0 if exact else MACHINES, atol=0).all(axis=1)
         kept = kept_values(sampler, part.X, part.votes, target, part.index)
         same &= np.isclose(kept, stored.reach[rows], rtol=MACHINES, atol=0).all(axis=1)
         other[places] = ~same

@@ -18,6 +18,7 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Sampler, Votes
+from ..sampling.shares import ExactSampler
 from .sharing import SharedSampler, on_dask, on_ray
 from .signals import ends_on_termination
 
@@ -54,7 +55,12 @@ Done = tuple[NDArray[np.intp], Any, Any]
 
 
 def draw_all(
-    sampler: Sampler, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None, *, skip: bool = False
+    sampler: Sampler | ExactSampler,
+    chunks: list[NDArray[np.intp]],
+    read: Read,
+    n_jobs: int | None,
+    *,
+    skip: bool = False,
 ) -> Iterator[Done]:
     """Draw the votes of chunks of inputs on the workers of joblib's backend.
 

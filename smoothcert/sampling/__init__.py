@@ -1,1 +1,5 @@
-"""Votes of the base model under noise: inputs and numbers of samples in, counts out (Algorithm 1, SampleUnderNoise)."""
+"""Votes of the base model under noise: inputs and numbers of samples in, counts out (Algorithm 1, SampleUnderNoise).
+
+`sampler` draws the votes of both stages, `selection` says how many choose the class, `counters` counts the votes of a
+batch, and `alone` checks that a vote depends on its row alone. `exact` computes probabilities without sampling.
+"""

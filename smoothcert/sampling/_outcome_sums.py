@@ -25,7 +25,7 @@ class OutcomeSum(ABC):
     """A sum over all outcomes of one input."""
 
     @abstractmethod
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes.
 
         Parameters
@@ -33,12 +33,20 @@ class OutcomeSum(ABC):
         edges : ndarray of shape (n_edges,)
             For one feature after the other: 0, the number of offsets up to the end of each cell but the last, and the
             number of all offsets.
-        n_offsets : int
-            Number of all offsets.
 
         Returns
         -------
         lower, upper : ndarray of shape (n_classes,)
+        """
+
+    @abstractmethod
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells, or -1 where rounding decides.
+
+        Parameters
+        ----------
+        places : list of ndarray of shape (n,)
+            The cell of each feature.
         """
 
 
@@ -47,25 +55,41 @@ class LeafSum(OutcomeSum):
 
     Parameters
     ----------
-    low, high : ndarray of shape (n_factors,)
-        The edges between which a feature keeps to a leaf, leaf after leaf.
+    low, high, end : ndarray of shape (n_factors,)
+        The edges between which a feature keeps to a leaf, and the last edge of the feature, leaf after leaf.
     starts : ndarray of shape (n_leaves,)
         First factor of each leaf.
-    votes : ndarray of shape (n_leaves,)
+    sizes : list of int
+        Number of cells of each feature.
+    labels : ndarray of shape (n_leaves,)
         Class index of each leaf.
     n_classes : int
     """
 
-    def __init__(self, low: IntArray, high: IntArray, starts: IntArray, votes: IntArray, n_classes: int) -> None:
-        self.low, self.high, self.starts = low, high, starts
-        self.of_class = [np.flatnonzero(votes == label) for label in range(n_classes)]
+    def __init__(
+        self,
+        low: IntArray,
+        high: IntArray,
+        end: IntArray,
+        starts: IntArray,
+        sizes: list[int],
+        labels: IntArray,
+        n_classes: int,
+    ) -> None:
+        self.low, self.high, self.end, self.starts, self.sizes = low, high, end, starts, sizes
+        self.of_class = [np.flatnonzero(labels == label) for label in range(n_classes)]
         self.n_operations = 2 * int(np.diff(starts, append=len(low)).max()) + 1
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        factors = np.maximum(edges[self.high] - edges[self.low], 0) / n_offsets
+        factors = np.maximum(edges[self.high] - edges[self.low], 0) / edges[self.end]
         leaves: FloatArray = np.multiply.reduceat(factors, self.starts)
         return outward(np.array([math.fsum(leaves[places]) for places in self.of_class]), self.n_operations)
+
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        edges = [np.arange(size + 1) > place[:, None] for place, size in zip(places, self.sizes, strict=True)]
+        return np.array([self.bounds(row)[0].argmax() for row in np.concatenate(edges, axis=1, dtype=np.int64)])
 
 
 class VoteTable(OutcomeSum):
@@ -73,22 +97,27 @@ class VoteTable(OutcomeSum):
 
     Parameters
     ----------
-    votes : ndarray of shape sizes
+    table : ndarray of shape sizes
         Class index in each cell.
     n_classes : int
     """
 
-    def __init__(self, votes: IntArray, n_classes: int) -> None:
-        self.sizes = votes.shape
-        self.votes = np.moveaxis(np.eye(n_classes)[votes], -1, 0)
+    def __init__(self, table: IntArray, n_classes: int) -> None:
+        self.table, self.sizes = table, table.shape
+        self.shares = np.moveaxis(np.eye(n_classes)[table], -1, 0)
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        sums: Any = self.votes
-        for share in cell_shares(edges, self.sizes, n_offsets)[::-1]:
+        sums: Any = self.shares
+        for share in cell_shares(edges, self.sizes)[::-1]:
             # Unlike @, this starts no threads.
             sums = np.einsum("...k,k->...", sums, share)
         return outward(sums, sum(self.sizes) + len(self.sizes))
+
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        found: IntArray = self.table[tuple(places)]
+        return found
 
 
 class ScoreSum(OutcomeSum):
@@ -138,9 +167,9 @@ class ScoreSum(OutcomeSum):
         """Return the same sum on another grid."""
         return ScoreSum(self.scores, self.constant, self.slack, self.labels, self.n_classes, n_cells)
 
-    def bounds(self, edges: IntArray, n_offsets: int) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, edges: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds on the probabilities of the classes; see `OutcomeSum.bounds`."""
-        shares = cell_shares(edges, self.sizes, n_offsets)
+        shares = cell_shares(edges, self.sizes)
         first, second = (self._distribution(shares, half) for half in self.halves)
         places = np.arange(len(first))
         below = np.append(0.0, np.cumsum(second))
@@ -155,6 +184,12 @@ class ScoreSum(OutcomeSum):
         upper[self.labels] = np.minimum((1 - low[::-1]) * (1 + 2 * ROUNDOFF), 1.0)
         return lower, upper
 
+    def votes(self, places: list[IntArray]) -> IntArray:
+        """Return the class index in some combinations of cells; see `OutcomeSum.votes`."""
+        scores = np.sum([numbers[place] for numbers, place in zip(self.scores, places, strict=True)], axis=0)
+        scores += self.constant
+        return np.where(np.abs(scores) > self.slack, self.labels[(scores > 0).astype(int)], -1)
+
     def _distribution(self, shares: list[FloatArray], half: list[int]) -> FloatArray:
         """Return the distribution of the whole number that some features add up to."""
         total = np.ones(1)
@@ -167,11 +202,11 @@ class ScoreSum(OutcomeSum):
         return total
 
 
-def cell_shares(edges: IntArray, sizes: Sequence[int], n_offsets: int) -> list[FloatArray]:
+def cell_shares(edges: IntArray, sizes: Sequence[int]) -> list[FloatArray]:
     """Return the probabilities of each feature's cells."""
     shares, start = [], 0
     for size in sizes:
-        shares.append(np.diff(edges[start : start + size + 1]) / n_offsets)
+        shares.append(np.diff(edges[start : start + size + 1]) / edges[start + size])
         start += size + 1
     return shares
 

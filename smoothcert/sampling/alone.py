@@ -14,8 +14,9 @@ from ..models.base import Voter
 FEW, MANY = 8, 40
 
 REMEDY = (
-    "Nothing was certified. The vote on a row must not depend on other rows: leave out statistics of the batch "
-    "(normalization in training mode, softmax over axis 0, ranks) and whatever is random, or set batch_size=1."
+    "Nothing was certified. The vote on a row must be the same at each call, whatever the other rows are: leave out "
+    "what is random (dropout in training mode, sampling) and statistics of the batch (normalization in training mode, "
+    "softmax over axis 0, ranks). For a model that only depends on the batch, batch_size=1 helps."
 )
 
 
@@ -58,8 +59,8 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any
         changed += [changes(row) for row in rows[FEW:]]
     if sum(changed) > voter.most_changed:
         raise ValueError(
-            f"The base model {_name(voter)} depends on the batch: {sum(changed)} of {len(changed)} noisy rows got "
-            f"another vote when they were asked alone. {REMEDY}"
+            f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
+            f"rows got another vote when they were asked alone. {REMEDY}"
         )
 
 

@@ -190,7 +190,8 @@ def noisy_batches(
     voter: Any, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
 ) -> NoisyBatches:
     """Return noisy batches that are drawn where the base model computes, or on the host if that is not possible."""
-    known = isinstance(mechanism.noise.recipe, OffsetRecipe) and find_spec("triton") is not None
+    known = mechanism.mixed is None and isinstance(mechanism.noise.recipe, OffsetRecipe)
+    known = known and find_spec("triton") is not None
     on_cuda = getattr(voter, "device_type", None) == "cuda"
     return (CudaBatches if known and on_cuda else NoisyBatches)(voter, mechanism, points, keys)
 

@@ -7,7 +7,7 @@ estimate: thresholds meet the sampler's own values, in the type in which the mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from ..models.adapt import make_voter
+from ..models.base import name_of
+from ..models.codes import FixedValues
 from ..models.sklearn import SklearnVoter
-from ..noise._philox import OffsetRecipe, apply_offsets
+from ..models.timeout import TimedVoter
+from ..noise._philox import OffsetRecipe
+from ..noise.categories import CategoryNoise
 from ..noise.mechanism import NoiseMechanism
+from ..noise.mixed import MixedNoise
 from ..noise.mixture import UniformMixtureNoise
+from ._cells import Cells, Groups
 from ._outcome_sums import LeafSum, OutcomeSum, ScoreSum, VoteTable
-from ._step_models import NotExactError, StepModel, Tree, read
+from ._step_models import NotExactError, read
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -37,6 +43,9 @@ GRID_CELLS, FINE_GRID_CELLS = 2**16, 2**19
 #: Gap between the bounds that is wide.
 WIDE_GAP = 0.005
 
+#: Number of combinations of cells in which the model's vote is compared with what was read of it.
+CHECKED = 128
+
 #: Relative error of mixing bounds, per part.
 EPS = float(np.finfo(np.float64).eps)
 
@@ -47,7 +56,7 @@ def exact_votes(model: Any, mechanism: NoiseMechanism, X: Any, classes: Any) -> 
     Parameters
     ----------
     model : estimator
-        A fitted decision tree, or boosted trees, of scikit-learn; see `ExactVotes`.
+        A fitted decision tree, or boosted trees; see `ExactVotes`.
     mechanism : NoiseMechanism
         Box and noise.
     X : array-like of shape (n_inputs, n_features)
@@ -86,15 +95,17 @@ def exact_votes(model: Any, mechanism: NoiseMechanism, X: Any, classes: Any) -> 
 class ExactVotes:
     """The probability of a vote for each class, for base models that are constant between thresholds.
 
-    Uniform and splitting noise, and mixtures of uniform noises, are supported with these classifiers of scikit-learn,
-    alone or behind steps of a pipeline that scale each column:
+    Uniform and splitting noise, and mixtures of uniform noises, are supported with these classifiers, alone or behind
+    steps of a pipeline that scale or bin numbers, encode categories, and do anything with fixed features:
 
-    - A decision tree: the probability of a class is the sum over its leaves of the products of the features'
-      probabilities.
-    - AdaBoost, GradientBoosting and HistGradientBoosting whose thresholds make few cells: the model is asked once for
-      its vote in each cell.
-    - The same with trees of depth 1 and two classes: the score is a sum of independent numbers. Its distribution is
-      computed on a grid, and what rounding to the grid leaves undecided lies between the bounds.
+    - A decision tree of scikit-learn: the probability of a class is the sum over its leaves of the products of the
+      features' probabilities.
+    - Boosted trees of scikit-learn, XGBoost and LightGBM whose thresholds make few cells: the model is
+      asked once for its vote in each cell.
+    - Boosted trees of depth 1 for two classes: the score is a sum of independent numbers. Its distribution is computed
+      on a grid, and what rounding to the grid leaves undecided lies between the bounds.
+
+    What was read of a model is compared with its votes on both sides of some thresholds.
 
     Parameters
     ----------
@@ -115,14 +126,18 @@ class ExactVotes:
     """
 
     def __init__(self, voter: Any, mechanism: NoiseMechanism) -> None:
+        voter = voter.voter if isinstance(voter, TimedVoter) else voter
         if not isinstance(voter, SklearnVoter):
             raise NotExactError("Exact probabilities need a scikit-learn classifier. Use estimation='sample'.")
         self.voter, self.mechanism = voter, mechanism
         self.parts = noise_parts(mechanism)
-        self.model = read(voter.estimator)
-        self.q = self.parts[0][1].q
+        kinds = mechanism.features.numeric, mechanism.features.categorical
+        self.numeric, self.categorical = (np.broadcast_to(kind, mechanism.n_features) for kind in kinds)
+        self.model = read(voter.estimator, self.numeric, self.categorical)
+        self.q, self._row = mechanism.noise.q, self._some_row()
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
+        self._check_reading()
         self._fine: OutcomeSum | None = None
 
     def bounds(self, X: Any) -> tuple[FloatArray, FloatArray]:
@@ -132,28 +147,60 @@ class ExactVotes:
         --------
         exact_votes : The same for a single call, with an example.
         """
-        points = self.mechanism.points(X).astype(np.int64)
-        lower, upper = self._bounds(points, self.outcome_sum)
+        points, below = self.mechanism.points(X), self._below(X)
+        lower, upper = self._bounds(points, below, self.outcome_sum)
         if isinstance(self.outcome_sum, ScoreSum):
             coarse = (lower.max(axis=1) <= 0.5) | ((upper - lower).max(axis=1) > WIDE_GAP)
             if coarse.any():
                 self._fine = self._fine or self.outcome_sum.on_grid(FINE_GRID_CELLS)
-                lower[coarse], upper[coarse] = self._bounds(points[coarse], self._fine)
+                lower[coarse], upper[coarse] = self._bounds(points[coarse], below[coarse], self._fine)
         return lower, upper
 
-    def _compared(self, unit: FloatArray) -> NDArray[np.floating]:
-        """Return values in the unit box, which are overwritten, as the trees compare them."""
-        self.mechanism.box.to_raw_inplace(unit)
+    def _compared(self, rows: FloatArray) -> NDArray[np.floating]:
+        """Return raw rows as the trees compare them."""
         columns = self.voter.columns
-        return self.model.scale(unit if columns is None or not self.model.scalers else columns.frame(unit))
+        if columns is not None and (self.model.steps or columns.codecs is not None):
+            rows = columns.frame(rows)
+        return self.model.compared(rows)
 
-    def _bounds(self, points: IntArray, outcome_sum: OutcomeSum) -> tuple[FloatArray, FloatArray]:
-        """Return bounds for lattice points."""
+    def _some_row(self) -> FloatArray:
+        """Return a row with 0 for noisy values, numbers in the unit box, and any known value for fixed ones."""
+        row, columns = np.zeros(self.mechanism.n_features), self.voter.columns
+        for i, codec in enumerate((columns.codecs if columns is not None else None) or ()):
+            if isinstance(codec, FixedValues):
+                row[i] = min(codec.known, default=0)
+        return row
+
+    def _rows(self, n: int, places: tuple[Any, Any], steps: IntArray) -> FloatArray:
+        """Return raw rows in which some noisy numbers are whole numbers of quarter steps."""
+        rows = np.repeat(self._row[None], n, axis=0)
+        rows[places] = steps * (0.25 / self.q)
+        self.mechanism.to_raw_inplace(rows)
+        return rows
+
+    def _below(self, X: Any) -> NDArray[np.bool_]:
+        """Return whether fixed values of raw inputs are not above their thresholds, shape (n_inputs, n_cuts)."""
+        cuts, d = self.cells.feature >= self.mechanism.n_features, self.mechanism.n_features
+        if not cuts.any():
+            return np.zeros((len(X), 0), dtype=bool)
+        values = self._compared(np.asarray(X, dtype=np.float64))[:, self.cells.feature[cuts] - d]
+        if np.isnan(values).any():
+            raise NotExactError(
+                "Exact probabilities need fixed columns without missing values. Use estimation='sample', or fill them "
+                "in."
+            )
+        return values <= self._thresholds[self.cells.cut[cuts]]
+
+    def _bounds(
+        self, points: NDArray[Any], below: NDArray[np.bool_], outcome_sum: OutcomeSum
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return bounds for points."""
         lower, upper = np.zeros((2, len(points), self.voter.n_classes))
         for rows in gen_batches(len(points), max(1, VALUES // max(1, 2 * len(self.cells.feature)))):
-            for weight, recipe in self.parts:
-                for row, edges in enumerate(self.cells.counts(recipe, points[rows]), rows.start):
-                    low, high = outcome_sum.bounds(edges, recipe.n_offsets)
+            for weight, groups, categories in self.parts:
+                counts = self.cells.counts(groups, categories, points[rows], below[rows])
+                for row, edges in enumerate(counts, rows.start):
+                    low, high = outcome_sum.bounds(edges)
                     lower[row] += weight * low
                     upper[row] += weight * high
         if len(self.parts) == 1:
@@ -165,196 +212,128 @@ class ExactVotes:
         """Cut the axis of each feature at the thresholds: find the largest noisy values that are not above them.
 
         All noisy values are whole numbers times 1/(4q), rounded, and comparisons are monotone: bisection finds them.
+        Fixed values are compared with the thresholds themselves, and so are the codes of categories.
         """
         trees = self.model.trees
-        feature = np.concatenate([tree.feature[tree.inner] for tree in trees]).astype(np.int64)
+        column = np.concatenate([tree.feature[tree.inner] for tree in trees]).astype(np.int64)
+        feature = self.model.source[column]
         threshold = np.concatenate([tree.threshold[tree.inner] for tree in trees])
-        rank = np.zeros_like(feature)
-        for f in np.unique(feature):
+        fixed, rank = feature < 0, np.zeros_like(feature)
+        self._thresholds = np.unique(threshold[fixed])
+        moving = np.flatnonzero(~fixed & self.numeric[feature])
+        for f in np.unique(feature[moving]):
             rank[feature == f] = np.arange(np.count_nonzero(feature == f))
-        limits = np.full((rank.max(initial=-1) + 1, self.mechanism.n_features), np.inf)
-        limits[rank, feature] = threshold
-        width = max(recipe.n_offsets for _, recipe in self.parts)
-        # Noisy values lie strictly between these ends.
-        low, high = np.full(limits.shape, -4 * width - 4), np.full(limits.shape, 4 * (self.q + width) + 4)
-        while limits.size and (high - low > 1).any():
-            middle = (low + high) // 2
-            below = self._compared(middle * (0.25 / self.q)) <= limits
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return Cells.from_cuts(feature, low[rank, feature], self.q)
+        low, high = np.zeros((2, len(feature)), dtype=np.int64)
+        low[moving], high[moving] = self._ends
+        places, width = (rank[moving], feature[moving]), rank.max(initial=-1) + 1
+        while (high - low > 1).any():
+            middle = (low[moving] + high[moving]) // 2
+            rows = self._compared(self._rows(width, places, middle))
+            below = rows[rank[moving], column[moving]] <= threshold[moving]
+            low[moving], high[moving] = np.where(below, middle, low[moving]), np.where(below, high[moving], middle)
+        low[fixed] = np.searchsorted(self._thresholds, threshold[fixed])
+        codes, values = {}, self._compared(self._code_rows())
+        for split in np.flatnonzero(~fixed & self.categorical[feature]).tolist():
+            n_codes = self._n_codes(int(feature[split]))
+            codes[split] = values[:n_codes, column[split]] <= threshold[split]
+        return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, codes, self.q)
+
+    def _n_codes(self, feature: int) -> int:
+        """Return the number of codes that the model may see in place of a category, with that of a mask at the end."""
+        noises = [noise for _, _, noise in self.parts if noise is not None]
+        place = noises[0].columns.tolist().index(feature)
+        masked = any(noise.hidden == "mask" and noise.n_shown[place] < noise.n_offsets for noise in noises)
+        return int(noises[0].n_categories[place]) + masked
+
+    def _code_rows(self) -> FloatArray:
+        """Return raw rows that hold all codes of all categories, one after the other."""
+        n_codes = [self._n_codes(f) for f in np.flatnonzero(self.categorical).tolist()]
+        rows = self._rows(max(n_codes, default=1), (0, []), np.zeros(0, dtype=np.int64))
+        rows[:, self.categorical] = np.minimum(np.arange(len(rows))[:, None], np.array(n_codes) - 1)
+        return rows
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        """Ends of an interval in whose interior all noisy values lie, in quarter steps."""
+        width = max((recipe.n_offsets for _, groups, _ in self.parts for _, recipe in groups), default=1)
+        return -4 * width - 4, 4 * (self.q + width) + 4
 
     def _choose_sum(self) -> OutcomeSum:
         """Return the cheapest way to add the outcomes."""
         model, cells = self.model, self.cells
         labels = self.voter.labels.indices(model.classes, type(self.voter.estimator).__name__)
         if model.votes and len(model.trees[0].inner):
-            low, high, starts, leaves = cells.leaf_edges(model.trees[0])
-            return LeafSum(low, high, starts, labels[model.trees[0].value[leaves]], self.voter.n_classes)
-        if np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS:
-            rows = cells.representatives(self.mechanism.n_features)
-            self.mechanism.box.to_raw_inplace(rows)
-            votes = self.voter(rows)
+            low, high, end, starts, leaves = cells.leaf_edges(model.trees[0])
+            labels = labels[model.trees[0].value[leaves]]
+            return LeafSum(low, high, end, starts, cells.sizes, labels, self.voter.n_classes)
+        few = np.prod(cells.sizes, dtype=np.float64) <= TABLE_CELLS
+        if few and not len(np.setdiff1d(cells.features, np.flatnonzero(self.numeric))):
+            steps = cells.representatives()
+            votes = self.voter(self._rows(len(steps), (slice(None), cells.features), steps))
             return VoteTable(votes.reshape(cells.sizes), self.voter.n_classes)
         if not model.scored or any(len(tree.inner) > 1 for tree in model.trees):
             raise NotExactError(
-                f"Exact probabilities need trees of depth 1 and two classes where thresholds make more than "
-                f"{TABLE_CELLS} cells. Use estimation='sample', or a base model with max_depth=1."
+                f"Exact probabilities need boosted trees of depth 1 and two classes where thresholds make more than "
+                f"{TABLE_CELLS} cells, got {name_of(self.voter.estimator)}. Use estimation='sample' or a decision tree."
             )
         scores, constant = cells.scores(model)
         size = abs(model.constant) + sum(float(np.abs(tree.value[tree.left < 0]).max()) for tree in model.trees)
-        slack = 2 * EPS * (2 * len(model.trees) + len(cells.sizes) + 8) * size
+        slack = model.error + 2 * EPS * (2 * len(model.trees) + len(cells.sizes) + 8) * size
         return ScoreSum(scores, constant, slack, labels, self.voter.n_classes, GRID_CELLS)
 
+    def _check_reading(self) -> None:
+        """Raise a NotExactError if the model votes otherwise than was read on both sides of some thresholds."""
+        rng, (low, high), places = np.random.default_rng(0), self._ends, []
+        fixed = self.cells.feature[self.cells.feature >= self.mechanism.n_features]
+        below, rows = self._below(self._row[None])[0], self._rows(CHECKED, (0, []), np.zeros(0, dtype=np.int64))
+        for f in self.cells.features:
+            cuts = self.cells.cut[self.cells.feature == f]
+            if f >= self.mechanism.n_features:
+                places.append(np.full(CHECKED, np.count_nonzero(~below[fixed == f])))
+            elif self.categorical[f]:
+                places.append(rng.integers(len(cuts) + 1, size=CHECKED))
+                rows[:, f] = places[-1]
+            else:
+                steps = np.clip(rng.choice(cuts, size=CHECKED) + rng.integers(2, size=CHECKED), low + 1, high - 1)
+                places.append(np.searchsorted(cuts, steps))
+                rows[:, f] = self._rows(CHECKED, (slice(None), f), steps)[:, f]
+        read = self.outcome_sum.votes(places)
+        if ((read >= 0) & (read != self.voter(rows))).any():
+            raise NotExactError(
+                f"Exact probabilities need a model that votes as its trees say, but {name_of(self.voter.estimator)} "
+                f"does not. Use estimation='sample'."
+            )
 
-def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, OffsetRecipe]]:
-    """Return the offset noises that are mixed, with the probability of each.
+
+def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups, CategoryNoise | None]]:
+    """Return the noises that are mixed: the probability of each, the noise of numbers, and that of categories.
 
     Raises
     ------
     NotExactError
         If the noise is not independent for each feature and on a lattice.
     """
-    noise = mechanism.noise
-    if len(mechanism.shape) == 1:
-        if isinstance(noise.recipe, OffsetRecipe):
-            return [(1.0, noise.recipe)]
-        if type(noise) is UniformMixtureNoise:
-            recipes = [part.recipe for part in noise.parts if part.recipe is not None]
-            return [part for part in zip(np.diff(noise._edges()).tolist(), recipes, strict=True) if part[0] > 0]
-    raise NotExactError(
-        f"Exact probabilities need tables and uniform noise, splitting noise or a mixture of uniform noises, got "
-        f"{type(noise).__name__} on inputs of shape {mechanism.shape}. Use estimation='sample'."
-    )
+    noise, mixed = mechanism.noise, mechanism.mixed
+    weights: list[float] = [1.0]
+    parts: Sequence[Any] = [mixed or noise]
+    if type(noise) is UniformMixtureNoise:
+        weights, parts = np.diff(noise._edges()).tolist(), mixed.parts if mixed is not None else noise.parts
+    return [
+        (weight, _groups(part, mechanism), getattr(part, "categories", None))
+        for weight, part in zip(weights, parts, strict=True)
+        if weight > 0
+    ]
 
 
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """The axis of each feature, cut at the thresholds of a model.
-
-    Parameters
-    ----------
-    feature : ndarray of shape (n_cuts,)
-        In increasing order.
-    cut : ndarray of shape (n_cuts,)
-        The largest whole number of quarter steps of the lattice that is not above the threshold; increasing for each
-        feature.
-    of_split : ndarray of shape (n_splits,)
-        The cut of each split of the trees, tree after tree.
-    q : int
-        Lattice steps per unit.
-    """
-
-    feature: IntArray
-    cut: IntArray
-    of_split: IntArray
-    q: int
-
-    @classmethod
-    def from_cuts(cls, feature: IntArray, cut: IntArray, q: int) -> Cells:
-        """Return the cells of splits, several of which may share a cut."""
-        pairs, of_split = np.unique(np.stack([feature, cut], axis=1), axis=0, return_inverse=True)
-        return cls(pairs[:, 0], pairs[:, 1], of_split.reshape(-1), q)
-
-    @property
-    def features(self) -> IntArray:
-        """The features that are cut."""
-        return np.unique(self.feature)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Number of cells of each feature that is cut."""
-        return [int(np.count_nonzero(self.feature == f)) + 1 for f in self.features]
-
-    @property
-    def edge(self) -> IntArray:
-        """The edge of each cut. A feature has one more in front, and one more behind."""
-        return np.arange(len(self.feature)) + 2 * np.searchsorted(self.features, self.feature) + 1
-
-    @property
-    def limits(self) -> FloatArray:
-        """The cuts in the unit box."""
-        return self.cut * np.float64(0.25 / self.q)
-
-    def counts(self, recipe: OffsetRecipe, points: IntArray) -> IntArray:
-        """Return how many offsets of a point give a noisy value below each edge, shape (n_inputs, n_edges)."""
-        edges = np.zeros((len(points), len(self.feature) + 2 * len(self.features)), dtype=np.int64)
-        edges[:, np.cumsum(np.asarray(self.sizes, dtype=np.intp) + 1) - 1] = recipe.n_offsets
-        edges[:, self.edge] = count_up_to(recipe, points[:, self.feature], self.limits)
-        return edges
-
-    def representatives(self, n_features: int) -> FloatArray:
-        """Return a place in the unit box for each combination of cells: the largest value of each, or the next one."""
-        values = [self.cut[self.feature == f] for f in self.features]
-        grid = np.meshgrid(*[np.append(cuts, cuts[-1] + 1) for cuts in values], indexing="ij")
-        rows = np.zeros((int(np.prod(self.sizes)), n_features))
-        for f, column in zip(self.features, grid, strict=True):
-            rows[:, f] = column.ravel() * (0.25 / self.q)
-        return rows
-
-    def scores(self, model: StepModel) -> tuple[list[FloatArray], float]:
-        """Return what trees of depth 1 add to the score in each cell of each feature, and the constant part."""
-        scores, constant = [np.zeros(size) for size in self.sizes], model.constant
-        cuts = iter(self.of_split.tolist())
-        first = np.searchsorted(self.feature, self.features)
-        for tree in model.trees:
-            if not len(tree.inner):
-                constant += float(tree.value[0])
-                continue
-            cut = next(cuts)
-            f = int(np.searchsorted(self.features, self.feature[cut]))
-            after = cut - int(first[f]) + 1
-            scores[f][:after] += tree.value[tree.left[0]]
-            scores[f][after:] += tree.value[tree.right[0]]
-        return scores, constant
-
-    def leaf_edges(self, tree: Tree) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Return the edges between which features keep to a leaf, leaf after leaf, the first of each leaf, its node."""
-        edge = dict(zip(tree.inner.tolist(), self.edge[self.of_split].tolist(), strict=True))
-        ends = np.cumsum(np.asarray(self.sizes) + 1)
-        whole = {
-            int(f): (int(end) - size - 1, int(end) - 1)
-            for f, end, size in zip(self.features, ends, self.sizes, strict=True)
-        }
-        low: list[int] = []
-        high: list[int] = []
-        starts: list[int] = []
-        leaves: list[int] = []
-        stack: list[tuple[int, dict[int, tuple[int, int]]]] = [(0, {})]
-        while stack:
-            node, path = stack.pop()
-            if node not in edge:
-                starts.append(len(low))
-                leaves.append(node)
-                low += [pair[0] for pair in path.values()]
-                high += [pair[1] for pair in path.values()]
-                continue
-            f, at = int(tree.feature[node]), edge[node]
-            start, end = path.get(f, whole[f])
-            stack.append((int(tree.left[node]), {**path, f: (start, min(end, at))}))
-            stack.append((int(tree.right[node]), {**path, f: (max(start, at), end)}))
-        return np.array(low), np.array(high), np.array(starts), np.array(leaves)
-
-
-def count_up_to(recipe: OffsetRecipe, points: IntArray, limits: FloatArray) -> IntArray:
-    """Return for how many offsets the noisy value of a lattice point is at most a limit.
-
-    The noisy value increases with the offset up to the point modulo L, where splitting noise starts again, and from
-    there on. Bisection finds the limit in both parts.
-
-    Parameters
-    ----------
-    recipe : OffsetRecipe
-    points : ndarray of int64, shape (n_inputs, n_limits)
-    limits : ndarray of shape (n_limits,)
-        In the unit box.
-    """
-    turn = points % recipe.n_offsets
-    first = np.stack([np.zeros_like(turn), turn])
-    low, high = first.copy(), np.stack([turn, np.full_like(turn, recipe.n_offsets)])
-    noisy = np.empty(low.shape)
-    for _ in range(recipe.n_offsets.bit_length()):
-        middle = (low + high) // 2
-        apply_offsets(recipe, points, middle, noisy)
-        below = (noisy <= limits) & (low < high)
-        low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
-    return (low - first).sum(axis=0)
+def _groups(noise: Any, mechanism: NoiseMechanism) -> Groups:
+    """Return the numbers that share one noise, and its recipe."""
+    noises = [(np.arange(mechanism.n_features), noise)]
+    if isinstance(noise, MixedNoise):
+        noises = [(columns, one) for columns, _, one in noise.groups]
+    groups = [(columns, one.recipe) for columns, one in noises if isinstance(one.recipe, OffsetRecipe)]
+    if len(mechanism.shape) != 1 or len(groups) < len(noises):
+        raise NotExactError(
+            f"Exact probabilities need tables and uniform noise, splitting noise or a mixture of uniform noises, got "
+            f"{type(mechanism.noise).__name__} on inputs of shape {mechanism.shape}. Use estimation='sample'."
+        )
+    return groups

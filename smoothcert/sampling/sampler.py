@@ -74,7 +74,7 @@ class Votes:
         Time that all of them took together.
     """
 
-    selection: NDArray[np.int64]
+    selection: NDArray[Any]
     estimation: NDArray[np.int64]
     inputs: NDArray[np.uint8]
     seed: int
@@ -84,6 +84,11 @@ class Votes:
     def n_votes(self) -> int:
         """All votes of both stages."""
         return int(self.selection.sum() + self.estimation.sum())
+
+    @property
+    def recorded(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What a store keeps of each input."""
+        return self.selection, self.estimation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,6 +11,9 @@ FIRST_STEP = 16
 #: Standard deviations by which the votes to come may differ from those so far, when drawing stops before the cap.
 DECISIVE = 3.5
 
+#: Tied votes that are added before the lead per vote is estimated: few votes say little about it.
+TIED_BEFORE = 16
+
 
 class SelectionRule:
     """Stops drawing selection votes once the leading class is almost certain to be selected.
@@ -78,8 +81,8 @@ def is_decisive(counts: NDArray[np.int64], n_selection: int) -> NDArray[np.bool_
         return np.ones(len(counts), dtype=bool)
     second, first = np.partition(counts, -2, axis=1)[:, -2:].T
     lead = first - second
-    # A vote changes the lead by 1, -1 or 0. One more vote for the runner-up keeps its variance above 0.
-    variance = (first + second + 1) / (n + 1) - (lead / (n + 1)) ** 2
+    # A vote changes the lead by 1, -1 or 0. Added votes keep its variance from looking too small.
+    variance = (first + second + 1) / (n + 1) - (lead / (n + TIED_BEFORE)) ** 2
     # If the leader gains lead / n on average in each vote to come, the final lead is N lead / n. Its standard
     # deviation, with the uncertainty of lead / n, is sqrt(variance (N - n) N / n). The inequality compares the two.
     return np.asarray(lead >= DECISIVE * np.sqrt(variance * n * (1 - n / n_selection)))

@@ -1,4 +1,8 @@
-"""How base models meet the noise when they are fitted: training strategies, and their pieces for torch."""
+"""How base models meet the noise when they are fitted: training strategies, and their pieces for torch.
+
+`strategies` adds noise to the data of estimators (`NoiseAugmentation`), and `torch_noise` to each batch of a torch
+model, by forward hooks. `torch_training` runs the epochs, and `torch_layers` holds the pieces for a loop of one's own.
+"""
 
 from typing import Any
 

@@ -31,22 +31,26 @@ def read_dataset(X: Any, y: Any) -> tuple[Any, Any, Any]:
         If X is a DataLoader, a generator or an iterable dataset, if its items are not pairs, or if labels are missing
         or given twice.
     """
-    data = getattr(sys.modules.get("torch"), "utils", None)
-    remedy = "Give the Dataset: fit(loader.dataset)."
-    if data is not None and isinstance(X, data.data.DataLoader):
-        raise ValueError(f"X must be an array or a torch Dataset, got a DataLoader. {remedy}")
-    if isinstance(X, Iterator) or (data is not None and isinstance(X, data.data.IterableDataset)):
-        raise ValueError(
-            f"X must be an array or a torch Dataset with a length, got a {type(X).__name__}. Give the Dataset, such as "
-            f"loader.dataset, or collect the batches in an array."
-        )
-    if data is None or not isinstance(X, data.data.Dataset):
+    check_no_loader(X)
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(X, torch.utils.data.Dataset):
         if y is None:
             raise ValueError("y should be a 1d array of labels, got None. Give y, or a torch Dataset of pairs as X.")
         return X, y, None
     if y is not None:
         raise ValueError("y must be None where X is a torch Dataset: its items hold the labels. Use fit(dataset).")
     return (*_arrays(X), X)
+
+
+def check_no_loader(X: Any) -> None:
+    """Raise a ValueError if X yields batches or items in an order of its own: a DataLoader, or any iterator."""
+    torch = sys.modules.get("torch")
+    loaders = () if torch is None else (torch.utils.data.DataLoader, torch.utils.data.IterableDataset)
+    if isinstance(X, (Iterator, *loaders)):
+        raise ValueError(
+            f"X must be an array or a torch Dataset with a length, got a {type(X).__name__}. Give the Dataset, such as "
+            f"loader.dataset, or collect the inputs in an array."
+        )
 
 
 def _arrays(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from ..models.columns import NamedColumns
+from ..models.validation import INPUTS
 from .labels import IndexedLabels
 
 
@@ -57,9 +58,17 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     Warns
     -----
     UserWarning
-        If a part of the estimator makes folds that see some of its rows only.
+        If a part of the estimator makes folds that see some of its rows only, or stops early by a random split.
     """
     given = estimator.get_params(deep=True) if n_copies > 1 and hasattr(estimator, "get_params") else {}
+    if split := [name for name in given if _splits_randomly(given, name, len(X), params)]:
+        warnings.warn(
+            f"Early stopping in the base model holds back random rows ({', '.join(split)}), so noisy copies of one "
+            f"input are on both sides of the split, and training may stop too late. Turn early stopping off "
+            f"(early_stopping=False or n_iter_no_change=None), or give validation data of its own to fit where it "
+            f"takes them, such as X_val and y_val.",
+            stacklevel=4,
+        )
     names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
     own = {name: names.pop(name) for name in _own_folds(estimator) if name in names}
     hidden = [name for name, value in names.items() if not isinstance(value, str)]
@@ -75,6 +84,16 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     folds = {name: FoldsOfCopies(check_cv(value, y, classifier=True), n_copies) for name, value in own.items()}
     fitted = (estimator.set_params(**folds) if folds else estimator).fit(X, y, **params)
     return fitted.set_params(**own) if folds else fitted
+
+
+def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> bool:
+    """Tell whether the parameter ``name`` is a share of random rows that early stopping holds back."""
+    prefix = name.removesuffix("validation_fraction")
+    stops = given.get(f"{prefix}early_stopping", given.get(f"{prefix}n_iter_no_change") is not None)
+    if stops == "auto":
+        # HistGradientBoostingClassifier stops early above this number of rows.
+        stops = n_rows > 10_000
+    return prefix != name and bool(stops and given[name]) and INPUTS not in params
 
 
 def _own_folds(model: Any, prefix: str = "") -> Iterator[str]:

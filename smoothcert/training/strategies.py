@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_sample_weight
 
-from .._utils.checks import check_bool, check_count, check_not_negative
+from .._utils.checks import check_bool, check_count, check_not_negative, shape_of
 from ..models.base import is_torch
 from ..models.columns import Columns, NamedColumns
 from ..models.validation import INPUTS, LABELS, PAIRS, converted
@@ -33,6 +33,10 @@ class Training(BaseEstimator, ABC):
     standardize : bool, default=True
         Center and scale what a torch model sees, per channel of images and per feature of tables, by the mean and
         standard deviation of noisy training data. Without it, networks under wide splitting noise hardly learn.
+
+    See Also
+    --------
+    NoiseAugmentation, StabilityTraining, CleanTraining : The ways to fit.
     """
 
     #: Noisy copies of each batch that a torch model is trained on; 0 is clean data.
@@ -57,6 +61,7 @@ class Training(BaseEstimator, ABC):
         mechanism: NoiseMechanism,
         seed: int,
         device: Any = None,
+        output: Callable[[Any], Any] | None = None,
         verbose: int = 0,
         dataset: Any = None,
         fit_params: dict[str, Any] | None = None,
@@ -77,6 +82,8 @@ class Training(BaseEstimator, ABC):
             All randomness of the training follows from it, except where the base model has a seed of its own.
         device : str, torch.device or None
             Where torch models are trained; None leaves that to them.
+        output : callable, optional
+            Finds the logits in the answer of a torch model; see `TorchInference`.
         verbose : int
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
@@ -103,7 +110,7 @@ class Training(BaseEstimator, ABC):
             from .torch_training import fit_net
 
             options = {"device": device, "verbose": 1 if verbose else None}
-            return fit_net(self, estimator, options, X, y, dataset, mechanism, seed, params)
+            return fit_net(self, estimator, options, output, X, y, dataset, mechanism, seed, params)
 
         params = self._with_validation(estimator, params, mechanism, seed)
 
@@ -130,13 +137,15 @@ class Training(BaseEstimator, ABC):
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
         def prepare(X: Any) -> Any:
-            given, array = Columns.of(X), np.asarray(X, dtype=np.float64)
-            if array.shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
+            given, shape = Columns.of(X), shape_of(X)
+            if shape[1:] != mechanism.shape or (given and columns and given.names != columns.names):
                 raise ValueError(
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
-                    f"{array.shape}{f' and the columns {list(given.names)}' if given else ''}."
+                    f"{shape}{f' and the columns {list(given.names or ())}' if given else ''}."
                 )
-            mechanism.box.check(array)
+            encoded = columns is not None and columns.codecs is not None
+            array = columns.encode(X) if columns and encoded else np.asarray(X, dtype=np.float64)
+            mechanism.box.check(mechanism.bounded(array))
             return mechanism.noisy(array, rng) if self.copies_per_batch else array
 
         inner = [name for name in params if "__" in name and name.rpartition("__")[2] in (PAIRS, INPUTS)]
@@ -197,7 +206,8 @@ class NoiseAugmentation(Training):
     Torch models meet fresh noise in every batch. Other estimators are fitted on several noisy copies of the data. Each
     copy has fresh noise and the labels of the clean data. Validation data for early stopping, the parameters
     ``eval_set`` or ``X_val`` of ``fit``, become noisy too. Where the estimator makes folds of its own, as GridSearchCV
-    and StackingClassifier do, all copies of an input stay on the same side of a split.
+    and StackingClassifier do, all copies of an input stay on the same side of a split. Early stopping that holds back
+    random rows warns, since it has no such folds.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from .._utils.text import describe
 from ..noise.base import Noise
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
+from ..noise.threat import Features
 from .torch_noise import noisy_copies, split_copies
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
@@ -39,6 +40,8 @@ class NoisyModule(nn.Module):
     noise : Noise
     bounds : (lo, hi) or Box, default=(0.0, 1.0)
         The box that inputs live in, in raw units.
+    costs : float, "fixed" or array-like, default=1.0
+        The costs of the features, as in `smoothcert.SmoothedClassifier`.
     center, scale : array-like, default=0.0 and 1.0
         Noisy inputs become ``(X - center) / scale``; see `noisy_statistics`. ``load_state_dict`` sets both.
     n_copies : int, default=1
@@ -79,6 +82,7 @@ class NoisyModule(nn.Module):
         noise: Noise,
         bounds: Any = (0.0, 1.0),
         *,
+        costs: Any = 1.0,
         center: Any = 0.0,
         scale: Any = 1.0,
         n_copies: int = 1,
@@ -89,6 +93,8 @@ class NoisyModule(nn.Module):
         self.module: nn.Module = module.module if isinstance(module, NoisyModule) else module
         self.noise = noise
         self.box = _box(bounds)
+        self.costs = costs
+        Features.from_costs(costs)
         self.n_copies = n_copies
         self.noisy_evaluation = False
         self.rng = np.random.default_rng(seed)
@@ -114,14 +120,17 @@ class NoisyModule(nn.Module):
         """
         copies = self.n_copies if self.training else 1
         if self.training or self.noisy_evaluation:
-            self._check_box(X)
-            X = noisy_copies(X, self.noise, self.box, self.rng, copies)
+            shape = tuple(X.shape[1:])
+            mechanism = NoiseMechanism(self.box, self.noise, shape, Features.from_costs(self.costs, shape=shape))
+            self._check_box(X, mechanism)
+            X = noisy_copies(X, mechanism, self.rng, copies)
         return split_copies(self.module, self.module((X - self.center) / self.scale, *args, **kwargs), copies)
 
     @torch.compiler.disable
-    def _check_box(self, X: torch.Tensor) -> None:
+    def _check_box(self, X: torch.Tensor, mechanism: NoiseMechanism) -> None:
         """Let the box look at the smallest and the largest value of each feature: all that it asks about."""
-        self.box.check(torch.stack(X.detach().aminmax(dim=0)).float().cpu().numpy())
+        ends = torch.stack(X.detach().aminmax(dim=0)).float().cpu().numpy()
+        mechanism.box.check(mechanism.bounded(ends))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Take the statistics of a checkpoint, whatever shape they have here."""
@@ -131,8 +140,8 @@ class NoisyModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def carried(module: Any, noise: Any, bounds: Any) -> tuple[Any, Any]:
-    """Return the noise and the bounds for a trained module, which a `NoisyModule` carries.
+def carried(module: Any, noise: Any, bounds: Any, costs: Any = None) -> tuple[Any, Any, Any]:
+    """Return the noise, the bounds and the costs for a trained module, which a `NoisyModule` carries.
 
     Parameters
     ----------
@@ -140,20 +149,21 @@ def carried(module: Any, noise: Any, bounds: Any) -> tuple[Any, Any]:
     noise : Noise or None
         None takes the module's, if it has one.
     bounds : (lo, hi), Box or None
+    costs : float, "fixed", array-like or None
         As for ``noise``.
 
     Returns
     -------
-    noise, bounds
+    noise, bounds, costs
         None for what neither the module nor the caller has.
 
     Raises
     ------
     ValueError
-        If the module was trained with other noise, or in another box.
+        If the module was trained with other noise, in another box, or at other costs.
     """
     if not isinstance(module, NoisyModule):
-        return noise, bounds
+        return noise, bounds, costs
     box = module.box
     remedy = "Leave it out, or set the attribute of the module if it shall be certified for another."
     if noise is not None and describe(noise) != describe(module.noise):
@@ -162,7 +172,10 @@ def carried(module: Any, noise: Any, bounds: Any) -> tuple[Any, Any]:
         given = _box(bounds)
         if not (np.all(given.lo == box.lo) and np.all(given.hi == box.hi)):
             raise ValueError(f"bounds must be those of the NoisyModule, ({box.lo}, {box.hi}), got {bounds!r}. {remedy}")
-    return module.noise, (box.lo, box.hi)
+    own = Features.from_costs(module.costs).fingerprint()
+    if costs is not None and Features.from_costs(costs).fingerprint() != own:
+        raise ValueError(f"costs must be those of the NoisyModule, {module.costs!r}, got {costs!r}. {remedy}")
+    return module.noise, (box.lo, box.hi), module.costs
 
 
 def _box(bounds: Any) -> Box:
@@ -170,7 +183,7 @@ def _box(bounds: Any) -> Box:
 
 
 def noisy_statistics(
-    X: NDArray[Any], noise: Noise, bounds: Any = (0.0, 1.0), *, seed: int | None = None
+    X: NDArray[Any], noise: Noise, bounds: Any = (0.0, 1.0), *, costs: Any = 1.0, seed: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of noisy inputs: per channel of images, per feature of tables.
 
@@ -183,6 +196,7 @@ def noisy_statistics(
         Clean inputs inside the box. A random part is used if there are many.
     noise : Noise
     bounds : (lo, hi) or Box, default=(0.0, 1.0)
+    costs : float, "fixed" or array-like, default=1.0
     seed : int, optional
 
     Returns
@@ -195,6 +209,10 @@ def noisy_statistics(
     ValueError
         If X lies outside the box.
 
+    See Also
+    --------
+    NoisyModule : The module that uses them.
+
     Examples
     --------
     >>> from smoothcert import SplitNoise
@@ -204,11 +222,18 @@ def noisy_statistics(
     """
     X = np.asarray(X)
     noise.check()
-    box = _box(bounds)
-    box.check(X)
+    mechanism = NoiseMechanism(_box(bounds), noise, X.shape[1:], Features.from_costs(costs, shape=X.shape[1:]))
+    mechanism.box.check(mechanism.bounded(X))
+    return statistics(X, mechanism, seed)
+
+
+def statistics(
+    X: NDArray[Any], mechanism: NoiseMechanism, seed: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of noisy inputs inside the box; see `noisy_statistics`."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(X))[: max(STATISTICS_INPUTS, STATISTICS_VALUES // max(X[0].size, 1))]
-    noisy = NoiseMechanism(box, noise, X.shape[1:]).noisy(X[rows], rng)
+    noisy = mechanism.noisy(X[rows], rng)
     axes = (0, *range(2, noisy.ndim))
     center = noisy.mean(axis=axes, keepdims=True)[0]
     scale = noisy.std(axis=axes, keepdims=True)[0]
@@ -267,6 +292,14 @@ class CosineSchedule(Callback):
 
     skorch's ``LRScheduler`` takes the number of epochs when it is made, and would miss a later change of
     ``max_epochs``, by ``set_params`` or in a search.
+
+    See Also
+    --------
+    make_net : The net that uses it.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:

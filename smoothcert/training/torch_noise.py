@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..noise.base import Noise
-from ..noise.box import Box
 from ..noise.gaussian import GaussianNoise, LaplaceNoise
 from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mechanism import NoiseMechanism
@@ -74,15 +72,18 @@ class NoiseHooks:
 
     Parameters
     ----------
-    noise : Noise
-    box : Box
+    mechanism : NoiseMechanism
     n_copies : int
         Noisy copies of each batch in training mode, or 0 for clean inputs in every mode.
     seed : int
+    output : callable or None
+        Finds the logits in the module's answer.
     """
 
-    def __init__(self, noise: Noise, box: Box, n_copies: int, seed: int) -> None:
-        self.noise, self.box, self.n_copies = noise, box, n_copies
+    def __init__(
+        self, mechanism: NoiseMechanism, n_copies: int, seed: int, output: Callable[[Any], Any] | None
+    ) -> None:
+        self.mechanism, self.n_copies, self.output = mechanism, n_copies, output
         self.rng = np.random.default_rng(seed)
 
     @contextmanager
@@ -102,22 +103,23 @@ class NoiseHooks:
         """Return the arguments of the module with noisy inputs; weights of rows, in a list with them, are left out."""
         X = args[0][0] if isinstance(args[0], list) else args[0]
         if self.n_copies:
-            X = noisy_copies(X, self.noise, self.box, self.rng, self.n_copies if module.training else 1)
+            X = noisy_copies(X, self.mechanism, self.rng, self.n_copies if module.training else 1)
         return (X, *args[1:])
 
     def after(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
         """Return the answers to several copies as a tuple; float32 logits, which NumPy knows, for bfloat16 ones."""
+        answer = answer if self.output is None else self.output(answer)
         if isinstance(answer, torch.Tensor) and answer.dtype in (torch.float16, torch.bfloat16):
             answer = answer.float()
         return split_copies(module, answer, self.n_copies if module.training else 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"n_copies": 0}
+        return vars(self) | {"n_copies": 0, "output": None}
 
 
-def noisy_copies(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator, n_copies: int) -> torch.Tensor:
+def noisy_copies(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.Generator, n_copies: int) -> torch.Tensor:
     """Return noisy copies of a batch below each other; gradients pass to ``X`` as if the noise were added."""
-    drawn = [_noisy(X.detach(), noise, box, rng) for _ in range(n_copies)]
+    drawn = [_noisy(X.detach(), mechanism, rng) for _ in range(n_copies)]
     noisy = drawn[0] if n_copies == 1 else torch.cat(drawn)
     # The noisy values stay as they are to the last bit: what is added is 0, with the gradient of X.
     return noisy + (X - X.detach()).repeat(n_copies, *[1] * (X.ndim - 1)) if X.requires_grad else noisy
@@ -142,48 +144,69 @@ def split_copies(module: nn.Module, answer: Any, n_copies: int) -> Any:
 
 
 @torch.compiler.disable
-def _noisy(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator) -> torch.Tensor:
+def _noisy(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.Generator) -> torch.Tensor:
     """Draw one noisy copy of a batch: on its device where the noise is known to torch, else by NumPy."""
     if X.device.type != "cpu":
-        drawn = noisy_on_device(X, noise, box, rng)
+        drawn = noisy_on_device(X, mechanism, rng)
         if drawn is not None:
             return drawn.to(X.dtype)
-    mechanism = NoiseMechanism(box, noise, tuple(X.shape[1:]))
     wide = X.dtype == torch.float64
     values = mechanism.noisy((X if wide else X.float()).cpu().numpy(), rng, np.float64 if wide else np.float32)
     return torch.from_numpy(values).to(X.device, X.dtype)
 
 
-def noisy_on_device(X: torch.Tensor, noise: Noise, box: Box, rng: np.random.Generator) -> torch.Tensor | None:
+def noisy_on_device(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.Generator) -> torch.Tensor | None:
     """Draw one noisy copy of a batch by torch, for training; None for noise that torch does not know.
 
     Votes are never drawn here: certificates rest on the integer arithmetic of the noise itself.
     """
+    noise, box = mechanism.noise, mechanism.box
     generator = torch.Generator(X.device).manual_seed(int(rng.integers(2**63)))
     lo, width = (torch.as_tensor(end, dtype=torch.float32, device=X.device) for end in (box.lo, box.width))
     unit = ((X.float() - lo) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
     given: Any = {"generator": generator, "device": X.device}
     noisy: torch.Tensor
+    if mechanism.categories is not None:
+        return None
     if type(noise) is GaussianNoise:
-        noisy = unit + noise.sigma * torch.randn(unit.shape, **given)
+        noisy = unit + _each(mechanism, lambda part: part.sigma, X.device) * torch.randn(unit.shape, **given)
     elif type(noise) is LaplaceNoise:
         first, second = (torch.empty_like(unit).exponential_(generator=generator) for _ in range(2))
         noisy = unit + noise.b * (first - second)
     elif type(noise) in (UniformNoise, SplitNoise, UniformMixtureNoise):
-        noisy = _on_lattice(unit, noise, given)
+        noisy = _on_lattice(unit, mechanism, given)
     else:
         return None
-    return noisy * width + lo
+    noisy = noisy * width + lo
+    fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features).reshape(mechanism.shape)
+    return torch.where(torch.tensor(fixed, device=X.device), X.float(), noisy) if fixed.any() else noisy
 
 
-def _on_lattice(unit: torch.Tensor, noise: Any, given: dict[str, Any]) -> torch.Tensor:
+def _each(mechanism: NoiseMechanism, number: Callable[[Any], float], device: Any) -> Any:
+    """Return a number that belongs to the noise of each feature: one for all, or a tensor where costs differ."""
+    if mechanism.mixed is None:
+        return number(mechanism.noise)
+    numbers = np.ones(mechanism.n_features)
+    for columns, _, noise in mechanism.mixed.groups:
+        numbers[columns] = number(noise)
+    return torch.as_tensor(numbers.reshape(mechanism.shape), dtype=torch.float32, device=device)
+
+
+def _on_lattice(unit: torch.Tensor, mechanism: NoiseMechanism, given: dict[str, Any]) -> torch.Tensor:
     """Draw uniform, splitting or mixture noise: the offsets j in {0 .. L-1} of the noise, in floats."""
-    q, n_offsets = noise.q, noise.n_offsets
+    noise: Any = mechanism.noise
+    q = noise.q
     if isinstance(noise, UniformMixtureNoise):
         weights = torch.tensor(noise.weights, dtype=torch.float32, device=unit.device)
         chosen = torch.multinomial(weights, len(unit), replacement=True, generator=given["generator"])
-        offsets = torch.tensor([part.n_offsets for part in noise.parts], device=unit.device)
-        n_offsets = offsets[chosen].reshape(-1, *[1] * (unit.ndim - 1))
+        parts = []
+        for k in range(len(noise.parts)):
+            each = _each(mechanism, lambda one, k=k: one.parts[k].n_offsets, unit.device)  # type: ignore[misc]
+            parts.append(torch.as_tensor(each, device=unit.device))
+        n_offsets = torch.stack(parts)[chosen]
+        n_offsets = n_offsets.reshape(-1, *[1] * (unit.ndim - 1)) if mechanism.mixed is None else n_offsets
+    else:
+        n_offsets = _each(mechanism, lambda one: one.n_offsets, unit.device)
     split, twice = ((torch.rand(unit.shape, **given) * n_offsets).floor() + 0.5) / q, n_offsets / q
     unit = (unit * q).round() / q
     if not isinstance(noise, SplitNoise):

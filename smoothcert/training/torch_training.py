@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils.data import Dataset
 from ..models.base import name_of
 from ..models.outputs import explained, find_logits, read_logits
 from ..noise.mechanism import NoiseMechanism
-from .torch_layers import NoisyModule, divergence, make_net, noisy_statistics
+from .torch_layers import NoisyModule, divergence, make_net, statistics
 from .torch_noise import InputScaling, NoiseHooks
 
 #: Accuracies on noisy batches that the history records, and whether they are those of training.
@@ -57,6 +58,7 @@ def fit_net(
     training: Any,
     estimator: Any,
     options: dict[str, Any],
+    output: Callable[[Any], Any] | None,
     X: NDArray[Any],
     y: NDArray[Any],
     dataset: Any,
@@ -72,6 +74,8 @@ def fit_net(
     estimator : torch.nn.Module or skorch.NeuralNetClassifier
     options : dict
         Parameters of the net to change; None changes nothing.
+    output : callable, optional
+        Finds the logits in the module's answer, for losses of logits. Other losses get the answer as it is.
     X, y, dataset, mechanism, seed, params
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
@@ -84,16 +88,18 @@ def fit_net(
         weights = (weights / weights.mean()).astype(np.float32)
     data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
-    noise, box, n_copies = mechanism.noise, mechanism.box, training.copies_per_batch
+    n_copies = training.copies_per_batch
     known = n_copies and training.standardize
-    scaling: Any = noisy_statistics(X, noise, box, seed=statistics_seed) if known else (0.0, 1.0)
+    scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
         net = _initialized(estimator, options)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
-        with NoiseHooks(noise, box, n_copies, noise_seed).attached(net.module_):
-            _check_net(net, X[:2], len(classes), training, weights)
+        found = output if isinstance(_criterion(net), (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)) else None
+        with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
+            _check_net(net, training, weights)
+            _check_answer(net, X[:2], len(classes), output if found is None else None)
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
     net.module_.eval()
@@ -172,9 +178,9 @@ def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
     return raised and isinstance(frame.f_locals.get("self"), Callback)
 
 
-def _check_net(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, training: Any, weights: Any) -> None:
+def _check_net(net: NeuralNetClassifier, training: Any, weights: Any) -> None:
     """Raise a ValueError before any epoch if the net cannot be trained in this way."""
-    criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
+    criterion = _criterion(net)
     if isinstance(net.module_, NoisyModule):
         raise ValueError("The net must build a bare module, since fit adds the noise, got a NoisyModule.")
     if training.stability_weight is not None and not isinstance(criterion, nn.CrossEntropyLoss):
@@ -187,24 +193,28 @@ def _check_net(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int,
             f"sample_weight needs a criterion whose reduction is 'mean' or 'sum', got {criterion!r}. Change the "
             f"criterion, or leave sample_weight out."
         )
-    _check_answer(net, X, n_classes)
 
 
-def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int) -> None:
+def _criterion(net: NeuralNetClassifier) -> Any:
+    """Return the criterion of a net, without what ``torch.compile`` puts around it."""
+    return getattr(net.criterion_, "_orig_mod", net.criterion_)
+
+
+def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, output: Any) -> None:
     """Raise a ValueError before any training if the module fails on X or returns no logits, as votes need them."""
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
-    found = find_logits(answer, name)
+    found = find_logits(answer, name) if output is None else output(answer)
     logits = read_logits(found, len(X), n_classes, name)
     if found.shape != logits.shape and isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.NLLLoss)):
         raise ValueError(
             f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "
             f"Return one logit for each of the two classes, or use a skorch.NeuralNetBinaryClassifier."
         )
-    if isinstance(net.criterion_, nn.NLLLoss) and bool((logits < 0).any()):
+    if isinstance(net.criterion_, nn.NLLLoss) and output is None and bool((logits < 0).any()):
         warnings.warn(
             "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",

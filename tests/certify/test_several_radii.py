@@ -1,7 +1,9 @@
 """Several radii of each input, decided on the same votes under one alpha."""
 
 import itertools
+import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -62,6 +64,50 @@ def test_an_input_draws_until_all_of_its_radii_are_decided():
         np.testing.assert_array_equal(
             clf.certify_at(X, each).robust[i], clf.certify_at(X[i : i + 1], each[[i]]).robust[0]
         )
+
+
+@pytest.mark.parametrize(
+    ("radius", "message"),
+    [
+        ([0.5, 1, 2], r"got \[0\.5, 1, 2\]\. Write \[\[0\.5, 1\.0, 2\.0\]\] to ask for all of these radii"),
+        ([[0.5, 1], [2, 3]], r"\(n_inputs, n_radii\), got \[\[0\.5, 1\], \[2, 3\]\]\.$"),
+        ("0.5", r"got '0\.5'\.$"),
+        (["0.5"] * 4, r"got \['0\.5'"),
+        (np.array([0.1, "0.5", 1, 2], dtype=object), "got array"),
+        ([True] * 4, "got .True"),
+        ([None] * 4, "got .None"),
+        (-0.1, r"got -0\.1\.$"),
+        (np.nan, r"got nan\.$"),
+        ([[]], r"got \[\[\]\]\.$"),
+        ([[0.5], [1, 2]], "radius must be a number of at least 0, or one for each of 4 inputs"),
+    ],
+)
+def test_radii_that_are_refused(radius, message):
+    clf, _ = smooth([0.9, 0.1])
+    with pytest.raises(ValueError, match=message):
+        clf.certify_at(inputs(4), radius)
+
+
+def test_radii_of_other_types_of_numbers():
+    clf, _ = smooth([0.9, 0.1])
+    expected = clf.certify_at(inputs(4), [0.25, 0.5, 0.75, 1.0]).robust
+    for radii in ([Fraction(k, 4) for k in (1, 2, 3, 4)], np.array([0.25, 0.5, 0.75, 1], dtype=object)):
+        np.testing.assert_array_equal(clf.certify_at(inputs(4), radii).robust, expected)
+
+
+def test_decisions_are_indexed_by_inputs_and_iterate_as_two_arrays():
+    clf, _ = smooth([0.9, 0.1])
+    for radius, shape in ((0.1, (1,)), ([[0.1, 0.9]], (1, 2))):
+        decisions = clf.certify_at(inputs(4), radius)
+        assert decisions[0].robust.shape == shape
+        assert decisions[0].labels == decisions.labels[:1]
+        labels, robust = decisions
+        np.testing.assert_array_equal(robust, decisions.robust)
+        np.testing.assert_array_equal(labels, decisions.labels)
+        assert re.match(r"Decisions\(0 inputs, .* 0 votes each", repr(decisions[:0]))
+        for index in (True, None, [[0, 1]]):
+            with pytest.raises(IndexError, match="Decisions takes a position, a slice or a mask of inputs"):
+                decisions[index]
 
 
 def test_a_null_is_rejected_with_all_smaller_ones_only():

@@ -23,9 +23,10 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.binomial import class_probabilities
-from smoothcert.certify.evidence import BET, Duel, certified_at, rejected
+from smoothcert.certify.duel import Duel
+from smoothcert.certify.evidence import BET, certified_at, rejected
 from smoothcert.certify.reach import certified_radii
-from smoothcert.certify.stopping import RadiusTest
+from smoothcert.certify.stopping import RadiusTest, expected_votes
 from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, constant
@@ -149,6 +150,32 @@ def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(requ
     # Before the last look, only bets count.
     earlier = AtRadius(required, np.array([n, 2 * n]), n_classes)
     assert (rule.certified(counts) & ~earlier.certified(counts)).any()
+
+
+@pytest.mark.parametrize(("selection", "counts"), [([30, 2], [900, 100]), ([32, 0], [980, 20])])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_rounding_decides_against_a_certificate(selection, counts, alpha):
+    """A margin that equals the one required, as computed in floats, may be the smaller of the two."""
+    selection, counts = np.array([selection]), np.array([counts])
+    p_a, p_b = class_probabilities(
+        counts, np.zeros(1, dtype=int), scheme="binary", bound="clopper-pearson", alpha=(1 - BET) * alpha
+    )
+    required = (1 + (p_a - p_b)) / 2
+    assert 2 * required - 1 == p_a - p_b
+    rule = {"alpha": alpha, "strongest_rival": False, "cap": 1000}
+    assert not certified_at(selection, counts, required, **rule)[0]
+    assert certified_at(selection, counts, required - 2e-15, **rule)[0]
+    assert not certified_at(selection, counts, required - 2e-15, **(rule | {"cap": 1001}))[0], "only bets count"
+
+
+def test_a_unanimous_vote_has_no_votes_for_a_rival():
+    counts = np.array([[10, 0, 0], [3, 4, 5]])
+    duel = Duel.of(counts, np.array([0, 1]), strongest_rival=True)
+    assert [votes.tolist() for votes in duel] == [[10, 4], [0, 5], [10, 12]]
+    assert duel.score.tolist() == [10, 5.5]
+    together = Duel.of(counts, np.array([0, 1]), strongest_rival=False)
+    assert [votes.tolist() for votes in together] == [[10, 4], [0, 8], [10, 12]]
+    assert together.score.tolist() == [10, 4]
 
 
 @pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
@@ -305,7 +332,8 @@ def test_neither_batches_nor_company_nor_workers_matter(model, mode):
 
     whole = run()
     assert len(np.unique(whole[:, 2])) > 2
-    for size in (1, 7, 333):
+    np.testing.assert_array_equal(run(rows=slice(3), batch_size=1), whole[:3])
+    for size in (7, 333):
         np.testing.assert_array_equal(run(batch_size=size), whole)
     np.testing.assert_array_equal(run(rows=slice(None, None, -1)), whole[::-1])
     np.testing.assert_array_equal(run(rows=[5]), whole[[5]])
@@ -536,3 +564,16 @@ def test_ways_to_run_a_network(inference):
         assert repr(inference) in votes.origin.model
         with pytest.raises(ValueError, match="votes were drawn with a different model"):
             clf.certify(X, votes=plain)
+
+
+@pytest.mark.parametrize("shares", [[0.8, 0.2], [0.9, 0.06, 0.04]])
+def test_votes_are_foreseen_from_vote_shares(shares):
+    clf, _ = smooth(shares, n_samples=10_000, n_selection=64, alpha=0.001)
+    X, radii = inputs(60), np.full(60, 0.5)
+    algorithm = clf.algorithm(X.shape[1:])
+    votes = algorithm.sampler(0).draw(X)
+    test = clf.certify_at(X, radii).n_samples.mean()
+    assert expected_votes(algorithm.radius_rule(), votes, X, radii).mean() == pytest.approx(test, rel=0.25)
+    precise = clf.set_params(rtol=0.05).certify(X).n_samples.mean()
+    rule = clf.algorithm(X.shape[1:]).precision_rule()
+    assert expected_votes(rule, votes, X).mean() == pytest.approx(precise, rel=0.25)

@@ -354,7 +354,7 @@ def _placed(noise, strategy, model, p_a, p_b, steps, q, tight, rng):
 
 
 class Coloring(Known):
-    """A model that favours a class, but otherwise gives each outcome a class as randomly as can be."""
+    """A model that favors a class, but otherwise gives each outcome a class as randomly as can be."""
 
     def __init__(self, levels, seed, bias, n_classes):
         self.levels, self.seed, self.bias, self.n_classes = levels, seed, bias, n_classes

@@ -17,6 +17,7 @@ from scipy.stats import binom
 from smoothcert import BoxRadius, Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
 from smoothcert.certify.reach import certified_radii
 
+from .mixed import mixed_problem
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
 
 ALPHA = 0.1
@@ -202,6 +203,21 @@ def _sources() -> Iterator[tuple[str, str, Any]]:
         )
 
     yield "laplace", "lipschitz", double_exponential
+
+    mixes = {
+        "costs": {"n_categories": ()},
+        "categories, masked": {"n_categories": (3, 2)},
+        "categories, drawn": {"n_categories": (3,), "hidden": "uniform"},
+        "costs off the lattice": {"n_categories": (2,), "whole_lattice": False},
+    }
+    for (name, options), kind, label in itertools.product(
+        mixes.items(), ("uniform", "split"), ("lipschitz", "box", "greedy")
+    ):
+
+        def mixed(rng, kind=kind, strategy=strategies[label][0], options=options):
+            return mixed_problem(kind, strategy, rng, **options)
+
+        yield f"{kind}, {name}", label, mixed
 
     for name, lam in (("deterministic-split", 1.0), ("deterministic-split, narrow", 0.3)):
         yield name, "lipschitz", lambda rng, lam=lam: deterministic_problem(lam, 15, rng)

@@ -158,7 +158,7 @@ def test_a_base_model_that_reads_floats_is_not_certified_beyond_the_truth(noise_
 
 
 @pytest.mark.parametrize("noise_type", NOISES)
-def test_every_outcome_of_0_is_one_of_its_neighbour_but_for_the_end(noise_type):
+def test_every_outcome_of_0_except_the_last_is_one_of_its_neighbor(noise_type):
     """Exact membership in the lattice of x = 0 tells y = 1/255 from it only where the noise ranges differ."""
     noise = noise_type(lam=1.0, levels=255)
     offsets = all_offsets(noise, 1)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from smoothcert import GaussianNoise
-from smoothcert.certify import algorithm, betting, evidence, radius, reach, stopping
+from smoothcert.certify import algorithm, betting, changes, evidence, radius, reach, stopping
 from smoothcert.certify import binomial as bounds
 from smoothcert.certify.radius import GreedyRadius, LipschitzRadius
 from smoothcert.noise import (
+    categories,
     deterministic,
     mixture,
     seeding,
@@ -228,6 +229,35 @@ def box_map_with_half_the_width(patch):
 @mutant(noise="uniform, 8-bit", strategy=("lipschitz", "greedy"), mode="exact")
 def lam_not_rounded_to_the_lattice(patch):
     patch.setattr(noise.LatticeNoise, "effective_lam", property(lambda self: 1.01 * self.lam))
+
+
+@mutant(noise="uniform, categories, masked", strategy="greedy", mode="exact")
+def changes_of_categories_for_free(patch):
+    patch.setattr(categories.CategoryNoise, "moves", property(lambda self: 0 * self.costs))
+
+
+@mutant(noise=("uniform, costs off the lattice", "split, costs off the lattice"), strategy="greedy", mode="exact")
+def walk_with_the_largest_lam(patch):
+    def effective_lam(self):
+        return max(self.for_cost(cost).n_offsets * cost for cost in self._costs) / (2 * self.q)
+
+    patch.setattr(noise.LatticeNoise, "effective_lam", property(effective_lam))
+
+
+@mutant(noise=("uniform, costs", "split, costs"), strategy=("box", "greedy"), mode="exact")
+def costs_forgotten_in_reaches(patch):
+    patch.setattr(mechanism.NoiseMechanism, "costs", property(lambda self: 1.0 * self.features.numeric))
+
+
+@mutant(noise="uniform, categories, masked", strategy="greedy", mode="exact")
+def categories_that_cannot_change(patch):
+    original = changes.Changes.within
+
+    def within(self, strategy, budget, reaches):
+        self.sets = self.sets[:1]
+        return original(self, strategy, budget, reaches)
+
+    patch.setattr(changes.Changes, "within", within)
 
 
 @mutant(noise="uniform, 8-bit", strategy="lipschitz", mode="exact")

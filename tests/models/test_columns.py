@@ -58,7 +58,7 @@ def array(columns):
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("training", ["augment", None, NoiseAugmentation(3, stream=True)])
-def test_frames_give_what_arrays_give(cancer, frame, training):
+def test_frames_and_arrays_give_the_same_certificates(cancer, frame, training):
     X, X_test, y, _ = cancer
     clf = smoothed(SGDClassifier(random_state=0), training=training)
     framed, plain = clone(clf).fit(frame(X), y), clone(clf).fit(array(X), y)
@@ -117,7 +117,7 @@ def test_frozen_models_get_the_columns_that_they_were_fitted_on(cancer, frame):
         ValueError, match=r"X must have the columns that the base model Pipeline was fitted on, .*'a', 'b'"
     ):
         smoothed(FrozenEstimator(model)).fit(frame(dict(reversed(X.items()))), y)
-    # Fitted on an array, it gets the names of its model all the same.
+    # A classifier that is fitted on an array takes the names from its model.
     assert smoothed(FrozenEstimator(model)).fit(array(X), y).predict(array(X_test)).shape == (40,)
 
 
@@ -141,7 +141,7 @@ def test_names_are_checked(cancer, frame):
         clf.predict(array(X_test))
 
 
-def test_names_that_are_no_strings_are_no_names(cancer):
+def test_names_that_are_not_strings_are_ignored(cancer):
     X, X_test, y, _ = cancer
     clf = smoothed(GaussianNB()).fit(pd.DataFrame(array(X)), y)
     assert not hasattr(clf, "feature_names_in_")
@@ -230,7 +230,7 @@ def test_bounds_by_name_of_a_trained_model(cancer):
         SmoothedClassifier.from_pretrained(GaussianNB().fit(array(X), y), **params)
 
 
-# Columns that hold no numbers
+# Columns without numbers
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_missing_values_are_named_as_such(frame):
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_numbers_of_all_kinds_are_numbers(frame):
+def test_whole_numbers_reals_and_flags_are_accepted(frame):
     table = frame({"whole": [0, 1, 1, 0], "real": [0.5, 0.2, 1.0, 0.0], "flag": [True, False, True, False]})
     clf = smoothed(GaussianNB(), bounds="minmax").fit(table, [0, 1, 1, 0])
     np.testing.assert_array_equal(clf.box_.hi, [1, 1, 1])
@@ -288,7 +288,7 @@ def test_transform_output(cancer, output):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_workers_get_frames_as_well(cancer, backend):
+def test_workers_get_frames_too(cancer, backend):
     import joblib
 
     X, X_test, y, _ = cancer

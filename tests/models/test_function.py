@@ -61,7 +61,7 @@ def expected():
         functools.partial(lambda k, batch: k(batch), thirds),
     ],
 )
-def test_labels_and_scores_are_told_apart_by_dimension(function, expected):
+def test_the_number_of_dimensions_tells_labels_from_scores(function, expected):
     clf = smoothed(function)
     assert_same(clf.certify(X), expected)
     np.testing.assert_array_equal(clf.predict(X), expected.labels)
@@ -122,7 +122,7 @@ def test_errors_of_the_function_come_through():
         smoothed(unreachable).certify(X)
 
 
-def test_functions_cannot_be_trained_but_frozen():
+def test_functions_can_be_frozen_but_not_trained():
     with pytest.raises(ValueError, match=r"A function cannot be trained: use SmoothedClassifier\.from_pretrained"):
         SmoothedClassifier(thirds).fit(X, thirds(X))
     frozen = SmoothedClassifier(FrozenEstimator(thirds), **PARAMS).fit(X, thirds(X))
@@ -142,7 +142,7 @@ def test_repr_and_parameters():
     assert clf.get_params()["estimator__estimator"] is thirds
 
 
-# Votes are told apart by what the function computes
+# Votes belong to what a function computes
 
 
 def test_votes_belong_to_one_function():
@@ -171,7 +171,7 @@ class At:
 @pytest.mark.parametrize(
     "make", [at, At, lambda t: At(t).method, lambda t: functools.partial(At.method, At(t)), lambda t: At(t).__call__]
 )
-def test_what_a_function_holds_is_part_of_it(make):
+def test_votes_depend_on_the_values_that_a_function_holds(make):
     votes = smoothed(make(0.5), [False, True]).count_votes(X)
     smoothed(make(0.5), [False, True]).certify(X, votes=votes)
     with pytest.raises(ValueError, match="votes were drawn with a different model"):
@@ -186,7 +186,7 @@ for clf, X, votes, radii in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
-def test_saved_votes_are_taken_in_another_process(tmp_path):
+def test_saved_votes_are_accepted_in_another_process(tmp_path):
     saved = []
     for clf in (smoothed(thirds), smoothed(functools.partial(At.method, At(0.5)))):
         votes = clf.count_votes(X[:3])
@@ -197,14 +197,14 @@ def test_saved_votes_are_taken_in_another_process(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_workers_do_not_matter(backend):
+def test_workers_give_the_same_certificates(backend):
     clf = smoothed(at(0.5))
     expected = clf.certify(X)
     with joblib.parallel_config(backend=backend):
         assert_same(clf.set_params(n_jobs=2).certify(X), expected)
 
 
-def test_an_answer_in_a_buffer_that_is_used_again_is_copied():
+def test_an_answer_in_a_reused_buffer_is_copied():
     buffer = np.empty(10_000, dtype=np.int64)
 
     def model(batch):

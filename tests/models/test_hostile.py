@@ -1,4 +1,4 @@
-"""Hostile surroundings: base models that misbehave, arrays of every kind, numbers of votes beyond all memory."""
+"""Hostile conditions: base models that misbehave, unusual arrays, and numbers of votes that exceed the memory."""
 
 import tracemalloc
 from threading import Event
@@ -36,12 +36,12 @@ def raises(rows):
 @pytest.mark.parametrize(
     ("call", "n_jobs"), [("certify", None), ("predict", None), ("count_votes", None), ("certify", 2)]
 )
-def test_a_model_that_raises_is_heard(call, n_jobs):
+def test_errors_of_a_model_are_raised(call, n_jobs):
     with pytest.raises(KeyError, match="a bug in the model"):
         getattr(smooth(raises, n_jobs=n_jobs), call)(X)
 
 
-def test_a_model_that_hangs_is_not_waited_for():
+def test_a_model_that_hangs_ends_with_a_timeout():
     released = Event()
     clf = smooth(lambda rows: released.wait(60), timeout=0.2)
     for call in (clf.certify, clf.predict, clf.count_votes):
@@ -50,7 +50,7 @@ def test_a_model_that_hangs_is_not_waited_for():
     released.set()
 
 
-def test_a_timeout_changes_nothing_where_answers_come(tmp_path):
+def test_a_timeout_does_not_change_results(tmp_path):
     plain, timed = smooth(steps([0.5])), smooth(steps([0.5]), timeout=60)
     np.testing.assert_array_equal(plain.certify(X).radii, timed.certify(X).radii)
     votes = plain.count_votes(X)
@@ -59,7 +59,7 @@ def test_a_timeout_changes_nothing_where_answers_come(tmp_path):
         smooth(raises, timeout=60).certify(X)
 
 
-def test_a_timeout_needs_a_model_that_can_be_left():
+def test_a_timeout_is_refused_for_torch_models():
     clf = SmoothedClassifier.from_pretrained(torch.nn.Linear(4, 2), [0, 1], timeout=1.0)
     with pytest.raises(ValueError, match="timeout is for base models outside of torch"):
         clf.certify(X)
@@ -145,7 +145,7 @@ def test_a_torch_model_that_overwrites_its_input_changes_nothing():
     np.testing.assert_array_equal(*found)
 
 
-def test_a_model_that_changes_between_calls_makes_votes_stale():
+def test_votes_of_a_model_that_has_changed_are_refused():
     base = LogisticRegression().fit(X, np.arange(6) % 2)
     clf = SmoothedClassifier.from_pretrained(base, [0, 1], random_state=0)
     votes = clf.count_votes(X)
@@ -155,8 +155,8 @@ def test_a_model_that_changes_between_calls_makes_votes_stale():
         clf.certify(X, votes=votes)
 
 
-def test_a_model_that_tosses_coins_is_found_by_the_recheck():
-    """Its answers depend on when it is asked: votes of one day say nothing about the next."""
+def test_an_audit_finds_a_model_that_has_changed():
+    """Its answers depend on the time of the call, so that later votes contradict earlier certificates."""
 
     class Moody(Rule):
         mood = 0
@@ -207,7 +207,7 @@ def _frozen(X):
 
 @pytest.mark.parametrize("kind", ARRAYS)
 @pytest.mark.parametrize("noise", ["split", "gaussian", DeterministicSplitNoise(0.6)], ids=str)
-def test_certificates_do_not_depend_on_how_an_array_lies_in_memory(kind, noise):
+def test_certificates_do_not_depend_on_the_memory_layout(kind, noise):
     clf = smooth(steps([0.4]), noise=noise)
     expected, found = clf.certify(X), clf.certify(ARRAYS[kind](X))
     np.testing.assert_array_equal(found.labels, expected.labels)
@@ -216,15 +216,15 @@ def test_certificates_do_not_depend_on_how_an_array_lies_in_memory(kind, noise):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ">f2", np.float32, ">f4", np.longdouble, np.int8, bool, np.uint16])
-def test_types_of_numbers(dtype):
-    """The certificate is that of the numbers as they are."""
+def test_certificates_are_those_of_the_values_in_every_dtype(dtype):
+    """The certificate is that of the same numbers in float64."""
     rounded = (X if np.dtype(dtype).kind == "f" else X > 0.5).astype(dtype)
     clf = smooth(steps([0.4]))
     np.testing.assert_array_equal(clf.certify(rounded).radii, clf.certify(rounded.astype(np.float64)).radii)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e400])
-def test_numbers_that_are_none(value):
+def test_values_that_are_not_finite_are_refused(value):
     bad = X.copy()
     bad[3, 2] = value
     with pytest.raises(ValueError, match=r"Smoothing needs a finite number everywhere"):
@@ -248,7 +248,7 @@ def test_bounds_of_a_billion_votes():
     assert anytime_lower_bound(n // 2, n, 0.001, 0.5, 0.5) < 0.5
 
 
-def test_planning_a_billion_votes_takes_no_memory():
+def test_planning_a_billion_votes_takes_little_memory():
     tracemalloc.start()
     try:
         check_statistics(10**9, 10, scheme="multiclass", bound="clopper-pearson", alpha=0.001)
@@ -270,10 +270,10 @@ def test_a_model_that_raises_midway_leaves_the_classifier_usable():
     def rule(rows):
         calls.append(len(rows))
         if len(calls) == 3:
-            raise TimeoutError("the model's server is away")
+            raise TimeoutError("the model's server is down")
         return np.zeros(len(rows), dtype=int)
 
     clf = smooth(rule, batch_size=64)
-    with pytest.raises(TimeoutError, match="server is away"):
+    with pytest.raises(TimeoutError, match="server is down"):
         clf.certify(X)
     assert (clf.certify(X).labels == 0).all()

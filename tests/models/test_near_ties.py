@@ -39,7 +39,7 @@ CASES = {
     "tiny": (lambda logits: 1e-9 * logits, 10),
     "opposite": (lambda logits: 1e-4 * torch.stack([logits[:, 0], -logits[:, 0]], dim=1), 2),
     "single": (lambda logits: 1e-4 * (logits[:, 0] - logits[:, 1]), 2),
-    "cancelling": (shared, 10),
+    "canceling": (shared, 10),
     "large": (lambda logits: 1e4 + logits, 10),
     "ties": (lambda logits: (8 * logits).round() / 8, 10),
     "usual": (lambda logits: logits, 10),

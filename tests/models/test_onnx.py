@@ -1,4 +1,4 @@
-"""The example with ONNX Runtime, and what it promises about its model."""
+"""The ONNX Runtime example: an exported model votes as the original does."""
 
 import importlib.util
 import pickle
@@ -47,7 +47,7 @@ def test_certificates_are_those_of_the_original_model(example):
     onnx = SmoothedClassifier.from_pretrained(exported, model.classes_, **params)
     original = SmoothedClassifier.from_pretrained(model, model.classes_, **params)
     votes, expected = onnx.count_votes(X), original.count_votes(X)
-    # float32 moves a border by so little that hardly a vote of 120,000 is cast on the other side.
+    # float32 shifts the decision boundary so little that almost none of the 120,000 votes changes.
     assert np.abs(votes.estimation - expected.estimation).sum() <= 20
     found = onnx.certify(X, votes=votes)
     np.testing.assert_array_equal(found.labels, original.certify(X, votes=expected).labels)

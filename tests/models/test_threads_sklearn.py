@@ -1,4 +1,4 @@
-"""Models of scikit-learn that vote side by side: they give what they give alone, and leave everything as it was."""
+"""Models of scikit-learn that vote in several threads: results are those of one thread, and settings are restored."""
 
 import time
 from threading import get_ident
@@ -31,7 +31,7 @@ RNG = np.random.default_rng(0)
 X = RNG.random((90, 4))
 Y = (3 * X[:, 0] + 0.3 * RNG.normal(size=90)).astype(int).clip(0, 2)
 
-#: Those that need other classifiers, and one that takes few labels as its data.
+#: Classifiers that need another classifier; None for those that take several labels per input.
 META = {
     "FixedThresholdClassifier": lambda kind: kind(LogisticRegression()),
     "SelfTrainingClassifier": lambda kind: kind(LogisticRegression()),
@@ -81,7 +81,7 @@ def test_every_classifier_votes_in_threads_as_it_does_alone(name, cores):
 
 
 class Own(ClassifierMixin, BaseEstimator):
-    """Not of scikit-learn; notes the threads that it is called in."""
+    """A classifier outside of scikit-learn that records the threads in which it is called."""
 
     def __init__(self):
         self.classes_ = np.arange(3)
@@ -96,7 +96,7 @@ class Own(ClassifierMixin, BaseEstimator):
 
 
 class Scratch:
-    """A transformer that is no BaseEstimator, and notes its output: another thread must not write in between."""
+    """A transformer that is not a BaseEstimator and keeps its output, which other threads must not overwrite."""
 
     def fit(self, X, y=None):
         return self
@@ -111,7 +111,7 @@ def twice(X):
     return 2 * X
 
 
-def test_what_is_not_of_scikit_learn_votes_alone():
+def test_only_code_of_scikit_learn_votes_in_threads():
     own = LogisticRegression(), make_pipeline(StandardScaler(), SVC()), OneVsRestClassifier(FrozenEstimator(SVC()))
     own += VotingClassifier([("a", GaussianNB())]), GridSearchCV(SVC(), {"C": [1.0, 2.0]})
     own += (OneHotEncoder(dtype=np.float32), GaussianNB(priors=np.full(3, 1 / 3)))
@@ -126,7 +126,7 @@ def test_what_is_not_of_scikit_learn_votes_alone():
         assert sklearn_parts(model) == []
 
 
-def test_what_only_looks_like_scikit_learn_votes_as_it_does_alone(cores):
+def test_a_pipeline_with_other_code_votes_as_it_does_alone(cores):
     model, found = make_pipeline(Scratch(), LogisticRegression()).fit(X, Y), []
     for n in (1, 2):
         cores(n)
@@ -134,7 +134,7 @@ def test_what_only_looks_like_scikit_learn_votes_as_it_does_alone(cores):
     np.testing.assert_array_equal(*found)
 
 
-def test_others_vote_in_the_thread_of_the_caller(cores):
+def test_other_classifiers_vote_in_the_thread_of_the_caller(cores):
     cores(3)
     model = Own()
     count(FrozenEstimator(model))
@@ -152,7 +152,7 @@ def test_threads_have_the_configuration_of_the_caller(cores, monkeypatch):
     monkeypatch.setattr(LogisticRegression, "predict", predict)
     with sklearn.config_context(transform_output="pandas"):
         count(LogisticRegression().fit(X, Y))
-    # In a thread of its own, but for the selection, which is small. A single model need not check noisy rows.
+    # Votes come from several threads. A single model does not check noisy rows again.
     assert len({thread for thread, _, _ in seen}) > 1
     assert {which for _, which, _ in seen} == {"pandas"}
     assert all(assumed for _, _, assumed in seen)
@@ -166,7 +166,7 @@ def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-def test_blas_is_limited_until_the_last_is_done():
+def test_blas_is_limited_until_the_last_user_ends():
     before = blas_threads()
     first, second = limit_blas(1), limit_blas(1)
     with first:
@@ -194,7 +194,7 @@ def test_votes_leave_blas_as_it_was(cores, monkeypatch):
 
 
 def test_openmp_has_one_core_in_each_thread():
-    # Of scikit-learn's own library, which this loads.
+    # This import loads scikit-learn's own OpenMP library.
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: F401
     from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
@@ -208,7 +208,7 @@ def test_a_forest_with_jobs_of_its_own_votes_in_threads(cores):
     np.testing.assert_array_equal(count(forest.set_params(n_jobs=None)).estimation, expected)
 
 
-def test_a_voter_of_scikit_learn_has_a_member_for_each_core(cores):
+def test_models_of_scikit_learn_get_a_voter_per_core_and_no_more_than_8(cores):
     voter = SklearnVoter(LogisticRegression().fit(X, Y), np.unique(Y))
     for n, expected in ((1, 1), (3, 3), (99, 8)):
         cores(n)

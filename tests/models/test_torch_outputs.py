@@ -154,7 +154,7 @@ TYPE = "Convert them in its forward method"
         (lambda m, rows: m.linear(rows.double()), ValueError, TYPE),
         (lambda m, rows: m.linear(rows.half()), ValueError, TYPE),
         (lambda m, rows: nn.functional.embedding(rows, torch.zeros(3, 3)), ValueError, TYPE),
-        (raises(RuntimeError("the licence server is away")), RuntimeError, None),
+        (raises(RuntimeError("the license server is away")), RuntimeError, None),
         (raises(KeyError("a bug")), KeyError, None),
         (raises(ConnectionError("no route to host")), ConnectionError, None),
     ],

@@ -144,7 +144,11 @@ WRONG = [
     ("inverse_cost", {"inverse_cost": lambda self, spent: 0 * spent}, r"undo cost, got .*= 0\. Solve spent"),
     ("budget", {"budget": lambda self, p_a, p_b: np.log1p(-(p_a - p_b) / 2)}, "be at least 0 and increase with p_a"),
     ("budget", {"budget": lambda self, p_a, p_b: p_a}, "be 0 where p_a equals p_b, got 0.5"),
-    ("draw", {"draw": one_row_for_all}, "draw independent noise for each row, got rows that depend on one number"),
+    (
+        "draw",
+        {"draw": one_row_for_all},
+        "draw independent noise for each row, got copies of one point whose distribution depends on the seed",
+    ),
     ("draw", {"draw": pairs_of_rows}, "draw independent noise for each row, got 100% of neighbors on the same side"),
     ("draw", {"draw": global_generator}, "take random numbers from rng alone"),
     ("draw", {"draw": half_written}, "write a finite number into every place of out"),

@@ -41,7 +41,7 @@ def certify_all(base, noise, levels, d):
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_input_within_the_radius_has_another_label(lam, levels, d, n_classes, seed):
-    """Every pair of inputs of the lattice, for base models that favour a class as randomly as can be."""
+    """Every pair of inputs of the lattice, for base models that favor a class as randomly as can be."""
     noise = DeterministicSplitNoise(lam, levels, seed=seed)
     rng = np.random.default_rng(seed)
     bias = rng.uniform(0.5, 0.95)

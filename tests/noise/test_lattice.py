@@ -94,7 +94,7 @@ def test_noise_of_two_inputs_is_the_same_function_of_integers(noise_type, lam, d
 
 @pytest.mark.parametrize(("lam", "levels"), [(1.5, 7), (0.5, 255), (41.3, 3), (3.5, 85)])
 def test_offsets_are_uniform(lam, levels):
-    """Chi-square over the cells and over neighbouring pairs of uniform noise."""
+    """Chi-square over the cells and over neighboring pairs of uniform noise."""
     noise = UniformNoise(lam=lam, levels=levels)
     size = noise.n_offsets
     out = np.empty((40_000, 2))

@@ -75,7 +75,7 @@ KEY = np.array([1, 2, 3, 4], dtype=np.uint32)
 
 @pytest.mark.parametrize("n_offsets", [1, 2, 3, 5, 7, 64, 100, 255, 1000, 1785, 4095, 4097, 5000])
 def test_offsets_are_uniform(n_offsets):
-    """Chi-square over the cells, and over pairs of values that are neighbours in any direction."""
+    """Chi-square over the cells, and over pairs of values that are neighbors in any direction."""
     j = reference.offsets(KEY, 0, 3000, 101, n_offsets).astype(np.int64)
     assert j.min() == 0
     assert j.max() == n_offsets - 1
@@ -99,7 +99,7 @@ def test_offsets_are_uniform(n_offsets):
 
 @pytest.mark.parametrize("n_offsets", [3 * 2**30, 2**31 + 1, 2**32 - 2**25])
 def test_there_is_no_modulo_bias(n_offsets):
-    """Large moduli are where a plain modulo or product favours some values, by up to a factor of two."""
+    """Large moduli are where a plain modulo or product favors some values, by up to a factor of two."""
     j = reference.offsets(KEY, 0, 2000, 101, n_offsets).astype(np.int64)
     for buckets in (2, 3, 64):
         expected = np.diff(-(-np.arange(buckets + 1) * n_offsets // buckets))
@@ -304,7 +304,7 @@ def test_added_noise_is_the_reference_bit_for_bit(noise, d, dtype, bounds):
     ("draw", "law"), [(reference.normals, scipy.stats.norm), (reference.laplacians, scipy.stats.laplace)]
 )
 def test_added_noise_has_its_law(draw, law):
-    """Kolmogorov-Smirnov, far tails by their frequency, and no dependence between neighbours in any direction."""
+    """Kolmogorov-Smirnov, far tails by their frequency, and no dependence between neighbors in any direction."""
     drawn = draw(KEY, 0, 3000, 101)
     flat = drawn.ravel()
     assert scipy.stats.kstest(flat, law.cdf).pvalue > 1e-4

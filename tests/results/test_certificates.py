@@ -101,10 +101,17 @@ def test_envelope_is_the_best_at_each_radius_and_refuses_mixed_norms(certificate
 
 def test_certified_accuracy_of_something_else(certificates):
     y = ["a", "b", "a", "c"]
-    with pytest.raises(ValueError, match="certificates must be what certify returns, got a tuple"):
+    with pytest.raises(ValueError, match="certificates must be the Certificates that certify returns, got tuple"):
         certified_accuracy_score(y, tuple(certificates), 0)
+    decisions = Decisions(np.array(y), np.ones(4, dtype=bool), np.full(4, 9), np.full(4, 0.5), alpha=0.1, norm=1)
+    for score in (certified_accuracy_score, certified_accuracy_envelope):
+        given = decisions if score is certified_accuracy_score else [decisions]
+        with pytest.raises(ValueError, match=r"got Decisions\. Use clf\.certify\(X\)\. Decisions at a radius have"):
+            score(y, given, 0.5)
+    with pytest.raises(ValueError, match="radius must hold numbers of at least 0, got '1'"):
+        certified_accuracy_score(y, certificates, "1")
     for radius in (-1, np.nan, [0, -0.1]):
-        with pytest.raises(ValueError, match="radius must be 0 or above"):
+        with pytest.raises(ValueError, match="radius must hold numbers of at least 0"):
             certified_accuracy_score(y, certificates, radius)
     with pytest.raises(ValueError, match=r"y must hold labels like the classes, .*a.*, got .*0"):
         certified_accuracy_score([0, 1, 0, 2], certificates, 0)
@@ -154,7 +161,7 @@ def test_summary_in_all_its_forms(certificates):
     assert str(certificates.summary(y, 0.5)).splitlines()[1].split() == ["0.5", "0.500"]
     with pytest.raises(ValueError, match="y must hold one label"):
         certificates.summary(y[1:], [0])
-    with pytest.raises(ValueError, match="radius must be 0 or above"):
+    with pytest.raises(ValueError, match="radius must hold numbers of at least 0"):
         certificates.summary(y, [-1])
 
 

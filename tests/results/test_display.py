@@ -16,15 +16,17 @@ from smoothcert import (
     CertifiedAccuracyDisplay,
     GreedyBudgetDisplay,
     GreedyRadius,
+    ProbabilityDisplay,
     SmoothedClassifier,
     SplitNoise,
     UniformMixtureNoise,
     UniformNoise,
     VotesDisplay,
+    certified_accuracy_envelope,
     certified_accuracy_score,
 )
 from smoothcert.noise.greedy import moves
-from smoothcert.results.display import COLORS
+from smoothcert.results.curves import COLORS, Curve
 
 from ..base_models import Rule, constant
 
@@ -93,9 +95,12 @@ def test_several_curves_on_one_axis():
     lines = [*display.lines_, *again.lines_]
     assert again.ax_ is display.ax_
     assert display.ax_.get_xlim() == pytest.approx((0, 7.35))
-    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["one", "other", "third"]
+    entries = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert entries == ["one", "other", "third", "always the most frequent class"]
     assert len({line.get_color() for line in lines}) == 3
     assert len({str(line._dash_pattern) for line in lines}) == 3
+    widths = [line.get_linewidth() for line in lines]
+    assert widths == sorted(set(widths), reverse=True)
     assert display.ax_.get_xlabel() == "l1 radius (1 = one feature across its range)"
     (styled,) = display.plot(plt.figure().gca(), color="red", linewidth=3).lines_[:1]
     assert (styled.get_color(), styled.get_linewidth()) == ("red", 3)
@@ -114,8 +119,65 @@ def test_axes_say_which_norm_and_threat():
         CertifiedAccuracyDisplay.from_certificates({"a": limited, "b": certificates([1])}, [0])
     with pytest.raises(ValueError, match="y must hold one label"):
         CertifiedAccuracyDisplay.from_certificates(limited, [0, 1])
-    with pytest.raises(ValueError, match="certificates must be what certify returns, but 'a' is a tuple"):
+    with pytest.raises(
+        ValueError, match=r"certificates\['a\[0\]'\] must be the Certificates that certify returns, got int"
+    ):
         CertifiedAccuracyDisplay.from_certificates({"a": (1, 2)}, [0])
+
+
+def test_a_list_of_certificates_is_drawn_as_its_envelope():
+    rng = np.random.default_rng(1)
+    y = rng.integers(2, size=40)
+    several = [certificates(rng.choice([0.0, 0.3, 0.7, 1.2, np.inf, np.nan], size=40)) for _ in range(3)]
+    single = CertifiedAccuracyDisplay.from_certificates(several[0], y).lines_[0]
+    (line,) = CertifiedAccuracyDisplay.from_certificates({"best": several}, y).lines_
+    for radius in (0, 0.1, 0.3, 0.31, 0.7, 1.0, 1.2, 1.3, 50):
+        assert value_at(line, radius) == certified_accuracy_envelope(y, several, radius)
+        assert value_at(line, radius) >= value_at(single, radius)
+    with pytest.raises(ValueError, match="got an empty list for 'best'"):
+        CertifiedAccuracyDisplay.from_certificates({"best": []}, y)
+    with pytest.raises(ValueError, match="certificates must be of one kind"):
+        CertifiedAccuracyDisplay.from_certificates({"best": [several[0], certificates([1.0] * 40, norm=2)]}, y)
+
+
+def test_the_envelope_of_curves_that_end_at_different_radii():
+    steep, flat = Curve(np.array([0.0, 1.0]), np.array([0.9, 0.2])), Curve(np.array([2.0]), np.array([0.5]))
+    best = Curve.envelope([steep, flat])
+    np.testing.assert_array_equal(best.radii, [0, 1, 2])
+    np.testing.assert_array_equal(best.accuracy, [0.9, 0.5, 0.5])
+
+
+def test_the_legend_says_what_a_reader_must_know():
+    few, many = (certificates([1, np.nan, 2], n_samples=np.array(n)) for n in ([100, 100, 100], [1000, 400, 10_000]))
+
+    def title(display):
+        return display.ax_.get_legend().get_title().get_text()
+
+    display = CertifiedAccuracyDisplay.from_certificates(few, [0, 1, 1])
+    assert title(display) == "3 inputs, n = 100, alpha = 0.001\nagainst every perturbation"
+    (majority,) = [line for line in display.ax_.lines if line.get_gid() == "majority"]
+    assert set(majority.get_ydata()) == {2 / 3}
+    other = dataclasses.replace(many, alpha=0.01)
+    CertifiedAccuracyDisplay.from_certificates({"a": few, "b": other}, [0, 1, 1], ax=display.ax_)
+    assert "3 inputs, n = 100 to 10,000, alpha = 0.001 or 0.01" in title(display).splitlines()
+    assert title(display).count("against every perturbation") == 1
+    assert len([line for line in display.ax_.lines if line.get_gid() == "majority"]) == 1
+    unknown = CertifiedAccuracyDisplay.from_certificates(certificates([1], threat="2 features"), [0])
+    assert title(unknown) == "1 input, alpha = 0.001"
+
+
+def test_probabilities_are_drawn_for_right_labels_whether_certified_or_not():
+    certified = dataclasses.replace(
+        certificates([2.0, np.nan, 1.0, 0.5], labels=[0, 1, 1, 0]), p_a=np.array([0.9, 0.45, 0.8, 0.6])
+    )
+    display = ProbabilityDisplay.from_certificates({"one": certified}, [0, 1, 0, 0])
+    (line,) = display.lines_
+    heights = [value_at(line, p) for p in (0, 0.45, 0.46, 0.6, 0.7, 0.8, 0.9, 0.91)]
+    assert heights == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0]
+    assert display.ax_.get_xlim() == (0, 1)
+    nothing = dataclasses.replace(certified, p_a=np.full(4, np.nan))
+    with pytest.raises(ValueError, match="certificates must hold probabilities, but p_a of 'x' is NaN"):
+        ProbabilityDisplay.from_certificates({"x": nothing}, [0, 1, 0, 0])
 
 
 def luminance(color):
@@ -151,13 +213,15 @@ def test_estimators_are_drawn(smoothed):
     y = np.array(["left", "right", "up", "left", "up"])
     votes = smoothed.count_votes(X)
     certified = smoothed.certify(X, votes=votes)
+    (line,) = ProbabilityDisplay.from_estimator(smoothed, X, y, votes=votes).lines_
+    assert value_at(line, 0) == (certified.labels == y).mean()
     display = CertifiedAccuracyDisplay.from_estimator(smoothed, X, y, votes=votes)
     again = CertifiedAccuracyDisplay.from_estimator(smoothed, X, y, name="again", ax=display.ax_)
     for radius in (0, 0.1, 0.3):
         for shown in (display, again):
             assert value_at(shown.lines_[0], radius) == certified_accuracy_score(y, certified, radius)
     shown = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert shown == ["UniformNoise(lam=0.5)", "again"]
+    assert shown == ["UniformNoise(lam=0.5)", "again", "always the most frequent class"]
 
 
 def test_votes_are_the_bars_and_bounds_the_lines(smoothed):
@@ -248,7 +312,8 @@ def test_the_greedy_picture_is_a_perturbation_of_the_certified_size(shape):
     )
     np.testing.assert_array_equal(flat, np.sort(x))
     assert f"l1 radius {str(certified.radii[0])[:4]}" in display.axes_[2].get_title()
-    image, reach, moves, perturbed = (np.asarray(ax.images[0].get_array()) for ax in display.axes_)
+    image, reach, moves, perturbed = (np.ma.filled(ax.images[-1].get_array(), 0) for ax in display.axes_)
+    np.testing.assert_allclose(display.axes_[2].images[0].get_array(), image)  # below the moves
     np.testing.assert_allclose(image, display.image / 255)
     np.testing.assert_allclose(perturbed, display.perturbed / 255)
     colored = display.moves.ndim == 3

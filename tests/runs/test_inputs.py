@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import time
 import tracemalloc
 
@@ -12,10 +13,11 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from sklearn.tree import DecisionTreeClassifier
 
-from smoothcert import SmoothedClassifier
+from smoothcert import SmoothedClassifier, StoreError, UniformNoise
 from smoothcert.runs.inputs import Inputs, is_lazy
-from smoothcert.runs.progress import Progress
+from smoothcert.runs.progress import Progress, votes_with_stopping
 from smoothcert.runs.run import Part
 from smoothcert.sampling.sampler import Votes
 
@@ -197,6 +199,50 @@ def test_log_records_are_few(caplog):
     assert len(caplog.records) == 2
 
 
+def bright(n_samples=5000):
+    """Return a classifier and inputs whose margins differ."""
+    clf = network(n_samples=n_samples, batch_size=100_000, noise=UniformNoise(1.0))
+    return clf, IMAGES * np.float32(0.1) + np.linspace(0.55, 0.9, len(IMAGES), dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_the_log_says_how_long_a_long_run_takes_and_what_takes_less(caplog, monkeypatch, rtol):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    clf, X = bright()
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.set_params(rtol=rtol).certify(X)
+    estimates = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert len(estimates) == 1
+    assert re.search(r"certifying: \d+ inputs are left, about \d+ s", estimates[0])
+    assert ("rtol=0.05 would take about" in estimates[0]) == (rtol is None)
+    assert ("certify_at(X, " in estimates[0]) == (rtol is None)
+
+
+def test_exact_probabilities_have_no_votes_to_save(caplog, monkeypatch):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    X = np.random.default_rng(0).random((20, 3))
+    clf = SmoothedClassifier(DecisionTreeClassifier(max_depth=3), random_state=0).fit(X, X[:, 0] > 0.5)
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.certify(X)
+    (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert "would take" not in estimate
+
+
+def test_stopping_early_takes_as_many_votes_as_the_log_says():
+    clf, X = bright()
+    algorithm = clf.algorithm(X.shape[1:])
+    votes = algorithm.sampler(0).draw(X[:16])
+    found = votes_with_stopping(algorithm, Part(index=np.arange(16), X=X[:16], votes=votes))
+    selection = votes.selection.sum(axis=1).mean()
+    early = clf.set_params(rtol=0.05).certify(X[:16])
+    assert found["rtol=0.05"] == pytest.approx(early.n_samples.mean() + selection, rel=0.25)
+    (name,) = set(found) - {"rtol=0.05"}
+    radius = float(name.removeprefix("certify_at(X, ").removesuffix(")"))
+    decided = clf.certify_at(X[:16], radius)
+    assert found[name] == pytest.approx(decided.n_samples.mean() + selection, rel=0.4)
+    assert found[name] < 5000
+
+
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_bar(capsys, n_jobs):
     y = np.arange(30) % 2
@@ -210,3 +256,41 @@ def test_bar(capsys, n_jobs):
     assert f"certified at 0={correct.mean():.3f}" in shown
     clf.certify(IMAGES, y=y)
     assert capsys.readouterr().err == ""
+
+
+class Random(torch.utils.data.Dataset):
+    """A data set with a random transform: some of its inputs differ from one reading to the next."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        return (IMAGES[i, :, :, ::-1] if self.rng.random() < 0.5 else IMAGES[i]).copy(), 0
+
+
+def test_random_transforms_are_named_where_inputs_must_be_the_same(tmp_path):
+    path, message = tmp_path / "run.sqlite", r"X must give the same inputs at each reading, but X\[.* changed"
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), store=path)
+    assert not path.exists(), "nothing could be resumed"
+    votes = network().count_votes(IMAGES)
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), votes=votes)
+    network().certify(IMAGES, store=path)
+    with pytest.raises(ValueError, match=message):
+        network().certify(Random(), store=path)
+    with pytest.raises(StoreError, match="is not the input"):
+        network().certify(data_set(tmp_path).tensors[0].flip(-1).numpy(), store=path)
+    assert len(network().certify(Random())) == 30
+
+
+@pytest.mark.parametrize("call", ["certify", "predict", "count_votes"])
+def test_loaders_name_the_data_set(call, tmp_path):
+    loader = torch.utils.data.DataLoader(data_set(tmp_path))
+    for given, name in ((loader, "DataLoader"), (iter(IMAGES), "iterator"), ((x for x in IMAGES), "generator")):
+        with pytest.raises(ValueError, match=rf"got a \w*{name}\w*\. Give the Dataset, such as loader\.dataset"):
+            getattr(network(), call)(given)
+    assert len(getattr(network(), call)(loader.dataset)) == 30

@@ -29,6 +29,7 @@ from smoothcert import (
     LipschitzRadius,
     SmoothedClassifier,
     SplitNoise,
+    StoreError,
     UniformMixtureNoise,
     UniformNoise,
     VoteCounts,
@@ -36,7 +37,7 @@ from smoothcert import (
 from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.runs import database
-from smoothcert.runs.store import StoreError, read_store
+from smoothcert.runs.store import read_store
 
 from ..base_models import Rule, constant
 
@@ -291,8 +292,16 @@ def test_foreign_files_are_refused(tmp_path, table, base):
     connection.commit()
     connection.close()
     refused(path, table, base, "another SQLite file")
-    with pytest.raises(StoreError, match="cannot be read"):
-        Certificates.from_store(tmp_path / "missing")
+
+
+def test_a_missing_store_is_named_in_one_line(tmp_path):
+    path = tmp_path / "missing.sqlite"
+    for read in (Certificates.from_store, VoteCounts.from_store):
+        with pytest.raises(StoreError, match=r"missing\.sqlite does not exist\. Give the file that") as caught:
+            read(path)
+        assert caught.value.__cause__ is None
+        assert "\n" not in str(caught.value)
+    assert not path.exists()
 
 
 def test_stores_of_later_releases_are_refused(finished, table, base):

@@ -1,5 +1,6 @@
 """A model whose vote on a row depends on the rest of the batch is caught as it runs."""
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,9 @@ DEPENDENT = {
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_a_model_that_depends_on_its_batch_certifies_nothing(name, call):
     base = DEPENDENT[name]()
-    with pytest.raises(ValueError, match=r"The base model \S+ depends on the batch: .*Nothing was certified"):
+    with pytest.raises(
+        ValueError, match=r"The base model \S+ depends on the batch or is random: .*Nothing was certified"
+    ):
         getattr(smooth(base), call)(X)
 
 
@@ -100,7 +103,9 @@ def test_every_way_to_run_a_model_finds_it(name):
     base, timeout = DEPENDENT[name](), None if name.startswith("softmax") else 60
     with pytest.raises(ValueError, match="depends on the batch"):
         smooth(base, timeout=timeout).certify_at(X, 0.1)
-    with pytest.raises(ValueError, match="depends on the batch"):
+    # An error ends all worker processes, so that each model in processes costs the start of new ones.
+    backend = "loky" if name == "ranks" else "threading"
+    with joblib.parallel_config(backend=backend), pytest.raises(ValueError, match="depends on the batch"):
         smooth(base, n_jobs=2, timeout=timeout).count_votes(X)
     with pytest.raises(ValueError, match="depends on the batch"):
         smooth(base, noise=SplitNoise(0.6), batch_size=24).certify(X[:1])

@@ -30,9 +30,10 @@ from smoothcert.noise import (
 from smoothcert.noise._philox import SPLIT, UNIFORM, OffsetRecipe, apply_offsets
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling import exact
+from smoothcert.sampling._cells import count_up_to
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable, _center
 from smoothcert.sampling._step_models import Tree, read
-from smoothcert.sampling.exact import ExactVotes, NotExactError, count_up_to, exact_votes
+from smoothcert.sampling.exact import ExactVotes, NotExactError, exact_votes
 from smoothcert.sampling.sampler import count
 from tests.base_models import all_offsets
 
@@ -60,6 +61,9 @@ MODELS = {
     ),
 }
 
+#: All features are numbers, none is a category.
+NUMBERS = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+
 #: Raw boxes in which float32 and float64 differ, and the unit box.
 BOXES = [Box.from_bounds((0, 1)), Box(np.array([-0.1, 100.0, 1e-3]), np.array([0.2, 100.7, 7.0]))]
 
@@ -75,13 +79,19 @@ def lattice_inputs(mechanism, n, seed=0):
     return mechanism.box.lo + mechanism.box.width * rng.integers(0, noise.q + 1, (n, mechanism.n_features)) / noise.q
 
 
-def fitted(name, mechanism, n_classes=2, n=120, seed=0):
-    """A model that is fitted to noisy inputs, with labels that depend on all features."""
+def labeled_inputs(mechanism, n_classes=2, n=120, seed=0):
+    """Inputs with labels that depend on all features."""
     X = lattice_inputs(mechanism, n, seed)
     unit = (X - mechanism.box.lo) / mechanism.box.width
     order = np.argsort(unit @ np.arange(2, X.shape[1] + 2) + np.arange(n) % 3 / 3)
     y = np.empty(n, dtype=int)
     y[order] = (np.arange(n) / n) ** 1.3 * n_classes
+    return X, y
+
+
+def fitted(name, mechanism, n_classes=2, n=120, seed=0):
+    """A model that is fitted to noisy inputs."""
+    X, y = labeled_inputs(mechanism, n_classes, n, seed)
     return MODELS[name]().fit(mechanism.noisy(X, np.random.default_rng(seed)), y)
 
 
@@ -97,7 +107,7 @@ def raw_outcomes(mechanism, recipe, x):
 def enumerated(model, mechanism, X, classes):
     """The probabilities of the classes, by asking the model about every outcome."""
     result = np.zeros((len(X), len(classes)))
-    for weight, recipe in exact.noise_parts(mechanism):
+    for weight, [(_, recipe)], _ in exact.noise_parts(mechanism):
         for i, x in enumerate(X):
             votes = model.predict(raw_outcomes(mechanism, recipe, x))
             result[i] += weight * np.array([np.mean(votes == label) for label in classes])
@@ -150,13 +160,13 @@ def test_thresholds_that_noisy_values_meet(name, noise, offset):
         feature, threshold = root["feature_idx"][0], root["num_threshold"]
     else:
         feature, threshold = last.tree_.feature[0], last.tree_.threshold
-    for _, recipe in exact.noise_parts(mechanism):
+    for _, [(_, recipe)], _ in exact.noise_parts(mechanism):
         values = raw_outcomes(mechanism, recipe, X[0])
         values = np.unique((model[0].transform(values) if name == "standard" else values)[:, feature])
         value = values[offset % len(values)]
         for met in (value, np.float32(value)):
             threshold[0] = met
-            assert read(model).trees[0].threshold[0] == met
+            assert read(model, *NUMBERS).trees[0].threshold[0] == met
             assert_exact(model, mechanism, X, [0, 1])
 
 
@@ -212,7 +222,7 @@ def test_sums_on_coarse_grids(seed):
         shares = math.prod(np.ix_(*[np.diff(edge) / 8 for edge in edges]))
         truth = np.sum(shares[constant + sum(np.ix_(*scores)) > 0])
         total = ScoreSum(scores, constant, 1e-12, np.array([0, 1]), 2, int(rng.integers(2, 30)))
-        lower, upper = total.bounds(np.concatenate(edges), 8)
+        lower, upper = total.bounds(np.concatenate(edges))
         assert_inside(np.array([1 - truth, truth]), lower, upper)
         wide += upper[0] - lower[0] > 0.01
     assert 10 < wide < 90
@@ -223,7 +233,7 @@ def test_rounding_errors_of_one_sign_leave_no_gap():
     numbers, edges = np.array([0.0, 0.9, 2.0]), np.array([0, 1, 2, 4] * 2)
     for sign in (1, -1):
         total = ScoreSum([sign * numbers] * 2, -sign * 1.3, 1e-12, np.array([0, 1]), 2, 4)
-        lower, upper = total.bounds(edges, 4)
+        lower, upper = total.bounds(edges)
         np.testing.assert_allclose(lower, upper, atol=1e-9)
         np.testing.assert_allclose(lower[::sign], [3 / 16, 13 / 16], atol=1e-9)
 
@@ -245,7 +255,7 @@ def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
     monkeypatch.setattr(exact, "TABLE_CELLS", 0)
     mechanism = mechanism_of(SplitNoise(0.5, levels=4), BOXES[1])
     model, X = fitted(name, mechanism), lattice_inputs(mechanism, 100)
-    arrays = read(model)
+    arrays = read(model, *NUMBERS)
     rows, terms = X.astype(arrays.real), [np.full(len(X), arrays.constant)]
     for tree in arrays.trees:
         left = rows[:, tree.feature[0]] <= tree.threshold[0]
@@ -259,12 +269,12 @@ def test_the_slack_covers_the_summation_of_the_model(name, monkeypatch):
 def test_ties_of_a_grid_are_open():
     """Two stumps of equal weight tie on half of the outcomes: rounding cannot tell on which side of 0."""
     tied = ScoreSum([np.array([-0.3, 0.3])] * 2, 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
-    lower, upper = tied.bounds(np.array([0, 1, 2, 0, 1, 2]), 2)
+    lower, upper = tied.bounds(np.array([0, 1, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
-    lower, upper = tied.bounds(np.array([0, 0, 2, 0, 1, 2]), 2)
+    lower, upper = tied.bounds(np.array([0, 0, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.5, 0], [1, 0.5]], atol=1e-9)
     nearly = ScoreSum([np.array([-0.3, 0.3]), np.array([-0.3, 0.3 + 1e-15])], 0.0, 1e-12, np.array([1, 0]), 2, 2**10)
-    lower, upper = nearly.bounds(np.array([0, 1, 2, 0, 1, 2]), 2)
+    lower, upper = nearly.bounds(np.array([0, 1, 2, 0, 1, 2]))
     np.testing.assert_allclose([lower, upper], [[0.25, 0.25], [0.75, 0.75]], atol=1e-9)
 
 
@@ -272,7 +282,7 @@ def test_ties_of_a_grid_are_open():
 def test_a_constant_that_is_much_larger_than_the_steps(constant):
     numbers = np.array([1.0, 1 + 1e-13, 1 + 3e-13])
     steps = ScoreSum([numbers, numbers], constant, 1e-14, np.array([0, 1]), 2, 2**16)
-    lower, upper = steps.bounds(np.array([0, 1, 2, 4, 0, 1, 2, 4]), 4)
+    lower, upper = steps.bounds(np.array([0, 1, 2, 4, 0, 1, 2, 4]))
     np.testing.assert_allclose(lower, upper, atol=1e-9)
     np.testing.assert_allclose(lower, [1, 0] if constant == -1e6 else [0, 1], atol=1e-9)
 
@@ -285,7 +295,7 @@ def test_some_inputs_get_a_finer_grid(wide, monkeypatch):
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
     model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 50, seed=1)
     votes = ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
-    coarse = votes._bounds(mechanism.points(X).astype(np.int64), votes.outcome_sum)
+    coarse = votes._bounds(mechanism.points(X), votes._below(X), votes.outcome_sum)
     gap = (coarse[1] - coarse[0]).max(axis=1)
     finer = (coarse[0].max(axis=1) <= 0.5) | (gap > wide)
     assert set(finer) == {False, True}
@@ -382,8 +392,8 @@ def test_trees_without_splits_add_to_the_score(monkeypatch):
     none = np.array([-1])
     leaf = Tree(none, none, none, np.array([-2.0]), np.array([0.7]))
 
-    def read_with_leaf(estimator):
-        arrays = read(estimator)
+    def read_with_leaf(estimator, *kinds):
+        arrays = read(estimator, *kinds)
         return arrays._replace(trees=[leaf, *arrays.trees], constant=arrays.constant - 0.7)
 
     expected = exact_votes(model, mechanism, X, [0, 1])

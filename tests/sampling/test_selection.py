@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def images(rng, size, n_classes=10):
 def test_labels_are_those_of_all_votes_and_a_fifth_is_enough(n_classes):
     rng = np.random.default_rng(0)
     early, late, votes = select(rng, images(rng, 40_000, n_classes))
-    assert (early != late).mean() < 3e-4
+    assert (early != late).mean() < 1e-4
     assert votes.mean() < CAP / 5
     assert np.median(votes) == 16
 
@@ -73,3 +75,17 @@ def test_the_cap_decides():
 )
 def test_steps(n_selection, steps):
     assert selection_steps(n_selection).tolist() == steps
+
+
+@pytest.mark.parametrize("others", [0, 4])
+def test_the_smallest_decisive_count_is_that_of_the_formula(others):
+    """3.5 standard deviations of the final lead, computed here from the moments of single votes."""
+    for n in (16, 32, 64, 128):
+        for k in range((n - others + 1) // 2, n - others + 1):
+            counts = [k, n - others - k, others]
+            second, first = sorted(counts)[1:]
+            lead, second_moment = first - second, (first + second + 1) / (n + 1)
+            variance = second_moment - (lead / (n + 1)) ** 2
+            # The votes to come, and the share so far that is known from n votes alone.
+            deviation = math.sqrt(variance * (CAP - n) * (1 + (CAP - n) / n))
+            assert is_decisive(np.array([counts]), CAP)[0] == (CAP * lead / n >= 3.5 * deviation), counts

@@ -22,6 +22,7 @@ sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 import cifar10  # noqa: E402
 import cifar10_figures as figures  # noqa: E402
 import cifar10_gpu  # noqa: E402
+import gpu  # noqa: E402
 import imagenet  # noqa: E402
 
 RECORDS = 20
@@ -291,6 +292,45 @@ def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
     assert certified["certify_at 0.5"]["votes per image"] <= 60
 
 
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu(tmp_path):
+    result = run(gpu.main, "--device=cpu", "--tiny", f"--output={tmp_path}")
+    assert result.exit_code == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    measured = {row["measured"]: row for row in rows}
+    exact = [row for row in rows if row["goal"] == "0"]
+    assert len(exact) == 5
+    assert [row["value"] for row in exact] == [0] * 5
+    assert {"MNIST network", "WideResNet-40-2, fp32", "WideResNet-40-2, bf16", "ResNet-50, bf16, compiled"} <= set(
+        measured
+    )
+    assert all(row["value"] > 0 for row in rows if row not in exact)
+    assert sum("certify_at" in name for name in measured) == len(gpu.RADII)
+    table = (tmp_path / "gpu.md").read_text()
+    assert all(name in table for name in measured)
+
+
+def test_the_check_of_a_gpu_needs_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = run(gpu.main, f"--output={tmp_path}")
+    assert result.exit_code == 1
+    assert "Use --device cpu --tiny" in result.output
+
+
+def test_wrong_noise_is_found(monkeypatch):
+    """A reference that differs in one value stands for a device that draws another one."""
+    sample = gpu.reference.sample
+
+    def other(recipe, points, keys, segments, out):
+        sample(recipe, points, keys, segments, out)
+        out[0, 0] += 1
+
+    monkeypatch.setattr(gpu.reference, "sample", other)
+    (found,) = gpu.kernel_integers(gpu.Setting("cpu", tiny=True))
+    # Once in each comparison: two families, 11 lattices, two sizes, two types.
+    assert found["value"] == 2 * 11 * 2 * 2
+
+
 def test_the_rate_of_the_timed_schedule_rises_and_falls_to_0(monkeypatch):
     schedule = cifar10_gpu.TimedSchedule(seconds=100)
     net = SimpleNamespace(lr=1.0, optimizer_=SimpleNamespace(param_groups=[{"lr": 1.0}]))
@@ -368,7 +408,7 @@ def test_a_constant_classifier_is_shown_as_such_and_kept_out_of_the_envelope(sto
     results = figures.find_results([stores])
     assert [one.sigma for one in results if one.constant] == [9]
     fig, _ = figures.panels(15, results)
-    labels = {line.get_label() for ax in fig.axes for line in ax.lines}
+    labels = {line.get_label() for ax in fig.axes for line in ax.lines if line.get_gid() == "curve"}
     assert labels == {"uniform, a constant classifier", "uniform++, a constant classifier"}
     fig, missing = figures.figure_1(results, [])
     curves = {line.get_label(): line for line in fig.axes[0].lines}
@@ -379,12 +419,12 @@ def test_a_constant_classifier_is_shown_as_such_and_kept_out_of_the_envelope(sto
 
 def test_the_envelope_is_the_best_at_each_radius(stores):
     results = figures.select(figures.find_results([stores]), noise="split")
-    at = np.linspace(0, 2, 50)
-    best = figures.envelope(results, "greedy", at)
+    best = figures.envelope(results, "greedy")
+    at = best.radii
     single = [certified_accuracy_score(one.y, one.certificates("greedy"), at) for one in results]
     assert len(single) == 3
-    np.testing.assert_array_equal(best, np.max(single, axis=0))
-    assert best[0] > 0.5
+    np.testing.assert_array_equal(best.accuracy, np.max(single, axis=0))
+    assert best.accuracy[0] > 0.5
 
 
 def test_figure_4_certifies_as_the_library_does(stores):

@@ -105,7 +105,7 @@ def test_learning_rate_follows_half_a_cosine():
     np.testing.assert_allclose(rates, 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-6)
 
 
-def test_every_batch_has_fresh_noise_and_is_standardised(digits):
+def test_every_batch_has_fresh_noise_and_is_standardized(digits):
     X = digits[0]
     clf = train(np.repeat(X[:1], 128, axis=0), np.arange(128) % 10, module=Recorder(), max_epochs=2)
     base = clf.estimator_.module_
@@ -116,7 +116,7 @@ def test_every_batch_has_fresh_noise_and_is_standardised(digits):
     assert batches.std() == pytest.approx(1, abs=0.05)
 
 
-def test_standardisation_is_per_channel_or_feature(digits):
+def test_standardization_is_per_channel_or_feature(digits):
     rng = np.random.default_rng(0)
     X = (rng.random((500, 3, 4, 4)) * np.array([1, 0.2, 0.01]).reshape(3, 1, 1)).astype(np.float32)
     y = np.arange(500) % 2
@@ -133,7 +133,7 @@ def test_standardisation_is_per_channel_or_feature(digits):
 
 
 def test_certification_sees_what_training_saw(fitted, digits):
-    """Evaluation adds no noise of its own and standardises the same way."""
+    """Evaluation adds no noise of its own and standardizes the same way."""
     module = fitted.estimator_.module_
     assert not module.training
     X = torch.from_numpy(digits[1])

@@ -18,6 +18,7 @@ from smoothcert import (
 )
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.noise.threat import Features
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
 from smoothcert.training.torch_layers import carried
 from smoothcert.training.torch_noise import noisy_copies, noisy_on_device
@@ -39,12 +40,16 @@ class OwnNoise(UniformNoise):
     ],
     ids=str,
 )
-def test_noise_on_the_device_has_the_distribution_of_certification(noise):
+@pytest.mark.parametrize("costs", [1.0, [[2.0, 0.5], [1.0, np.inf]]])
+def test_noise_on_the_device_has_the_distribution_of_certification(noise, costs):
+    if isinstance(noise, LaplaceNoise) and costs != 1:
+        return
     box = Box.from_bounds(([[-1.0], [0.0]], [[1.0], [4.0]]))
+    mechanism = NoiseMechanism(box, noise, (2, 2), Features.from_costs(costs))
     one = np.array([[0.4, -0.9], [2.5, 3.9]])
     X = np.broadcast_to(one, (40_000, 2, 2))
-    expected = NoiseMechanism(box, noise, (2, 2)).noisy(X, np.random.default_rng(0))
-    found = noisy_on_device(torch.tensor(X), noise, box, np.random.default_rng(1)).numpy()
+    expected = mechanism.noisy(X, np.random.default_rng(0))
+    found = noisy_on_device(torch.tensor(X), mechanism, np.random.default_rng(1)).numpy()
     levels = [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98]
     for place in np.ndindex(2, 2):
         a, b = (np.sort(drawn[(slice(None), *place)]) for drawn in (expected, found))
@@ -53,15 +58,17 @@ def test_noise_on_the_device_has_the_distribution_of_certification(noise):
             assert np.searchsorted(b, np.quantile(a, level) - 1e-4) / len(b) <= level + 0.02
             assert np.searchsorted(b, np.quantile(a, level) + 1e-4) / len(b) >= level - 0.02
     features = found.reshape(len(found), 4)
-    np.testing.assert_allclose(np.corrcoef(features.T) - np.eye(4), 0, atol=0.03)
+    n_noisy = 4 if costs == 1 else 3
+    np.testing.assert_allclose(np.corrcoef(features[:, :n_noisy].T) - np.eye(n_noisy), 0, atol=0.03)
+    assert n_noisy == 4 or (features[:, 3] == np.float32(3.9)).all()
 
 
 @pytest.mark.parametrize("noise", [UniformNoise(1.0, levels=2), SplitNoise(1.0, levels=3), SplitNoise(0.4, levels=5)])
 def test_noise_on_the_device_lives_on_the_lattice(noise):
-    box = Box.from_bounds((0, 1))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, (1,))
     X = np.tile(np.arange(noise.q + 1)[:, None] / noise.q, (3000, 1))
-    expected = NoiseMechanism(box, noise, (1,)).noisy(X, np.random.default_rng(0))
-    found = noisy_on_device(torch.tensor(X), noise, box, np.random.default_rng(1)).numpy()
+    expected = mechanism.noisy(X, np.random.default_rng(0))
+    found = noisy_on_device(torch.tensor(X), mechanism, np.random.default_rng(1)).numpy()
     for start in range(noise.q + 1):
         a, b = (np.unique(drawn[start :: noise.q + 1].round(5), return_counts=True) for drawn in (expected, found))
         np.testing.assert_allclose(a[0], b[0], atol=2e-5)
@@ -70,13 +77,15 @@ def test_noise_on_the_device_lives_on_the_lattice(noise):
 
 def test_families_that_torch_does_not_know_are_drawn_by_numpy():
     X, box = torch.rand(4, 3), Box.from_bounds((0, 1))
-    assert noisy_on_device(X, OwnNoise(), box, np.random.default_rng(0)) is None
-    assert noisy_on_device(X, DeterministicSplitNoise(), box, np.random.default_rng(0)) is None
+    for noise in (OwnNoise(), DeterministicSplitNoise()):
+        assert noisy_on_device(X, NoiseMechanism(box, noise, (3,)), np.random.default_rng(0)) is None
+    categories = Features(n_categories=np.array([0, 0, 2]))
+    assert noisy_on_device(X, NoiseMechanism(box, SplitNoise(), (3,), categories), np.random.default_rng(0)) is None
 
 
 def test_one_seed_gives_one_noise_on_the_device():
-    X, box = torch.rand(4, 3), Box.from_bounds((0, 1))
-    a, b, other = (noisy_on_device(X, SplitNoise(), box, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    X, mechanism = torch.rand(4, 3), NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(), (3,))
+    a, b, other = (noisy_on_device(X, mechanism, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
 
@@ -89,7 +98,8 @@ def test_gradients_reach_the_inputs(noise):
     module = NoisyModule(network, noise, scale=2.0, n_copies=2, seed=0)
     first, second = module(X)
     (first.sum() + 3 * second.sum()).backward()
-    noisy = noisy_copies(X.detach(), noise, module.box, np.random.default_rng(0), 2).requires_grad_()
+    mechanism = NoiseMechanism(module.box, noise, (4,))
+    noisy = noisy_copies(X.detach(), mechanism, np.random.default_rng(0), 2).requires_grad_()
     answers = network(noisy / 2.0).chunk(2)
     torch.testing.assert_close(first, answers[0])
     (answers[0].sum() + 3 * answers[1].sum()).backward()
@@ -151,7 +161,7 @@ def test_a_checkpoint_is_loaded_before_the_statistics_are_known():
 
 def test_a_noisy_module_says_what_it_was_trained_for():
     module = NoisyModule(nn.Linear(4, 2), SplitNoise(2.0), bounds=(0, 255))
-    noise, bounds = carried(module, None, None)
+    noise, bounds, _ = carried(module, None, None)
     assert (noise.lam, type(noise), *bounds) == (2.0, SplitNoise, 0, 255)
     assert carried(module, SplitNoise(2.0), (0.0, 255.0))[0] is noise
     with pytest.raises(
@@ -162,5 +172,18 @@ def test_a_noisy_module_says_what_it_was_trained_for():
         carried(module, UniformNoise(2.0), None)
     with pytest.raises(ValueError, match=r"bounds must be those of the NoisyModule, \(0.0, 255.0\), got \(0, 1\)"):
         carried(module, None, (0, 1))
-    given = (SplitNoise(1.0), (0, 1))
+    with pytest.raises(ValueError, match=r"costs must be those of the NoisyModule, 1.0, got 2"):
+        carried(module, None, None, 2)
+    given = (SplitNoise(1.0), (0, 1), [1, 2, 3, 4])
     assert carried(module.module, *given) == given
+
+
+def test_a_noisy_module_leaves_fixed_features_as_they_are():
+    network, X = nn.Identity(), torch.rand(6, 2, 2)
+    X[:, 1, 1] = 1e6
+    module = NoisyModule(network, SplitNoise(1.0), costs=[[1, 1], [2, "fixed"]], seed=0)
+    noisy = module(X)
+    assert torch.equal(noisy[:, 1, 1], X[:, 1, 1])
+    assert (noisy[:, 0] != X[:, 0]).all()
+    noise, _, costs = carried(module, None, None)
+    assert (noise.lam, costs) == (1.0, [[1, 1], [2, "fixed"]])

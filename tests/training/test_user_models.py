@@ -22,7 +22,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, Freezer, Train
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from smoothcert import NoiseAugmentation, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert import NoiseAugmentation, SmoothedClassifier, SplitNoise, TorchInference, UniformNoise
 from smoothcert.training import make_net
 from smoothcert.training.torch_noise import InputScaling
 
@@ -246,6 +246,46 @@ def test_a_dataset_trains_as_its_arrays_do(digits):
     np.testing.assert_array_equal(
         tree.predict(X[:20]), smooth(LogisticRegression(max_iter=200)).fit(X, y).predict(X[:20])
     )
+
+
+class Packed(Mlp):
+    """A network whose logits are found by name alone."""
+
+    def forward(self, X):
+        logits = super().forward(X)
+        return {"hidden": -logits, "scores": logits}
+
+
+def scores(answer):
+    return answer["scores"]
+
+
+@pytest.mark.parametrize("training", ["augment", "stability"])
+def test_the_output_hook_is_used_in_training(digits, training):
+    X, y = digits
+    inference = TorchInference(output=scores)
+    plain, packed = (smooth(net(kind, max_epochs=2), training=training) for kind in (Mlp, Packed))
+    with pytest.raises(ValueError, match=r"returned a dict with the keys \['hidden', 'scores'\]"):
+        packed.fit(X, y)
+    plain.fit(X, y)
+    packed.set_params(inference=inference).fit(X, y)
+    for name, tensor in plain.estimator_.module_.state_dict().items():
+        torch.testing.assert_close(packed.estimator_.module_.state_dict()[name], tensor)
+    assert "train_noisy_accuracy" in packed.estimator_.history[-1]
+    np.testing.assert_array_equal(packed.predict(X[:20]), plain.predict(X[:20]))
+    assert set(packed.estimator_.module_(torch.from_numpy(X[:2]))) == {"hidden", "scores"}
+
+
+def test_a_loss_of_probabilities_gets_them_in_spite_of_a_hook_for_votes(digits):
+    class Probabilities(Mlp):
+        def forward(self, X):
+            return super().forward(X).softmax(dim=1)
+
+    X, y = digits
+    base = net(Probabilities, criterion=nn.NLLLoss, max_epochs=2)
+    plain, hooked = (smooth(base, inference=hook).fit(X, y) for hook in (None, TorchInference(output=torch.log)))
+    for name, tensor in plain.estimator_.module_.state_dict().items():
+        torch.testing.assert_close(hooked.estimator_.module_.state_dict()[name], tensor)
 
 
 def test_what_is_no_dataset_names_the_remedy(digits):

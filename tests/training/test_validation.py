@@ -1,5 +1,6 @@
 """Validation inside a base model's ``fit``: noisy evaluation sets, and folds that keep copies together."""
 
+import re
 import warnings
 from typing import ClassVar
 
@@ -8,16 +9,23 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV
+from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV, SGDClassifier
 from sklearn.model_selection import GridSearchCV, GroupKFold, HalvingGridSearchCV, KFold, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from smoothcert import NoiseAugmentation, SmoothedClassifier, UniformNoise
+from smoothcert.training.folds import _splits_randomly
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 3))
@@ -51,6 +59,37 @@ def test_names_of_fit_parameters_do_not_collide():
     given = {"verbose": False, "seed": 7, "device": "gpu", "dataset": "mine"}
     seen = smooth(Boosted()).fit(X, Y, **given).estimator_.seen_
     assert {name: seen[name] for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("base", "warns"),
+    [
+        (HistGradientBoostingClassifier(max_iter=2, early_stopping=True), True),
+        (HistGradientBoostingClassifier(max_iter=2), False),
+        (HistGradientBoostingClassifier(max_iter=2, early_stopping=True, validation_fraction=None), False),
+        (MLPClassifier(2, max_iter=2, early_stopping=True, n_iter_no_change=1), True),
+        (make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=2, n_iter_no_change=1)), True),
+        (GradientBoostingClassifier(n_estimators=2), False),
+        (SGDClassifier(early_stopping=True), True),
+        (SGDClassifier(), False),
+    ],
+)
+def test_early_stopping_on_random_rows_warns(base, warns):
+    """Copies of one input would be on both sides of the split."""
+    message = "Early stopping in the base model holds back random rows .*validation_fraction"
+    for n_copies, expected in ((10, warns), (1, False)):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            smooth(base, n_copies=n_copies).fit(X, Y)
+        assert any(re.match(message, str(one.message)) for one in found) == expected
+
+
+def test_early_stopping_on_the_default_of_boosted_trees_warns_from_10_000_rows_on():
+    base = HistGradientBoostingClassifier(max_iter=2)
+    assert not _splits_randomly(base.get_params(), "validation_fraction", 10_000, {})
+    assert _splits_randomly(base.get_params(), "validation_fraction", 10_001, {})
+    assert not _splits_randomly(base.get_params(), "validation_fraction", 10_001, {"X_val": EVAL})
+    assert not _splits_randomly(base.get_params(), "max_iter", 10_001, {})
 
 
 @pytest.mark.parametrize("frame", [False, True])

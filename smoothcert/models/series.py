@@ -1,0 +1,169 @@
+"""Single columns of pandas and polars DataFrames and of arrays: what each library calls the same thing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def library_of(X: Any) -> str:
+    """Return the library that a table belongs to: "pandas", "polars", or "numpy" for arrays and lists."""
+    for library in ("pandas", "polars"):
+        module = sys.modules.get(library)
+        if module is not None and isinstance(X, module.DataFrame):
+            return library
+    return "numpy"
+
+
+def columns_of(X: Any) -> list[Any]:
+    """Return the columns of a table: Series, or arrays of shape (n,)."""
+    library = library_of(X)
+    if library == "pandas":
+        return [X.iloc[:, i] for i in range(X.shape[1])]
+    if library == "polars":
+        return list(X.get_columns())
+    return list((np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)).T)
+
+
+def is_number(column: Any) -> bool:
+    """Tell whether a column holds real numbers or booleans by its type."""
+    if hasattr(column.dtype, "is_numeric"):
+        return bool(column.dtype.is_numeric() and not column.dtype.is_decimal()) or str(column.dtype) == "Boolean"
+    return getattr(column.dtype, "kind", "O") in "biuf" and not hasattr(column.dtype, "categories")
+
+
+def is_boolean(column: Any) -> bool:
+    """Tell whether a column holds booleans by its type."""
+    return str(column.dtype) in ("bool", "boolean", "Boolean", "bool[pyarrow]")
+
+
+def is_whole(column: Any) -> bool:
+    """Tell whether a column holds whole numbers by its type."""
+    if hasattr(column.dtype, "is_integer"):
+        return bool(column.dtype.is_integer())
+    return getattr(column.dtype, "kind", "O") in "iu"
+
+
+def is_dated(column: Any) -> bool:
+    """Tell whether a column holds dates, times or durations by its type."""
+    if hasattr(column.dtype, "is_temporal"):
+        return bool(column.dtype.is_temporal())
+    return getattr(column.dtype, "kind", "O") in "mM"
+
+
+def numbers(column: Any) -> FloatArray:
+    """Return a column of numbers as floats; missing values are NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is no number.
+    """
+    if hasattr(column.dtype, "is_numeric"):
+        return np.array(column.cast(float).to_numpy(), dtype=np.float64)
+    if hasattr(column, "array") and not isinstance(column.dtype, np.dtype):
+        return np.array(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.array(column, dtype=np.float64)
+
+
+def values(column: Any) -> list[Any]:
+    """Return the values of a column as Python objects; missing ones are None."""
+    if hasattr(column, "to_list"):
+        return [None if is_missing(value) else value for value in column.to_list()]
+    return [None if is_missing(value) else value for value in column.tolist()]
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value stands for a missing one: None, NaN, pandas' NA and NaT."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def declared_categories(column: Any) -> list[Any] | None:
+    """Return the categories that the type of a column declares, or None."""
+    if str(column.dtype) == "Categorical":
+        return None
+    categories = getattr(column.dtype, "categories", None)
+    return None if categories is None else list(categories)
+
+
+def filled(items: Sequence[Any], dtype: Any, library: str) -> Any:
+    """Return a column of the given type from which `taken` takes values."""
+    if library == "numpy":
+        return np.array(items, dtype=dtype)
+    if library == "polars":
+        return import_module("polars").Series(items, dtype=dtype)
+    column = import_module("pandas").Series(items, dtype=dtype)
+    return column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
+
+
+def taken(column: Any, index: NDArray[np.intp]) -> Any:
+    """Return the values at some positions of a `filled` column, in its type."""
+    return column.gather(index) if hasattr(column, "gather") else column.take(index)
+
+
+def cast(column: FloatArray, dtype: Any, library: str) -> Any:
+    """Return floats in another type of numbers, or as they are where it cannot hold one of them."""
+    if library == "polars":
+        series = import_module("polars").Series(column)
+        if dtype.is_float():
+            return series.cast(dtype)
+        series = series.fill_nan(None)
+        found = series.cast(dtype, strict=False)
+        return found if found.cast(float).equals(series) else series
+    if library == "pandas" and not isinstance(dtype, np.dtype):
+        try:
+            return import_module("pandas").Series(column).astype(dtype).array
+        except (TypeError, ValueError):
+            return column
+    with np.errstate(invalid="ignore"):
+        found = column.astype(dtype)
+    return found if np.array_equal(found, column, equal_nan=True) else column
+
+
+def frame(columns: Sequence[Any], names: Sequence[str] | None, library: str) -> Any:
+    """Return columns as a DataFrame, or as an array."""
+    if library == "polars":
+        polars = import_module("polars")
+        return polars.DataFrame(
+            [polars.Series(name, column) for name, column in zip(names or (), columns, strict=True)]
+        )
+    if library == "pandas":
+        pandas = import_module("pandas")
+        # Without a type, pandas looks at each object of an array to find one.
+        typed = [pandas.Series(column, dtype=column.dtype, copy=False) for column in columns]
+        return pandas.DataFrame(dict(zip(names or (), typed, strict=True)), copy=False)
+    dtype = np.result_type(*(column.dtype if column.dtype.kind in "biuf" else object for column in columns))
+    array = np.empty((len(columns[0]), len(columns)), dtype=dtype)
+    for i, column in enumerate(columns):
+        array[:, i] = column
+    return array
+
+
+def with_category(column: Any, categories: Sequence[Any], category: Any, library: str) -> Any:
+    """Return the type of a column that can hold one category more: booleans become whole numbers."""
+    dtype = column.dtype
+    if declared_categories(column) is not None:
+        items = [*categories, category]
+        if library == "polars":
+            return import_module("polars").Enum(items)
+        return import_module("pandas").CategoricalDtype(items, ordered=dtype.ordered)
+    if hasattr(dtype, "is_numeric"):
+        return import_module("polars").Int64 if dtype.is_integer() or is_boolean(column) else dtype
+    if is_boolean(column):
+        return "int8" if isinstance(dtype, np.dtype) else "Int8"
+    if library == "numpy" and dtype.kind in "OU":
+        return object
+    return (
+        np.promote_types(dtype, np.min_scalar_type(category))
+        if dtype.kind in "iu" and not hasattr(dtype, "na_value")
+        else dtype
+    )

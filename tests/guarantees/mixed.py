@@ -1,0 +1,203 @@
+"""Worst cases with costs, fixed columns and categories, from the definition of the noise alone."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from smoothcert import SmoothedClassifier, SplitNoise, UniformNoise
+
+from .problems import Known
+
+
+def number_outcomes(kind: str, q: int, n_offsets: int, x: int) -> dict[int, int]:
+    """Return how many offsets lead to each noisy value of a number, in units of 1/(4q)."""
+    counts: dict[int, int] = {}
+    for j in range(n_offsets):
+        if kind == "uniform":
+            value = 4 * (x + j) + 2 - 2 * n_offsets
+        else:
+            low = (2 * x - 2 * j - 2) // (2 * n_offsets) * 2 * n_offsets + 2 * j + 1
+            value = max(low, 0) + min(low + 2 * n_offsets, 2 * q)
+        counts[value] = counts.get(value, 0) + 1
+    return counts
+
+
+def category_outcomes(hidden: str, n_shown: int, n_offsets: int, n_categories: int, code: int) -> dict[int, int]:
+    """Return how many offsets lead to each category that the model sees."""
+    counts: dict[int, int] = {}
+    for j in range(n_offsets):
+        value = code if j < n_shown else n_categories if hidden == "mask" else (j - n_shown) % n_categories
+        counts[value] = counts.get(value, 0) + 1
+    return counts
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Two numbers, some categories, and a fixed column at the end.
+
+    Parameters
+    ----------
+    kind : {"uniform", "split"}
+    q : int
+    lam : Fraction
+    costs : tuple of Fraction
+        Of the numbers, then of the categories.
+    n_categories : tuple of int
+    hidden : {"mask", "uniform"}
+    """
+
+    kind: str
+    q: int
+    lam: Fraction
+    costs: tuple[Fraction, ...]
+    n_categories: tuple[int, ...]
+    hidden: str
+
+    def outcomes(self, i: int, value: int) -> dict[int, int]:
+        """Return the outcomes of feature i at a value."""
+        if i < 2:
+            return number_outcomes(self.kind, self.q, int(2 * self.lam * self.q / self.costs[i]), value)
+        n_offsets, n_shown = int(2 * self.lam * self.q), int(self.costs[i] * self.q)
+        return category_outcomes(self.hidden, min(n_shown, n_offsets), n_offsets, self.n_categories[i - 2], value)
+
+    def overlap(self, i: int, x: int, y: int) -> Fraction:
+        """Return the overlap of two values of feature i, by counting."""
+        at_x, at_y = self.outcomes(i, x), self.outcomes(i, y)
+        return Fraction(sum(min(n, at_y.get(value, 0)) for value, n in at_x.items()), sum(at_x.values()))
+
+    def distance(self, x: Any, y: Any) -> Fraction:
+        """Return what the adversary pays for the way from x to y."""
+        numbers = (cost * Fraction(abs(a - b), self.q) for cost, a, b in zip(self.costs, x, y, strict=True))
+        return sum(itertools.islice(numbers, 2), Fraction()) + sum(
+            (cost for cost, a, b in list(zip(self.costs, x, y, strict=True))[2:] if a != b), Fraction()
+        )
+
+    def ways(self, x: Any) -> list[tuple[Any, Fraction, Fraction]]:
+        """Return every y, its distance from x and its overlap with x: every feature's, multiplied."""
+        values = [range(self.q + 1)] * 2 + [range(n) for n in self.n_categories]
+        shares = [[self.overlap(i, x[i], value) for value in each] for i, each in enumerate(values)]
+        found = []
+        for y in itertools.product(*values):
+            kept = Fraction(1)
+            for i, value in enumerate(y):
+                kept *= shares[i][value]
+            found.append((y, self.distance(x, y), kept))
+        return found
+
+
+class Worst(Known):
+    """The likelihood-ratio test between x and y, as far as it leaves class A no more than half of y's outcomes."""
+
+    def __init__(self, mix: Mix, x: Any, y: Any) -> None:
+        self.mix, self.x, self.y, self.classes_ = mix, x, y, np.array([0, 1])
+        at_x, at_y = np.ones((), dtype=object), np.ones((), dtype=object)
+        self.values_ = []
+        for i, (a, b) in enumerate(zip(x, y, strict=True)):
+            of_x, of_y = mix.outcomes(i, a), mix.outcomes(i, b)
+            values = sorted(of_x.keys() | of_y.keys())
+            self.values_.append(np.array(values))
+            at_x = np.multiply.outer(at_x, np.array([of_x.get(value, 0) for value in values], dtype=object))
+            at_y = np.multiply.outer(at_y, np.array([of_y.get(value, 0) for value in values], dtype=object))
+        flat_x, flat_y, total = at_x.ravel(), at_y.ravel(), at_x.sum()
+        ratios = [
+            Fraction(int(a), int(b)) if b else Fraction(10**12 * bool(a)) for a, b in zip(flat_x, flat_y, strict=True)
+        ]
+        chosen, mass = np.zeros(len(flat_x), dtype=bool), 0
+        for place in sorted(range(len(ratios)), key=lambda place: -ratios[place]):
+            if flat_x[place] and 2 * (mass + flat_y[place]) <= total:
+                chosen[place], mass = True, mass + flat_y[place]
+        self.table_ = np.where(chosen, 0, 1).reshape(at_x.shape)
+        self.p_a = Fraction(int(flat_x[chosen].sum()), int(total))
+
+    def __sklearn_clone__(self) -> Worst:
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        places = []
+        inside = np.ones(len(X), dtype=bool)
+        for i, values in enumerate(self.values_):
+            keys = np.rint(X[:, i] * (4 * self.mix.q if i < 2 else 1))
+            place = np.minimum(np.searchsorted(values, keys), len(values) - 1)
+            inside &= values[place] == keys
+            places.append(place)
+        return np.where(inside, self.table_[tuple(places)], 1)
+
+
+@dataclass(frozen=True)
+class MixedProblem:
+    """A worst case of mixed features; see `Problem`."""
+
+    mix: Mix
+    strategy: Any
+    model: Worst
+    reached: Fraction
+    label: int = 0
+    tight: bool = True
+
+    @property
+    def q(self) -> int:
+        return self.mix.q
+
+    @property
+    def p_a(self) -> Fraction:
+        return self.model.p_a
+
+    @property
+    def p_b(self) -> Fraction:
+        return 1 - self.model.p_a
+
+    def distance(self) -> Fraction:
+        return self.reached
+
+    def input(self) -> np.ndarray:
+        return self.inputs(1, np.random.default_rng(0))
+
+    def inputs(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Return n inputs that are x to the model: a fixed column gives each noise of its own."""
+        x = np.array(self.model.x, dtype=float) / ([self.q] * 2 + [1] * len(self.mix.n_categories))
+        return np.hstack([np.tile(x, (n, 1)), rng.standard_normal((n, 1)) * 1e6])
+
+    def classifier(self, **params: Any) -> SmoothedClassifier:
+        noise = (UniformNoise if self.mix.kind == "uniform" else SplitNoise)(float(self.mix.lam), self.q)
+        costs = [*map(float, self.mix.costs), np.inf]
+        clf = SmoothedClassifier.from_pretrained(
+            self.model, self.model.classes_, noise, radius=self.strategy, costs=costs, **params
+        )
+        n_categories = np.array([0, 0, *self.mix.n_categories, 0])
+        clf.features_ = replace(clf.features_, n_categories=n_categories, hidden=self.mix.hidden)
+        return clf
+
+
+def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True):
+    """Return a worst case: the nearest y whose overlap with a random x falls below a random share.
+
+    Parameters
+    ----------
+    whole_lattice : bool
+        Whether all costs are such that the half-widths of all features are equal, so that certificates are tight.
+    """
+    q = 12
+    while True:
+        lam = Fraction(int(rng.integers(6, 13)), 12)
+        steps = [c for c in (6, 12, 24) if (2 * lam * q * 12) % c == 0] if whole_lattice else [5, 7, 12, 17, 29]
+        costs = tuple(Fraction(int(rng.choice(steps)), 12) for _ in range(2 + len(n_categories)))
+        mix = Mix(kind, q, lam, costs, n_categories, hidden)
+        x = (*rng.integers(q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in n_categories))
+        share = Fraction(rng.uniform(0.52, 0.95))
+        reached = [(distance, kept, y) for y, distance, kept in mix.ways(x) if kept <= share]
+        if not reached:
+            continue
+        distance, _, y = min(reached)
+        model = Worst(mix, x, y)
+        if model.p_a > Fraction(51, 100):
+            # The certificate of the true p_a ends at the nearest y that its budget does not pay for.
+            ends = min(d for _, d, share_kept in mix.ways(x) if share_kept <= Fraction(3, 2) - model.p_a)
+            tight = (
+                whole_lattice and hidden == "mask" and ends == distance and type(strategy).__name__ == "GreedyRadius"
+            )
+            return MixedProblem(mix, strategy, model, distance, tight=tight)

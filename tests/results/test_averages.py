@@ -1,0 +1,159 @@
+"""Balanced accuracy, recall, tables with truth, and a warning of classifiers that say little."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import balanced_accuracy_score, recall_score
+
+from smoothcert import Certificates, Decisions, SmoothedClassifier, certified_accuracy_curve, certified_accuracy_score
+from smoothcert.results import make_certified_scorer, summarize
+from smoothcert.results.metrics import warn_useless
+
+RNG = np.random.default_rng(0)
+N = 200
+Y = RNG.choice(["a", "b", "c"], N, p=[0.7, 0.25, 0.05])
+LABELS = np.where(RNG.random(N) < 0.8, Y, "a")
+RADII = np.where(RNG.random(N) < 0.1, np.nan, RNG.random(N))
+
+
+def certificates(labels=LABELS, radii=RADII):
+    n = len(labels)
+    return Certificates(labels, radii, np.isnan(radii), np.full(n, 0.9), np.full(n, 0.1), alpha=0.001, norm=1)
+
+
+@pytest.mark.parametrize("weight", [None, RNG.random(N) + 0.01])
+@pytest.mark.parametrize("radius", [0.0, 0.3, 0.9])
+def test_averages_are_those_of_scikit_learn_on_what_is_certified(weight, radius):
+    certified = np.where(certificates().radii >= radius, LABELS, "none")
+    expected = recall_score(Y, certified, average=None, sample_weight=weight, labels=["a", "b", "c"])
+
+    def score(average):
+        return certified_accuracy_score(Y, certificates(), radius, average=average, sample_weight=weight)
+
+    np.testing.assert_allclose(score(None), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_allclose(score("macro"), balanced_accuracy_score(Y, certified, sample_weight=weight))
+    np.testing.assert_allclose(score("micro"), np.average(certified == Y, weights=weight))
+
+
+def test_shapes_and_curves():
+    grid = np.array([[0.0, 0.2], [0.4, 0.6]])
+    recall = certified_accuracy_score(Y, certificates(), grid, average=None)
+    assert recall.shape == (3, 2, 2)
+    np.testing.assert_allclose(recall.mean(axis=0), certified_accuracy_score(Y, certificates(), grid, average="macro"))
+    radii, accuracy = certified_accuracy_curve(Y, certificates(), average="macro")
+    np.testing.assert_allclose(accuracy, certified_accuracy_score(Y, certificates(), radii, average="macro"))
+    assert (np.diff(accuracy) <= 0).all()
+
+
+def test_tables_of_averages():
+    one = certificates()
+    recall = one.summary(Y, [0, 0.5], average=None)
+    assert list(recall.accuracy) == ["recall of a", "recall of b", "recall of c"]
+    balanced = one.summary(Y, [0, 0.5], average="macro")
+    np.testing.assert_allclose(np.mean(list(recall.accuracy.values()), axis=0), *balanced.accuracy.values())
+    assert list(balanced.accuracy) == ["certified balanced accuracy"]
+    two = summarize({"x": one, "y": one}, Y, [0.5], average=None)
+    assert list(two.accuracy) == ["x: a", "x: b", "x: c", "y: a", "y: b", "y: c"]
+    assert summarize({"x": one}, Y, [0.5], average="macro").note.startswith("certified balanced accuracy; 200 inputs")
+
+
+def test_unknown_averages_and_classes_without_weight():
+    for call in (certified_accuracy_score, lambda *args, **kw: summarize(args[1], args[0], args[2], **kw)):
+        with pytest.raises(ValueError, match="average must be one of 'micro', 'macro', None, got 'weighted'"):
+            call(Y, certificates(), [0.5], average="weighted")
+    for call in (
+        make_certified_scorer,
+        lambda radius, average: certified_accuracy_curve(Y, certificates(), average=average),
+    ):
+        with pytest.raises(ValueError, match="average must be one of 'micro', 'macro', got None"):
+            call(0.5, average=None)
+    with pytest.raises(ValueError, match="above 0 for an input of each class, but is 0 for class 'c'"):
+        certified_accuracy_score(Y, certificates(), 0.5, average="macro", sample_weight=(Y != "c").astype(float))
+
+
+class Fixed:
+    """A classifier of given decisions."""
+
+    def __init__(self, decisions):
+        self.decisions = decisions
+
+    def certify_at(self, X, radius):
+        return self.decisions
+
+
+def test_the_scorer_averages_as_the_score_does():
+    one = certificates()
+    decisions = Decisions(LABELS, one.radii >= 0.3, np.full(N, 9), np.full(N, 0.3), alpha=0.001, norm=1)
+    weight = RNG.random(N) + 0.01
+    for average in ("micro", "macro"):
+        scorer = make_certified_scorer(0.3, average=average)
+        for given in (None, weight):
+            expected = certified_accuracy_score(Y, one, 0.3, average=average, sample_weight=given)
+            np.testing.assert_allclose(scorer(Fixed(decisions), None, pd.Series(Y), sample_weight=given), expected)
+
+
+def test_truth_and_index_in_frames():
+    one, index = certificates()[:5], pd.Index([9, 3, 3, 7, 1], name="row")
+    frame = one.to_frame(y=pd.Series(Y[:5], index=[4, 3, 2, 1, 0]), index=pd.DataFrame({"x": range(5)}, index=index))
+    assert frame.index.equals(index)
+    assert frame["truth"].tolist() == Y[:5].tolist()
+    assert frame["correct"].tolist() == (Y[:5] == LABELS[:5]).tolist()
+    assert list(one.to_frame().columns) == [name for name in frame.columns if name not in ("truth", "correct")]
+    for given in (index, pd.Series(range(5), index=index), list(index)):
+        assert one.to_frame(index=given).index.tolist() == index.tolist()
+    with pytest.raises(ValueError, match="index must have one entry for each of 5 inputs, got 4"):
+        one.to_frame(index=index[:4])
+    with pytest.raises(ValueError, match="y must hold one label for each of 5 inputs"):
+        one.to_frame(y=Y[:4])
+
+
+@pytest.mark.parametrize(
+    ("labels", "y", "words"),
+    [
+        (
+            ["a"] * 60,
+            ["a"] * 40 + ["b"] * 20,
+            r"never predicts some labels of y, 'b' \(20 of 60\) and is no better .* 'a'",
+        ),
+        (
+            ["a"] * 40 + ["b"] * 20,
+            ["a"] * 30 + ["b"] * 15 + ["c"] * 15,
+            r"never predicts some labels of y, 'c' \(15 of 60\)",
+        ),
+        (["b"] * 30 + ["a"] * 30, ["a"] * 40 + ["b"] * 20, "is no better than always predicting 'a'"),
+    ],
+)
+def test_useless_classifiers_are_named(labels, y, words):
+    with pytest.warns(UserWarning, match=words):
+        warn_useless(np.array(labels), np.array(y, dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("labels", "y"),
+    [
+        (["a"] * 49, ["a"] * 29 + ["b"] * 20),  # Too few inputs to tell.
+        (["a"] * 60, ["a"] * 60),
+        (["a"] * 30 + ["b"] * 30, ["a"] * 27 + ["b"] * 25 + ["c"] * 8),  # Too few of the class.
+        (["a"] * 50 + ["b"] * 50, ["a"] * 50 + ["b"] * 10 + ["a"] * 40),  # A gain in balanced accuracy.
+        (["a"] * 60 + ["b"] * 10, ["a"] * 60 + ["b"] * 10),
+    ],
+)
+def test_warnings_are_rare(labels, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_useless(np.array(labels), np.array(y))
+
+
+def test_certify_warns_if_it_knows_the_truth():
+    X, y = np.full((60, 1), 0.5), np.repeat([0, 1], [40, 20])
+    clf = SmoothedClassifier(DummyClassifier(), n_samples=50, random_state=0).fit(X, y)
+    with pytest.warns(UserWarning, match="never predicts some labels of y, 1 .* tune its threshold there"):
+        clf.certify(X, y=y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.certify(X)
