@@ -276,9 +276,7 @@ def verify(
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
-    unexplained = (
-        None if algorithm.exact or clf.rtol is not None else _unexplained(counts, clf.classes_, claimed, level)
-    )
+    unexplained = _unexplained(counts, clf.classes_, claimed, level, by_margin=clf.rtol is not None)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
@@ -326,10 +324,10 @@ def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certifi
 
 
 def _unexplained(
-    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float
+    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float, *, by_margin: bool
 ) -> NDArray[np.bool_]:
     """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are."""
-    if claimed.n_samples is None:
+    if by_margin or claimed.alpha == 0 or claimed.n_samples is None or not claimed.n_samples.all():
         return np.zeros(len(counts), dtype=bool)
     top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
     (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
