@@ -252,16 +252,6 @@ class SmoothedEstimator(Conventions):
 
         return Inputs(X, validate, **options)
 
-    def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
-        """Return the inputs of a run, or of a part of one."""
-        check_choice("on_error", on_error, ("raise", "skip"))
-        if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
-            raise ValueError(
-                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
-                f"None, with which each part would get other noise."
-            )
-        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
-
     def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
         """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
 
