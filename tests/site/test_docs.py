@@ -227,7 +227,7 @@ def test_public_names_have_an_example_that_runs(name):
 #: Names that rest on no statement of the literature themselves.
 NO_REFERENCES = {"Adversarials", "Attack", "AttackDisplay", "Box", "CleanTraining", "CoordinateAttack", "Curve"}
 NO_REFERENCES |= {"Decisions", "NoisyModule", "Pipeline", "StoreError", "TorchInference", "Training"}
-NO_REFERENCES |= {"load_weights", "make_pipeline", "noisy_statistics", "project_l1_box", "save_weights"}
+NO_REFERENCES |= {"baselines", "load_weights", "make_pipeline", "noisy_statistics", "project_l1_box", "save_weights"}
 NO_REFERENCES |= {"trusted_types"}
 
 
