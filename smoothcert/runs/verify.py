@@ -164,6 +164,10 @@ def verify_store(
     With ``fresh``, the counts of each class are compared by Fisher's exact test. Bonferroni's correction covers the
     classes, the inputs, and for votes whose drawing stopped early the moments at which it might have stopped.
 
+    References
+    ----------
+    .. [1] R. A. Fisher, "The Logic of Inductive Inference", Journal of the Royal Statistical Society 98, 1935.
+
     Examples
     --------
     >>> import tempfile
