@@ -44,8 +44,8 @@ def test_certificates_unpack_and_slice(certificates):
 
 
 def test_summaries(certificates):
-    shown = "4 inputs, 1 abstained, median l1 radius of the others 2 against every perturbation, alpha=0.001"
-    assert repr(certificates) == f"Certificates({shown})"
+    shown = "4 inputs, 1 abstained, median l1 radius of the others 2 against every perturbation, 1 safe against all"
+    assert repr(certificates) == f"Certificates({shown}, alpha=0.001)"
     assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
     counts = np.array([[3, 1]])
     votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
