@@ -239,7 +239,7 @@ class ExactVotes:
             if np.isnan(of_codes).any():
                 raise NotExactError(
                     "Exact probabilities need categories that the steps encode as numbers, got missing values. Use "
-                    "estimation='sample', or encode missing values, for example by OrdinalEncoder(encoded_missing_value=-1)."
+                    "estimation='sample', or encode missing values, as OrdinalEncoder(encoded_missing_value=-1) does."
                 )
             codes[split] = of_codes <= threshold[split]
         return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, codes, self.q)
