@@ -98,7 +98,8 @@ def declared_categories(column: Any) -> list[Any] | None:
 def filled(items: Sequence[Any], dtype: Any, library: str) -> Any:
     """Return a column of the given type from which `taken` takes values."""
     if library == "numpy":
-        return np.array(items, dtype=dtype)
+        # The longest item decides about the length of strings.
+        return np.array(items, dtype=dtype.kind if dtype.kind in "SU" else dtype)
     if library == "polars":
         return import_module("polars").Series(items, dtype=dtype)
     column = import_module("pandas").Series(items, dtype=dtype)

@@ -183,7 +183,8 @@ class ExactVotes:
         cuts, d = self.cells.feature >= self.mechanism.n_features, self.mechanism.n_features
         if not cuts.any():
             return np.zeros((len(X), 0), dtype=bool)
-        values = self._compared(np.asarray(X, dtype=np.float64))[:, self.cells.feature[cuts] - d]
+        # A copy: scalers with copy=False write into their input.
+        values = self._compared(np.array(X, dtype=np.float64))[:, self.cells.feature[cuts] - d]
         if np.isnan(values).any():
             raise NotExactError(
                 "Exact probabilities need fixed columns without missing values. Use estimation='sample', or fill them "
@@ -234,8 +235,13 @@ class ExactVotes:
         low[fixed] = np.searchsorted(self._thresholds, threshold[fixed])
         codes, values = {}, self._compared(self._code_rows())
         for split in np.flatnonzero(~fixed & self.categorical[feature]).tolist():
-            n_codes = self._n_codes(int(feature[split]))
-            codes[split] = values[:n_codes, column[split]] <= threshold[split]
+            of_codes = values[: self._n_codes(int(feature[split])), column[split]]
+            if np.isnan(of_codes).any():
+                raise NotExactError(
+                    "Exact probabilities need categories that the steps encode as numbers, got missing values. Use "
+                    "estimation='sample', or encode missing values, as OrdinalEncoder(encoded_missing_value=-1) does."
+                )
+            codes[split] = of_codes <= threshold[split]
         return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, codes, self.q)
 
     def _n_codes(self, feature: int) -> int:

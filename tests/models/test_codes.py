@@ -118,6 +118,12 @@ def test_values_that_fit_has_not_seen_stay_as_they_are():
     assert columns.frame(columns.encode(half))["count"].tolist() == [0.5]
 
 
+def test_words_of_arrays_may_be_longer_than_in_fit():
+    columns = learn(np.array([["1", "ab"], ["2", "cd"]]), [False, True], categorical=None)
+    longer = np.array([["3", "abcdef"], ["4", "ab"]])
+    assert columns.frame(columns.encode(longer)).tolist() == [[3.0, "abcdef"], [4.0, "ab"]]
+
+
 def test_values_of_one_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr("smoothcert.models.codes.CODE_BITS", 1)
     with pytest.raises(ValueError, match="which have one hash"):

@@ -157,6 +157,14 @@ def test_missing_values_of_fixed_columns():
         votes.bounds(X[:5])
 
 
+def test_scalers_that_write_into_their_input_change_no_inputs():
+    mechanism, X, y = problem(SplitNoise(1.0))
+    model = trained(make_pipeline(StandardScaler(copy=False), MODELS["tree"][0]), mechanism, X, y)
+    before = X.copy()
+    ExactVotes(make_voter(model, np.array([0, 1])), mechanism).bounds(X)
+    np.testing.assert_array_equal(X, before)
+
+
 # Categories: the second feature has three of them, and the fourth has two
 
 N_CATEGORIES = np.array([0, 3, 0, 2])
@@ -229,6 +237,16 @@ def test_all_outcomes_of_categories(name, noise, hidden):
     changed = X.copy()
     changed[:, 1] = (X[:, 1] + 1) % 3
     assert (np.abs(votes.bounds(changed)[0] - lower) > 0.01).any()
+
+
+def test_encoded_categories_that_are_missing_for_the_tree():
+    """A tree sends missing values to either side, which its thresholds do not tell."""
+    mechanism, X, y = categorical_problem(SplitNoise(1.0, levels=4), "uniform")
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, categories=[[0, 1], [0, 1]])
+    steps = ColumnTransformer([("codes", encoder, [1, 3])], remainder="passthrough")
+    model = trained(make_pipeline(steps, DecisionTreeClassifier(max_leaf_nodes=25, random_state=0)), mechanism, X, y)
+    with pytest.raises(NotExactError, match="categories that the steps encode as numbers"):
+        ExactVotes(make_voter(model, np.array([0, 1])), mechanism)
 
 
 @pytest.mark.parametrize("name", ["one-hot", "stumps"])
