@@ -38,10 +38,14 @@ __version__ = "0.2.0"
 #: Names whose modules are imported when they are first asked for.
 _LATE = {
     "Audit": ".audit",
+    "StoreAudit": ".runs.verify",
     "StoreError": ".runs.store",
     "baselines": ".baseline",
+    "merge_stores": ".runs.merge",
     "recertify": ".runs.recertify",
+    "stored_classifier": ".audit",
     "verify": ".audit",
+    "verify_store": ".runs.verify",
 }
 
 __all__ = [
@@ -66,6 +70,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplitNoise",
     "StabilityTraining",
+    "StoreAudit",
     "StoreError",
     "TorchInference",
     "Training",
@@ -79,8 +84,11 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "merge_stores",
     "recertify",
+    "stored_classifier",
     "verify",
+    "verify_store",
 ]
 
 

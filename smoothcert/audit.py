@@ -15,11 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from ._utils.checks import check_count, check_number, check_open_unit
 from .certify.algorithm import Algorithm
 from .certify.duel import Duel
+from .classifier import SmoothedClassifier
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
+from .runs.metadata import from_spec
 from .runs.run import in_order, sample_votes
+from .runs.store import read_status
 
 #: The relative difference between radii that the logarithms of another machine may cause.
 MACHINES = 1e-9
@@ -50,6 +53,9 @@ class Audit:
         in the model, make votes differ.
     alpha, level : float
         The alpha of the certificates, and the level of the tests.
+    unexplained : ndarray of bool, shape (n_checked,), optional
+        Whether not even a wrong certificate explains the fresh votes: no probabilities of the classes make both the
+        claim and these votes likely. None by default.
 
     See Also
     --------
@@ -80,17 +86,20 @@ class Audit:
     repeatable: bool
     alpha: float
     level: float
+    unexplained: NDArray[np.bool_] | None = None
 
     @property
     def consistent(self) -> bool:
-        """Whether no radius is too large, and chance explains the number of contradicted certificates."""
-        return not self.too_large.any() and self.p_value > self.level
+        """Whether no radius is too large, and chance explains the contradicted certificates and their number."""
+        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > self.level
 
     def __repr__(self) -> str:
         verdict = "consistent" if self.consistent else "NOT consistent"
+        unexplained = 0 if self.unexplained is None else int(self.unexplained.sum())
         return (
             f"Audit({verdict}: of {len(self.rows)} claims, {int(self.contradicted.sum())} contradicted by fresh votes "
-            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {int(self.too_large.sum())} radii too large"
+            f"(p-value {self.p_value:.3g} at alpha={self.alpha:g}), {unexplained} beyond what alpha explains, "
+            f"{int(self.too_large.sum())} radii too large"
             f"{'' if self.repeatable else '; the base model answers the same batch in two ways'})"
         )
 
@@ -106,6 +115,64 @@ class Audit:
         verdicts = np.where(self.too_large, "too large", "as claimed")
         cells = [[str(self.rows[i]), f"{self.p_values[i]:.3g}", str(verdicts[i])] for i in doubtful]
         return format_table([["input", "p-value of the claim", "radius"], *cells], "", "pipe")
+
+
+def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifier:
+    """Return the classifier of a stored run, for `verify_store` or to resume it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A store, written by ``certify`` or ``certify_at``.
+    model : fitted model or SmoothedClassifier
+        The base model of the run, or a classifier with this base model.
+    **params
+        Parameters that change no result, such as ``n_jobs`` and ``device``.
+
+    Returns
+    -------
+    clf : SmoothedClassifier
+
+    Raises
+    ------
+    ValueError
+        If the file is no store, or the noise or the radius strategy is not one of this library.
+
+    See Also
+    --------
+    verify_store : Check the records of a run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=500).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     certificates = clf.certify(X[::25], store=f"{folder}/run.sqlite")
+    ...     again = stored_classifier(f"{folder}/run.sqlite", clf.estimator_).certify(X[::25])
+    >>> print((again.p_a == certificates.p_a).all())
+    True
+    """
+    run = read_status(path).run
+    own = model if isinstance(model, SmoothedClassifier) else None
+    noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
+    if run.features.categorical.any():
+        raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
+    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": run.features.costs} | params
+    params |= run.parameters | {"radius": radius}
+    base = model if own is None else own.estimator_
+    clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
+    return clf if own is None else with_features_of(own, clf)
+
+
+def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
+    """Let a classifier with the same base model check inputs as the fitted one does."""
+    for name in ("n_features_in_", "feature_names_in_", "feature_shape_"):
+        if hasattr(own, name):
+            setattr(clf, name, getattr(own, name))
+    return clf
 
 
 def verify(
@@ -162,6 +229,10 @@ def verify(
     alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
     certificates is. Under deterministic noise, every certificate must agree with the counts.
 
+    If the certificates tell the number of their votes, each is tested as well, except with ``rtol``. Where no
+    probabilities make both the claim and the fresh votes likely, with Bonferroni's correction, alpha cannot explain
+    the claim, and it decides alone.
+
     References
     ----------
     .. [1] Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, Theorem 1.
@@ -205,7 +276,8 @@ def verify(
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
-    return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level)
+    unexplained = _unexplained(counts, clf.classes_, claimed, level, by_margin=clf.rtol is not None)
+    return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
 def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:
@@ -249,6 +321,33 @@ def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certifi
     # P(a rival gets at least k_b votes), summed over the rivals.
     for_b = n_rivals * binom.sf(k_b - 1, n, np.clip(claimed.p_b, 0, 1))
     return np.minimum(2 * np.minimum(for_a, for_b), 1.0)
+
+
+def _unexplained(
+    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float, *, by_margin: bool
+) -> NDArray[np.bool_]:
+    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are."""
+    if by_margin or claimed.alpha == 0 or claimed.n_samples is None or not claimed.n_samples.all():
+        return np.zeros(len(counts), dtype=bool)
+    top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
+    (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
+    for_a = _likelihood(k_a, n, claimed.p_a, claimed.n_samples, claimed.alpha)
+    for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed.n_samples, claimed.alpha)
+    return 2 * np.minimum(for_a, for_b) <= level / len(counts)
+
+
+def _likelihood(k: Any, n: Any, least: FloatArray, recorded: NDArray[np.int64], alpha: float) -> FloatArray:
+    """Bound the probability of a claim of at least ``least`` and of at most ``k`` of ``n`` fresh votes.
+
+    The claim needs a number of recorded votes that has a probability of alpha where the claim is just true. The
+    two are independent. Their probability is bounded for every probability p between neighbors on a grid.
+    """
+    spread = np.sqrt(least * (1 - least) / np.minimum(n, recorded)) + 1e-9
+    near = least + np.linspace(-12, 12, 400)[:, None] * spread
+    grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
+    needed = binom.isf(alpha, recorded, np.clip(least, 0, 1))
+    claims = binom.sf(needed - 1, recorded, grid[1:])
+    return np.max(claims * binom.cdf(k, n, grid[:-1]), axis=0)
 
 
 def _divergence(q: FloatArray, p: FloatArray) -> FloatArray:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,23 +10,20 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_labels, check_radii
-from .certify.algorithm import Algorithm
+from ._utils.checks import check_labels, check_radii, check_same_radii
 from .certify.names import resolve_radius
 from .certify.radius import GreedyRadius
 from .certify.reach import WorstPerturbations, worst_perturbations
-from .estimator import SmoothedEstimator
-from .results.certificates import Certificates, Decisions
+from .results.certificates import Certificates
+from .results.decisions import Decisions
 from .results.metrics import warn_useless
 from .results.votes import VoteCounts
-from .runs.inputs import Inputs
-from .runs.metadata import RunMetadata, origin_of
-from .runs.progress import Progress
-from .runs.replay import check_given, checked_store
-from .runs.run import Part, given_votes, in_order, sample_votes
+from .runs.progress import followed
+from .runs.run import Part, given_votes
+from .voting import SmoothedVoting
 
 
-class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
+class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
     """Randomized smoothing of any classifier, with certified l1 radii.
 
     The smoothed classifier H returns the class that the base model chooses most often under noise (equation 2 and
@@ -195,33 +189,16 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         votes = self._selection_votes(X, all_selection=True)
         return votes / votes.sum(axis=1, keepdims=True)
 
-    def count_votes(self, X: Any) -> VoteCounts:
-        """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
-
-        Returns
-        -------
-        votes : VoteCounts
-        """
-        check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
-        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        origin, found = origin_of(sampler, self.classes_), []
-        with Progress(len(inputs), "counting votes", self.verbose) as progress:
-            for part in sample_votes(sampler, inputs, self.n_jobs):
-                drawn = part.votes
-                found.append((part.index, VoteCounts(drawn.selection, drawn.estimation, drawn.inputs, origin)))
-                progress.update(part)
-        votes = in_order(found)
-        self._checked_votes[votes] = votes.origin.model
-        return votes
-
     def certify(
-        self, X: Any, *, votes: VoteCounts | None = None, store: Any = None, y: Any = None, same_model: bool = False
+        self,
+        X: Any,
+        *,
+        votes: VoteCounts | None = None,
+        store: Any = None,
+        y: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
     ) -> Certificates:
         """Predict labels and certify radii (Algorithm 1): ``labels, radii = clf.certify(X)``.
 
@@ -246,6 +223,13 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
             fitted arrays. If only one of the two differs, an error says so, which this turns into a warning.
+        shard : tuple of int, optional
+            ``(i, n)`` certifies only the i-th of n consecutive parts of X, ``(1, n)`` to ``(n, n)``, on one of several
+            machines. ``random_state`` must be set, the same for all parts. `merge_stores` joins their stores, and
+            `Certificates.concatenate` their certificates.
+        on_error : {"raise", "skip"}, default="raise"
+            Whether an input that is invalid, or on which the base model fails, ends the run. "skip" finishes the
+            others, and marks it in ``certificates.failed``. A store keeps the reason.
 
         Returns
         -------
@@ -268,26 +252,36 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
+        inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
-        algorithm = (
-            self.algorithm(inputs.shape)
-            if votes is None
-            else self._algorithm_of_votes(votes, store, inputs, same_model)
-        )
-        parts, found = self._votes(inputs, algorithm, votes, store, y, same_model), []
-        progress = Progress(len(inputs), "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
-        with closing(parts), progress:
-            for part in parts:
-                certificates = algorithm.certify(part.votes, part.X)
-                found.append((part.index, certificates))
-                progress.update(part, None if y is None else certificates.radii_if_right(y[part.index]))
-        certificates = in_order(found)
-        if y is not None:
-            warn_useless(certificates.labels, y)
-        return certificates
+        if votes is None:
+            algorithm = self.algorithm(inputs.shape)
+            recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip"}
+            parts = self._votes(inputs, algorithm, algorithm.precision_rule(), **recording)
+        else:
+            algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
+            parts = given_votes(votes, inputs)
 
-    def certify_at(self, X: Any, radius: Any) -> Decisions:
+        def certificates(part: Part) -> Certificates:
+            return algorithm.failed(len(part.X), part.votes) if part.failed else algorithm.certify(part.votes, part.X)
+
+        options = {"algorithm": algorithm, "n_jobs": self.n_jobs}
+        found = followed(parts, len(inputs.positions), "certifying", self.verbose, certificates, y, **options)
+        if y is not None:
+            warn_useless(found.labels, y[inputs.positions])
+        return found
+
+    def certify_at(
+        self,
+        X: Any,
+        radius: Any,
+        *,
+        store: Any = None,
+        y: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
+    ) -> Decisions:
         """Decide whether inputs are certified at a given radius, with as few votes as that takes.
 
         Parameters
@@ -297,6 +291,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         radius : float or array-like of shape (n_inputs,), (1, n_radii) or (n_inputs, n_radii)
             At least 0, in units of the unit box and in the norm of the radius strategy. Two dimensions are several
             radii for each input, ``[[0.5, 1.0, 2.0]]`` for instance, on the same votes.
+        store, y, same_model, shard, on_error
+            As in `certify`. A store takes radii that are the same for all inputs; see `Decisions.from_store`.
 
         Returns
         -------
@@ -319,17 +315,20 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
         check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
-        radii = check_radii(radius, len(inputs), several=True)
+        inputs = self._open_run(X, shard, on_error)
+        radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
         algorithm = self.algorithm(inputs.shape)
-        source = algorithm.source(self._call_seed(), rule=algorithm.radius_rule())
-        found = []
-        with Progress(len(inputs), "deciding", self.verbose) as progress:
-            for part in sample_votes(source, inputs, self.n_jobs, target=radii):
-                found.append((part.index, algorithm.decisions(part.votes, part.X, radii[part.index])))
-                progress.update(part)
-        decisions = in_order(found)
-        if not decisions.robust.any():
+        recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip", "target": radii}
+        recording["decided_at"] = None if store is None else check_same_radii(radius, radii)
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording)
+
+        def decided(part: Part) -> Decisions:
+            at = radii[part.index]
+            failed = part.failed
+            return algorithm.failed_decisions(at, part.votes) if failed else algorithm.decisions(part.votes, part.X, at)
+
+        decisions = followed(parts, len(inputs.positions), "deciding", self.verbose, decided)
+        if not decisions.robust.any() and on_error == "raise":
             algorithm.warn_out_of_reach(inputs.chunks(), radii)
         return decisions
 
@@ -361,49 +360,3 @@ class SmoothedClassifier(ClassifierMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         distance, mechanism = check_radii(radius, len(inputs)), self._mechanism(inputs.shape)
         return worst_perturbations(strategy, mechanism, inputs.read(np.arange(len(inputs))), distance)
-
-    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
-        """Return what chooses the class: selection votes, or exact probabilities."""
-        check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
-        algorithm = self.algorithm(inputs.shape)
-        source = algorithm.source(self._call_seed(), n_samples=0, all_selection=all_selection)
-        found = np.empty((len(inputs), len(self.classes_)))
-        with Progress(len(inputs), "predicting", self.verbose) as progress:
-            for part in sample_votes(source, inputs, self.n_jobs):
-                found[part.index] = part.votes.selection
-                progress.update(part)
-        return found
-
-    def _votes(
-        self, inputs: Inputs, algorithm: Algorithm, given: VoteCounts | None, store: Any, y: Any, same_model: bool
-    ) -> Generator[Part, None, None]:
-        """Yield the votes of all inputs in parts: those that are given, or stored, or drawn (or computed) now."""
-        if given is not None:
-            yield from given_votes(given, inputs)
-            return
-        source = algorithm.source(self._call_seed(), algorithm.precision_rule())
-        if store is None:
-            yield from sample_votes(source, inputs, self.n_jobs)
-            return
-        fixed_seed = self.random_state is not None or algorithm.certain
-        run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed)
-        with checked_store(store, run, source, inputs, vouched=same_model) as opened:
-            source = replace(source, seed=opened.seed)
-            yield from sample_votes(source, inputs, self.n_jobs, store=opened, y=y)
-
-    def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
-        """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
-        if store is not None:
-            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
-        if not isinstance(votes, VoteCounts):
-            raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
-        # The fewest votes must suffice to certify anything.
-        algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
-        elsewhere = votes.origin.elsewhere
-        seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
-        sampler = algorithm.sampler(seed)
-        origin = origin_of(sampler, self.classes_)
-        check_given(votes, sampler, inputs, origin, vouched=same_model, known=self._checked_votes.get(votes))
-        self._checked_votes[votes] = origin.model
-        return algorithm

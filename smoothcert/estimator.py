@@ -225,15 +225,17 @@ class SmoothedEstimator(Conventions):
                 fit_params=fit_params,
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
-        self.feature_shape_ = X.shape[1:]
+        self.feature_shape_, self._has_missing = X.shape[1:], bool(np.isnan(X).any())
         return self
 
-    def open_inputs(self, X: Any) -> Inputs:
+    def open_inputs(self, X: Any, **options: Any) -> Inputs:
         """Return checked inputs: checked at once, or where they are not in memory as they are read.
 
         Parameters
         ----------
         X : array-like of shape (n_inputs, ...) or sized sequence
+        **options
+            ``shard`` and ``skip`` of `Inputs`.
 
         Returns
         -------
@@ -248,7 +250,7 @@ class SmoothedEstimator(Conventions):
             warned = warned or mechanism.box.warn_clipped(mechanism.bounded(checked))
             return checked
 
-        return Inputs(X, validate)
+        return Inputs(X, validate, **options)
 
     def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
         """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
@@ -290,6 +292,9 @@ class SmoothedEstimator(Conventions):
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
+        if self.estimation == "auto" and getattr(self, "_has_missing", False):
+            # Exact probabilities cannot follow missing values of fixed columns through trees.
+            choices = {"estimation": "sample"} | choices
         names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
         return Algorithm(
             mechanism=mechanism,

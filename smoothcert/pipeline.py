@@ -14,7 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_bool
-from .results.certificates import Certificates, Decisions, FloatArray
+from .results.certificates import Certificates, FloatArray
+from .results.decisions import Decisions
 from .results.votes import VoteCounts
 
 #: The threats of radii against an adversary without limits, for real-valued and digital inputs.

@@ -80,6 +80,22 @@ def test_inflated_radii_are_found(settings):
     assert audit.table().count("too large") == len(audit.rows)
 
 
+def test_a_claim_that_alpha_cannot_explain_is_a_finding_of_its_own():
+    clf, X, certificates = make()
+    row = np.flatnonzero(~certificates.abstained)[np.argmin(certificates.p_a[~certificates.abstained])]
+    p_a = certificates.p_a.copy()
+    p_a[row] = 0.999
+    radii = clf.algorithm(X.shape[1:]).radii(p_a, 1 - p_a, X)
+    audit = replace(certificates, p_a=p_a, p_b=1 - p_a, radii=radii).verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.rows[audit.contradicted].tolist() == [row]
+    assert not audit.too_large.any()
+    # Chance explains that one of these certificates is false, but not how false it is.
+    assert audit.p_value > 0.1
+    assert audit.rows[audit.unexplained].tolist() == [row]
+    assert not audit.consistent
+    assert "1 beyond what alpha explains" in repr(audit)
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_permuted_labels_are_found(settings):
     clf, X, certificates = make(**settings)

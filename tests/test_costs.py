@@ -206,7 +206,9 @@ def test_other_units_are_seen_in_movable_columns_only(clf):
 def test_weights_of_raw_units_count_costs():
     X, y = FRAME[["age", "wage"]].to_numpy(), Y
     plain, dear, fixed = (
-        make_pipeline(MinMaxScaler(), SmoothedClassifier(base, costs=costs, n_samples=100)).fit(X, y)
+        make_pipeline(MinMaxScaler(), SmoothedClassifier(DecisionTreeClassifier(), costs=costs, n_samples=100)).fit(
+            X, y
+        )
         for costs in (1.0, [2.0, 0.5], [1.0, "fixed"])
     )
     np.testing.assert_allclose(dear.raw_weights(), plain.raw_weights() * [2, 0.5], rtol=1e-14)

@@ -237,7 +237,7 @@ def test_what_cannot_be_converted(cancer, fitted):
     certificates = fitted.certify(X_test)
     with pytest.raises(ValueError, match=r"X must hold the 60 inputs of certificates, got 59"):
         fitted.to_raw_units(certificates, X_test[1:])
-    with pytest.raises(ValueError, match=r"certificates must be the Certificates that certify returns, got tuple"):
+    with pytest.raises(ValueError, match=r"certificates must be what certify returns, got a tuple"):
         fitted.to_raw_units(tuple(certificates), X_test)
     with pytest.raises(ValueError, match=r"every perturbation, in raw units, which are limits"):
         fitted.to_raw_units(fitted.to_raw_units(certificates, X_test), X_test)

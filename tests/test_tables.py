@@ -280,9 +280,10 @@ def test_pickles_clones_workers_and_given_votes(library):
     expected = clf.certify(X[:TEST])
     assert_same(pickle.loads(pickle.dumps(clf)).certify(X[:TEST]), expected)
     assert_same(clone(clf).fit(X, Y).certify(X[:TEST]), expected)
-    assert_same(clf.certify(X[:TEST], votes=clf.count_votes(X[:TEST])), expected)
     with joblib.parallel_config(backend="loky"):
-        assert_same(clf.set_params(n_jobs=2).certify(X[:TEST]), expected)
+        assert_same(clone(clf).set_params(n_jobs=2).fit(X, Y).certify(X[:TEST]), expected)
+    clf.set_params(estimation="sample")
+    assert_same(clf.certify(X[:TEST], votes=clf.count_votes(X[:TEST])), clf.certify(X[:TEST]))
 
 
 RESUME = """

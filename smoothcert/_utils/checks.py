@@ -75,6 +75,16 @@ def _radii(radius: Any) -> Any:
     return radii if (radii >= 0).all() else None
 
 
+def check_same_radii(radius: Any, radii: Any) -> Any:
+    """Return ``radius`` as a float or a list, or raise a ValueError unless ``radii`` are the same for all inputs."""
+    if (radii != radii[:1]).any():
+        raise ValueError(
+            f"radius must be the same for all inputs where a store records the run, such as 0.5, or [[0.5, 1.0]] for "
+            f"several, got {radius!r}."
+        )
+    return radii[0].tolist()
+
+
 def check_thresholds(radius: Any) -> Any:
     """Return a radius, or an array of radii, as floats, or raise a ValueError unless all are numbers of at least 0."""
     radii = _radii(radius)

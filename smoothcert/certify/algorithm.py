@@ -16,7 +16,8 @@ from ..models.base import Voter
 from ..noise.greedy import bisect
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
-from ..results.certificates import Certificates, Decisions
+from ..results.certificates import Certificates
+from ..results.decisions import Decisions
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.exact import ExactVotes, NotExactError
@@ -195,6 +196,34 @@ class Algorithm:
             **self._claim(votes),
         )
 
+    def failed(self, n_inputs: int, votes: Votes) -> Certificates:
+        """Return the certificates of inputs that have no votes: abstentions, with a label that is no class.
+
+        ``votes`` are those of other inputs, or of none, and say whether probabilities are exact.
+        """
+        nothing, everything = np.zeros(n_inputs), np.ones(n_inputs, dtype=bool)
+        return Certificates(
+            labels=no_label(self.classes).repeat(n_inputs),
+            radii=np.full(n_inputs, np.nan),
+            abstained=everything,
+            p_a=nothing,
+            p_b=nothing + 1,
+            n_samples=nothing.astype(np.int64),
+            failed=everything,
+            **self._claim(votes),
+        )
+
+    def failed_decisions(self, radius: FloatArray, votes: Votes) -> Decisions:
+        """Return the decisions about inputs that have no votes: none is certified at its radius; see `failed`."""
+        return Decisions(
+            labels=no_label(self.classes).repeat(len(radius)),
+            robust=np.zeros(radius.shape, dtype=bool),
+            n_samples=np.zeros(len(radius), dtype=np.int64),
+            radius=radius,
+            failed=np.ones(len(radius), dtype=bool),
+            **self._claim(votes),
+        )
+
     def probabilities(self, votes: Votes) -> tuple[FloatArray, FloatArray]:
         """Bound the probability of the selected class from below, and that of its strongest rival from above."""
         if isinstance(votes, Shares):
@@ -260,13 +289,26 @@ class Algorithm:
         """Tell where class A is ahead. If all outcomes are evaluated, the selected class wins ties too."""
         return (p_a > p_b) | self.exact
 
-    def decisions(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Decisions:
-        """Decide whether inputs are certified at radii, shape (n_inputs,) or (n_inputs, n_radii)."""
+    def decisions(self, votes: Votes, X: Any, radius: FloatArray, kept: FloatArray | None = None) -> Decisions:
+        """Decide whether inputs are certified at radii.
+
+        Parameters
+        ----------
+        votes : Votes
+        X : ndarray of shape (n_inputs, *shape) or None
+        radius : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
+        kept : ndarray of shape (n_inputs, k), optional
+            Needed where ``X`` is None: the probabilities that radii require, or the largest reaches if drawing cannot
+            stop early.
+        """
         if self.may_stop and not isinstance(votes, Shares):
-            required = required_probability(self.strategy, self.mechanism, X, radius)
+            if kept is None:
+                required = required_probability(self.strategy, self.mechanism, X, radius)
+            else:
+                required = kept.reshape(radius.shape)
             robust = self._certified_at(votes.selection, votes.estimation, required)
         else:
-            robust = (self.radii(*self.probabilities(votes), X) >= radius.T).T
+            robust = (self.radii(*self.probabilities(votes), X, kept) >= radius.T).T
         return Decisions(
             labels=self.classes[votes.selection.argmax(axis=1)],
             robust=robust,
@@ -319,3 +361,21 @@ class Algorithm:
             "norm": self.strategy.norm,
             "threat": self.strategy.threat_under(self.mechanism.noise, self.mechanism.features),
         }
+
+
+def no_label(classes: NDArray[Any]) -> NDArray[Any]:
+    """Return a label that is none of the classes, in an array of shape (1,).
+
+    Examples
+    --------
+    >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
+    (array([-1]), array([''], dtype='<U1'))
+    """
+    if classes.dtype.kind in "iub":
+        return np.array([min(-1, int(classes.min()) - 1)])
+    if classes.dtype.kind == "f":
+        return np.array([np.nan])
+    text = ""
+    while text in classes.tolist():
+        text += "?"
+    return np.array([text], dtype=object if classes.dtype.kind == "O" else None)

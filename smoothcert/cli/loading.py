@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -62,9 +63,17 @@ def load_model(
             f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle. "
             f"Files of skops and safetensors execute nothing."
         )
-    if kind in (".pt", ".pth"):
-        return importlib.import_module("torch").load(path, weights_only=False)
-    return joblib.load(path)
+    model = (
+        importlib.import_module("torch").load(path, weights_only=False)
+        if kind in (".pt", ".pth")
+        else joblib.load(path)
+    )
+    if isinstance(model, Mapping):
+        raise ValueError(
+            f"{source} holds a {type(model).__name__} of {len(model)} entries, and no model. If these are weights, "
+            f"save them as .safetensors and name the network's function, --factory MODULE:NAME."
+        )
+    return model
 
 
 def call_factory(source: str) -> Any:

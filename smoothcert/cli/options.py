@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -10,15 +11,21 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
+from ..models.base import is_torch, unwrap
 from .loading import load_data, load_labels, load_model
+from .logs import EchoHandler, show_log
 
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("radius", "scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
+CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
+
+#: The options that are parameters of some noises.
+NOISE_PARAMETERS = ("lam", "lams", "weights", "levels")
 
 
 def parse_classes(text: str) -> list[Any]:
@@ -50,6 +57,22 @@ def parse_bounds(text: str) -> tuple[Any, Any]:
     return lo, hi
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the part I/N of the inputs."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise click.UsageError(f"--shard must be I/N, such as 3/64 for the third of 64 parts, got {text!r}.")
+    return int(number), int(count)
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers in a list 0.5,1."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise click.UsageError(f"--lams and --weights must be lists of numbers, such as 0.5,1, got {text!r}.") from None
+
+
 def options(*decorators: Any) -> Callable[[Any], Any]:
     """Apply several decorators of click, the first on top."""
     return lambda command: reduce(lambda decorated, decorator: decorator(decorated), reversed(decorators), command)
@@ -64,9 +87,10 @@ MODEL = options(
     click.option("--key", help="Name of the inputs in a .npz file.  [default: X, or the only one]"),
     click.option("--target", help="Name of the labels in a .npz file or table."),
     click.option("--labels", type=click.Path(exists=True), help="File of true labels: .npy, or one per line."),
-    click.option("--workers", type=int, default=None, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
+    click.option("--workers", type=int, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
     click.option("--device", help="Device of torch models: cpu, cuda, cuda:1. With several workers, each gets a GPU."),
     click.option("--batch-size", type=int, help="Noisy inputs in one call of the model.  [default: automatic]"),
+    click.option("--timeout", type=float, help="Seconds to wait for an answer of the model.  [default: forever]"),
     click.option("--quiet", "-q", is_flag=True, help="No progress bar."),
 )
 
@@ -75,32 +99,65 @@ SMOOTHING = options(
     click.option("--noise", type=click.Choice(NOISES), help=NOISE_HELP),
     click.option("--lam", type=float, help="Half-width of the noise, in units of the box.  [default: 1]"),
     click.option("--sigma", type=float, help="Standard deviation of the noise, instead of --lam."),
+    click.option("--lams", type=parse_numbers, metavar="L,L,...", help="Half-widths of uniform-mixture noise."),
+    click.option("--weights", type=parse_numbers, metavar="W,W,...", help="Weights of uniform-mixture noise."),
     click.option("--levels", type=int, help="Steps of digital data, 255 for 8-bit images.  [default: real numbers]"),
     click.option("--bounds", type=parse_bounds, metavar="LO,HI", help="Box, or a .npy of its ends.  [default: 0,1]"),
     click.option(
         "--classes", type=parse_classes, metavar="A,B,C", help="Labels in the order of the logits, or their number."
     ),
     click.option("--n-selection", type=int, help="Votes that choose the class.  [default: 256]"),
+    click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]"),
     click.option("--seed", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"),
 )
 
 RULE = options(
     click.option("--radius", type=click.Choice(["auto", *RADII]), help="Radius strategy."),
+    click.option("--norm", type=click.Choice(["1", "2", "inf"]), help="Norm of the Lipschitz radius.  [default: 1]"),
+    click.option("--max-change", type=float, help="Largest move of one feature, as a share of its range (greedy)."),
+    click.option("--max-features", type=int, help="Largest number of features that move (greedy)."),
     click.option("--scheme", type=click.Choice(SCHEMES), help="Scheme of the two confidence bounds."),
     click.option("--bound", type=click.Choice(BOUNDS), help="Confidence bound on a probability."),
     click.option("--alpha", type=float, help="Probability that a certificate is wrong."),
 )
 
+FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
+LABELS = click.option(
+    "--labels", type=click.Path(exists=True), help="True labels of all inputs: .npy, or one per line."
+)
 PARTIAL = click.option("--partial", is_flag=True, help="Take the finished inputs of an unfinished run.")
-OUTPUT = click.option("--output", "-o", type=click.Path(), help="Table of the results: .tsv, .csv or .parquet.")
+OUTPUT = options(
+    click.option("--output", "-o", type=click.Path(), help="Table of the results: .tsv, .csv or .parquet."), FORCE
+)
 STORE = click.argument("store", type=click.Path(exists=True))
 STORES = click.argument("stores", nargs=-1, required=True, type=click.Path(exists=True))
+
+RESUMING = options(
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        default="raise",
+        help="Skip an input that fails, and finish the others.  [default: raise]",
+    ),
+    click.option("--same-model", is_flag=True, help="Vouch that the votes in the store are this model's."),
+    click.option("--scan", is_flag=True, help="Check all inputs before the first vote."),
+)
+RECORDING = options(
+    click.option("--store", type=click.Path(), help="File that records the run; the same command resumes it."),
+    click.option("--shard", type=parse_shard, metavar="I/N", help="Certify part I of N. It needs --seed and --store."),
+    RESUMING,
+)
 
 
 def read_data(given: dict[str, Any]) -> tuple[Any, Any]:
     """Load inputs and labels."""
     X, y = load_data(given["data"], key=given["key"], target=given["target"])
     return X, load_labels(given["labels"]) if given["labels"] else y
+
+
+def files(given: dict[str, Any]) -> list[Any]:
+    """Return the files that a command reads."""
+    return [given["model"], given["data"], given["labels"]]
 
 
 def as_fitted(clf: SmoothedClassifier, X: Any) -> Any:
@@ -111,35 +168,53 @@ def as_fitted(clf: SmoothedClassifier, X: Any) -> Any:
 def load(given: dict[str, Any]) -> Any:
     """Load the model."""
     source, factory = given["model"], given["factory"]
-    return load_model(source, factory=factory, allow_pickle=given["allow_pickle"], trusted=given["trust"])
+    model = load_model(source, factory=factory, allow_pickle=given["allow_pickle"], trusted=given["trust"])
+    base = unwrap(model.estimator_) if isinstance(model, SmoothedClassifier) else model
+    if given["device"] is not None and not is_torch(base):
+        raise click.UsageError(f"--device is for torch models, and {source} is a {type(base).__name__}.")
+    return model
 
 
 def resources(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that affect only the speed and the progress bar."""
-    batch_size, verbose = given["batch_size"] or "auto", 0 if given["quiet"] else 1
-    return {"n_jobs": given["workers"], "device": given["device"], "batch_size": batch_size, "verbose": verbose}
+    """Return the parameters that affect only the speed and what is shown.
+
+    A terminal shows a bar. Elsewhere, carriage returns would fill a file, and the log takes its place.
+    """
+    if given["workers"] == 0:
+        raise click.UsageError("--workers must be a number of processes, or -1 for one per core, got 0.")
+    shows_bar = sys.stderr.isatty() and not given["quiet"]
+    if not (shows_bar or given["quiet"]):
+        show_log(EchoHandler())
+    names = {"workers": "n_jobs", "device": "device", "batch_size": "batch_size", "timeout": "timeout"}
+    chosen = {name: given[option] for option, name in names.items() if given[option] is not None}
+    return chosen | {"verbose": int(shows_bar)}
 
 
 def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
-    """Return the classifier that the options describe; a loaded SmoothedClassifier supplies the other parameters."""
-    model = load(given)
-    classes, noise, bounds = getattr(model, "classes_", None), None, (0.0, 1.0)
-    chosen: dict[str, Any] = {}
-    if isinstance(model, SmoothedClassifier):
-        chosen = {name: getattr(model, name) for name in (*CERTIFICATION, "random_state", "inference")}
-        if model.features_.categorical.any():
-            raise click.UsageError("The command line certifies no categories yet. Use clf.certify of the library.")
-        chosen["costs"] = model.features_.costs
-        model, noise, bounds = model.estimator_, model.noise_, (model.box_.lo, model.box_.hi)
+    """Return the classifier that the options describe; a loaded SmoothedClassifier supplies everything else."""
+    model, radius = load(given), make_radius(given)
     names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
-    chosen |= {name: given[option] for option, name in names.items() if given.get(option) is not None}
-    classes = classes if given["classes"] is None else given["classes"]
+    chosen = {name: given[option] for option, name in names.items() if given.get(option) is not None}
+    chosen |= resources(given) | ({} if radius is None else {"radius": radius})
+    own = model if isinstance(model, SmoothedClassifier) else None
+    changed = [name for name in (*NOISE_PARAMETERS, "noise", "sigma", "bounds", "classes") if given[name] is not None]
+    if own is not None and not changed:
+        same = object.__new__(type(own))
+        same.__dict__.update(own.__dict__)
+        return same.set_params(**chosen)
+    classes = getattr(model, "classes_", None) if given["classes"] is None else given["classes"]
     if classes is None:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
-    if noise is None or any(given[name] is not None for name in ("noise", "lam", "sigma", "levels")):
-        noise = make_noise(given, noise)
-    bounds = given["bounds"] or bounds
-    return SmoothedClassifier.from_pretrained(model, classes, noise, bounds=bounds, **resources(given), **chosen)
+    noise = make_noise(given, None if own is None else own.noise_) if {*changed} - {"bounds", "classes"} else None
+    if own is None:
+        bounds = given["bounds"] or (0.0, 1.0)
+        return SmoothedClassifier.from_pretrained(model, classes, noise or "split", bounds=bounds, **chosen)
+    kept = {name: value for name, value in own.get_params(deep=False).items() if name not in ("estimator", "noise")}
+    if own.features_.categorical.any():
+        raise click.UsageError("The noise, box and classes of a classifier with categories cannot be changed.")
+    kept |= {"bounds": given["bounds"] or (own.box_.lo, own.box_.hi), "costs": own.features_.costs}
+    clf = SmoothedClassifier.from_pretrained(own.estimator_, classes, noise or own.noise_, **kept | chosen)
+    return with_features_of(own, clf)
 
 
 def make_noise(given: dict[str, Any], own: Any) -> Any:
@@ -149,7 +224,27 @@ def make_noise(given: dict[str, Any], own: Any) -> Any:
     keep = own is not None and given["noise"] is None
     kind = type(own) if keep else STRATEGIES["noise"][1][given["noise"] or "split"]
     parameters = own.get_params() if keep else {}
+    known = [name for name in NOISE_PARAMETERS if name in kind().get_params()]
+    known += ["sigma"] if hasattr(kind, "from_sigma") else []
+    chosen = [name for name in (*NOISE_PARAMETERS, "sigma") if given[name] is not None]
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise click.UsageError(f"{kind.__name__} has no --{unknown[0]}: it has --{', --'.join(known)}.")
     if given["sigma"] is not None:
         scale = kind.from_sigma(given["sigma"]).get_params()
         parameters |= {name: scale[name] for name in ("lam", "sigma", "b") if name in scale}
-    return kind(**parameters | {name: given[name] for name in ("lam", "levels") if given[name] is not None})
+    return kind(**parameters | {name: given[name] for name in chosen if name != "sigma"})
+
+
+def make_radius(given: dict[str, Any]) -> Any:
+    """Return the radius strategy that the options describe, or its name; None where no option is given."""
+    limits = {name: given[name] for name in ("max_change", "max_features") if given.get(name) is not None}
+    limits |= {"norm": float(given["norm"])} if given.get("norm") is not None else {}
+    if not limits:
+        return given.get("radius")
+    name = given["radius"] if given["radius"] not in (None, "auto") else "lipschitz" if "norm" in limits else "greedy"
+    kind = STRATEGIES["radius"][1][name]
+    unknown = [limit for limit in limits if limit not in kind().get_params()]
+    if unknown:
+        raise click.UsageError(f"--radius {name} does not go with --{unknown[0].replace('_', '-')}.")
+    return kind(**limits)

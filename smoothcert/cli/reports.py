@@ -1,119 +1,188 @@
-"""Reports on the store of a run: its status, tables and curves."""
+"""Reports on runs: their status, tables and curves."""
 
 from __future__ import annotations
 
 import csv
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from .._utils.optional import optional
 from ..results.certificates import Certificates
+from ..results.decisions import Decisions
 from ..results.display import CertifiedAccuracyDisplay, Curve, note_of
+from ..results.files import replacing
 from ..results.metrics import certified_accuracy_curve, certified_accuracy_score, check_one_kind
 from ..runs.recertify import recertified
-from ..runs.store import StoredRun, read_store
+from ..runs.store import StoredRun, StoreError, read_status, read_store, write_lock
 
 
-def labels_of(stored: StoredRun, y: Any, *, required: bool = True) -> Any:
-    """Return the true labels of the finished inputs, from the store or from labels for all inputs."""
+def shown_labels(stored: StoredRun, y: Any, *, required: bool = False) -> Any:
+    """Return the true labels of the recorded inputs, from labels for all inputs or from the store; None without."""
     if y is not None:
-        if len(y) != stored.run.n_inputs:
-            raise ValueError(f"--labels must hold one label for each of {stored.run.n_inputs} inputs, got {len(y)}.")
-        return np.asarray(y)[stored.index]
-    if None in stored.labels or not stored.labels:
-        if required:
-            raise ValueError("The store holds no true labels: give --labels, or certify with labels.")
-        return None
-    return np.array(stored.labels)
+        return np.array(stored.run.check_labels(y))[stored.recorded]
+    if stored.labels is None and required:
+        raise ValueError(f"{stored.path} holds no true labels: give --labels, or certify with labels.")
+    return None if stored.labels is None else np.array(stored.labels)
 
 
-def status_of(path: str) -> dict[str, Any]:
-    """Return the progress, speed and parameters of a run."""
-    stored = read_store(path)
-    run, done = stored.run, len(stored)
-    seconds, left = float(stored.seconds.sum()), run.n_inputs - done
+def status_of(path: str, *, results: bool = False) -> dict[str, Any]:
+    """Return the progress, speed and parameters of a run as numbers, strings and booleans.
+
+    Parameters
+    ----------
+    path : str
+    results : bool, default=False
+        Whether to certify what is finished.
+    """
+    found = read_status(path)
+    run, left = found.run, len(found.run.positions) - found.finished - found.failed
     shown: dict[str, Any] = {
         "store": path,
-        "finished": f"{done} of {run.n_inputs} inputs ({done / run.n_inputs:.1%})",
-        "being written": "yes" if being_written(path) else "no",
-        "votes": stored.votes.n_votes,
-        "seconds of work": round(seconds, 1),
+        "finished": found.finished,
+        "failed": found.failed,
+        "n_inputs": len(run.positions),
+        "being_written": being_written(path),
+        "votes": found.votes,
+        "seconds_of_work": round(found.work, 1),
     }
-    if done and left:
-        shown["seconds left"] = f"about {seconds / done * left:.0f}, divided by the number of workers"
-    if done:
-        found, y = recertified(stored, partial=True), labels_of(stored, None, required=False)
-        shown["abstained"] = int(found.abstained.sum())
+    if found.last is not None:
+        shown["seconds_since_last"] = round(time.time() - found.last, 1)
+    if found.rate is not None and left:
+        shown |= {"inputs_per_second": float(f"{found.rate:.4g}"), "seconds_left": round(left / found.rate)}
+    if results and found.finished and run.decided_at is None:
+        stored = read_store(path)
+        certificates, y = recertified(stored, partial=True), shown_labels(stored, None)
+        shown["abstained"] = int(certificates.abstained.sum())
         if y is not None:
-            shares = certified_accuracy_score(y, found, [0.0, 0.5, 1.0])
-            shown["certified accuracy"] = "{:.4f} at 0, {:.4f} at 0.5, {:.4f} at 1".format(*shares)
-    shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": str(run.seed)}
-    shown["classes"] = len(run.classes)
+            radii = [0.0, 0.5, 1.0, 2.0]
+            shares = certified_accuracy_score(y, certificates, radii).tolist()
+            shown["certified_accuracy"] = {f"{r:g}": share for r, share in zip(radii, shares, strict=True)}
+    shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": run.seed}
+    shown |= {"n_classes": len(run.classes), "shard": run.shard, "decided_at": run.decided_at}
     shown |= {name: value["text"] if isinstance(value, dict) else value for name, value in run.parameters.items()}
-    shown["versions"] = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return shown
+    return shown | {"versions": run.versions, "digest": found.digest}
+
+
+def show_status(status: dict[str, Any], only: tuple[str, ...] | None = None) -> str:
+    """Return the status of a run as lines of text."""
+    lines = []
+    for name, value in status.items():
+        if value is None or (only is not None and name not in only):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(
+                f"{key} {one:.4f}" if isinstance(one, float) else f"{key} {one}" for key, one in value.items()
+            )
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif name == "finished":
+            value = f"{value} of {status['n_inputs']} inputs ({value / status['n_inputs']:.1%})"
+        lines.append(f"{name.replace('_', ' ') + ':':<20} {value}")
+    return "\n".join(lines)
 
 
 def being_written(path: str) -> bool:
-    """Return whether a process is writing to a store."""
+    """Tell whether a process is writing to a store."""
     if not Path(f"{path}.lock").exists():
         return False
     try:
-        with FileLock(f"{path}.lock", timeout=0):
+        with write_lock(Path(path)):
             return False
-    except OSError as error:
-        return isinstance(error, Timeout)
+    except StoreError:
+        return True
+    except OSError:
+        return False
 
 
-def check_output(output: str | None, y: Any) -> None:
-    """Raise an error unless a table can be written to this file; called before the run starts."""
-    if output is None:
-        return
-    kind = Path(output).suffix.lower()
-    if kind not in (".tsv", ".csv", ".parquet"):
+def check_output(output: str, *, force: bool, inputs: list[Any], has_labels: bool = False, table: bool = False) -> None:
+    """Raise an error unless this file can be written; called before any work is done.
+
+    Parameters
+    ----------
+    output : str
+    force : bool
+        Whether the file may replace another one.
+    inputs : list of str or None
+        The files that the command reads, which are never replaced.
+    has_labels : bool, default=False
+    table : bool, default=False
+        Whether the file must have the suffix of a table.
+    """
+    path = Path(output)
+    kind = path.suffix.lower()
+    if table and kind not in (".tsv", ".csv", ".parquet"):
         raise ValueError(f"{output} must end in .tsv, .csv or .parquet.")
-    if kind == ".tsv" and y is None:
+    if table and kind == ".tsv" and not has_labels:
         raise ValueError("A .tsv table needs true labels; .csv and .parquet do not.")
     if kind == ".parquet":
         for package in ("pandas", "pyarrow"):
             optional(package, "tables")
-    if not Path(output).absolute().parent.is_dir():
-        raise ValueError(f"{output} must be in an existing directory.")
+    if path.exists() and any(source and Path(source).exists() and path.samefile(source) for source in inputs):
+        raise ValueError(f"{output} is a file that this command reads. Name another one.")
+    if path.exists() and not force:
+        raise ValueError(f"{output} exists. Name another file, or replace it with --force.")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{output} must be in an existing directory that can be written: {error}.") from error
 
 
 def write_table(
-    output: str, certificates: Certificates, stored: StoredRun | None, *, y: Any = None, classes: Any = None
+    output: str, found: Certificates | Decisions, index: NDArray[np.intp], y: Any, classes: Any, seconds: Any
 ) -> None:
-    """Write the results to a .csv or .parquet file, or to a .tsv file with `Certificates.to_tsv`.
+    """Write results to a .csv or .parquet file, or to a .tsv file with `Certificates.to_tsv`.
 
     A .tsv file holds the positions of labels in ``classes``; other true labels have positions after them.
+
+    Parameters
+    ----------
+    output : str
+    found : Certificates or Decisions
+    index : ndarray of shape (n_inputs,)
+        The positions of the inputs in X.
+    y : ndarray of shape (n_inputs,) or None
+    classes : array-like
+    seconds : ndarray of shape (n_inputs,) or None
     """
-    index, seconds = np.arange(len(certificates)), None
-    if stored is not None:
-        index, seconds = stored.index, stored.seconds
-        y, classes = labels_of(stored, y, required=False), stored.run.classes
-    check_output(output, y)
     kind = Path(output).suffix.lower()
     if kind == ".tsv":
+        if not isinstance(found, Certificates):
+            raise ValueError(
+                "A .tsv table holds radii, and not decisions at given radii. Name a .csv or .parquet file."
+            )
         known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
-        others = sorted(set(truth) - set(known))
-        certificates.to_tsv(output, truth, classes=known + others, idx=index, times=seconds)
+        others = sorted({*truth, *found.labels.tolist()} - set(known))
+        found.to_tsv(output, truth, classes=known + others, idx=index, times=seconds)
         return
-    given: dict[str, Any] = {"input": index, "label": y, "predicted": certificates.labels, "radius": certificates.radii}
-    given |= {name: getattr(certificates, name) for name in ("abstained", "p_a", "p_b", "n_samples")}
-    given["seconds"] = seconds
-    columns = {name: np.asarray(column) for name, column in given.items() if column is not None}
-    if kind == ".parquet":
-        optional("pandas", "tables").DataFrame(columns).to_parquet(output, index=False)
-        return
-    with open(output, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    columns = {"input": index, "label": y} | _columns(found) | {"seconds": seconds}
+    columns = {name: np.asarray(column) for name, column in columns.items() if column is not None}
+    with replacing(Path(output)) as part:
+        if kind == ".parquet":
+            optional("pandas", "tables").DataFrame(columns).to_parquet(part, index=False)
+            return
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def _columns(found: Certificates | Decisions) -> dict[str, Any]:
+    """Return the columns of results by name."""
+    if isinstance(found, Certificates):
+        names = ("abstained", "p_a", "p_b", "n_samples")
+        columns = {"predicted": found.labels, "radius": found.radii} | {name: getattr(found, name) for name in names}
+    else:
+        robust = found.robust.reshape(len(found), -1)
+        radii = np.atleast_1d(found.radius[0]).tolist()
+        columns = {"predicted": found.labels} | {f"robust at {r:g}": robust[:, i] for i, r in enumerate(radii)}
+        columns["n_samples"] = found.n_samples
+    return columns | ({"failed": found.failed} if np.any(found.failed) else {})
 
 
 def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[Any]]) -> None:
@@ -126,4 +195,5 @@ def plot(path: str, results: dict[str, Certificates], truths: dict[str, NDArray[
     curves = dict(zip(names, drawn, strict=True))
     note = note_of(list(results.values()))
     CertifiedAccuracyDisplay(curves, norm=first.norm, threat=first.threat, note=note).plot(figure.add_subplot())
-    figure.savefig(path, dpi=150)
+    with replacing(Path(path)) as part:
+        figure.savefig(part, dpi=150, format=Path(path).suffix.lstrip(".").lower() or "png")

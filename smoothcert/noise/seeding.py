@@ -26,10 +26,12 @@ def resolve_seed(random_state: Any) -> int:
     Raises
     ------
     ValueError
-        If ``random_state`` is neither None, nor a seed of 0 to 2**32 - 1, nor a RandomState.
+        If ``random_state`` is neither None, nor a seed of 0 to 2**128 - 1, nor a RandomState.
     """
     if random_state is None:
         return secrets.randbits(128)
+    if isinstance(random_state, int) and 2**32 <= random_state < 2**128:
+        return int(random_state)
     try:
         check_random_state(random_state)
         if isinstance(random_state, np.random.RandomState):
@@ -37,7 +39,7 @@ def resolve_seed(random_state: Any) -> int:
         return int(random_state)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"random_state must be None, an int from 0 to 2**32 - 1 or a numpy RandomState, got {random_state!r}."
+            f"random_state must be None, an int from 0 to 2**128 - 1 or a numpy RandomState, got {random_state!r}."
         ) from error
 
 

@@ -5,7 +5,8 @@ them. `files`, `tsv` and `tables` write them.
 """
 
 from .budget_display import GreedyBudgetDisplay
-from .certificates import Certificates, Decisions
+from .certificates import Certificates
+from .decisions import Decisions
 from .display import CertifiedAccuracyDisplay
 from .metrics import (
     average_certified_radius,

@@ -1,4 +1,4 @@
-"""The results of certification: certificates, and decisions at a given radius."""
+"""The results of certification: labels and certified radii."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import TableRecords
+from .records import TableRecords, made_anew
 from .tables import Summary
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
@@ -46,6 +46,8 @@ class Certificates(TableRecords):
         inputs.
     n_samples : ndarray of int64, shape (n_inputs,), optional
         The number of estimation votes for each input.
+    failed : ndarray of bool, shape (n_inputs,), optional
+        Inputs that could not be certified and were skipped. They are abstentions too; none by default.
 
     See Also
     --------
@@ -77,6 +79,7 @@ class Certificates(TableRecords):
     norm: float
     threat: str = "every perturbation"
     n_samples: NDArray[np.int64] | None = None
+    failed: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
         median = np.median(self.radii[~self.abstained]) if not self.abstained.all() else np.nan
@@ -144,11 +147,8 @@ class Certificates(TableRecords):
         >>> print((again.p_a > certificates.p_a).all())
         True
         """
-        from ..runs.recertify import certificates_from_store
-
-        return certificates_from_store(
-            path, radius=radius, scheme=scheme, bound=bound, alpha=alpha, X=X, partial=partial
-        )
+        choices = {"radius": radius, "scheme": scheme, "bound": bound, "alpha": alpha}
+        return made_anew("certificates_from_store", path, **choices, X=X, partial=partial)
 
     @property
     def margin(self) -> FloatArray:
@@ -160,9 +160,9 @@ class Certificates(TableRecords):
         return np.where(self.labels == np.asarray(y), self.radii, np.nan)
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained}
-        columns |= {"p_a": self.p_a, "p_b": self.p_b, "margin": self.margin}
-        return columns if self.n_samples is None else columns | {"n_samples": self.n_samples}
+        columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained, "p_a": self.p_a}
+        columns |= {"p_b": self.p_b, "margin": self.margin}
+        return columns | {name: value for name, value in super()._columns().items() if name in ("n_samples", "failed")}
 
     def summary(self, y: ArrayLike, radii: ArrayLike, *, average: str | None = "micro") -> Summary:
         """Return a table of certified accuracies.
@@ -329,72 +329,3 @@ class Certificates(TableRecords):
         from ..audit import verify
 
         return verify(self, clf, X, **params)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Decisions(TableRecords):
-    """Decisions at one or several given radii: ``labels, robust = decisions``.
-
-    Iteration yields these two arrays; an index, such as ``decisions[0]`` or ``decisions[:10]``, picks inputs.
-    For each input i, with probability at least 1 - alpha over the sampling, the smoothed classifier returns
-    ``labels[i]`` for every input within the distances ``radius[i][robust[i]]``.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_inputs,)
-        Predicted labels.
-    robust : ndarray of bool, shape (n_inputs,) or (n_inputs, n_radii)
-        Whether the radius is certified. False does not mean that the classifier is not robust.
-    n_samples : ndarray of int64, shape (n_inputs,)
-        The number of estimation votes for each input.
-    radius : ndarray of float64, of the shape of ``robust``
-        The given radii, in the unit box.
-    alpha : float
-        The probability, for each input, that its certificate is wrong.
-    norm : float
-        The norm of the radius.
-    threat : str, default="every perturbation"
-        The perturbations that the radii cover; see `Certificates`.
-
-    See Also
-    --------
-    SmoothedClassifier.certify_at : Make decisions.
-    Certificates : Radii for each input.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> decisions = Decisions(
-    ...     labels=np.array(["cat", "dog"]), robust=np.array([True, False]), n_samples=np.array([48, 10_000]),
-    ...     radius=np.array([0.5, 0.5]), alpha=0.001, norm=1)
-    >>> labels, robust = decisions
-    >>> print((labels == np.array(["cat", "cat"])) & robust)
-    [ True False]
-    """
-
-    labels: NDArray[Any]
-    robust: NDArray[np.bool_]
-    n_samples: NDArray[np.int64]
-    radius: FloatArray
-    alpha: float
-    norm: float
-    threat: str = "every perturbation"
-
-    def __repr__(self) -> str:
-        robust = ", ".join(map(str, np.atleast_1d(self.robust.sum(axis=0))))
-        mean = self.n_samples.sum() / max(1, len(self))
-        return (
-            f"Decisions({len(self)} inputs, {robust} robust in l{self.norm:g} against {self.threat}, "
-            f"{mean:.0f} votes each on average, alpha={self.alpha:g})"
-        )
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter((self.labels, self.robust))
-
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        if self.robust.ndim == 1:
-            return self._arrays()
-        columns = {"labels": self.labels}
-        for i in range(self.robust.shape[1]):
-            columns |= {f"radius {i}": self.radius[:, i], f"robust {i}": self.robust[:, i]}
-        return columns | {"n_samples": self.n_samples}

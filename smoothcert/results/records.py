@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -49,6 +50,10 @@ class Records:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
+    def _saved(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a file holds."""
+        return self._arrays()
+
     def _scalars(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
 
@@ -72,6 +77,49 @@ class Records:
             raise IndexError(f"{type(self).__name__} takes a position, a slice or a mask of inputs, got {index!r}.")
         return replace(self, **{name: value[picked] for name, value in self._arrays().items()})  # type: ignore[type-var]
 
+    @classmethod
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
+        """Join records, such as those of the shards of a run.
+
+        Parameters
+        ----------
+        parts : iterable
+            Records in the order of their inputs. What is the same for all inputs, such as alpha, the norm and the
+            threat, must be the same in all of them.
+
+        Returns
+        -------
+        records
+
+        Raises
+        ------
+        ValueError
+            If there is no part, or parts differ in what is the same for all inputs.
+
+        Examples
+        --------
+        >>> from smoothcert import Decisions
+        >>> parts = [
+        ...     Decisions(np.array([label]), np.array([True]), np.array([48]), np.array([0.5]), alpha=0.001, norm=1)
+        ...     for label in ("cat", "dog")]
+        >>> print(Decisions.concatenate(parts).labels)
+        ['cat' 'dog']
+        """
+        found = list(parts)
+        wrong = [type(part).__name__ for part in found if not isinstance(part, cls)]
+        if wrong or not found:
+            raise ValueError(f"parts must be one or more {cls.__name__}, got {wrong[0] if wrong else 'none'}.")
+        for i, part in enumerate(found):
+            differing = [n for n, value in found[0]._scalars().items() if getattr(part, n) != value]
+            if differing or part._arrays().keys() != found[0]._arrays().keys():
+                name = (differing or [*(part._arrays().keys() ^ found[0]._arrays().keys())])[0]
+                raise ValueError(
+                    f"parts must belong to one run, but part {i} has {name}={getattr(part, name)!r} and part 0 has "
+                    f"{getattr(found[0], name)!r}."
+                )
+        arrays = {name: np.concatenate([getattr(part, name) for part in found]) for name in found[0]._arrays()}
+        return replace(found[0], **arrays)  # type: ignore[type-var]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, without pickle.
 
@@ -90,7 +138,7 @@ class Records:
         --------
         load : Read the file.
         """
-        save_content(path, FileContent(type(self).__name__, self._arrays(), self._to_json(self._scalars())))
+        save_content(path, FileContent(type(self).__name__, self._saved(), self._to_json(self._scalars())))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -139,10 +187,20 @@ class TableRecords(Records):
     """
 
     labels: NDArray[Any]
+    failed: NDArray[np.bool_] | None
+
+    def __post_init__(self) -> None:
+        if self.failed is None:
+            object.__setattr__(self, "failed", np.zeros(len(self.labels), dtype=bool))
+        super().__post_init__()
+
+    def _saved(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a file holds; failures only if there are any."""
+        return {name: value for name, value in self._arrays().items() if name != "failed" or value.any()}
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         """Return the columns of the table by name."""
-        return self._arrays()
+        return self._saved()
 
     def to_frame(self, *, y: Any = None, index: Any = None) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
@@ -205,3 +263,10 @@ def _cell(name: str, value: Any) -> str:
     if not isinstance(value, np.floating):
         return str(value)
     return rounded_up(float(value)) if name == "p_b" else rounded_down(float(value))
+
+
+def made_anew(function: str, *given: Any, **choices: Any) -> Any:
+    """Call a function of `runs.recertify`, which lies above this module: it makes records of votes and stores."""
+    from ..runs import recertify
+
+    return getattr(recertify, function)(*given, **choices)

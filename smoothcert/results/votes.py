@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .records import Records
+from .records import Records, made_anew
 
 #: The model of votes that come from elsewhere, whose inputs are known or not. No content of a model equals these.
 ELSEWHERE = ("elsewhere", "elsewhere, inputs unknown")
@@ -180,18 +180,8 @@ class VoteCounts(Records):
         >>> votes.selected, votes.origin.model
         (array([0, 1]), 'elsewhere, inputs unknown')
         """
-        from ..runs.recertify import votes_from_counts
-
-        return votes_from_counts(
-            selection,
-            estimation,
-            noise=noise,
-            classes=classes,
-            X=X,
-            n_features=n_features,
-            bounds=bounds,
-            costs=costs,
-        )
+        given = {"noise": noise, "classes": classes, "X": X, "n_features": n_features, "bounds": bounds, "costs": costs}
+        return made_anew("votes_from_counts", selection, estimation, **given)
 
     @classmethod
     def from_store(cls, path: Any) -> VoteCounts:
@@ -216,9 +206,7 @@ class VoteCounts(Records):
         --------
         Certificates.from_store : Make certificates from a store.
         """
-        from ..runs.recertify import votes_from_store
-
-        return votes_from_store(path)
+        return made_anew("votes_from_store", path)
 
     @staticmethod
     def _to_json(scalars: dict[str, Any]) -> dict[str, Any]:

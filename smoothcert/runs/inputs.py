@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from ..training.datasets import check_no_loader
 
 #: Values that are read at once where nothing else decides.
 CHUNK_VALUES = 2**20
+
+#: The number of inputs among which a valid one must be, where inputs may be skipped.
+FIRST_READ = 1000
 
 
 class Inputs:
@@ -27,6 +32,10 @@ class Inputs:
         tuple, the input is its first entry.
     validate : callable
         Takes an array-like of inputs, raises a ValueError or returns the array.
+    shard : tuple of int, optional
+        The part (i, n) of the inputs to use; see `shard_positions`. Positions are those in all of X.
+    skip : bool, default=False
+        Whether inputs that are invalid may be skipped. Those in memory are then read one part after another too.
 
     Examples
     --------
@@ -38,18 +47,37 @@ class Inputs:
            [1., 2.]])
     """
 
-    def __init__(self, X: Any, validate: Callable[[Any], NDArray[Any]]) -> None:
+    def __init__(
+        self, X: Any, validate: Callable[[Any], NDArray[Any]], *, shard: Any = None, skip: bool = False
+    ) -> None:
         check_no_loader(X)
-        self.lazy = is_lazy(X)
+        self.lazy = is_lazy(X) or skip
         self.validate = validate
         self.X = X if self.lazy else validate(X)
-        self.n_inputs = _length(X) if self.lazy else len(self.X)
+        self.n_inputs = _length(self.X)
         if self.n_inputs == 0:
             raise ValueError("X must hold at least one input, got none.")
-        self.shape: tuple[int, ...] = self.read(np.arange(1)).shape[1:] if self.lazy else self.X.shape[1:]
+        self.shard = check_shard(shard, self.n_inputs)
+        self.positions = shard_positions(self.n_inputs, self.shard)
+        self.shape: tuple[int, ...] = self._first_valid(skip).shape[1:] if self.lazy else self.X.shape[1:]
 
     def __len__(self) -> int:
         return self.n_inputs
+
+    def only(self, positions: NDArray[np.intp]) -> Self:
+        """Return the inputs with some of their positions, in increasing order."""
+        some = copy(self)
+        some.positions = positions
+        return some
+
+    def _first_valid(self, skip: bool) -> NDArray[Any]:
+        """Return the first input; where inputs may be skipped, the first of a few that is valid."""
+        for position in self.positions[: FIRST_READ if skip else 1]:
+            try:
+                return self.read(np.array([position]))
+            except Exception as error:
+                first_error = error
+        raise first_error
 
     def read(self, index: NDArray[np.intp]) -> NDArray[Any]:
         """Return some inputs as a validated array.
@@ -62,16 +90,21 @@ class Inputs:
         Raises
         ------
         ValueError
-            If one of them is invalid; the message names the inputs that were read.
+            If one of them is invalid; the message names the first.
         """
         if not self.lazy:
             return self.X[_slice(index)]
         try:
             X = self.validate(_fetch(self.X, index))
             if hasattr(self, "shape") and X.shape[1:] != self.shape:
-                raise ValueError(f"They have shape {X.shape[1:]}, but the first input has shape {self.shape}.")
+                raise ValueError(f"It has shape {X.shape[1:]}, but the first input has shape {self.shape}.")
             return X
         except ValueError as error:
+            if len(index) == 1:
+                raise ValueError(f"X[{index[0]}]: {error}") from error
+            # One of the halves raises the error of the first invalid input, unless only their combination is invalid.
+            for half in np.array_split(index, 2):
+                self.read(half)
             raise ValueError(f"X[{index[0]}:{index[-1] + 1}]: {error}") from error
 
     def check_repeatable(self, index: NDArray[np.intp]) -> None:
@@ -84,9 +117,40 @@ class Inputs:
 
     def chunks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         """Yield the positions of a few inputs and these inputs, in order."""
-        for part in gen_batches(len(self), max(1, CHUNK_VALUES // max(1, int(np.prod(self.shape))))):
-            index = np.arange(part.start, part.stop)
+        for part in gen_batches(len(self.positions), max(1, CHUNK_VALUES // max(1, int(np.prod(self.shape))))):
+            index = self.positions[part]
             yield index, self.read(index)
+
+
+def check_shard(shard: Any, n_inputs: int) -> tuple[int, int] | None:
+    """Return a shard as two ints, or None, or raise a ValueError unless there is such a part of the inputs."""
+    if shard is None:
+        return None
+    try:
+        number, count = map(operator.index, shard)
+        valid = 1 <= number <= count <= n_inputs
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"shard must be a pair (i, n) with 1 <= i <= n, for the i-th of n parts, and n at most the number of "
+            f"inputs, {n_inputs}, got {shard!r}. The first part is (1, n), the last (n, n)."
+        )
+    return number, count
+
+
+def shard_positions(n_inputs: int, shard: tuple[int, int] | None) -> NDArray[np.intp]:
+    """Return the positions of the inputs in part i of n, or of all inputs for None.
+
+    Parts are consecutive, and their sizes differ by at most 1.
+
+    Examples
+    --------
+    >>> shard_positions(8, (2, 3))
+    array([2, 3, 4])
+    """
+    number, count = shard or (1, 1)
+    return np.arange((number - 1) * n_inputs // count, number * n_inputs // count)
 
 
 def is_lazy(X: Any) -> bool:
@@ -117,6 +181,8 @@ def _slice(index: NDArray[np.intp]) -> Any:
 
 def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     """Read inputs that are not in memory."""
+    if hasattr(X, "iloc"):
+        return X.iloc[_slice(index)]
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         return np.asarray(part.compute() if hasattr(part, "compute") else part)

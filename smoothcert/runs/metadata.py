@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from .._utils.checks import check_labels
 from .._utils.text import describe, name_of
 from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
@@ -23,7 +24,7 @@ from ..noise.threat import Features
 from ..results.votes import Origin
 from ..sampling.sampler import Sampler
 from ..sampling.shares import ExactSampler
-from .inputs import Inputs
+from .inputs import Inputs, shard_positions
 
 #: Libraries whose versions are recorded, where they are loaded.
 LIBRARIES = ("smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorch", "joblib")
@@ -53,6 +54,10 @@ class RunMetadata:
     created : str
     versions : dict
         Of libraries, Python and the platform.
+    shard : tuple of int, optional
+        The part (i, n) of the inputs that is run; see `shard_positions`.
+    decided_at : float or list of float, optional
+        The radii of `certify_at`; None for `certify`.
     """
 
     n_inputs: int
@@ -66,6 +71,8 @@ class RunMetadata:
     parameters: dict[str, Any]
     created: str
     versions: dict[str, str]
+    shard: tuple[int, int] | None = None
+    decided_at: float | list[float] | None = None
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -75,12 +82,20 @@ class RunMetadata:
         return cls(created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions, **values)
 
     @classmethod
-    def of(cls, inputs: Inputs, algorithm: Algorithm, sampler: Sampler | ExactSampler, *, fixed_seed: bool) -> Self:
+    def of(
+        cls,
+        inputs: Inputs,
+        algorithm: Algorithm,
+        sampler: Sampler | ExactSampler,
+        *,
+        fixed_seed: bool,
+        decided_at: Any = None,
+    ) -> Self:
         """Return the record of a run of Algorithm 1; its seed is kept only if it is fixed."""
         names = ("n_selection", "n_samples", "scheme", "bound", "alpha")
         parameters = {name: getattr(algorithm, name) for name in names}
         parameters |= {"n_selection": sampler.n_selection or algorithm.n_selection}
-        parameters |= {"rtol": algorithm.rtol if algorithm.stops else None}
+        parameters |= {"rtol": algorithm.rtol if algorithm.stops and decided_at is None else None}
         parameters |= {"estimation": "exact" if isinstance(sampler, ExactSampler) else "sample"}
         return cls.new(
             n_inputs=len(inputs),
@@ -92,7 +107,18 @@ class RunMetadata:
             shape=inputs.shape,
             features=algorithm.mechanism.features,
             parameters=parameters | {"radius": to_spec(algorithm.strategy)},
+            shard=inputs.shard,
+            decided_at=decided_at,
         )
+
+    @property
+    def positions(self) -> NDArray[np.intp]:
+        """The positions in X of the inputs that are run."""
+        return shard_positions(self.n_inputs, self.shard)
+
+    def check_labels(self, y: Any) -> list[Any]:
+        """Return true labels as a list, or raise a ValueError unless there is a fitting one for each input."""
+        return list(check_labels(y, self.n_inputs, self.classes).tolist())
 
     def with_seed(self) -> Self:
         """Return the record with a fresh seed where it has none."""
@@ -126,6 +152,8 @@ class RunMetadata:
             "random_state": f"seed {self.seed}",
             "classes": repr(self.classes.tolist()),
             "shape of X": repr((self.n_inputs, *self.shape)),
+            "shard": repr(self.shard),
+            "radius of certify_at": repr(self.decided_at),
             "smoothcert": self.versions["smoothcert"],
         }
 
@@ -135,14 +163,15 @@ class RunMetadata:
         if classes is None:
             values = self.classes.tolist()
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        plain = (self.noise, _encode_box(self.box, self.features), classes, self.shape, self.parameters, self.versions)
+        box, kind = _encode_box(self.box, self.features), (self.shard, self.decided_at)
+        plain = (self.noise, box, classes, self.shape, self.parameters, self.versions, *kind)
         return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Return the record that `to_row` took apart."""
         created, n_inputs, seed, model, *texts = row
-        noise, box, classes, shape, parameters, versions = map(json.loads, texts)
+        noise, box, classes, shape, parameters, versions, shard, decided_at = map(json.loads, texts)
         return cls(
             created=created,
             n_inputs=n_inputs,
@@ -156,6 +185,8 @@ class RunMetadata:
             # Stores of earlier versions hold votes.
             parameters={"estimation": "sample"} | parameters,
             versions=versions,
+            shard=None if shard is None else tuple(shard),
+            decided_at=decided_at,
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,11 +18,11 @@ from tqdm.auto import tqdm
 from ..certify.algorithm import Algorithm
 from ..certify.stopping import expected_votes
 from ..results.tables import rounded_down
-from .run import Part
+from .run import Part, Parts, in_order
 
 logger = logging.getLogger("smoothcert")
 
-#: The minimum number of seconds between log records.
+#: The number of seconds between log records.
 LOG_SECONDS = 30.0
 
 #: Radii at which the certified accuracy so far is shown, in units of the unit box.
@@ -38,12 +41,44 @@ RTOL = 0.05
 WORTHWHILE = 0.8
 
 
+def followed(
+    parts: Parts,
+    n_inputs: int,
+    task: str,
+    verbose: int,
+    result_of: Callable[[Part], Any],
+    y: Any = None,
+    **options: Any,
+) -> Any:
+    """Return the results of all parts of a run in the order of the inputs, and show how the run comes along.
+
+    Parameters
+    ----------
+    parts : generator of Part
+    n_inputs, task, verbose
+        As in `Progress`.
+    result_of : callable
+        Returns the certificates, decisions or votes of a part.
+    y : ndarray, optional
+        The true labels of all inputs, if the results are certificates.
+    **options
+        ``algorithm`` and ``n_jobs`` of `Progress`.
+    """
+    found = []
+    with closing(parts), Progress(n_inputs, task, verbose, **options) as progress:
+        for part in parts:
+            result = result_of(part)
+            found.append((part.index, result))
+            progress.update(part, None if y is None else result.radii_if_right(y[part.index]))
+    return in_order(found)
+
+
 class Progress:
     """Progress of drawing votes: inputs per second, votes, time left and certified accuracy so far.
 
     Log records at level INFO go to the logger "smoothcert": the first when the run starts, the last when it ends, and
-    one every 30 seconds between them. After the first task of a run for certificates that will take more than ten
-    minutes, one record estimates its time, and that of drawing fewer votes.
+    one every 30 seconds between them, even if nothing is finished meanwhile. After the first task of a run for
+    certificates that will take more than ten minutes, one record estimates its time, and that of drawing fewer votes.
 
     Parameters
     ----------
@@ -72,15 +107,26 @@ class Progress:
         self.algorithm = algorithm
         self.n_jobs = n_jobs
         self.bar = tqdm(total=n_inputs, disable=not verbose, desc=task, unit="input", smoothing=0.05)
-        self.started = self.logged = time.monotonic()
+        self.started = time.monotonic()
+        self.ended = threading.Event()
+        self.timer = threading.Thread(target=self._tell, daemon=True)
         self.done = self.known = self.votes = self.judged = 0
         self.certified = np.zeros(len(RADII), dtype=np.int64)
 
     def __enter__(self) -> Self:
         logger.info("%s: %d inputs", self.task, self.n_inputs)
+        self.timer.start()
         return self
 
+    def _tell(self) -> None:
+        """Log and draw the bar anew from time to time, also while nothing is finished."""
+        while not self.ended.wait(LOG_SECONDS):
+            self.bar.refresh()
+            logger.info("%s: %s", self.task, self.summary())
+
     def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.timer.join()
         self.bar.close()
         logger.info("%s: %s, %s", self.task, "ended" if error[0] is None else "stopped", self.summary())
 
@@ -108,10 +154,6 @@ class Progress:
             self.bar.initial, self.bar.n = self.known, self.done
         else:
             self.bar.update(n)
-        now = time.monotonic()
-        if now - self.logged >= LOG_SECONDS:
-            self.logged = now
-            logger.info("%s: %s", self.task, self.summary())
 
     def _log_long_run(self, part: Part, algorithm: Algorithm) -> None:
         """Estimate from the first task how long the run will take and, if that is long, what would take less."""

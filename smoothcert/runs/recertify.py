@@ -19,6 +19,7 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import digests, resolve_seed
 from ..noise.threat import Features
 from ..results.certificates import Certificates
+from ..results.decisions import Decisions
 from ..results.votes import ELSEWHERE, VoteCounts, check_counts
 from ..sampling.sampler import Votes, fingerprints
 from .inputs import Inputs
@@ -141,21 +142,54 @@ def certificates_from_store(path: str | os.PathLike[str], *, partial: bool = Fal
     return recertified(read_store(path), partial=partial, **choices)
 
 
+def decisions_from_store(path: str | os.PathLike[str], *, partial: bool = False) -> Decisions:
+    """Make decisions from a store; see `Decisions.from_store`."""
+    return decided(read_store(path), partial=partial)
+
+
+def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
+    """Make decisions from what was read of a store; see `Decisions.from_store`."""
+    check_complete(stored, partial)
+    at = stored.run.decided_at
+    if at is None:
+        raise ValueError(f"{stored.path} holds a run of certify, not of certify_at. Use Certificates.from_store(path).")
+    algorithm, failed = stored_algorithm(stored.run), np.array(sorted(stored.failures), dtype=np.intp)
+    radii = np.broadcast_to(at, (stored.run.n_inputs, *np.shape(at)))
+    found = [(failed, algorithm.failed_decisions(radii[failed], stored.votes))]
+    if len(stored):
+        found.append((stored.index, algorithm.decisions(stored.votes, None, radii[stored.index], stored.reach)))
+    return in_order(part for part in found if len(part[0]))
+
+
 def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **choices: Any) -> Certificates:
     """Make certificates from what was read of a store; see `Certificates.from_store`."""
     run = stored.run
-    if not partial and len(stored) < run.n_inputs:
+    check_complete(stored, partial)
+    if run.decided_at is not None:
         raise ValueError(
-            f"The store holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it, or take the "
-            f"finished inputs with --partial (in Python: partial=True)."
+            f"{stored.path} holds decisions at the radius {run.decided_at}, whose votes were enough for these alone. "
+            f"Use Decisions.from_store(path)."
         )
-    if len(stored) == 0:
-        raise ValueError("The store holds no finished input yet.")
     algorithm = stored_algorithm(run, **choices)
-    if X is None:
-        return algorithm.certify(stored.votes, None, stored.reach)
-    parts = _certified_inputs(algorithm.mechanism, X, stored.index, run.n_inputs, stored.votes.inputs)
-    return in_order((rows, algorithm.certify(_some(stored.votes, rows), part)) for rows, part in parts)
+    found = [(np.array(sorted(stored.failures), dtype=np.intp), algorithm.failed(len(stored.failures), stored.votes))]
+    if X is None and len(stored):
+        found.append((stored.index, algorithm.certify(stored.votes, None, stored.reach)))
+    elif len(stored):
+        parts = _certified_inputs(algorithm.mechanism, X, stored.index, run.n_inputs, stored.votes.inputs)
+        found += [(stored.index[rows], algorithm.certify(_some(stored.votes, rows), part)) for rows, part in parts]
+    return in_order(part for part in found if len(part[0]))
+
+
+def check_complete(stored: StoredRun, partial: bool) -> None:
+    """Raise a ValueError unless a run has ended, or the finished part of one is asked for."""
+    n_inputs = len(stored.run.positions)
+    if not partial and len(stored.recorded) < n_inputs:
+        raise ValueError(
+            f"{stored.path} holds {len(stored.recorded)} of {n_inputs} inputs: the run has not ended. Resume it, or "
+            f"take the finished inputs with --partial (in Python: partial=True)."
+        )
+    if not len(stored.recorded):
+        raise ValueError(f"{stored.path} holds no finished input yet.")
 
 
 def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Algorithm:
@@ -175,14 +209,19 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     """Return the votes of a finished run; see `VoteCounts.from_store`."""
     stored = read_store(path)
     run = stored.run
-    if len(stored) < run.n_inputs:
-        raise ValueError(f"{path} holds {len(stored)} of {run.n_inputs} inputs: the run has not ended. Resume it.")
+    check_complete(stored, partial=False)
     if run.parameters["estimation"] == "exact":
         raise ValueError(f"{path} holds exact probabilities and no votes. Use Certificates.from_store(path).")
-    if run.parameters["rtol"] is not None:
+    if run.parameters["rtol"] is not None or run.decided_at is not None:
+        stopped = f"radius={run.decided_at}" if run.decided_at is not None else f"rtol={run.parameters['rtol']}"
         raise ValueError(
-            f"{path} holds votes whose drawing stopped early (rtol={run.parameters['rtol']}): bounds for a fixed "
-            f"number of votes would be wrong. Use Certificates.from_store(path), which knows."
+            f"{path} holds votes whose drawing stopped early ({stopped}): bounds for a fixed number of votes would be "
+            f"wrong. Use Certificates.from_store(path) or Decisions.from_store(path), which know."
+        )
+    if stored.failures:
+        raise ValueError(
+            f"{path} holds {len(stored.failures)} inputs that failed, such as X[{min(stored.failures)}], and have no "
+            f"votes. Use Certificates.from_store(path), which marks them."
         )
     votes = stored.votes
     return VoteCounts(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, origin=run.origin())

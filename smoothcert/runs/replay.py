@@ -22,7 +22,7 @@ from ..sampling.sampler import Sampler, fingerprints
 from ..sampling.shares import ExactSampler
 from .inputs import Inputs
 from .metadata import RunMetadata
-from .run import stored_part
+from .run import Parts, sample_votes, stored_part
 from .store import Store
 
 #: Number of selection votes that are drawn again, of those among so many inputs whose votes are the least unanimous.
@@ -153,14 +153,46 @@ def check_given(
         check_same_model(sampler, inputs, recorded, "votes", vouched=vouched)
 
 
+def stored_votes(
+    path: Any,
+    run: RunMetadata,
+    sampler: Sampler | ExactSampler,
+    inputs: Inputs,
+    n_jobs: int | None,
+    *,
+    y: NDArray[Any] | None = None,
+    vouched: bool = False,
+    skip: bool = False,
+    target: NDArray[Any] | None = None,
+) -> Parts:
+    """Yield the votes of a run that a store records, in parts.
+
+    Parameters
+    ----------
+    path : str or path-like
+    run : RunMetadata
+    sampler, inputs, n_jobs, skip, target
+        As in `sample_votes`. The seed of the store takes the place of the sampler's.
+    y : ndarray of shape (n_inputs,), optional
+        True labels, for the store.
+    vouched : bool, default=False
+        See `check_same_model`.
+    """
+    with checked_store(path, run, sampler, inputs, vouched=vouched, skip=skip) as store:
+        if y is not None:
+            store.label(y.tolist())
+        sampler = replace(sampler, seed=store.seed)
+        yield from sample_votes(sampler, inputs, n_jobs, store=store, target=target, skip=skip)
+
+
 @contextmanager
 def checked_store(
-    path: Any, run: RunMetadata, sampler: Sampler | ExactSampler, inputs: Inputs, *, vouched: bool
+    path: Any, run: RunMetadata, sampler: Sampler | ExactSampler, inputs: Inputs, *, vouched: bool, skip: bool
 ) -> Iterator[Store]:
     """Open the store of a run whose model drew the votes that are in it, or repeats itself if there are none."""
     is_new = not Path(path).exists()
     if is_new:
-        check_repeats(sampler, inputs)
+        check_repeats(sampler, inputs, skip=skip)
     with Store(path, run) as store:
         index = some_of(store.finished(), CANDIDATES)
         if len(index):
@@ -169,7 +201,7 @@ def checked_store(
             again = replace(sampler, seed=store.seed)
             check_same_model(again, inputs, recorded, f"The votes in {path}", vouched=vouched)
         elif not is_new:
-            check_repeats(sampler, inputs)
+            check_repeats(sampler, inputs, skip=skip)
             if not vouched and not same_content(store.run.model, run.model):
                 raise ValueError(f"{path} was begun with a different model, {store.run.model!r}. Use another file.")
         yield store
@@ -187,14 +219,16 @@ def same_content(recorded: str, now: str) -> bool:
     return before == after or ("?" in (before[0], after[0]) and before[1:] == after[1:])
 
 
-def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs) -> None:
+def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool = False) -> None:
     """Raise a ValueError if the model votes differently on the same noise: nothing that it does can be resumed.
 
-    The first time a few inputs share batches, the second time each is alone.
+    The first time a few inputs share batches, the second time each is alone. Where inputs may be skipped, those that
+    fail are left out, unless all do.
     """
-    some = some_of(np.arange(len(inputs)), REPEATED)
-    inputs.check_repeatable(some)
-    X = inputs.read(some)
+    index = some_of(inputs.positions, REPEATED)
+    index = _that_succeed(sampler, inputs, index) if skip else index
+    inputs.check_repeatable(index)
+    X = inputs.read(index)
     n = np.full(len(X), sampler.n_selection)
     together = selection_votes(sampler, X, n)
     alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
@@ -205,3 +239,16 @@ def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs) -> None:
             f"votes {together[other[0]].tolist()}, and then {alone[other[0]].tolist()}. A store could not be resumed. "
             f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch."
         )
+
+
+def _that_succeed(sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the positions of inputs that can be read and voted on, or raise the last error if there are none."""
+    found = []
+    for position in index:
+        try:
+            selection_votes(sampler, inputs.read(np.array([position])), np.full(1, sampler.n_selection))
+            found.append(position)
+        except Exception:
+            if not found and position == index[-1]:
+                raise
+    return np.array(found, dtype=np.intp)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,10 +15,13 @@ from ..certify.reach import reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
-from ..sampling.shares import ExactSampler
+from ..sampling.shares import ExactSampler, Shares
 from .inputs import Inputs
 from .store import Store, StoreError
 from .workers import draw_all
+
+#: The number of failed inputs that a warning names.
+FEW_NAMED = 5
 
 Result = TypeVar("Result", bound=Records)
 
@@ -34,12 +38,19 @@ class Part:
     votes : Votes
     stored : bool
         Whether the votes come from a store.
+    failed : bool
+        Whether the inputs failed and were skipped. They have no votes, and X is not known.
     """
 
     index: NDArray[np.intp]
     X: NDArray[Any]
     votes: Votes
     stored: bool = False
+    failed: bool = False
+
+
+#: What a run is made of, as it is finished.
+Parts = Generator[Part, None, None]
 
 
 def sample_votes(
@@ -48,9 +59,9 @@ def sample_votes(
     n_jobs: int | None,
     *,
     store: Store | None = None,
-    y: NDArray[Any] | None = None,
     target: NDArray[Any] | None = None,
-) -> Iterator[Part]:
+    skip: bool = False,
+) -> Parts:
     """Yield the votes of all inputs, in parts: those in the store first, the others as workers finish them.
 
     Parameters
@@ -60,29 +71,69 @@ def sample_votes(
     n_jobs : int or None
     store : Store, optional
         Inputs that are finished in it are not drawn again, and others are written to it.
-    y : ndarray of shape (n_inputs,), optional
-        True labels, for the store.
     target : ndarray of shape (n_inputs,), optional
         What the sampler's rule is asked about each input.
+    skip : bool, default=False
+        Whether an input that fails is skipped. Those that the store records as failed are not tried again then.
+
+    Raises
+    ------
+    ValueError
+        If all inputs failed.
     """
-    n = len(inputs)
-    chunks = [np.arange(chunk.start, chunk.stop) for chunk in gen_batches(n, sampler.chunk_size(n))]
+    positions, finished = inputs.positions, np.zeros(len(inputs), dtype=bool)
+    chunks = [positions[chunk] for chunk in gen_batches(len(positions), sampler.chunk_size(len(positions)))]
+    failures: dict[int, str] = {}
     if store is not None:
-        finished = np.zeros(n, dtype=bool)
         finished[store.finished()] = True
         for chunk in chunks:
             if finished[chunk].any():
                 yield stored_part(store, sampler, inputs, chunk[finished[chunk]])
+        failures = store.failures() if skip else {}
+        finished[[*failures]] = True
         chunks = [chunk[~finished[chunk]] for chunk in chunks if not finished[chunk].all()]
 
     def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
         return inputs.read(index), None if target is None else target[index]
 
-    for index, X, votes in draw_all(sampler, chunks, read, n_jobs):
-        if store is not None:
-            reaches = reaches_to_keep(sampler.mechanism, X, sampler.n_samples)
-            store.append(index, votes, reaches, None if y is None else y[index].tolist())
-        yield Part(index=index, X=X, votes=votes)
+    for index, X, votes in draw_all(sampler, chunks, read, n_jobs, skip=skip):
+        if isinstance(votes, Votes):
+            if store is not None:
+                store.append(index, votes, kept_values(sampler, X, votes, target, index))
+            yield Part(index=index, X=X, votes=votes)
+        else:
+            failures[int(index[0])] = votes
+            if store is not None:
+                store.fail({int(index[0]): votes})
+    if failures:
+        yield failed_part(sampler, failures, len(positions))
+
+
+def kept_values(
+    sampler: Sampler | ExactSampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]
+) -> NDArray[Any]:
+    """Return what a store keeps of inputs: what radii they allow, or what the radii they were asked about require."""
+    rule = None if isinstance(sampler, ExactSampler) else sampler.rule
+    if target is None or rule is None:
+        return reaches_to_keep(sampler.mechanism, X, sampler.n_samples)
+    return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
+
+
+def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inputs: int) -> Part:
+    """Return the inputs that failed, or raise a ValueError if these are all inputs."""
+    index = np.array(sorted(failures), dtype=np.intp)
+    named = ", ".join(f"X[{i}] ({failures[i]})" for i in index[:FEW_NAMED].tolist())
+    message = f"{len(index)} of {n_inputs} inputs failed: {named}{', ...' if len(index) > FEW_NAMED else ''}"
+    if len(index) == n_inputs:
+        raise ValueError(message)
+    warnings.warn(f"{message}. They are skipped, and count as not certified.", stacklevel=3)
+    none = np.zeros((len(index), sampler.voter.n_classes), dtype=np.int64)
+    hashes = np.zeros((len(index), 16), dtype=np.uint8)
+    if isinstance(sampler, ExactSampler):
+        votes: Votes = Shares.of(none.astype(float), none.astype(float), hashes)
+    else:
+        votes = Votes(selection=none, estimation=none, inputs=hashes, seed=sampler.seed)
+    return Part(index=index, X=none, votes=votes, stored=True, failed=True)
 
 
 def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
@@ -98,7 +149,7 @@ def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, i
     return Part(index=index, X=X, votes=votes, stored=True)
 
 
-def given_votes(votes: VoteCounts, inputs: Inputs) -> Iterator[Part]:
+def given_votes(votes: VoteCounts, inputs: Inputs) -> Parts:
     """Yield all inputs in parts, with votes that have been drawn before."""
     for index, X in inputs.chunks():
         yield Part(index=index, X=X, votes=drawn_before(votes[index]))
@@ -113,6 +164,4 @@ def drawn_before(votes: VoteCounts) -> Votes:
 def in_order(results: Iterable[tuple[NDArray[np.intp], Result]]) -> Result:
     """Join the results of all parts in the order of the inputs."""
     index, parts = zip(*results, strict=True)
-    order = np.argsort(np.concatenate(index))
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in parts[0]._arrays()}
-    return replace(parts[0], **arrays)
+    return parts[0].concatenate(parts)[np.argsort(np.concatenate(index))]

@@ -15,10 +15,12 @@ from uuid import uuid4
 
 import cloudpickle
 import joblib
+from filelock import FileLock, Timeout
 
 from ..models.torch import TorchVoter
 from ..sampling.sampler import Sampler
 from ..sampling.shares import ExactSampler
+from .signals import end_with_parent
 
 #: In a worker process: the sampler that was loaded last, by its name. A worker serves one run at a time.
 _loaded: dict[str, Sampler | ExactSampler] = {}
@@ -60,6 +62,7 @@ class SharedSampler:
         self.folder: str | None = None
         self.object: Any = None
         self.sent = False
+        self.owned: Any = None
         self.ready, self.held = contextlib.ExitStack(), False
 
     def __enter__(self) -> Self:
@@ -69,6 +72,9 @@ class SharedSampler:
         self.ready.close()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.owned.release()
+            with contextlib.suppress(OSError):
+                Path(f"{self.folder}.lock").unlink()
 
     def open(self) -> Sampler | ExactSampler:
         """Return the sampler. A worker process loads it when it is first asked for."""
@@ -80,6 +86,8 @@ class SharedSampler:
                     self.ready.enter_context(voting_state(self.sampler))
                 return self.sampler
             if self.name not in _loaded:
+                if self.folder is not None:
+                    end_with_parent()
                 sampler = self._load()
                 prepare_worker(sampler)
                 _loaded.clear()
@@ -101,11 +109,11 @@ class SharedSampler:
             if self.sampler is not None and not self.sent:
                 self._write()
                 self.sent = True
-        return self.__dict__ | {"sampler": None, "ready": None}
+        return self.__dict__ | {"sampler": None, "ready": None, "owned": None}
 
     def _write(self) -> None:
         """Write the sampler to a file for workers on this machine."""
-        self.folder = tempfile.mkdtemp(prefix="smoothcert-")
+        self.folder, self.owned = own_folder()
         target, content = Path(self.folder) / "sampler", self.pickled()
         # A worker has another __main__, so functions and classes of scripts and notebooks must travel by value.
         if b"__main__" not in content:
@@ -199,16 +207,44 @@ def worker_number() -> int:
 
 def _free_slot() -> tuple[Any, int]:
     """Lock the file of the first free number, and return the lock and the number."""
-    from filelock import FileLock, Timeout
+    folder = _user_folder()
+    for number in range(2**16):
+        if lock := _locked(folder / str(number)):
+            return lock, number
+    raise RuntimeError(f"All numbers in {folder} are taken: remove the folder if no run is going on.")
 
+
+def own_folder() -> tuple[str, Any]:
+    """Make a temporary folder, and return it with a lock that shows that it is used; remove folders of dead runs.
+
+    The system frees the lock when the process ends, in whatever way.
+    """
+    base = _user_folder()
+    with FileLock(base / "folders.lock"):
+        for old in (folder for folder in base.glob("model-*") if folder.is_dir()):
+            if lock := _locked(Path(f"{old}.lock")):
+                shutil.rmtree(old, ignore_errors=True)
+                Path(f"{old}.lock").unlink(missing_ok=True)
+                lock.release()
+        folder = tempfile.mkdtemp(prefix="model-", dir=base)
+        return folder, _locked(Path(f"{folder}.lock"))
+
+
+def _locked(path: Path) -> FileLock | None:
+    """Return a lock of a file, or None if another process holds it."""
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def _user_folder() -> Path:
+    """Return the folder in which the worker processes of this user on this machine find one another."""
     user = getattr(os, "getuid", lambda: 0)()
     folder = Path(tempfile.gettempdir()) / f"smoothcert-workers-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != user:
         raise PermissionError(f"{folder} belongs to another user: remove it, or set TMPDIR.")
-    for number in range(2**16):
-        lock = FileLock(folder / str(number), timeout=0)
-        with contextlib.suppress(Timeout):
-            lock.acquire()
-            return lock, number
-    raise RuntimeError(f"All numbers in {folder} are taken: remove the folder if no run is going on.")
+    return folder

@@ -1,15 +1,14 @@
-"""A run on disk: one SQLite file with everything that its certificates depend on, and the votes of finished inputs.
-
-Nothing in it is ever executed: it holds numbers, text and JSON.
-"""
+"""The store of a run: everything that its certificates depend on, and the votes of finished inputs."""
 
 from __future__ import annotations
 
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -20,41 +19,11 @@ from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
 from ..sampling.shares import Shares
+from .database import StoreError, connect, create, damaged, insert, sound_rows
 from .metadata import RunMetadata
 
-#: "SmCe": tells the file from other SQLite files.
-APPLICATION_ID = 0x536D4365
-
-#: Of the tables. Files with a larger one were written by a later release.
-SCHEMA_VERSION = 1
-
-SCHEMA = """
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    created TEXT NOT NULL,
-    n_inputs INTEGER NOT NULL,
-    seed TEXT NOT NULL,
-    model TEXT NOT NULL,
-    noise TEXT NOT NULL,
-    box TEXT NOT NULL,
-    classes TEXT NOT NULL,
-    shape TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    checksum BLOB NOT NULL
-);
-CREATE TABLE results (
-    input INTEGER PRIMARY KEY,
-    hash BLOB NOT NULL,
-    selection TEXT NOT NULL,
-    estimation TEXT NOT NULL,
-    n_samples INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    reach BLOB NOT NULL,
-    label TEXT,
-    checksum BLOB NOT NULL
-);
-"""
+#: The number of seconds over which the speed of a run is measured.
+LATELY = 600.0
 
 #: What the columns ``selection`` and ``estimation`` hold, by the way in which probabilities were found.
 RECORDED: dict[str, tuple[Any, tuple[str, str], type[np.number]]] = {
@@ -62,20 +31,8 @@ RECORDED: dict[str, tuple[Any, tuple[str, str], type[np.number]]] = {
     "exact": (Shares.of, ("lower", "upper"), np.float64),
 }
 
-#: What users meet: the rest is for `certify` and `Certificates.from_store`.
+#: For users. The rest is for `certify` and `Certificates.from_store`.
 __all__ = ["StoreError"]
-
-#: Errors of SQLite that are not the file's fault.
-OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
-
-
-class StoreError(ValueError):
-    """A store cannot be used as it was asked for; the message says why.
-
-    See Also
-    --------
-    SmoothedClassifier.certify : Its parameter ``store`` names the file.
-    """
 
 
 class Store:
@@ -84,9 +41,9 @@ class Store:
     Parameters
     ----------
     path : str or path-like
-        Made if it is not there.
+        The file, which is made if it does not exist.
     run : RunMetadata
-        What is about to be run. Its seed may be None: that of the store is used then, or a fresh one.
+        What is about to be run. If its seed is None, that of the store is used, or a fresh one.
 
     Raises
     ------
@@ -101,12 +58,9 @@ class Store:
             raise StoreError(f"store={str(path)!r} must be a file in a directory that exists.")
         with ExitStack() as opened:
             with self._explained():
-                try:
-                    opened.enter_context(FileLock(f"{self.path}.lock", timeout=0))
-                except Timeout:
-                    raise StoreError(f"{self.path} is being written by another process. Wait for it to end.") from None
+                opened.enter_context(write_lock(self.path))
                 if not self.path.exists() or self.path.stat().st_size == 0:
-                    self._create(run)
+                    create(self.path, run.with_seed().to_row())
                 self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
             differences = self.run.differences(run)
@@ -120,7 +74,7 @@ class Store:
 
     @property
     def seed(self) -> int:
-        """Seed of the run's noise."""
+        """The seed of the run's noise."""
         return int(self.run.seed or 0)
 
     def __enter__(self) -> Self:
@@ -129,16 +83,6 @@ class Store:
     def __exit__(self, *error: object) -> None:
         """Close the file and let others write to it."""
         self._opened.close()
-
-    def _create(self, run: RunMetadata) -> None:
-        """Write the tables and the run in one transaction: a file is a store, or empty."""
-        values = run.with_seed().to_row()
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                f"PRAGMA user_version = {SCHEMA_VERSION};"
-            )
-            insert(connection, "run", [(1, *values, checksum(values))])
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -152,17 +96,21 @@ class Store:
             ) from error
 
     def finished(self) -> NDArray[np.intp]:
-        """Return the positions of finished inputs, in order, after a look whether all of the file is sound."""
-        rows = sound_rows(self._connection, self.path, self.run)
+        """Return the positions of finished inputs, in order, after a check that the whole file is sound."""
+        rows = sound_rows(self._connection, self.path, "results")
         return np.fromiter((row[0] for row in rows), dtype=np.intp)
+
+    def failures(self) -> dict[int, str]:
+        """Return the reasons why inputs failed, by position."""
+        return dict(sound_rows(self._connection, self.path, "failures"))
 
     def read(self, index: NDArray[np.intp]) -> Votes:
         """Return the votes of finished inputs at increasing positions."""
         wanted = set(index.tolist())
-        rows = sound_rows(self._connection, self.path, self.run, int(index[0]), int(index[-1]))
-        return StoredRun(self.run, [row for row in rows if row[0] in wanted]).votes
+        rows = sound_rows(self._connection, self.path, "results", int(index[0]), int(index[-1]))
+        return StoredRun(self.path, self.run, [row for row in rows if row[0] in wanted]).votes
 
-    def append(self, index: NDArray[np.intp], votes: Votes, reach: NDArray[np.float64], labels: Any = None) -> None:
+    def append(self, index: NDArray[np.intp], votes: Votes, reach: NDArray[np.float64]) -> None:
         """Write the votes of finished inputs, all or none.
 
         Parameters
@@ -172,25 +120,43 @@ class Store:
         votes : Votes
         reach : ndarray of shape (n, k)
             The largest distances by which each input's features can move, in decreasing order.
-        labels : list of length n, optional
-            True labels, where they are known.
         """
-        seconds, (first, second) = votes.seconds / len(index), votes.recorded
-        rows = []
-        for i in range(len(index)):
-            row = (
-                int(index[i]),
-                votes.inputs[i].tobytes(),
-                to_text(first[i]),
-                to_text(second[i]),
-                int(votes.estimation[i].sum()),
-                seconds,
-                reach[i].astype("<f8").tobytes(),
-                None if labels is None else json.dumps(labels[i]),
-            )
-            rows.append((*row, checksum(row)))
+        each, now = votes.seconds / len(index), time.time()
+        drawn = np.zeros(len(index), dtype=np.int64) if isinstance(votes, Shares) else votes.selection.sum(axis=1)
+        columns = (
+            index.tolist(),
+            map(bytes, votes.inputs),
+            *map(to_text, votes.recorded),
+            drawn.tolist(),
+            votes.estimation.sum(axis=1).tolist(),
+            map(bytes, np.ascontiguousarray(reach, dtype="<f8")),
+        )
+        rows = [(i, *row, n, each, kept, now) for i, *row, n, kept in zip(*columns, strict=True)]
         with self._explained(), self._connection:
             insert(self._connection, "results", rows)
+            # An input that failed before may succeed now.
+            self._connection.execute("DELETE FROM failures WHERE input IN (SELECT input FROM results)")
+
+    def fail(self, reasons: dict[int, str]) -> None:
+        """Write why inputs failed, by position."""
+        with self._explained(), self._connection:
+            self._connection.executemany("DELETE FROM failures WHERE input = ?", [(i,) for i in reasons])
+            insert(self._connection, "failures", list(reasons.items()))
+
+    def label(self, labels: list[Any]) -> None:
+        """Write the true labels of all inputs, or raise a StoreError if the store holds others."""
+        known = read_labels(self._connection, self.path)
+        if known is None:
+            with self._explained(), self._connection:
+                insert(self._connection, "labels", [(1, json.dumps(labels))])
+            return
+        wrong = [i for i, (old, new) in enumerate(zip(known, labels, strict=True)) if old != new]
+        if wrong:
+            raise StoreError(
+                f"{self.path} holds other labels: {known[wrong[0]]!r} for X[{wrong[0]}], not {labels[wrong[0]]!r}. "
+                f"{len(wrong)} of {len(labels)} differ. Is this the right file of labels? Without labels, those in the "
+                f"store are used."
+            )
 
 
 class StoredRun:
@@ -198,35 +164,73 @@ class StoredRun:
 
     Attributes
     ----------
+    path : Path
     run : RunMetadata
     index : ndarray of shape (n,)
-        Positions of the inputs in X, increasing.
+        The positions in X of finished inputs, increasing.
     votes : Votes
     reach : ndarray of shape (n, k)
         The largest distances by which each input's features can move.
-    labels : list of length n
-        True labels, None where unknown.
     seconds : ndarray of shape (n,)
+    failures : dict of int to str
+        The reasons why other inputs failed, by position.
+    all_labels : list of length n_inputs, or None
+        The true labels of all inputs of the run.
     """
 
-    def __init__(self, run: RunMetadata, rows: list[Any]) -> None:
-        index, inputs, selection, estimation, _, seconds, reach, labels = zip(*rows, strict=True) if rows else [()] * 8
-        self.run = run
+    def __init__(
+        self,
+        path: Path,
+        run: RunMetadata,
+        rows: list[Any],
+        failures: dict[int, str] | None = None,
+        labels: list[Any] | None = None,
+    ) -> None:
+        columns = zip(*rows, strict=True) if rows else [()] * 9
+        index, inputs, selection, estimation, n_selection, n_samples, seconds, reach, _ = columns
+        self.path, self.run, self.failures, self.all_labels = path, run, failures or {}, labels
         self.index = np.array(index, dtype=np.intp)
         self.seconds = np.array(seconds, dtype=np.float64)
-        make, (first, second), dtype = RECORDED[run.parameters["estimation"]]
-        self.votes: Votes = make(
-            **{first: from_text(selection, len(run.classes), dtype)},
-            **{second: from_text(estimation, len(run.classes), dtype)},
-            inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
-            seed=run.seed or 0,
-            seconds=float(self.seconds.sum()),
-        )
-        self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
-        self.labels = [None if label is None else json.loads(label) for label in labels]
+        try:
+            make, (first, second), dtype = RECORDED[run.parameters["estimation"]]
+            self.votes: Votes = make(
+                **{first: from_text(selection, len(run.classes), dtype)},
+                **{second: from_text(estimation, len(run.classes), dtype)},
+                inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
+                seed=run.seed or 0,
+                seconds=float(self.seconds.sum()),
+            )
+            self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
+            wrong = self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
+            if not isinstance(self.votes, Shares):
+                wrong |= self.votes.selection.sum(axis=1) != np.array(n_selection, dtype=np.int64)
+            if wrong.any():
+                raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
+            recorded = np.append(self.index, [*self.failures]).astype(np.intp)
+            if not np.isin(recorded, run.positions).all():
+                raise ValueError("it holds inputs that are not of this run")
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise damaged(path, error) from error
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def recorded(self) -> NDArray[np.intp]:
+        """The positions of all recorded inputs, finished or failed, increasing."""
+        return np.sort(np.append(self.index, [*self.failures]).astype(np.intp))
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """The seconds of the recorded inputs, 0 for those that failed."""
+        times = np.zeros(self.run.n_inputs)
+        times[self.index] = self.seconds
+        return times[self.recorded]
+
+    @property
+    def labels(self) -> list[Any] | None:
+        """The true labels of the recorded inputs."""
+        return None if self.all_labels is None else [self.all_labels[i] for i in self.recorded]
 
 
 def read_store(path: str | os.PathLike[str]) -> StoredRun:
@@ -235,128 +239,151 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     Raises
     ------
     StoreError
-        If the file does not exist, is no store, was written by a later release, or is damaged.
+        If the file does not exist, is no store, was written by another release, or is damaged.
     """
     path = Path(path)
     if not path.exists():
         raise StoreError(f"{path} does not exist. Give the file that clf.certify(X, store=...) has written.")
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
+        run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
+        failures = dict(sound_rows(connection, path, "failures"))
+        return StoredRun(path, run, rows, failures, read_labels(connection, path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreStatus:
+    """How far a run has come.
+
+    Parameters
+    ----------
+    run : RunMetadata
+    finished, failed : int
+        The number of inputs.
+    votes : int
+    work : float
+        The seconds of all workers together.
+    rate : float or None
+        Finished inputs per second, lately.
+    last : float or None
+        When the last input was finished, in seconds since 1970.
+    digest : str
+        A hash of all records.
+    """
+
+    run: RunMetadata
+    finished: int
+    failed: int
+    votes: int
+    work: float
+    rate: float | None
+    last: float | None
+    digest: str
+
+
+def read_status(path: str | os.PathLike[str]) -> StoreStatus:
+    """Read how far a run has come, also while it is being written. Results are counted, and not checked."""
+    path, totals = Path(path), "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
+    with closing(connect(path, writing=False, checked=False)) as connection:
+        connection.execute("BEGIN")
         run = read_run(connection, path)
-        return StoredRun(run, list(sound_rows(connection, path, run)))
+        try:
+            (failed,) = connection.execute("SELECT COUNT(*) FROM failures").fetchone()
+            finished, votes, work, first, last = connection.execute(f"SELECT {totals} FROM results").fetchone()
+            since = max(first, last - LATELY) if finished else 0.0
+            (lately,) = connection.execute("SELECT COUNT(*) FROM results WHERE written > ?", (since,)).fetchone()
+            digest = _digest(connection)
+        except (sqlite3.DatabaseError, TypeError) as error:
+            raise damaged(path, error) from error
+    rate = lately / (last - since) if lately else None
+    counted = {"finished": finished, "failed": failed, "votes": int(votes), "work": work}
+    return StoreStatus(run=run, **counted, rate=rate, last=last, digest=digest)
 
 
-def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
-    """Open a store, or raise a StoreError if the file is not a sound one."""
-    try:
-        connection = sqlite3.connect(path, isolation_level="IMMEDIATE") if writing else _connect_to_read(path)
-        _check_kind(connection, path)
-        if writing:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA busy_timeout = 30000")
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_NOTADB":
-            raise StoreError(f"{path} is not a smoothcert store.") from error
-        if name.startswith(OUTSIDE):
-            raise StoreError(f"{path} cannot be {'written' if writing else 'read'}: {error}.") from error
-        raise damaged(path, error) from error
-    except UnicodeDecodeError as error:
-        # The text of SQLite's own error holds damaged bytes.
-        raise damaged(path, error) from error
-    if found != "ok":
-        raise damaged(path, found)
-    return connection
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open a store that may be being written, or that lies in a directory where nothing can be written."""
-    address = f"{path.resolve().as_uri()}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None)
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        if Path(f"{path}-wal").exists():
-            raise
-        # SQLite cannot make its own files here, so nobody is writing to the store either.
-        connection.close()
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-    return connection
-
-
-def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise a StoreError unless this is a store of a known version."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise StoreError(f"{path} is not a smoothcert store, but another SQLite file.")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. Use the release that wrote it."
-        )
-
-
-def damaged(path: Path, what: Any) -> StoreError:
-    """Return the error for a store that cannot be trusted."""
-    return StoreError(f"{path} is damaged ({what}). Nothing was read from it: restore a copy, or start a new store.")
+def _digest(connection: sqlite3.Connection) -> str:
+    """Hash the checksums of all records."""
+    content = blake2b(digest_size=16)
+    for table in ("run", "results", "failures", "labels"):
+        for (checksum,) in connection.execute(f"SELECT checksum FROM {table} ORDER BY rowid"):
+            content.update(checksum)
+    return content.hexdigest()
 
 
 def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
     """Read what was run, or raise a StoreError if it is damaged."""
+    row = next(sound_rows(connection, path, "run"), None)
+    if row is None:
+        raise damaged(path, "it holds no run")
     try:
-        row = connection.execute("SELECT * FROM run").fetchone()
-        if row is None or checksum(row[1:-1]) != row[-1]:
-            raise damaged(path, "the checksum of the run does not match")
-        return RunMetadata.from_row(row[1:-1])
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return RunMetadata.from_row(row[1:])
+    except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
 
 
-def sound_rows(
-    connection: sqlite3.Connection, path: Path, run: RunMetadata, first: int = -(2**63), last: int = 2**63 - 1
-) -> Iterator[Any]:
-    """Yield results in the order of the inputs, or raise a StoreError where one is damaged."""
-    rows = "SELECT * FROM results WHERE input BETWEEN ? AND ? ORDER BY input"
+def read_labels(connection: sqlite3.Connection, path: Path) -> list[Any] | None:
+    """Read the true labels of all inputs, or None if the store holds none."""
+    row = next(sound_rows(connection, path, "labels"), None)
     try:
-        for row in connection.execute(rows, (first, last)):
-            if checksum(row[:-1]) != row[-1] or not 0 <= row[0] < run.n_inputs:
-                raise damaged(path, f"the checksum of input {row[0]} does not match")
-            yield row[:-1]
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return None if row is None else list(json.loads(row[1]))
+    except ValueError as error:
         raise damaged(path, error) from error
 
 
-def insert(connection: sqlite3.Connection, table: str, rows: list[Any]) -> None:
-    """Insert rows that have a value for each column of a table."""
-    connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+def add_labels(path: str | os.PathLike[str], labels: Any) -> None:
+    """Write the true labels of all inputs into the store of a run, which may be finished.
+
+    Parameters
+    ----------
+    path : str or path-like
+    labels : array-like of shape (n_inputs,)
+
+    Raises
+    ------
+    StoreError
+        If the store holds other labels, or cannot be written.
+    """
+    run = read_store(path).run
+    with Store(path, run) as store:
+        store.label(run.check_labels(labels))
 
 
-def checksum(row: Any) -> bytes:
-    """Hash the values of a row."""
-    content = blake2b(digest_size=8)
-    for value in row:
-        kind = "blob" if isinstance(value, bytes) else "other"
-        data = value if isinstance(value, bytes) else repr(value).encode()
-        content.update(f"{kind} {len(data)} ".encode() + data)
-    return content.digest()
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """Hold the right to write to a store, or raise a StoreError if another process has it."""
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{path} is being written by another process. Wait for it to end.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def to_text(counts: NDArray[Any]) -> str:
-    """Return the votes of one input as JSON, from class index to number of votes; or bounds on probabilities.
+def to_text(counts: NDArray[Any]) -> list[str]:
+    """Return the votes of each input as JSON, from class index to number of votes; or bounds on probabilities.
 
     Examples
     --------
-    >>> to_text(np.array([0, 250, 0, 6]))
-    '{"1": 250, "3": 6}'
+    >>> to_text(np.array([[0, 250, 0, 6]]))
+    ['{"1": 250, "3": 6}']
     """
-    return json.dumps({str(i): counts[i].item() for i in np.flatnonzero(counts)})
+    texts = (", ".join([f'"{i}": {n}' for i, n in enumerate(row) if n]) for row in counts.tolist())
+    return [f"{{{text}}}" for text in texts]
 
 
 def from_text(texts: Sequence[str], n_classes: int, dtype: type[np.number]) -> NDArray[Any]:
-    """Return votes or bounds of shape (n_inputs, n_classes); see `to_text`."""
+    """Return votes or bounds of shape (n_inputs, n_classes), or raise a ValueError if they are impossible."""
     counts = np.zeros((len(texts), n_classes), dtype=dtype)
-    for row, text in zip(counts, texts, strict=True):
-        for i, n in json.loads(text).items():
-            row[int(i)] = n
+    found = json.loads(f"[{','.join(texts)}]")
+    entries = [(row, int(i), n) for row, votes in enumerate(found) for i, n in dict(votes).items()]
+    kind = int if dtype is np.int64 else float
+    possible = all(0 <= i < n_classes and type(n) is kind and n > 0 for _, i, n in entries)
+    complete = kind is float or {row for row, _, _ in entries} == set(range(len(texts)))
+    if len(found) != len(texts) or not possible or not complete:
+        raise ValueError("votes must be positive whole numbers, for known classes")
+    if entries:
+        rows, columns, values = zip(*entries, strict=True)
+        counts[list(rows), list(columns)] = values
     return counts

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +20,15 @@ from numpy.typing import NDArray
 from ..sampling.sampler import Sampler, Votes
 from ..sampling.shares import ExactSampler
 from .sharing import SharedSampler, on_dask, on_ray
+from .signals import ends_on_termination
 
 logger = logging.getLogger("smoothcert")
 
 #: Number of times in a row that workers may die before anything is finished.
 PATIENCE = 5
+
+#: The same where inputs may be skipped: finding an input that kills its worker takes some deaths.
+PATIENCE_TO_SKIP = 40
 
 #: Number of tasks per worker that are sent at a time: one at work, one waiting.
 AHEAD = 2
@@ -29,13 +36,31 @@ AHEAD = 2
 #: Names of errors that say that a worker was lost, and not that a task is wrong.
 LOST = {"KilledWorker", "ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"}
 
+#: The number of seconds between looks at a cluster.
+TICK = 1.0
+
+#: The number of seconds without workers after which a warning appears.
+WARN = 30.0
+
+#: The number of seconds without workers after which a run ends, and the environment variable that changes it.
+LIMIT, LIMIT_NAME = 3600.0, "SMOOTHCERT_WORKER_TIMEOUT"
+
+#: The number of times that a single input may kill a worker of its own before it is taken to be the cause.
+DEATHS = 2
+
 Read = Callable[[NDArray[np.intp]], tuple[NDArray[Any], Any]]
-Results = Generator[tuple[int, Votes], None, None]
-Done = tuple[NDArray[np.intp], NDArray[Any], Votes]
+Task = tuple[int, NDArray[np.intp], Any, Any]
+Results = Generator[tuple[int, Any], None, None]
+Done = tuple[NDArray[np.intp], Any, Any]
 
 
 def draw_all(
-    sampler: Sampler | ExactSampler, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None
+    sampler: Sampler | ExactSampler,
+    chunks: list[NDArray[np.intp]],
+    read: Read,
+    n_jobs: int | None,
+    *,
+    skip: bool = False,
 ) -> Iterator[Done]:
     """Draw the votes of chunks of inputs on the workers of joblib's backend.
 
@@ -43,45 +68,34 @@ def draw_all(
     ----------
     sampler : Sampler
     chunks : list of ndarray
-        Positions of the inputs of each task.
+        The positions of the inputs of each task.
     read : callable
         Returns the inputs at some positions and what the sampler's rule is asked about them. It is called when a worker
         has room for them.
     n_jobs : int or None
-        Number of workers.
+        The number of workers.
+    skip : bool, default=False
+        Whether an input that fails is skipped: it cannot be read, the base model raises an error, or it kills its
+        worker. A task that fails is split in halves until the input is found.
 
     Yields
     ------
     positions, inputs, votes
-        In the order in which chunks are finished. Only the inputs of unfinished tasks are held in memory.
+        In the order in which chunks are finished. Only the inputs of unfinished tasks are held in memory. For an input
+        that is skipped, the reason as a string takes the place of the votes.
 
     Raises
     ------
     RuntimeError
         If workers keep dying. The death of one costs its unfinished chunks, which are drawn again.
     """
-    missing, failures = dict(enumerate(chunks)), 0
-    with SharedSampler(sampler) as shared, _backend(shared, n_jobs) as results_of:
-        while missing:
-            tasks, before = _Tasks(missing, read), len(missing)
+    tasks = _Tasks(chunks, read, skip)
+    with ends_on_termination(), SharedSampler(sampler) as shared, _backend(shared, n_jobs) as results_of:
+        while tasks.missing:
             try:
                 yield from tasks.finished(results_of(tasks))
             except Exception as error:
-                failures = failures + 1 if len(missing) == before else 1
-                _check_lost(error, failures, tasks)
-
-
-def _check_lost(error: Exception, failures: int, tasks: _Tasks) -> None:
-    """Raise an error again unless it says that a worker was lost, and not too often in a row."""
-    kind = type(error).__name__
-    if not isinstance(error, BrokenProcessPool) and kind not in LOST:
-        raise error
-    if failures > PATIENCE:
-        raise RuntimeError(
-            f"Workers died {failures} times in a row, the last time while one of the inputs {tasks.positions()} was "
-            f"drawn ({kind}). They may have too little memory: use fewer workers (n_jobs) or a smaller batch_size."
-        ) from error
-    logger.warning("A worker died (%s); its inputs are drawn again.", kind)
+                yield from tasks.lost(error)
 
 
 class _Tasks:
@@ -91,31 +105,89 @@ class _Tasks:
     and is raised by `finished`.
     """
 
-    def __init__(self, missing: dict[int, NDArray[np.intp]], read: Read) -> None:
-        self.missing = missing
+    def __init__(self, chunks: list[NDArray[np.intp]], read: Read, skip: bool) -> None:
+        self.missing = dict(enumerate(chunks))
+        self.n_made = len(chunks)
         self.read = read
-        self.unfinished: dict[int, NDArray[Any]] = {}
+        self.skip = skip
+        self.unfinished: dict[int, Any] = {}
+        #: Tasks that may have killed a worker, and run alone. The first is the one that runs.
+        self.suspects: list[int] = []
+        self.deaths: Counter[int] = Counter()
+        self.failures = 0
         self.error: Exception | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, NDArray[Any], Any]]:
-        for number, index in list(self.missing.items()):
+    def __iter__(self) -> Iterator[Task]:
+        self.unfinished.clear()
+        self.error = None
+        for number in self.suspects[:1] or list(self.missing):
+            index, X = self.missing[number], None
             try:
                 X, target = self.read(index)
             except Exception as error:
-                self.error = error
-                return
+                if not self.skip:
+                    self.error = error
+                    return
+                target = reason(error).removeprefix(f"X[{index[0]}]: ")
             self.unfinished[number] = X
-            yield number, X, target
+            yield number, index, X, target
 
     def finished(self, results: Results) -> Iterator[Done]:
         """Yield positions, inputs and votes of finished tasks, which are then no longer missing."""
         with closing(results):
             for number, votes in results:
-                yield self.missing.pop(number), self.unfinished.pop(number), votes
+                self.failures = 0
+                index, X = self.missing.pop(number), self.unfinished.pop(number)
+                self.suspects = [suspect for suspect in self.suspects if suspect != number]
+                if isinstance(votes, str) and len(index) > 1:
+                    self._split(index)
+                else:
+                    yield index, X, votes
         if self.error is not None:
             raise self.error
 
-    def positions(self) -> str:
+    def _split(self, index: NDArray[np.intp]) -> list[int]:
+        """Make two tasks of one, and return their numbers."""
+        numbers = [self.n_made, self.n_made + 1]
+        self.missing |= zip(numbers, np.array_split(index, 2), strict=True)
+        self.n_made += 2
+        return numbers
+
+    def lost(self, error: Exception) -> Iterator[Done]:
+        """Raise an error again unless it says that a worker was lost, and not too often in a row.
+
+        Where inputs may be skipped, yield the one that kills every worker, once it is found.
+        """
+        kind = type(error).__name__
+        if not isinstance(error, BrokenProcessPool) and kind not in LOST:
+            raise error
+        self.failures += 1
+        if self.failures > (PATIENCE_TO_SKIP if self.skip else PATIENCE):
+            raise RuntimeError(
+                f"Workers died {self.failures} times in a row, the last time while one of the inputs "
+                f"{self._positions()} was drawn ({kind}). They may have too little memory: use fewer workers (n_jobs) "
+                f'or a smaller batch_size. With on_error="skip", an input that kills its worker is skipped.'
+            ) from error
+        logger.warning("A worker died (%s); its inputs are drawn again.", kind)
+        if self.skip:
+            yield from self._suspect(kind)
+
+    def _suspect(self, kind: str) -> Iterator[Done]:
+        """Let the tasks that may have killed a worker run alone, and split the one that does so again."""
+        if not self.suspects:
+            self.suspects = sorted(self.unfinished)
+            return
+        number = self.suspects[0]
+        index = self.missing[number]
+        self.deaths[number] += 1
+        if len(index) > 1:
+            del self.missing[number]
+            self.suspects[:1] = self._split(index)
+        elif self.deaths[number] == DEATHS:
+            del self.missing[number], self.suspects[0]
+            yield index, None, f"it killed its worker {DEATHS} times ({kind})"
+
+    def _positions(self) -> str:
         """Return the positions of the inputs of unfinished tasks as text."""
         return ", ".join(f"{self.missing[number][0]}-{self.missing[number][-1]}" for number in sorted(self.unfinished))
 
@@ -130,14 +202,13 @@ def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_T
     backend, limit = get_active_backend()
     client = getattr(backend, "client", None)
     if client is not None and _is_dask_task():
-        yield lambda tasks: (work(shared, task) for task in tasks)
+        yield lambda tasks: (work(shared, task, tasks.skip) for task in tasks)
     elif client is not None:
         with on_dask(shared, client):
             yield lambda tasks: _by_dask(shared, tasks, client)
     elif type(backend).__name__ == "RayBackend":
         with on_ray(shared):
-            workers = backend.effective_n_jobs(limit if n_jobs is None else n_jobs)
-            yield lambda tasks: _by_ray(shared, tasks, workers)
+            yield lambda tasks: _by_ray(shared, tasks, limit if n_jobs is None else n_jobs)
     else:
         yield lambda tasks: _by_joblib(shared, tasks, n_jobs)
 
@@ -158,7 +229,7 @@ def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Resu
     parallel = Parallel(
         n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs", max_nbytes=None
     )
-    return cast(Results, parallel(delayed(work)(shared, task) for task in tasks))
+    return cast(Results, parallel(delayed(work)(shared, task, tasks.skip) for task in tasks))
 
 
 def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
@@ -167,30 +238,31 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
     joblib is not used here: it reads tasks in the thread that talks to the scheduler, where a dask array would wait for
     itself.
     """
-    from distributed import as_completed
+    from distributed import wait
 
-    results = as_completed()
-    waiting = iter(tasks)
+    def finished(out: list[Any]) -> tuple[list[Any], list[Any]]:
+        try:
+            done, not_done = wait(out, timeout=TICK, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            return [], out
+        return list(done), list(not_done)
 
-    def send(n: int) -> int:
-        """Send up to ``n`` tasks, and return how many there were."""
-        sent = [client.submit(work, shared, task, pure=False) for task in islice(waiting, n)]
-        results.update(sent)
-        return len(sent)
-
+    out: list[Any] = []
     try:
-        out = send(AHEAD * max(1, sum(client.ncores().values())))
-        while out:
-            done = next(results)
-            yield done.result()
-            done.release()
-            out += send(1) - 1
+        for future in _under_way(
+            tasks,
+            out,
+            slots=lambda: sum(client.ncores().values()),
+            submit=lambda task: client.submit(work, shared, task, tasks.skip, pure=False),
+            finished=finished,
+        ):
+            yield future.result()
+            future.release()
     finally:
-        for future in list(results.futures):
-            future.cancel()
+        client.cancel(out)
 
 
-def _by_ray(shared: SharedSampler, tasks: _Tasks, n_workers: int) -> Results:
+def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Results:
     """Run tasks on a ray cluster, which repeats those of a lost worker.
 
     joblib is not used here: its ray backend does not support generators.
@@ -198,19 +270,109 @@ def _by_ray(shared: SharedSampler, tasks: _Tasks, n_workers: int) -> Results:
     import ray
 
     remote = ray.remote(work)
-    waiting = iter(tasks)
-    out = [remote.remote(shared, task) for task in islice(waiting, AHEAD * n_workers)]
+    out: list[Any] = []
+
+    def slots() -> int:
+        return n_jobs if n_jobs is not None and n_jobs > 0 else int(ray.cluster_resources().get("CPU", 0))
+
     try:
-        while out:
-            done, out = ray.wait(out, num_returns=1)
-            yield ray.get(done[0])
-            out += [remote.remote(shared, task) for task in islice(waiting, 1)]
+        for task in _under_way(
+            tasks,
+            out,
+            slots=slots,
+            submit=lambda task: remote.remote(shared, task, tasks.skip),
+            finished=lambda out: ray.wait(out, num_returns=1, timeout=TICK),
+        ):
+            yield ray.get(task)
     finally:
         for task in out:
             ray.cancel(task)
 
 
-def work(shared: SharedSampler, task: tuple[int, NDArray[Any], Any]) -> tuple[int, Votes]:
-    """Do one task in a worker."""
-    number, X, target = task
-    return number, shared.open().draw(X, target)
+def _under_way(
+    tasks: _Tasks,
+    out: list[Any],
+    *,
+    slots: Callable[[], int],
+    submit: Callable[[Task], Any],
+    finished: Callable[[list[Any]], tuple[list[Any], list[Any]]],
+) -> Iterator[Any]:
+    """Keep a cluster busy while its workers come and go, and yield what is finished.
+
+    Parameters
+    ----------
+    tasks : _Tasks
+    out : list
+        The futures of tasks that are under way, which this function updates.
+    slots : callable
+        Returns how many tasks the cluster can work on now. It is asked about once per second.
+    submit : callable
+        Sends a task, and returns its future.
+    finished : callable
+        Waits up to a second, and returns the futures that are finished and those that are not.
+    """
+    waiting, is_more, n_slots, asked, watch = iter(tasks), True, 0, -TICK, _Watch()
+    while is_more or out:
+        if time.monotonic() - asked >= TICK:
+            n_slots, asked = slots(), time.monotonic()
+            watch.check(n_slots)
+        while is_more and len(out) < AHEAD * n_slots:
+            task = next(waiting, None)
+            is_more = task is not None
+            if task is not None:
+                out.append(submit(task))
+        if out:
+            done, out[:] = finished(out)
+            yield from done
+        elif is_more:
+            time.sleep(TICK)
+
+
+class _Watch:
+    """Warns where a cluster has no workers for some time, and gives up after a longer time."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.warned = False
+        self.limit = float(os.environ.get(LIMIT_NAME, LIMIT))
+
+    def check(self, n_slots: int) -> None:
+        """Take note of the number of tasks that the cluster can work on now."""
+        now = time.monotonic()
+        self.since = None if n_slots else self.since or now
+        if self.since is None:
+            self.warned = False
+            return
+        seconds = now - self.since
+        if seconds >= self.limit:
+            raise RuntimeError(
+                f"The cluster has had no workers for {seconds:.0f} seconds. What was finished is kept in the store. "
+                f"Start workers and run again, or set {LIMIT_NAME} to wait for more than {self.limit:g} seconds."
+            )
+        if seconds >= WARN and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).",
+                stacklevel=2,
+            )
+
+
+def work(shared: SharedSampler, task: Task, skip: bool) -> tuple[int, Votes | str]:
+    """Do one task in a worker. Where errors are skipped, return the reason of one in place of the votes."""
+    number, index, X, target = task
+    if X is None:
+        return number, str(target)
+    sampler = shared.open()
+    try:
+        return number, sampler.draw(X, target)
+    except Exception as error:
+        if skip:
+            return number, reason(error)
+        error.add_note(f"This happened while the votes of X[{index[0]}:{index[-1] + 1}] were drawn.")
+        raise
+
+
+def reason(error: Exception) -> str:
+    """Describe an error on one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -557,7 +557,7 @@ def test_results_are_sliced_pickled_and_shown():
     assert len(found[1:]) == 2
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).distance, found.distance)
     assert "3 inputs" in repr(found)
-    with pytest.raises(ValueError, match="radius must be 0"):
+    with pytest.raises(ValueError, match="radius must hold numbers of at least 0"):
         found.robust_accuracy(-1)
     with pytest.raises(ValueError, match="read-only"):
         found.distance[0] = 1

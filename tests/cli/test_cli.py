@@ -23,11 +23,13 @@ from sklearn.preprocessing import FunctionTransformer
 from smoothcert import (
     Certificates,
     GaussianNoise,
+    GreedyRadius,
     LaplaceNoise,
     LipschitzRadius,
     SmoothedClassifier,
     SplitNoise,
     TorchInference,
+    UniformMixtureNoise,
     UniformNoise,
     certified_accuracy_score,
 )
@@ -121,8 +123,9 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert stored.alpha == 0.01
 
     state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["finished"] == "30 of 30 inputs (100.0%)"
-    assert state["being written"] == "no"
+    assert (state["finished"], state["failed"], state["n_inputs"]) == (30, 0, 30)
+    assert state["being_written"] is False
+    assert state["seconds_since_last"] >= 0
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
         texts = connection.execute("SELECT selection, estimation FROM results").fetchall()
     selection, estimation = (
@@ -131,7 +134,11 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert state["votes"] == selection + estimation
     assert estimation == 30 * 300
     assert 0 < selection <= 30 * 256
-    assert "noise:               SplitNoise(lam=0.5" in run("status", "run.sqlite")
+    shown = run("status", "run.sqlite")
+    assert "noise:               SplitNoise(lam=0.5" in shown
+    assert "finished:            30 of 30 inputs (100.0%)" in shown
+    assert "being written:       no" in shown
+    assert state["digest"] in shown
 
     lines = run("curve", "run.sqlite", "--radii", "0,0.2,9", "--png", "curve.png").splitlines()
     correct = [np.mean((stored.labels == y) & (stored.radii >= radius)) for radius in (0, 0.2, 9)]
@@ -170,8 +177,8 @@ def test_summaries_show_the_accuracy_at_each_radius(folder):
     texts = [f"{share:.4f} at {radius}" for share, radius in zip(accuracy, radii, strict=True)]
     assert len(set(accuracy[1:])) == 3
     assert shown.splitlines()[1] == f"Certified accuracy {', '.join(texts)}"
-    state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["certified accuracy"] == ", ".join(texts[:3])
+    state = json.loads(run("status", "run.sqlite", "--json", "--results"))
+    assert state["certified_accuracy"] == dict(zip(map(str, radii), accuracy.tolist(), strict=True))
     assert state["abstained"] == stored.abstained.sum()
 
 
@@ -183,7 +190,7 @@ def test_resume(skops_model, folder):
     connection.commit()
     connection.close()
     state = json.loads(run("status", "run.sqlite", "--json"))
-    assert state["finished"] == "20 of 30 inputs (66.7%)"
+    assert (state["finished"], state["n_inputs"]) == (20, 30)
     assert "the run has not ended" in run("export", "run.sqlite", "out.csv", code=1)
     assert "with --partial" in run("recertify", "run.sqlite", "--alpha", "0.05", code=1)
     assert run("recertify", "run.sqlite", "--alpha", "0.05", "--partial").startswith("Certificates(20 inputs")
@@ -208,7 +215,7 @@ def test_resume_follows_the_options_for_speed(folder, monkeypatch):
     arguments = ("model.joblib", "test.npz", "--allow-pickle")
     run("certify", *arguments, "--lam", "0.5", "--seed", "6", "--store", "run.sqlite", *FAST)
     made = []
-    monkeypatch.setattr("smoothcert.cli.main.certify_and_report", lambda clf, *rest: made.append(clf))
+    monkeypatch.setattr("smoothcert.cli.runs.run_and_report", lambda clf, *rest: made.append(clf))
     run("resume", "run.sqlite", *arguments, "--workers", "2", "--batch-size", "7", "--quiet")
     (clf,) = made
     assert (clf.n_jobs, clf.batch_size, clf.verbose) == (2, 7, 0)
@@ -300,6 +307,7 @@ def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatc
     assert (made.noise_.get_params(), made.box_.fingerprint()) == (clf.noise_.get_params(), clf.box_.fingerprint())
     assert made.classes_.tolist() == [0, 1]
     assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
     assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
     assert smoothed(given | {"levels": 32}).noise_.get_params() == {"lam": 0.7, "levels": 32}
@@ -520,7 +528,208 @@ def test_curves_of_several_runs(folder):
         assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
 
 
-@pytest.mark.parametrize("command", ["certify", "resume", "status", "curve", "export", "recertify", "predict"])
+def test_shards_are_merged(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle", *FAST)
+    run("certify", *model, "--seed", "3", "--store", "whole.sqlite")
+    for i in (1, 2, 3):
+        run("certify", *model, "--seed", "3", "--shard", f"{i}/3", "--store", f"part-{i}.sqlite", "-o", f"{i}.csv")
+    assert [int(row["input"]) for row in table("2.csv")] == list(range(10, 20))
+    assert [int(row["label"]) for row in table("2.csv")] == np.load("labels.npy")[10:20].tolist()
+    shown = run("merge", "run.sqlite", "part-3.sqlite", "part-1.sqlite", "part-2.sqlite")
+    assert "30 of 30 inputs (100.0%)" in shown
+    run("export", "whole.sqlite", "whole.csv")
+    run("export", "run.sqlite", "run.csv")
+    for one, other in zip(table("whole.csv"), table("run.csv"), strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
+    assert "exists already" in run("merge", "run.sqlite", "part-1.sqlite", code=1)
+    assert "random_state must be set" in run("certify", *model, "--shard", "1/3", code=1)
+    for wrong in ("1", "a/3", "1/", "-1/3"):
+        assert "--shard must be I/N" in run("certify", *model, f"--shard={wrong}", code=2)
+    assert "(i, n) with 1 <= i <= n" in run("certify", *model, "--seed", "3", "--shard", "4/3", code=1)
+    run("resume", "part-2.sqlite", "model.joblib", "test.npz", "--allow-pickle", "--quiet")
+
+
+def test_decisions(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "3", *FAST)
+    shown = run("certify-at", *model, "--radii", "0.1,0.3", "--store", "run.sqlite", "-o", "direct.csv")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], n_samples=300, alpha=0.01, random_state=3
+    )
+    with np.load("test.npz") as arrays:
+        X, y = arrays["X"], arrays["y"]
+    expected = clf.certify_at(X, [[0.1, 0.3]])
+    right = ((expected.labels == y)[:, None] & expected.robust).mean(axis=0)
+    assert shown.splitlines()[1] == f"Certified accuracy {right[0]:.4f} at 0.1, {right[1]:.4f} at 0.3"
+    run("export", "run.sqlite", "stored.csv")
+    for name in ("direct.csv", "stored.csv"):
+        rows = table(name)
+        for i, radius in enumerate(("0.1", "0.3")):
+            assert [row[f"robust at {radius}"] == "True" for row in rows] == expected.robust[:, i].tolist()
+        assert [int(row["n_samples"]) for row in rows] == expected.n_samples.tolist()
+    run("resume", "run.sqlite", "model.joblib", "test.npz", "--allow-pickle", "--quiet")
+    run("certify-at", *model, "--radii", "0.1", "-o", "one.csv")
+    assert [row["robust at 0.1"] == "True" for row in table("one.csv")] == clf.certify_at(X, 0.1).robust.tolist()
+    assert json.loads(run("status", "run.sqlite", "--json"))["decided_at"] == [0.1, 0.3]
+    assert "Use Decisions.from_store" in run("recertify", "run.sqlite", code=1)
+    assert "holds radii, and not decisions" in run("export", "run.sqlite", "out.tsv", code=1)
+
+
+def test_labels_are_added_checked_and_given(folder):
+    model = ("model.joblib", "test.npy", "--allow-pickle", "--seed", "3", *FAST)
+    run("certify", *model, "--store", "run.sqlite")
+    y, other = np.load("labels.npy"), 1 - np.load("labels.npy")
+    np.save("other.npy", other)
+    run("export", "run.sqlite", "given.tsv", "--labels", "labels.npy")
+    assert [int(row["label"]) for row in table("given.tsv")] == y.tolist()
+    stored = Certificates.from_store("run.sqlite")
+    wrong = certified_accuracy_score(other, stored, 0)
+    assert f"Certified accuracy {wrong:.4f} at 0" in run("recertify", "run.sqlite", "--labels", "other.npy")
+    assert "Certified accuracy" not in run("recertify", "run.sqlite")
+    run("label", "run.sqlite", "labels.npy")
+    assert f"Certified accuracy {certified_accuracy_score(y, stored, 0):.4f} at 0" in run("recertify", "run.sqlite")
+    for command in (
+        ("label", "run.sqlite", "other.npy"),
+        ("certify", *model, "--store", "run.sqlite", "--labels", "other.npy"),
+    ):
+        assert "30 of 30 differ" in run(*command, code=1)
+    # A resumed run without labels shows the accuracy of those in the store.
+    assert "Certified accuracy" in run("certify", *model, "--store", "run.sqlite")
+
+
+def test_inputs_that_fail_are_skipped(folder):
+    X = np.load("test.npy")
+    X[4, 1] = np.nan
+    np.save("spoiled.npy", X)
+    model = ("model.joblib", "spoiled.npy", "--allow-pickle", "--seed", "3", *FAST, "--labels", "labels.npy")
+    assert "X[4]: " in run("certify", *model, "--store", "run.sqlite", "--scan", code=1)
+    assert not Path("run.sqlite").exists()
+    result = CliRunner().invoke(
+        cli, ["certify", *model, "--store", "run.sqlite", "--on-error", "skip", "-o", "out.csv"]
+    )
+    assert result.exit_code == 4
+    assert result.stderr.startswith("Warning: 1 of 30 inputs failed: X[4] (")
+    for name in ("out.csv", "again.csv"):
+        rows = table(name)
+        assert [row["failed"] for row in rows] == ["True" if i == 4 else "False" for i in range(30)]
+        assert np.isnan(float(rows[4]["radius"]))
+        run("export", "run.sqlite", "again.csv", "--force")
+    run("export", "run.sqlite", "out.tsv")
+    assert table("out.tsv")[4]["correct"] == "0"
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert (state["finished"], state["failed"], state["n_inputs"]) == (29, 1, 30)
+
+
+def test_stores_are_verified(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle")
+    run("certify", *model, *FAST, "--store", "run.sqlite")
+    assert run("verify", "run.sqlite", *model, "--quiet", "--fresh").startswith("StoreAudit(consistent: of 30 recorded")
+    with np.load("test.npz") as arrays:
+        np.save("swapped.npy", arrays["X"][[1, 0, *range(2, 30)]])
+    result = CliRunner().invoke(cli, ["verify", "run.sqlite", "model.joblib", "swapped.npy", "--allow-pickle", "-q"])
+    assert result.exit_code == 3
+    assert result.stdout.startswith("StoreAudit(NOT consistent: of 30 recorded inputs, 2 are not those of X;")
+    assert "|       0 | X holds another input there |" in result.stdout
+
+
+def test_files_are_replaced_only_if_asked(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle", "--seed", "3", *FAST)
+    Path("out.csv").write_text("precious")
+    run("certify", *model, "--store", "run.sqlite")
+    commands = [("certify", *model, "-o"), ("recertify", "run.sqlite", "-o"), ("export", "run.sqlite")]
+    commands += [("curve", "run.sqlite", "--png"), ("predict", *model[:5], "-q", "-o")]
+    for command in commands:
+        assert "out.csv exists. Name another file, or replace it with --force" in run(*command, "out.csv", code=1)
+        assert "must be in an existing directory" in run(*command, "missing/out.csv", code=1)
+    np.savetxt("test.csv", np.load("test.npy"), delimiter=",", header="a,b,c,d,e", comments="")
+    for command in (
+        ("predict", *model[:5], "-q", "-o", "test.npz"),
+        ("predict", *model[:5], "-q", "-o", "model.joblib"),
+        ("curve", "run.sqlite", "--png", "run.sqlite"),
+        ("certify", "model.joblib", "test.csv", *model[2:], "-o", "test.csv"),
+        ("export", "run.sqlite", "--labels", "out.csv", "out.csv"),
+    ):
+        assert "is a file that this command reads" in run(*command, "--force", code=1)
+    assert Path("out.csv").read_text() == "precious"
+    run("export", "run.sqlite", "out.csv", "--force")
+    assert len(table("out.csv")) == 30
+    assert not list(Path().glob(".*.part"))
+
+
+def test_mistakes_in_options_are_explained_in_our_words(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle", *FAST)
+    assert "batch_size must be a whole number of at least 1, got 0" in run(
+        "certify", *model, "--batch-size", "0", code=1
+    )
+    assert "--workers must be a number of processes" in run("certify", *model, "--workers", "0", code=2)
+    assert "--device is for torch models, and model.joblib is a LogisticRegression" in run(
+        "certify", *model, "--device", "cuda", code=2
+    )
+    assert "GaussianNoise has no --lam: it has --levels, --sigma" in run(
+        "certify", *model, "--noise", "gaussian", "--lam", "1", code=2
+    )
+    assert "--radius box does not go with --max-change" in run(
+        "certify", *model, "--radius", "box", "--max-change", "0.5", code=2
+    )
+    assert "--lams and --weights must be lists of numbers" in run("certify", *model, "--lams", "a", code=2)
+    joblib.dump({"weight": np.arange(10**5), "bias": [0.0] * 10**5}, "state.joblib")
+    message = run("certify", "state.joblib", "test.npz", "--allow-pickle", "--classes", "2", *FAST, code=1)
+    assert "state.joblib holds a dict of 2 entries, and no model" in message
+    assert len(message) < 300
+
+
+PARAMETERS = [
+    (
+        ["--noise", "uniform-mixture", "--lams", "0.3,1", "--weights", "0.4,0.6"],
+        UniformMixtureNoise((0.3, 1.0), (0.4, 0.6)),
+        "greedy",
+    ),
+    (["--noise", "gaussian", "--sigma", "0.4", "--norm", "2"], GaussianNoise(0.4), LipschitzRadius(norm=2)),
+    (["--max-change", "0.25"], SplitNoise(), GreedyRadius(max_change=0.25)),
+    (["--radius", "greedy", "--max-features", "2"], SplitNoise(), GreedyRadius(max_features=2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "noise", "radius"), PARAMETERS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_noise_and_radius_have_all_their_parameters(folder, flags, noise, radius):
+    run("certify", "model.joblib", "test.npz", "--allow-pickle", "--seed", "4", *FAST, "-o", "out.csv", *flags)
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], noise, radius=radius, n_samples=300, alpha=0.01, random_state=4
+    )
+    with np.load("test.npz") as arrays:
+        expected = clf.certify(arrays["X"])
+    assert [float(row["radius"]) for row in table("out.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
+
+
+def test_a_smoothed_classifier_keeps_its_settings_and_checks(folder, monkeypatch):
+    with np.load("test.npz") as arrays:
+        X, y = arrays["X"], arrays["y"]
+    clf = SmoothedClassifier(LogisticRegression(), SplitNoise(0.5), timeout=7.0, n_jobs=1, batch_size=99).fit(X, y)
+    monkeypatch.setattr("smoothcert.cli.options.load", lambda given: clf)
+    given = defaultdict(lambda: None, quiet=True)
+    for more in ({}, {"lam": 0.7}, {"bounds": (0, 2)}):
+        made = smoothed(given | more)
+        assert (made.timeout, made.n_jobs, made.batch_size, made.feature_shape_) == (7.0, 1, 99, (5,))
+        with pytest.raises(ValueError, match="features"):
+            made.predict(X[:, :4])
+    assert smoothed(given | {"timeout": 3.0}).timeout == 3.0
+    assert clf.timeout == 7.0
+
+
+def test_the_log_of_a_run_that_is_no_terminal(folder):
+    model = ("model.joblib", "test.npz", "--allow-pickle", "--n", "300", "--alpha", "0.01")
+    result = CliRunner().invoke(cli, ["--log", "run.log", "certify", *model])
+    assert result.exit_code == 0
+    for text in (result.stderr, Path("run.log").read_text()):
+        assert "\r" not in text
+        assert "certifying: 30 inputs" in text
+        assert "certifying: ended, 30 of 30 inputs" in text
+    # The handler is gone with the command.
+    assert CliRunner().invoke(cli, ["certify", *model, "--quiet"]).stderr == ""
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
 def test_help_shows_an_example(command):
     shown = run(command, "--help")
     assert f"  smoothcert {command} " in shown

@@ -45,9 +45,10 @@ def test_blocks_hold_a_bounded_number_of_values():
 
 def test_seeds():
     assert seeding.resolve_seed(3) == 3
+    assert seeding.resolve_seed(2**128 - 1) == 2**128 - 1
     assert seeding.resolve_seed(None) != seeding.resolve_seed(None)
     assert seeding.resolve_seed(np.random.RandomState(0)) == seeding.resolve_seed(np.random.RandomState(0))
-    for wrong in ("seed", -1, 2**32, 1.5, np.random, np.random.default_rng(0)):
+    for wrong in ("seed", -1, 2**128, 1.5, np.random, np.random.default_rng(0)):
         with pytest.raises(ValueError, match=r"random_state must be None, an int .* got "):
             seeding.resolve_seed(wrong)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from smoothcert import Certificates, SmoothedClassifier
-from smoothcert.runs.store import read_store
+from smoothcert.runs.store import read_status, read_store
 
 from . import crashes
 from .crashes import EACH, NEEDED, votes_cast
@@ -161,3 +162,54 @@ def test_dask_workers_killed(processes, paths):
     found = crashes.certify(log, store, None, None)
     assert_same(found, store)
     assert NEEDED <= votes_cast(log) <= NEEDED + kills * 4 * EACH + 2 * REPLAY
+
+
+def n_finished(store: str) -> int:
+    """Return the number of finished inputs of a run that may not have begun."""
+    return read_status(store).finished if os.path.exists(store) and os.path.getsize(store) else 0
+
+
+def copies(log: str) -> list[Path]:
+    """Return the copies of models that runs have made for their workers."""
+    return sorted(Path(log).parent.glob("smoothcert-workers-*/model-*"))
+
+
+def at_work(log: str, store: str, process) -> set[int]:
+    """Return the workers of a run, once some inputs are finished and all workers have the model."""
+    wait_for(lambda: n_finished(store) and len(workers_of(process.pid)) >= 2)
+    assert copies(log)
+    return workers_of(process.pid)
+
+
+@pytest.mark.parametrize("backend", [None, "loky"])
+def test_a_terminated_run_closes_everything(processes, paths, backend):
+    log, store = paths
+    with running(processes, log, store, backend, 2 if backend else None, None) as process:
+        workers = set()
+        if backend is None:
+            wait_for(lambda: n_finished(store))
+        else:
+            workers = at_work(log, store, process)
+        os.kill(process.pid, signal.SIGTERM)
+        process.join()
+        assert process.exitcode == 128 + signal.SIGTERM
+    wait_for(lambda: not any(map(psutil.pid_exists, workers)))
+    assert copies(log) == []
+    assert not os.path.exists(store + "-wal"), "the store is closed"
+    os.remove(crashes.gate(log))
+    assert_same(crashes.certify(log, store, None, None), store)
+
+
+def test_workers_end_with_their_driver_and_the_next_run_cleans_up(processes, paths, monkeypatch):
+    log, store = paths
+    with running(processes, log, store, "loky", 2, None) as process:
+        workers = at_work(log, store, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    # The gate is closed: the workers do not end by themselves.
+    wait_for(lambda: not any(map(psutil.pid_exists, workers)))
+    assert copies(log)
+    monkeypatch.setattr("tempfile.tempdir", os.path.dirname(log))
+    os.remove(crashes.gate(log))
+    assert_same(crashes.certify(log, store, "loky", 2), store)
+    assert copies(log) == []

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from smoothcert import (
 )
 from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.runs import database
 from smoothcert.runs.store import read_store
 
 from ..base_models import Rule, constant
@@ -306,7 +308,7 @@ def test_stores_of_later_releases_are_refused(finished, table, base):
     connection = sqlite3.connect(finished)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    refused(finished, table, base, "schema version 99, this release reads 1")
+    refused(finished, table, base, "schema version 99, this release reads 2")
 
 
 @pytest.mark.parametrize(
@@ -491,3 +493,43 @@ def test_store_and_votes_do_not_go_together(tmp_path, table, base):
         clf.certify(table[0], votes=clf.count_votes(table[0]), store=tmp_path / "run.sqlite")
     with pytest.raises(ValueError, match="y must hold one label for each of 40 inputs"):
         clf.certify(table[0], y=[0, 1])
+
+
+def test_network_file_systems_get_no_write_ahead_log(tmp_path, table, base, monkeypatch):
+    monkeypatch.setattr(database, "on_network", lambda path: True)
+    path, read = tmp_path / "run.sqlite", []
+
+    class Watching:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            if i == 30:
+                read.append(len(read_store(path)))
+            return table[0][i]
+
+    drawn = smoothed(base, batch_size=64).certify(Watching(), store=path)
+    assert read == [30]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert_equal(Certificates.from_store(path), drawn)
+
+
+def test_network_file_systems_are_known(tmp_path):
+    mounts = tmp_path / "mountinfo"
+    lines = ["20 1 8:1 / / rw - ext4 /dev/sda rw", f"21 20 0:5 / {tmp_path}/far rw,noatime shared:1 - nfs4 host:/x rw"]
+    lines += [
+        f"22 21 0:6 / {tmp_path}/far/near rw - ext4 /dev/sdb rw",
+        f"23 20 0:7 / {tmp_path}/two\\040words rw - cifs //h/x rw",
+    ]
+    mounts.write_text("\n".join(lines))
+    places = ["run", "far/run", "far/in/run", "far/near/run", "farther/run", "two words/run"]
+    assert [database.on_network(tmp_path / place, mounts) for place in places] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert not database.on_network(tmp_path / "run", tmp_path / "missing")

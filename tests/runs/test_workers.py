@@ -138,15 +138,39 @@ def test_the_model_travels_once_per_worker(tmp_path):
 
 def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # The process that made it is no worker that ends with its parent.
+    monkeypatch.setattr(delivery, "end_with_parent", lambda: None)
+
+    def copies():
+        return list(tmp_path.glob("*/model-*"))
+
     with delivery.SharedSampler("a sampler") as shared:
-        assert list(tmp_path.iterdir()) == []
+        assert copies() == []
         copy = pickle.loads(pickle.dumps(shared))
         assert copy.open() == "a sampler"
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(copies()) == 2, "a folder and its lock"
         pickle.dumps(shared)
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(copies()) == 2
         assert len(pickle.dumps(shared)) < 500
-    assert list(tmp_path.iterdir()) == []
+    assert copies() == []
+
+
+def test_copies_of_dead_runs_are_removed_and_those_of_others_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    script = "import pickle, sys; from smoothcert.runs.sharing import SharedSampler\n"
+    script += "shared = SharedSampler('x'); pickle.dumps(shared); print(shared.folder, flush=True); sys.stdin.read()"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    run = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    living, dead = (subprocess.Popen([sys.executable, "-c", script], **run) for _ in range(2))
+    folders = [process.stdout.readline().strip() for process in (living, dead)]
+    dead.kill()
+    dead.wait()
+    assert all(map(os.path.exists, folders))
+    with delivery.SharedSampler("a sampler") as shared:
+        pickle.dumps(shared)
+        assert [os.path.exists(folder) for folder in folders] == [True, False]
+    living.kill()
+    living.wait()
 
 
 def test_dask_gives_the_same_and_delivers_once(tmp_path):
@@ -282,6 +306,72 @@ def test_errors_of_the_model_are_not_repeated():
 
     with pytest.raises(ValueError, match="must return one label per row"):
         smoothed(Wrong(0), n_jobs=2).certify(DATA)
+
+
+# Clusters that change their size
+
+
+class Cluster:
+    """Finishes one task at a time, and has another number of workers each time it is asked."""
+
+    def __init__(self, sizes):
+        self.sizes, self.under_way, self.sent = iter(sizes), [], 0
+
+    def run(self, tasks, out):
+        return scheduling._under_way(
+            tasks, out, slots=lambda: next(self.sizes), submit=self.submit, finished=self.finished
+        )
+
+    def submit(self, task):
+        self.sent += 1
+        return task
+
+    def finished(self, out):
+        self.under_way.append(len(out))
+        return out[:1], out[1:]
+
+
+def test_workers_that_join_get_tasks_and_none_are_sent_for_those_that_left(monkeypatch):
+    monkeypatch.setattr(scheduling, "TICK", 0.0)
+    cluster, out = Cluster([0, 0, 1, 4, 4, 0, 0, 0, 1, 1, *[2] * 100]), []
+    assert sorted(cluster.run(range(30), out)) == list(range(30))
+    # Two tasks for each worker, and as many more as are still under way when workers leave.
+    assert cluster.under_way[:9] == [2, 8, 8, 7, 6, 5, 4, 3, 4]
+    assert (cluster.sent, out) == (30, [])
+
+
+def test_a_cluster_without_workers_warns_and_raises(monkeypatch):
+    monkeypatch.setattr(scheduling, "TICK", 0.01)
+    monkeypatch.setattr(scheduling, "WARN", 0.02)
+    monkeypatch.setenv("SMOOTHCERT_WORKER_TIMEOUT", "0.1")
+    with (
+        pytest.warns(UserWarning, match=r"The cluster has no workers. The run waits for them, 0.1 seconds in all"),
+        pytest.raises(RuntimeError, match=r"The cluster has had no workers for 0 seconds.*SMOOTHCERT_WORKER_TIMEOUT"),
+    ):
+        list(Cluster([0] * 1000).run(range(3), []))
+    assert 0 < scheduling.WARN < 60
+
+
+def test_dask_workers_that_join_later_do_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(scheduling, "TICK", 0.1)
+    expected = smoothed(Traveller(os.devnull)).certify(DATA)
+    with (
+        distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        started, original = [], scheduling._Watch.check
+
+        def check(watch, n_slots):
+            started.append(n_slots)
+            if len(started) == 3:
+                cluster.scale(2)
+            original(watch, n_slots)
+
+        monkeypatch.setattr(scheduling._Watch, "check", check)
+        found = smoothed(Traveller(os.devnull)).certify(DATA, store=tmp_path / "run.sqlite")
+        assert started[:3] == [0, 0, 0]
+    np.testing.assert_array_equal(found.radii, expected.radii)
 
 
 # Devices

@@ -227,8 +227,8 @@ def test_public_names_have_an_example_that_runs(name):
 #: Names that rest on no statement of the literature themselves.
 NO_REFERENCES = {"Adversarials", "Attack", "AttackDisplay", "Box", "CleanTraining", "CoordinateAttack", "Curve"}
 NO_REFERENCES |= {"Decisions", "NoisyModule", "Pipeline", "StoreError", "TorchInference", "Training"}
-NO_REFERENCES |= {"load_weights", "make_pipeline", "noisy_statistics", "project_l1_box", "save_weights"}
-NO_REFERENCES |= {"trusted_types"}
+NO_REFERENCES |= {"baselines", "load_weights", "make_pipeline", "noisy_statistics", "project_l1_box", "save_weights"}
+NO_REFERENCES |= {"StoreAudit", "merge_stores", "stored_classifier", "trusted_types"}
 
 
 @pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if callable(thing)])

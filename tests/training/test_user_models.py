@@ -185,8 +185,13 @@ class Raised(Mlp):
 )
 def test_ctrl_c_ends_fit_with_an_error(digits, user):
     clf = smooth(user)
-    with pytest.raises(KeyboardInterrupt):
-        clf.fit(*digits)
+    # A shell starts background processes with the signal ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(*digits)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert not hasattr(clf, "estimator_")
 
 

@@ -1,0 +1,126 @@
+"""The stores of the shards of one run become one store."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..results.files import replacing
+from .database import StoreError, connect, create, insert, sound_rows
+from .metadata import RunMetadata
+from .replay import same_content
+from .store import read_labels, read_run
+
+
+def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLike[str]]) -> None:
+    """Join the stores of the shards of a run into one store.
+
+    The new store is that of the whole run: `Certificates.from_store` reads it, and ``clf.certify(X, store=path)``
+    finishes what is missing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The new file. An existing one is not replaced.
+    stores : iterable of path-like
+        The stores that ``clf.certify(X, store=..., shard=(i, n))`` has written, finished or not.
+
+    Raises
+    ------
+    StoreError
+        If a file is no sound store, the stores do not belong to one run, or an input is in two of them.
+
+    See Also
+    --------
+    Certificates.concatenate : Join the certificates of shards.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from smoothcert import Certificates, SmoothedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=500, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     parts = [f"{folder}/{i}.sqlite" for i in (1, 2)]
+    ...     for i, part in enumerate(parts, start=1):
+    ...         _ = clf.certify(X[::25], store=part, shard=(i, 2))
+    ...     merge_stores(f"{folder}/run.sqlite", parts)
+    ...     print(len(Certificates.from_store(f"{folder}/run.sqlite")))
+    6
+    """
+    target, sources = Path(path), [Path(store) for store in stores]
+    if target.exists():
+        raise StoreError(f"{target} exists already. Merge into a new file.")
+    if not sources:
+        raise StoreError("stores must name at least one store, got none.")
+    parts = [_read(source) for source in sources]
+    _check_one_run([part[0] for part in parts], sources)
+    first = parts[0][0]
+    run = replace(first, shard=None, created=min(part[0].created for part in parts))
+    labels = _same_labels([part[1] for part in parts], sources)
+    try:
+        with replacing(target) as made:
+            create(made, run.to_row())
+            _write(made, sources, [part[2:] for part in parts], labels, run.n_inputs)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"{target} cannot be written: {error}. Is the disk full, or the directory read-only?"
+        ) from error
+
+
+def _read(path: Path) -> tuple[RunMetadata, Any, list[Any], list[Any]]:
+    """Read the run, the labels, the results and the failures of a store."""
+    with closing(connect(path, writing=False)) as connection:
+        connection.execute("BEGIN")
+        results, failures = (list(sound_rows(connection, path, table)) for table in ("results", "failures"))
+        return read_run(connection, path), read_labels(connection, path), results, failures
+
+
+def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
+    """Raise a StoreError unless stores are shards of one run."""
+    first = replace(runs[0], shard=None)
+    for run, source in zip(runs, sources, strict=True):
+        differences = first.differences(replace(run, shard=None))
+        if not same_content(first.model, run.model):
+            differences.append(f"model: {first.model}, {run.model}")
+        if run.shard is not None and runs[0].shard is not None and run.shard[1] != runs[0].shard[1]:
+            differences.append(f"number of shards: {runs[0].shard[1]}, {run.shard[1]}")
+        if differences:
+            raise StoreError(
+                f"{source} and {sources[0]} are not of one run: {'; '.join(differences)} (in {sources[0]} first)."
+            )
+
+
+def _same_labels(found: list[Any], sources: list[Path]) -> Any:
+    """Return the labels of the run, or raise a StoreError if stores hold different ones."""
+    known = [(labels, source) for labels, source in zip(found, sources, strict=True) if labels is not None]
+    for labels, source in known:
+        if labels != known[0][0]:
+            raise StoreError(f"{source} and {known[0][1]} hold different true labels.")
+    return known[0][0] if known else None
+
+
+def _write(made: Path, sources: list[Path], parts: list[Any], labels: Any, n_inputs: int) -> None:
+    """Write the results and failures of all parts, and the labels, into a new store."""
+    seen = np.zeros(n_inputs, dtype=bool)
+    with closing(sqlite3.connect(made)) as connection, connection:
+        for source, (results, failures) in zip(sources, parts, strict=True):
+            index = [row[0] for row in (*results, *failures)]
+            if seen[index].any():
+                twice = index[int(np.argmax(seen[index]))]
+                raise StoreError(f"{source} holds X[{twice}], which another store holds as well. Give each shard once.")
+            seen[index] = True
+            insert(connection, "results", results)
+            insert(connection, "failures", failures)
+        if labels is not None:
+            insert(connection, "labels", [(1, json.dumps(labels))])

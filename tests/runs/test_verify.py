@@ -1,0 +1,213 @@
+"""What an auditor finds in a store: forged counts, swapped inputs, another model, damage."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
+from smoothcert.runs.database import checksum
+from smoothcert.runs.store import StoreError, read_status
+
+X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
+Y = (X[:, 0] > 0.5).astype(int)
+#: As wide as the seeds that stores draw.
+SEED = 2**100 + 7
+BASE = LogisticRegression(C=30).fit(X, Y)
+
+
+def smoothed(base=BASE, **params):
+    params = {"n_samples": 400, "alpha": 0.01, "batch_size": 512} | params
+    return SmoothedClassifier.from_pretrained(base, [0, 1], **params)
+
+
+def forge(path, change, table="results"):
+    """Change the columns of records as somebody does who knows the format, with sums and checksums that fit."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        key = "id" if table == "run" else "input"
+        names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        rows = [dict(zip(names, row, strict=True)) for row in connection.execute(f"SELECT * FROM {table}")]
+        for row in change(rows) or rows:
+            row["checksum"] = checksum(tuple(row.values())[:-1])
+            columns = ", ".join(f"{name} = ?" for name in names)
+            connection.execute(f"UPDATE {table} SET {columns} WHERE {key} = ?", (*row.values(), row[key]))
+
+
+def forge_counts(row, estimation):
+    row["estimation"], row["n_samples"] = json.dumps(estimation), sum(estimation.values())
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "run.sqlite"
+    smoothed(random_state=SEED).certify(X, store=path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"rtol": 0.2}, {"noise": "deterministic-split"}, {"noise": "gaussian"}], ids=repr
+)
+def test_honest_stores_pass(tmp_path, params):
+    path = tmp_path / "run.sqlite"
+    smoothed(**params, random_state=SEED).certify(X, store=path)
+    for seed in range(3):
+        audit = verify_store(path, stored_classifier(path, BASE), X, fresh=True, random_state=seed)
+        assert audit.consistent, audit
+        assert len(audit.rows) == 60
+    assert repr(audit) == (
+        "StoreAudit(consistent: of 60 recorded inputs, 0 are not those of X; of 60 checked, 0 have other votes, 0 "
+        "differ from fresh votes; same model)"
+    )
+    assert len(verify_store(path, stored_classifier(path, BASE), X, fraction=0.1).rows) == 6
+
+
+def test_honest_decisions_pass(tmp_path):
+    path = tmp_path / "run.sqlite"
+    smoothed(random_state=SEED).certify_at(X, [[0.2, 0.5]], store=path)
+    assert verify_store(path, stored_classifier(path, BASE), X, fresh=True, random_state=0).consistent
+    forge(path, lambda rows: rows[7].update(reach=b"\0" * len(rows[7]["reach"])))
+    assert verify_store(path, smoothed(), X).rows[verify_store(path, smoothed(), X).other_votes].tolist() == [7]
+
+
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_single_forged_count_is_found(store, more):
+    def change(rows):
+        votes = json.loads(rows[31]["estimation"])
+        a, b = votes.get("0", 0) + more, votes.get("1", 0) - more
+        forge_counts(rows[31], {i: n for i, n in (("0", a), ("1", b)) if n})
+
+    before = json.loads(sqlite3.connect(store).execute("SELECT estimation FROM results WHERE input=31").fetchone()[0])
+    assert min(before.get("0", 0), before.get("1", 0)) > 1
+    forge(store, change)
+    audit = verify_store(store, smoothed(), X)
+    assert not audit.consistent
+    assert audit.rows[audit.other_votes].tolist() == [31]
+    assert "|      31 | the seed gives other votes or reaches |" in audit.table()
+
+
+def test_forged_selection_and_reach_are_found(store):
+    def change(rows):
+        rows[3]["selection"] = json.dumps({"1" if Y[3] == 0 else "0": rows[3]["n_selection"]})
+        rows[4]["reach"] = (np.frombuffer(rows[4]["reach"], "<f8") * 0.5).tobytes()
+
+    forge(store, change)
+    audit = verify_store(store, smoothed(), X)
+    assert audit.rows[audit.other_votes].tolist() == [3, 4]
+
+
+def test_fresh_votes_find_counts_of_a_chosen_seed(tmp_path):
+    """Here the author has another model, and a seed of it that nobody can know: replay alone would say so as well."""
+    path = tmp_path / "run.sqlite"
+    smoothed(random_state=SEED).certify(X, store=path)
+
+    def change(rows):
+        for row in (rows[8], rows[20]):
+            forge_counts(row, {str(Y[row["input"]]): 400})
+
+    margins = Certificates.from_store(path).p_a[[8, 20]]
+    assert (margins < 0.9).all()
+    forge(path, change)
+    audit = verify_store(path, smoothed(), X, fresh=True, random_state=1)
+    assert audit.rows[audit.contradicted].tolist() == [8, 20]
+    assert (audit.p_values[audit.contradicted] < 1e-6).all()
+    assert "fresh votes differ, p-value" in audit.table()
+
+
+def test_false_alarms_are_rare(store):
+    """The p-values of an honest record are at least uniform, over many fresh draws."""
+    clf = smoothed()
+    found = np.concatenate([verify_store(store, clf, X, fresh=True, random_state=i).p_values for i in range(5)])
+    for level in (0.01, 0.05, 0.2):
+        assert (found <= level).mean() <= level + 4 * np.sqrt(level / len(found))
+    assert (found < 0.5).any()
+
+
+def test_swapped_rows_are_found(store):
+    def change(rows):
+        rows[10], rows[11] = rows[11] | {"input": 10}, rows[10] | {"input": 11}
+
+    forge(store, change)
+    audit = verify_store(store, smoothed(), X)
+    assert audit.recorded[audit.other_input].tolist() == [10, 11]
+    assert not audit.consistent
+    assert audit.table().count("X holds another input there") == 2
+
+
+def test_another_model_is_found(store):
+    audit = verify_store(store, smoothed(LogisticRegression(C=29).fit(X, Y)), X)
+    assert not audit.same_model
+    assert not audit.consistent
+    assert "ANOTHER model" in repr(audit)
+
+
+def test_other_parameters_are_refused(store):
+    with pytest.raises(StoreError, match=r"alpha: 0.01, 0.05"):
+        verify_store(store, smoothed(alpha=0.05), X)
+    with pytest.raises(StoreError, match=r"shape of X: \(60, 5\), \(59, 5\)"):
+        verify_store(store, smoothed(), X[1:])
+    with pytest.raises(ValueError, match="fraction must"):
+        verify_store(store, smoothed(), X, fraction=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("estimation", '{"0": 399}'),
+        ("estimation", '{"0": 500, "1": -100}'),
+        ("estimation", '{"0": 399, "2": 1}'),
+        ("estimation", '{"0": 399, "-1": 1}'),
+        ("estimation", '{"0": 400.0}'),
+        ("estimation", '{"0": true}'),
+        ("estimation", '{"0": 400'),
+        ("estimation", '{"0": 200}, {"0": 200}'),
+        ("estimation", "400"),
+        ("selection", '{"0": 1}'),
+        ("selection", "{}"),
+        ("hash", b"short"),
+        ("reach", b"\0" * 7),
+    ],
+)
+def test_impossible_records_are_damage(store, column, value):
+    forge(store, lambda rows: rows[5].update({column: value}))
+    for use in (
+        Certificates.from_store,
+        lambda path: verify_store(path, smoothed(), X),
+        lambda path: smoothed().certify(X, store=path),
+    ):
+        with pytest.raises(StoreError, match="is damaged"):
+            use(store)
+
+
+def test_records_of_inputs_that_are_not_of_the_run_are_damage(store):
+    with closing(sqlite3.connect(store)) as connection, connection:
+        row = list(connection.execute("SELECT * FROM results WHERE input = 5").fetchone())
+        row[0] = 60
+        row[-1] = checksum(tuple(row[:-1]))
+        connection.execute(f"INSERT INTO results VALUES ({', '.join('?' * len(row))})", row)
+    with pytest.raises(StoreError, match="inputs that are not of this run"):
+        Certificates.from_store(store)
+
+
+def test_a_broken_record_of_the_run_is_damage(store):
+    forge(store, lambda rows: rows[0].update(parameters="{"), table="run")
+    with pytest.raises(StoreError, match="is damaged"):
+        Certificates.from_store(store)
+
+
+def test_the_digest_is_that_of_all_records(store):
+    before = read_status(store).digest
+    assert before == read_status(store).digest
+    forge(store, lambda rows: rows[5].update(seconds=1.0))
+    assert read_status(store).digest != before
+
+
+def test_the_seed_of_a_store_can_be_given_back(store, tmp_path):
+    seed = read_status(store).run.seed
+    assert seed > 2**64
+    again = smoothed(random_state=seed).certify(X)
+    np.testing.assert_array_equal(again.radii, Certificates.from_store(store).radii)
