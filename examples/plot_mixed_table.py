@@ -35,7 +35,9 @@ costs = {"age": "fixed", "educ": "fixed", "income": "fixed", "party": 0.5}
 
 certificates = {}
 for lam in 0.55, 0.7, 1.0:
-    clf = SmoothedClassifier(base, SplitNoise(lam), bounds="minmax", costs=costs, categorical_features=["party"])
+    clf = SmoothedClassifier(
+        base, SplitNoise(lam), bounds="minmax", costs=costs, categorical_features=["party"], random_state=0
+    )
     certificates[f"lam={lam}"] = clf.fit(X_train, y_train).certify(X_test)
 
 # %%
