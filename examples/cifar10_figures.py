@@ -13,7 +13,6 @@ figure::
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +39,7 @@ from smoothcert import (
     certified_accuracy_curve,
 )
 from smoothcert.results.display import Curve
+from smoothcert.runs.store import read_store
 
 #: The paper's noise levels sigma (section 3), three in each of Figures 7 to 15, and those of Figures 16 and 17.
 CIFAR10_SIGMAS = [0.15, *np.arange(0.25, 3.51, 0.25).tolist(), *np.arange(4, 8.1, 0.5).tolist(), 9.0, 10.0, 12.0]
@@ -76,12 +76,7 @@ class Result:
     @cached_property
     def y(self) -> NDArray[np.int64]:
         """Labels of the finished images."""
-        connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        try:
-            found = connection.execute("SELECT label FROM results ORDER BY input").fetchall()
-        finally:
-            connection.close()
-        return np.array([int(label) for (label,) in found])
+        return np.array(read_store(self.path).labels or [], dtype=np.int64)
 
     def certificates(self, radius: Any, scheme: str = "multiclass") -> Certificates:
         """Certify by a strategy and a scheme, from the votes of the images that are finished."""

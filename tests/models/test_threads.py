@@ -162,7 +162,7 @@ def test_an_error_ends_the_work(threads):
                 raise RuntimeError("broken")
             return super().forward(rows)
 
-    with pytest.raises(RuntimeError, match=r"The base model Failing failed on a batch of shape \(\d+, 6\): broken$"):
+    with pytest.raises(RuntimeError, match=r"The base model Failing failed on a batch of shape \(\d+, 6\): broken\n"):
         votes(Failing(), n_samples=7000)
     assert len(calls) < 10
 
