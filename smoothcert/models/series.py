@@ -99,7 +99,8 @@ def filled(items: Sequence[Any], dtype: Any, library: str) -> Any:
     """Return a column of the given type from which `taken` takes values."""
     if library == "numpy":
         # The longest item decides about the length of strings.
-        return np.array(items, dtype=dtype.kind if dtype.kind in "SU" else dtype)
+        kind = np.dtype(dtype).kind
+    return np.array(items, dtype=kind if kind in "SU" else dtype)
     if library == "polars":
         return import_module("polars").Series(items, dtype=dtype)
     column = import_module("pandas").Series(items, dtype=dtype)
