@@ -100,7 +100,7 @@ def filled(items: Sequence[Any], dtype: Any, library: str) -> Any:
     if library == "numpy":
         # The longest item decides about the length of strings.
         kind = np.dtype(dtype).kind
-    return np.array(items, dtype=kind if kind in "SU" else dtype)
+        return np.array(items, dtype=kind if kind in "SU" else dtype)
     if library == "polars":
         return import_module("polars").Series(items, dtype=dtype)
     column = import_module("pandas").Series(items, dtype=dtype)
