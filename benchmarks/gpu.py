@@ -161,7 +161,7 @@ def speed_of(
     best = best_batch(bare, sizes, rows=4 * max(sizes))
     speed = rows_per_second(bare, best, least)
     X = images(8, shape)
-    n_samples = max(16, int(speed * least / len(X)) // best * best)
+    n_samples = max(16, -(-int(speed * least / len(X)) // best) * best)
     clf = setting.smooth(
         network, n_classes, SplitNoise(1.0, levels=255), n_samples=n_samples, inference=inference, alpha=0.1,
         batch_size=best if inference.compile else "auto",

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from cifar10 import Network, common_options, run_experiment
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -56,6 +55,8 @@ class Images(Dataset):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
         with Image.open(self.paths[i]) as image:
             part = random_part(*image.size) if self.training else center_part(*image.size, self.size)
             image = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR, box=part)

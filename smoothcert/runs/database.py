@@ -101,6 +101,21 @@ def create(path: Path, run: tuple[Any, ...]) -> None:
         connection.close()
 
 
+def is_empty(path: Path) -> bool:
+    """Tell whether a file is to become a store: it is new, or a process was killed before its transaction was over."""
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    connection = sqlite3.connect(path)
+    try:
+        # Reading undoes what a killed process has left behind.
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return False
+    finally:
+        connection.close()
+
+
 def connect(path: Path, *, writing: bool, checked: bool = True) -> sqlite3.Connection:
     """Open a store, or raise a StoreError if the file is not a sound one.
 

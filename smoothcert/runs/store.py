@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
 from ..sampling.shares import Shares
-from .database import StoreError, connect, create, damaged, insert, sound_rows
+from .database import StoreError, connect, create, damaged, insert, is_empty, sound_rows
 from .metadata import RunMetadata
 
 #: The number of seconds over which the speed of a run is measured.
@@ -59,7 +59,7 @@ class Store:
         with ExitStack() as opened:
             with self._explained():
                 opened.enter_context(write_lock(self.path))
-                if not self.path.exists() or self.path.stat().st_size == 0:
+                if is_empty(self.path):
                     create(self.path, run.with_seed().to_row())
                 self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)

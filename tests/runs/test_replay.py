@@ -11,6 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
@@ -179,6 +180,17 @@ def test_votes_are_replayed_once_where_content_decides(monkeypatch):
     clf.set_params(radius="lipschitz").certify(X, votes=votes)
     model.coef_[0, 0] += 1e-9
     with pytest.raises(TypeError, match="not callable"):
+        clf.certify(X, votes=votes)
+
+
+@pytest.mark.parametrize("model", [KNeighborsClassifier(3), MLPClassifier((4,), max_iter=5, random_state=0)])
+def test_votes_of_models_whose_content_is_unknown_are_replayed_each_time(model):
+    model.fit(X, Y)
+    clf = smooth(model)
+    votes = clf.count_votes(X)
+    clf.certify(X, votes=votes)
+    model.fit(X, (Y + 1) % 3)
+    with pytest.raises(ValueError, match="votes were drawn with a different model"):
         clf.certify(X, votes=votes)
 
 

@@ -533,3 +533,19 @@ def test_network_file_systems_are_known(tmp_path):
         True,
     ]
     assert not database.on_network(tmp_path / "run", tmp_path / "missing")
+
+
+def test_a_store_whose_maker_was_killed_at_its_first_transaction_is_made_anew(table, base, tmp_path):
+    """The pages are in the file, and the journal that takes them back is still there."""
+    path, kept = tmp_path / "run.sqlite", tmp_path / "kept"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.executescript("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN IMMEDIATE; CREATE TABLE run (x)")
+    writer.execute("INSERT INTO run VALUES (zeroblob(1000000))")
+    journal = Path(f"{path}-journal")
+    shutil.copy(path, kept)
+    shutil.copy(journal, f"{kept}-journal")
+    writer.close()
+    assert kept.stat().st_size > 0
+    X = table[0][:4]
+    clf = smoothed(base, random_state=0)
+    np.testing.assert_array_equal(clf.certify(X, store=kept).radii, clf.certify(X).radii)
