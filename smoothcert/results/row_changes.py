@@ -70,7 +70,7 @@ class RowChanges:
 
     @classmethod
     def from_estimator(cls, estimator: Any, x: Any, *, certificate: Certificates | None = None) -> Self:
-        """Compute the worst perturbation of a row within its certified radius (Theorem 2.8 [1]_).
+        """Compute the worst perturbation of a row within its certified radius (Theorem 2.8).
 
         Parameters
         ----------
