@@ -12,7 +12,7 @@ from scipy.special import rel_entr
 from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_count, check_number, check_open_unit
+from ._utils.checks import check_count, check_fraction, check_open_unit
 from .certify.algorithm import Algorithm
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
@@ -249,7 +249,7 @@ def verify(
     """
     check_is_fitted(clf, "estimator_")
     level = check_open_unit("level", level)
-    fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
+    fraction = check_fraction(fraction)
     opened = clf.open_inputs(X)
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))

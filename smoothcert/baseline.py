@@ -85,10 +85,10 @@ def _labels_of_fixed(clf: Any, X_train: Any, y_train: NDArray[Any], X: Any) -> N
     opened, inputs = (clf.open_inputs(data) for data in (X_train, X))
     algorithm = clf.algorithm(opened.shape)
     mechanism, columns = algorithm.mechanism, getattr(algorithm.voter, "columns", None)
-    fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features).reshape(mechanism.shape)
+    fixed = mechanism.per_feature(mechanism.features.fixed).reshape(mechanism.shape)
     if not fixed.any() or isinstance(clf.estimator, FrozenEstimator):
         return None
-    category = np.broadcast_to(mechanism.features.categorical, mechanism.n_features).reshape(mechanism.shape)
+    category = mechanism.per_feature(mechanism.features.categorical).reshape(mechanism.shape)
     neutral = np.where(category, 0.0, (mechanism.box.lo + mechanism.box.hi) / 2)
     train, test = (np.where(fixed, data.read(np.arange(len(data))), neutral) for data in (opened, inputs))
     model = clf.estimator if columns is None or is_torch(clf.estimator) else NamedColumns(clf.estimator, columns)

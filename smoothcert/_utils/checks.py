@@ -120,6 +120,11 @@ def check_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_fraction(fraction: Any) -> float:
+    """Return the share of inputs to check, or raise a ValueError unless it lies above 0 and is at most 1."""
+    return check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
+
+
 def check_choice(name: str, value: Any, known: Any) -> Any:
     """Return ``value``, or raise a ValueError that lists ``known`` unless it is one of them."""
     if not any(value is choice or (isinstance(value, type(choice)) and value == choice) for choice in known):

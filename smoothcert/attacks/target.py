@@ -116,7 +116,7 @@ class Target:
             np.broadcast_to(end, mechanism.shape).ravel() for end in (mechanism.box.lo, mechanism.box.hi)
         )
         self.width = self.hi - self.lo
-        self.numeric = np.broadcast_to(mechanism.features.numeric, mechanism.n_features)
+        self.numeric = mechanism.per_feature(mechanism.features.numeric)
         raw = np.asarray(self.x, dtype=np.float64).ravel()
         self.x = np.where(self.numeric, np.clip(raw, self.lo, self.hi), raw)
         self.categories = CategoryChoice(mechanism, self.x)

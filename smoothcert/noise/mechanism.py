@@ -44,7 +44,9 @@ class NoiseMechanism:
         object.__setattr__(self, "features", self.features.for_shape(self.shape))
         check_foreign(self.noise)
         if self.mixed is not None:
-            object.__setattr__(self, "box", self.box.without(~self._mask(self.features.numeric).reshape(self.shape)))
+            object.__setattr__(
+                self, "box", self.box.without(~self.per_feature(self.features.numeric).reshape(self.shape))
+            )
             check_costs(self.noise, self.prices, self.mixed.groups)
 
     @property
@@ -65,7 +67,7 @@ class NoiseMechanism:
     @cached_property
     def costs(self) -> FloatArray:
         """What the adversary pays for the whole range of each number, shape (d,); 0 for other features."""
-        return np.where(self._mask(self.features.numeric), self.features.costs, 0.0)
+        return np.where(self.per_feature(self.features.numeric), self.features.costs, 0.0)
 
     @cached_property
     def prices(self) -> Noise:
@@ -98,12 +100,15 @@ class NoiseMechanism:
             return self.noise.draw_error * self.n_features
         return sum(noise.draw_error * len(columns) for columns, _, noise in self.mixed.groups)
 
-    def _mask(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.broadcast_to(flags, self.n_features)
+    def per_feature(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return one value for each feature, shape (d,), where `features` may hold one for all."""
+        return np.broadcast_to(values, self.n_features)
 
     def bounded(self, X: Any) -> Any:
         """Return raw inputs with 0 in the place of features that have no bounds."""
-        return X if self.mixed is None else np.where(self._mask(self.features.numeric).reshape(self.shape), X, 0.0)
+        return (
+            X if self.mixed is None else np.where(self.per_feature(self.features.numeric).reshape(self.shape), X, 0.0)
+        )
 
     def points(self, X: Any) -> NDArray[Any]:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
@@ -171,7 +176,7 @@ class NoiseMechanism:
         self.box.to_raw_inplace(moved)
         if self.mixed is None:
             return moved
-        moved = np.where(self._mask(self.features.numeric).reshape(self.shape), moved, X).reshape(moves.shape)
+        moved = np.where(self.per_feature(self.features.numeric).reshape(self.shape), moved, X).reshape(moves.shape)
         if self.categories is not None:
             columns = self.categories.columns
             changed = moved[:, columns] + (moves[:, columns] != 0)

@@ -229,7 +229,7 @@ def _opened(estimator: Any, x: Any) -> tuple[Any, FloatArray, Any]:
 def _features(mechanism: Any) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
     """Return which features are numbers that can move, the cost of each feature, and the width of its range."""
     parts = (mechanism.features.numeric, mechanism.features.costs, mechanism.box.width)
-    numeric, costs, width = (np.broadcast_to(part, mechanism.n_features) for part in parts)
+    numeric, costs, width = map(mechanism.per_feature, parts)
     return numeric, costs, width
 
 

@@ -105,7 +105,7 @@ def check_same_model(
     else:
         found = f"{len(index)} inputs get the same votes, but the model's content is {now!r} and not {content!r}. "
     message, remedy = f"{what} were drawn with a different model: {found}", "Draw new votes"
-    if not (len(other) and ("?" in content + now or not same_content(content, now))):
+    if not len(other) or (is_known(content) and is_known(now) and same_content(content, now)):
         if len(other):
             message += "Its content is the same, but precision, library versions or hardware may differ. "
         remedy += ", or pass same_model=True if you vouch for the model"
@@ -208,7 +208,7 @@ def checked_store(
 
 
 def is_known(content: str) -> bool:
-    """Tell whether a content is well defined."""
+    """Tell whether a content is well defined: the word after the name of the class is not "?"."""
     return content.split(maxsplit=2)[1] != "?"
 
 
@@ -221,7 +221,7 @@ def same_content(recorded: str, now: str) -> bool:
     (True, False)
     """
     (_, *before), (_, *after) = recorded.split(maxsplit=2), now.split(maxsplit=2)
-    return before == after or ("?" in (before[0], after[0]) and before[1:] == after[1:])
+    return before == after or (not (is_known(recorded) and is_known(now)) and before[1:] == after[1:])
 
 
 def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool = False) -> None:

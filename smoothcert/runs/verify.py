@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.checks import check_number, check_open_unit
+from .._utils.checks import check_fraction, check_open_unit
 from ..certify.algorithm import Algorithm
 from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
@@ -183,7 +183,7 @@ def verify_store(
     """
     check_is_fitted(clf, "estimator_")
     level = check_open_unit("level", level)
-    fraction = check_number("fraction", fraction, lambda share: 0 < share <= 1, "lie above 0 and be at most 1")
+    fraction = check_fraction(fraction)
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)

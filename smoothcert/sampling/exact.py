@@ -132,7 +132,7 @@ class ExactVotes:
         self.voter, self.mechanism = voter, mechanism
         self.parts = noise_parts(mechanism)
         kinds = mechanism.features.numeric, mechanism.features.categorical
-        self.numeric, self.categorical = (np.broadcast_to(kind, mechanism.n_features) for kind in kinds)
+        self.numeric, self.categorical = map(mechanism.per_feature, kinds)
         self.model = read(voter.estimator, self.numeric, self.categorical)
         self.q, self._row = mechanism.noise.q, self._some_row()
         self.cells = self._cut()

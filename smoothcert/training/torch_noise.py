@@ -178,7 +178,7 @@ def noisy_on_device(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.G
     else:
         return None
     noisy = noisy * width + lo
-    fixed = np.broadcast_to(mechanism.features.fixed, mechanism.n_features).reshape(mechanism.shape)
+    fixed = mechanism.per_feature(mechanism.features.fixed).reshape(mechanism.shape)
     return torch.where(torch.tensor(fixed, device=X.device), X.float(), noisy) if fixed.any() else noisy
 
 
