@@ -27,9 +27,9 @@ from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
 from .duel import Duel
 from .evidence import anytime_probabilities, certified_at
-from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
+from .strategy import RadiusStrategy
 
 FloatArray = NDArray[np.float64]
 
