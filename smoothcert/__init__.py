@@ -5,6 +5,7 @@ from typing import Any
 from ._utils.optional import attribute
 from .certify import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .classifier import SmoothedClassifier
+from .conformal import SmoothedConformalClassifier
 from .models import TorchInference
 from .noise import (
     Box,
@@ -22,6 +23,7 @@ from .results import (
     CertifiedAccuracyDisplay,
     Decisions,
     GreedyBudgetDisplay,
+    PredictionSetDisplay,
     ProbabilityDisplay,
     RowChanges,
     VoteCounts,
@@ -31,7 +33,10 @@ from .results import (
     certified_accuracy_envelope,
     certified_accuracy_score,
     make_certified_scorer,
+    mean_set_size_score,
+    set_coverage_score,
 )
+from .sampling.scores import APSScore, ConformityScore, LACScore
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 __version__ = "0.2.0"
@@ -50,26 +55,31 @@ _LATE = {
 }
 
 __all__ = [
+    "APSScore",
     "Audit",
     "Box",
     "BoxRadius",
     "Certificates",
     "CertifiedAccuracyDisplay",
     "CleanTraining",
+    "ConformityScore",
     "Decisions",
     "DeterministicSplitNoise",
     "GaussianNoise",
     "GreedyBudgetDisplay",
     "GreedyRadius",
+    "LACScore",
     "LaplaceNoise",
     "LatticeNoise",
     "LipschitzRadius",
     "Noise",
     "NoiseAugmentation",
+    "PredictionSetDisplay",
     "ProbabilityDisplay",
     "RadiusStrategy",
     "RowChanges",
     "SmoothedClassifier",
+    "SmoothedConformalClassifier",
     "SplitNoise",
     "StabilityTraining",
     "StoreAudit",
@@ -86,8 +96,10 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "mean_set_size_score",
     "merge_stores",
     "recertify",
+    "set_coverage_score",
     "stored_classifier",
     "verify",
     "verify_store",

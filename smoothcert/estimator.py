@@ -314,7 +314,7 @@ class SmoothedEstimator(Conventions):
         names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
         return Algorithm(
             mechanism=mechanism,
-            strategy=resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None)),
+            strategy=resolve_radius(self._strategy, mechanism.prices, getattr(self, "feature_names_in_", None)),
             classes=classes,
             voter=voter,
             **{name: getattr(self, name) for name in names} | choices,

@@ -17,6 +17,7 @@ from .metrics import (
 from .probability_display import ProbabilityDisplay
 from .row_changes import RowChanges
 from .scorer import make_certified_scorer
+from .sets import PredictionSetDisplay, mean_set_size_score, set_coverage_score
 from .summaries import summarize
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
@@ -26,6 +27,7 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "PredictionSetDisplay",
     "ProbabilityDisplay",
     "RowChanges",
     "VoteCounts",
@@ -35,5 +37,7 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "mean_set_size_score",
+    "set_coverage_score",
     "summarize",
 ]

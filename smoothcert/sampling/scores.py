@@ -196,3 +196,18 @@ class ScoreSampler(Sampler):
             for key, block in zip(seeding.derived_keys(keys, b"score"), copy.tolist(), strict=True)
         ]
         return np.concatenate(drawn)[:, None]
+
+
+def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how many equal inputs come before each input, by their fingerprints.
+
+    Examples
+    --------
+    >>> copies_before(np.array([[7, 1], [7, 2], [7, 1], [7, 1]], dtype=np.uint8))
+    array([0, 0, 1, 2])
+    """
+    order, places = np.lexsort(digests.T), np.arange(len(digests))
+    is_first = np.append(True, (digests[order[1:]] != digests[order[:-1]]).any(axis=1))
+    found = np.empty(len(digests), dtype=np.int64)
+    found[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return found
