@@ -14,12 +14,12 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from ._utils.checks import check_choice, check_count, check_labels, check_not_negative, check_open_unit
+from ._utils.checks import check_choice, check_count, check_labels, check_not_negative, check_number, check_open_unit
 from ._utils.text import exact
 from .certify.algorithm import Algorithm
 from .certify.names import resolve
 from .certify.reach import smallest_overlap
-from .certify.sets import SetRule, binarized, one_sample, way_back
+from .certify.sets import SetRule, set_rule, way_back
 from .certify.strategy import RadiusStrategy, check_pays_by_overlap
 from .conventions import kept_on_error
 from .models.adapt import check_has_probabilities
@@ -315,14 +315,27 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         resolve("conformity_score", self.conformity_score).check()
         radius = check_not_negative("radius", self.radius)
         alpha = 1 - Fraction(repr(check_open_unit("confidence_level", self.confidence_level)))
-        if self.method == "one-sample":
-            return one_sample(algorithm.strategy, algorithm.mechanism, radius, alpha)
+        error, n_samples = (
+            check_number(
+                "alpha",
+                self.alpha,
+                lambda x: 0 < x < alpha,
+                f"lie between 0 and 1 - confidence_level = {float(alpha):.4g}, of which it is a part",
+            ),
+            check_count("n_samples", self.n_samples),
+        )
         if self.p != "auto":
             check_open_unit("p", self.p)
-        error, n_samples = check_open_unit("alpha", self.alpha), check_count("n_samples", self.n_samples)
-        return binarized(
-            algorithm.strategy, algorithm.mechanism, radius, alpha, error=error, n_samples=n_samples, p=self.p
-        )
+        options = {"error": error, "n_samples": n_samples, "p": self.p}
+        if self.method == "one-sample":
+            if algorithm.strategy.needs_inputs:
+                raise ValueError(
+                    f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {self.strategy!r}, whose "
+                    f"overlap depends on the input: so would the level, and sets would miss more labels than promised. "
+                    f"Use method='binarized'."
+                )
+            options = {"error": float(alpha), "n_samples": 1}
+        return set_rule(algorithm.strategy, algorithm.mechanism, radius, alpha=alpha, **options)
 
     def _draw(self, inputs: Inputs, algorithm: Algorithm, threshold: float, target: Any = None) -> Any:
         """Yield the positions of some inputs, the inputs, and what `ScoreSampler.draw` finds for them, in order."""

@@ -1,4 +1,10 @@
-"""Conformal sets: from scores of calibration data to a threshold, and from counts of scores below it to sets."""
+"""Conformal sets: how calibration scores become a threshold, and how often a label must reach it under noise.
+
+Draw m noisy copies of an input. A label fits if the scores of ``rank`` copies or more reach the threshold. Couple the
+copies of an input and of a moved one: each pair differs with probability ``1 - overlap``. So the move costs a label
+more than ``lost`` copies with a probability of at most ``eta``, the upper tail of a binomial distribution, and a label
+that fits before the move has ``rank - lost`` copies or more after it. One sample is the case m = 1.
+"""
 
 from __future__ import annotations
 
@@ -26,37 +32,33 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class SetRule:
-    """How sets are calibrated and made, and what is left of the level for conformal prediction.
-
-    Both methods draw ``n_samples`` noisy copies of each calibration input, and keep the score of a fixed rank among
-    those of its own label. The kept scores of calibration inputs and of an input that nobody has moved are
-    exchangeable, so that the threshold that `threshold` finds is at least the last one with probability 1 - ``level``.
+    """How sets are calibrated and made.
 
     Parameters
     ----------
     level : Fraction
-        The conformal level.
+        The conformal level: what ``eta`` leaves of the probability that a set may miss the true label.
     n_samples : int
         Number of noisy copies of each input.
     rank : int
-        Rank of the score that is kept, 1 being the smallest.
-    eta : float, default=0
-        Probability that the scores drawn of one input mislead, in calibration and again afterwards. 0 is the one-sample
-        method: the score of the single noisy copy decides.
-    p : float, default=1
-        The share of an input's noise that must reach the threshold, where nobody has moved the input.
+        The rank of the score that calibration keeps of each input, 1 being the smallest.
+    eta : float
+        Probability that a move costs a label more copies than `lost` says.
+    draw_error : float
+        Bound on the total variation between a noisy copy that is drawn and the ideal one.
     """
 
     level: Fraction
-    n_samples: int = 1
-    rank: int = 1
-    eta: float = 0.0
-    p: float = 1.0
+    n_samples: int
+    rank: int
+    eta: float
+    draw_error: float
 
     def threshold(self, scores: FloatArray) -> float:
-        """Return the smallest threshold that the scores of enough calibration inputs reach.
+        """Return the score of rank ``ceil((n + 1) (1 - level))`` among those that calibration has kept.
 
-        It is the score of rank ``ceil((n + 1) (1 - level))`` among n. Ties only enlarge sets.
+        The scores that n calibration inputs and an input that nobody has moved keep are exchangeable. So the last one
+        is no larger than the threshold with probability ``1 - level``, or more where there are ties.
 
         Raises
         ------
@@ -80,108 +82,82 @@ class SetRule:
         counts : ndarray of shape (n_inputs, n_classes)
             How many noisy copies reach the threshold.
         overlap : ndarray of shape (n_inputs,)
-            The smallest overlap of the noise of each input and of any input that it may have been moved from. The
-            one-sample method has spent it in the level.
+            The smallest overlap of the noise of each input and of any input that it may have been moved from.
 
         Returns
         -------
         sets : ndarray of bool, shape (n_inputs, n_classes)
         """
-        if not self.eta:
-            return counts > 0
-        # A test at level eta of whether the share may be that large, which is whether Clopper and Pearson's upper bound
-        # reaches it.
-        least = np.clip(self.p - (1 - overlap) * (1 + TAIL_ERROR), 0.0, 1.0)
-        held: NDArray[np.bool_] = binom.cdf(counts, self.n_samples, least[:, None]) * (1 + TAIL_ERROR) > self.eta
-        return held
+        lost = copies_lost(overlap, self.n_samples, self.eta, self.draw_error)
+        return counts >= self.rank - lost[:, None]
 
 
-def one_sample(strategy: RadiusStrategy, mechanism: NoiseMechanism, radius: float, alpha: Fraction) -> SetRule:
-    """Return the rule that spends what an adversary can gain in the conformal level: alpha less ``1 - overlap``.
+def copies_lost(overlap: Any, n_samples: int, eta: float, draw_error: float = 0.0) -> NDArray[np.int64]:
+    """Return how many of ``n_samples`` pairs of coupled copies differ, exceeded with probability ``eta`` at most.
 
-    Parameters
-    ----------
-    strategy : RadiusStrategy
-        With the same overlap for all inputs.
-    mechanism : NoiseMechanism
-    radius : float
-    alpha : Fraction
-        Probability that a set may miss the true label.
-
-    Raises
-    ------
-    ValueError
-        If the overlap depends on the input, or the radius leaves nothing of alpha.
+    Examples
+    --------
+    >>> copies_lost(np.array([1.0, 0.9, 0.5]), n_samples=100, eta=0.01)
+    array([ 0, 18, 62])
     """
-    if strategy.needs_inputs:
-        raise ValueError(
-            f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}, whose overlap depends "
-            f"on the input: so would the level, and sets would miss more labels than promised. Use method='binarized'."
-        )
-    drawing = 2 * Fraction(mechanism.draw_error)
-
-    def left(overlap: float) -> Fraction:
-        return alpha - (1 - Fraction(overlap)) - drawing
-
-    level = left(_overlap(strategy, mechanism, radius))
-    if level <= 0:
-        _raise_too_large(strategy, mechanism, radius, lambda overlap: left(overlap) > 0)
-    return SetRule(level=level)
+    apart = np.clip(1 - np.asarray(overlap) + 2 * draw_error, 0.0, 1.0)
+    found = np.where(apart > 0, np.maximum(binom.isf(eta, n_samples, apart), 0), 0)
+    # SciPy rounds where the tail is eta.
+    found += (binom.sf(found, n_samples, apart) * (1 + TAIL_ERROR) > eta) & (apart > 0)
+    return found.astype(np.int64)
 
 
-def binarized(
+def set_rule(
     strategy: RadiusStrategy,
     mechanism: NoiseMechanism,
     radius: float,
-    alpha: Fraction,
     *,
+    alpha: Fraction,
     error: float,
     n_samples: int,
     p: Any = "auto",
 ) -> SetRule:
-    """Return the rule that lowers the share of the noise that must reach the threshold: p less ``1 - overlap``.
+    """Return the rule for sets that may miss the true label with probability ``alpha``.
 
     Parameters
     ----------
-    strategy, mechanism, radius, alpha
-        As in `one_sample`.
+    strategy : RadiusStrategy
+    mechanism : NoiseMechanism
+    radius : float
+    alpha : Fraction
     error : float
-        The part of alpha that drawing noisy copies may spend, half of it in calibration.
+        The largest part of alpha that the moves of copies may take, ``eta``.
     n_samples : int
     p : float or "auto"
-        "auto" is 1/2 plus half of what an adversary gains. So p is as far from 1 as ``p - (1 - overlap)`` is from 0.
+        The share of copies that a label needs before the move. With "auto", it exceeds 1/2 by as much as the share that
+        is needed after the move falls short of it.
 
     Raises
     ------
     ValueError
-        If alpha is not above ``error``, the radius leaves nothing of p, or the samples are too few.
+        If the radius is so large that sets hold all labels.
     """
-    drawing = 2 * n_samples * mechanism.draw_error
-    level, eta = alpha - Fraction(repr(error)), (error - drawing) / 2
-    if level <= 0 or eta <= 0:
-        raise ValueError(
-            f"alpha must lie between {drawing:g}, the error of drawing, and 1 - confidence_level = {float(alpha):.4g}, "
-            f"of which it is a part, got {error!r}."
-        )
-    fixed = None if p == "auto" else float(p)
-    middle = fixed or 0.5
-    least_samples = math.ceil(math.log(eta) / math.log(max(middle, 1 - middle)))
-    if n_samples < least_samples:
-        raise ValueError(
-            f"n_samples must be at least {least_samples} for alpha={error:g}{'' if fixed is None else f' and p={p:g}'}, "
-            f"got {n_samples}."
-        )
-    if fixed is None or not strategy.needs_inputs:
-        common = BoxRadius() if strategy.needs_inputs else strategy
-        overlap = _overlap(common, mechanism, radius)
-        # Less, and sets hold labels that none of the samples supports.
-        certain = eta ** (1 / n_samples) * (1 - TAIL_ERROR)
-        least = 2 * (1 - certain) if fixed is None else 2 - fixed - certain
-        if overlap < least:
-            _raise_too_large(common, mechanism, radius, lambda overlap: overlap >= least)
-    share = 1 - overlap / 2 if fixed is None else fixed
-    rank = int(binom.isf(eta * (1 - 2 * TAIL_ERROR), n_samples, share)) + 1
-    return SetRule(level=level, n_samples=n_samples, rank=rank, eta=eta, p=share)
+    # A rank that depends on the input would not leave scores exchangeable.
+    common = BoxRadius() if strategy.needs_inputs else strategy
+
+    def rule(radius: float) -> tuple[int, int, float]:
+        overlap = smallest_overlap(common, mechanism, None, np.array([radius]))
+        lost = int(copies_lost(overlap, n_samples, error, mechanism.draw_error)[0])
+        rank = (n_samples + lost) // 2 + 1 if p == "auto" else math.ceil(p * n_samples)
+        apart = min(1 - float(overlap[0]) + 2 * mechanism.draw_error, 1.0)
+        return rank, lost, float(binom.sf(lost, n_samples, apart)) * (1 + 4 * TAIL_ERROR)
+
+    def decides(radius: float) -> bool:
+        rank, lost, eta = rule(radius)
+        return lost < rank <= n_samples and alpha > Fraction(eta)
+
+    # Where the overlap depends on the input, a rank of the user's own may serve some inputs.
+    if not decides(radius) and (p == "auto" or not strategy.needs_inputs):
+        _raise_too_large(radius, decides)
+    rank, _, eta = rule(radius)
+    return SetRule(
+        level=alpha - Fraction(eta), n_samples=n_samples, rank=rank, eta=eta, draw_error=mechanism.draw_error
+    )
 
 
 def way_back(strategy: RadiusStrategy) -> RadiusStrategy:
@@ -191,6 +167,11 @@ def way_back(strategy: RadiusStrategy) -> RadiusStrategy:
     ------
     ValueError
         If that is not known: the strategy is not one of the library.
+
+    Examples
+    --------
+    >>> way_back(GreedyRadius(max_change=(0.0, 0.5)))
+    GreedyRadius(max_change=(0.5, 0.0))
     """
     if type(strategy) not in (LipschitzRadius, BoxRadius, GreedyRadius):
         raise ValueError(
@@ -202,21 +183,14 @@ def way_back(strategy: RadiusStrategy) -> RadiusStrategy:
     return clone(strategy).set_params(max_change=limits[::-1]) if isinstance(limits, tuple) else strategy
 
 
-def _overlap(strategy: RadiusStrategy, mechanism: NoiseMechanism, radius: float) -> float:
-    """Return the smallest overlap of the noise of any input and of any other within the radius."""
-    return float(smallest_overlap(strategy, mechanism, None, np.array([radius]))[0])
-
-
-def _raise_too_large(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, radius: float, is_enough: Callable[[float], bool]
-) -> None:
-    """Raise a ValueError that names the largest radius whose overlap is enough."""
+def _raise_too_large(radius: float, decides: Callable[[float], bool]) -> None:
+    """Raise a ValueError that names the largest radius at which sets can leave labels out."""
 
     def holds(middle: FloatArray) -> NDArray[np.bool_]:
-        return np.array([is_enough(_overlap(strategy, mechanism, float(middle[0])))])
+        return np.array([decides(float(middle[0]))])
 
-    largest = bisect(holds, np.zeros(1), np.array([radius]), 40)[0]
+    largest = float(bisect(holds, np.zeros(1), np.array([radius]), 40)[0])
     raise ValueError(
-        f"radius must be at most {rounded_down(float(largest))} with this noise, method and confidence_level, got "
-        f"{radius!r}: beyond it, sets would have to hold all labels. Ask for a smaller radius, or widen the noise."
+        f"radius must be at most {rounded_down(largest)} with this noise, method and confidence_level, got {radius!r}: "
+        f"beyond it, sets would have to hold all labels. Ask for a smaller radius, or widen the noise."
     )
