@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
-from ._utils.checks import check_choice, check_count, check_labels, check_not_negative, check_number, check_open_unit
+from ._utils.checks import check_labels
 from ._utils.text import exact
 from .certify.algorithm import Algorithm
 from .certify.names import resolve
 from .certify.reach import smallest_overlap
 from .certify.sets import SetRule, set_rule, way_back
 from .certify.strategy import RadiusStrategy, check_pays_by_overlap
-from .conventions import kept_on_error
 from .models.adapt import check_has_probabilities
 from .models.base import LabelTable
 from .noise.mechanism import NoiseMechanism
 from .runs.inputs import Inputs
-from .runs.workers import draw_all
+from .runs.run import draw_inputs
 from .sampling.sampler import fingerprints
 from .sampling.scores import ScoreSampler, copies_before
 from .voting import SmoothedVoting
 
-#: How sets are protected against changes of inputs.
-METHODS = ("binarized", "one-sample")
-
-#: Parameters on which the threshold depends.
-CALIBRATED = ("radius", "confidence_level", "method", "conformity_score", "strategy", "p", "alpha", "n_samples")
+#: Parameters of `set_rule`, and all on which the threshold depends.
+RULE = ("radius", "confidence_level", "method", "p", "alpha", "n_samples")
+CALIBRATED = (*RULE, "conformity_score", "strategy")
 
 
 class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
@@ -67,14 +61,13 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         What the adversary can reach; see `SmoothedClassifier`. "auto" is the tightest that the method allows. The
         one-sample method needs the same overlap for all inputs, and refuses "greedy".
     p : float or "auto", default="auto"
-        With "binarized", the share of the noise for which the score of the label must reach the threshold. Changes of
-        the input lower it by what the adversary can gain. "auto" places both around 1/2. Do not choose it by the
-        calibration data.
+        With "binarized", the share of noisy copies for which the score of the label must reach the threshold. Where
+        the input may have been moved, a smaller share is enough. "auto" places both around 1/2. Do not choose it by
+        the calibration data.
     training, bounds, costs, categorical_features, hidden, missing
         As for `SmoothedClassifier`.
     alpha : float, default=0.01
-        With "binarized", the part of ``1 - confidence_level`` that the error of sampling spends, half of it in
-        calibration.
+        With "binarized", the largest part of ``1 - confidence_level`` that unlucky noisy copies may take.
     n_selection : int, default=256
         Largest number of votes of `predict`.
     n_samples : int, default=1000
@@ -180,30 +173,6 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         self.strategy = strategy
         self.p = p
 
-    @kept_on_error
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
-        """Fit the base model, by default on noisy data; a calibration before is forgotten.
-
-        Parameters
-        ----------
-        X, y, sample_weight, **fit_params
-            As in `SmoothedClassifier.fit`.
-
-        Returns
-        -------
-        self : SmoothedConformalClassifier
-
-        Raises
-        ------
-        ValueError
-            As in `SmoothedClassifier.fit`, or if the radius is too large for the noise, or the base model answers
-            labels alone.
-        """
-        check_has_probabilities(self.estimator)
-        for name in ("threshold_", "calibration_scores_", "_calibrated"):
-            vars(self).pop(name, None)
-        return super().fit(X, y, sample_weight, **fit_params)
-
     def conformalize(self, X_calib: Any, y_calib: Any) -> Self:
         """Find the threshold for scores, on data that the model has not seen.
 
@@ -237,9 +206,10 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         indices = LabelTable(self.classes_).indices(labels, "y_calib")
         digests = np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()])
         target = np.column_stack([indices, copies_before(digests)])
-        scores = np.concatenate([found for _, _, found in self._draw(inputs, algorithm, np.inf, target)])
-        self.threshold_ = self._rule(algorithm).threshold(scores)
-        self.calibration_scores_, self._calibrated = np.sort(scores), self._choices()
+        rule = self._rule(algorithm)
+        scores = np.concatenate([found for _, _, found in self._draw(inputs, algorithm, rule, target=target)])
+        self.threshold_, self.calibration_scores_ = rule.threshold(scores), np.sort(scores)
+        self._calibrated = self._choices()
         return self
 
     def predict_set(self, X: Any) -> NDArray[np.bool_]:
@@ -271,7 +241,7 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         inputs = self.open_inputs(X)
         algorithm = self.algorithm(inputs.shape)
         rule, sets = self._rule(algorithm), np.empty((len(inputs), len(self.classes_)), dtype=bool)
-        for index, part, counts in self._draw(inputs, algorithm, self.threshold_):
+        for index, part, counts in self._draw(inputs, algorithm, rule, threshold=self.threshold_):
             radius = np.full(len(part), float(self.radius))
             sets[index] = rule.holds(counts, smallest_overlap(algorithm.strategy, algorithm.mechanism, part, radius))
         return sets
@@ -289,22 +259,27 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         """
         return self.classes_[self._selection_votes(X).argmax(axis=1)]
 
+    def _settle(self, *fitted: Any) -> None:
+        """Forget the calibration of another model."""
+        super()._settle(*fitted)
+        for name in ("threshold_", "calibration_scores_", "_calibrated"):
+            vars(self).pop(name, None)  # type: ignore[attr-defined]
+
     def _choices(self) -> dict[str, str]:
         return {name: exact(getattr(self, name)) for name in CALIBRATED}
 
     @property
     def _strategy(self) -> RadiusStrategy:
         """The radius strategy; by default the tightest that the method allows."""
-        check_choice("method", self.method, METHODS)
         is_auto = isinstance(self.strategy, str) and self.strategy == "auto"
-        strategy: RadiusStrategy = resolve(
-            "strategy", "box" if is_auto and self.method == "one-sample" else self.strategy
-        )
-        return strategy
+        found: RadiusStrategy = resolve("strategy", "box" if is_auto and self.method == "one-sample" else self.strategy)
+        return found
 
     def _algorithm(self, mechanism: NoiseMechanism, *rest: Any, **choices: Any) -> Algorithm:
+        check_has_probabilities(self.estimator)
         check_pays_by_overlap(mechanism.noise)
         algorithm = super()._algorithm(mechanism, *rest, **choices)
+        resolve("conformity_score", self.conformity_score).check()
         # Sets look at moved inputs, and ask where these have been.
         algorithm = replace(algorithm, strategy=way_back(algorithm.strategy))
         self._rule(algorithm)
@@ -312,46 +287,12 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
 
     def _rule(self, algorithm: Algorithm) -> SetRule:
         """Return how sets are calibrated and made, after a check of the parameters."""
-        resolve("conformity_score", self.conformity_score).check()
-        radius = check_not_negative("radius", self.radius)
-        alpha = 1 - Fraction(repr(check_open_unit("confidence_level", self.confidence_level)))
-        error, n_samples = (
-            check_number(
-                "alpha",
-                self.alpha,
-                lambda x: 0 < x < alpha,
-                f"lie between 0 and 1 - confidence_level = {float(alpha):.4g}, of which it is a part",
-            ),
-            check_count("n_samples", self.n_samples),
-        )
-        if self.p != "auto":
-            check_open_unit("p", self.p)
-        options = {"error": error, "n_samples": n_samples, "p": self.p}
-        if self.method == "one-sample":
-            if algorithm.strategy.needs_inputs:
-                raise ValueError(
-                    f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {self.strategy!r}, whose "
-                    f"overlap depends on the input: so would the level, and sets would miss more labels than promised. "
-                    f"Use method='binarized'."
-                )
-            options = {"error": float(alpha), "n_samples": 1}
-        return set_rule(algorithm.strategy, algorithm.mechanism, radius, alpha=alpha, **options)
+        return set_rule(algorithm.strategy, algorithm.mechanism, **{name: getattr(self, name) for name in RULE})
 
-    def _draw(self, inputs: Inputs, algorithm: Algorithm, threshold: float, target: Any = None) -> Any:
-        """Yield the positions of some inputs, the inputs, and what `ScoreSampler.draw` finds for them, in order."""
-        rule = self._rule(algorithm)
-        sampler = ScoreSampler(
-            **vars(algorithm.sampler(self._call_seed())) | {"n_samples": rule.n_samples},
-            score=resolve("conformity_score", self.conformity_score),
-            rank=rule.rank,
-            threshold=threshold,
-        )
-
-        def read(index: NDArray[np.intp]) -> Any:
-            return inputs.read(index), None if target is None else target[index]
-
-        chunks = [inputs.positions[part] for part in gen_batches(len(inputs), sampler.chunk_size(len(inputs)))]
-        with tqdm(total=len(inputs), disable=not self.verbose, desc="scoring", unit="input") as bar:
-            for index, X, found in draw_all(sampler, chunks, read, self.n_jobs):
-                yield index, X, found
-                bar.update(len(index))
+    def _draw(self, inputs: Inputs, algorithm: Algorithm, rule: SetRule, **options: Any) -> Any:
+        """Yield the positions of some inputs, the inputs, and what `ScoreSampler.draw` finds for them."""
+        score = resolve("conformity_score", self.conformity_score)
+        shared = vars(algorithm.sampler(self._call_seed())) | {"n_samples": rule.n_samples}
+        target = options.pop("target", None)
+        sampler = ScoreSampler(**shared, score=score, rank=rule.rank, **options)
+        return draw_inputs(sampler, inputs, self.n_jobs, target=target, verbose=self.verbose)

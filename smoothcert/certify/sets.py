@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.base import clone
 
+from .._utils.checks import check_choice, check_count, check_not_negative, check_number, check_open_unit
 from ..noise.greedy import bisect
 from ..noise.mechanism import NoiseMechanism
 from ..results.tables import rounded_down
@@ -28,6 +29,9 @@ from .reach import smallest_overlap
 from .strategy import RadiusStrategy
 
 FloatArray = NDArray[np.float64]
+
+#: How sets are protected against changes of inputs.
+METHODS = ("binarized", "one-sample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,54 +114,64 @@ def copies_lost(overlap: Any, n_samples: int, eta: float, draw_error: float = 0.
 def set_rule(
     strategy: RadiusStrategy,
     mechanism: NoiseMechanism,
-    radius: float,
     *,
-    alpha: Fraction,
-    error: float,
+    radius: float,
+    confidence_level: float,
+    method: str,
+    p: Any,
+    alpha: float,
     n_samples: int,
-    p: Any = "auto",
 ) -> SetRule:
-    """Return the rule for sets that may miss the true label with probability ``alpha``.
-
-    Parameters
-    ----------
-    strategy : RadiusStrategy
-    mechanism : NoiseMechanism
-    radius : float
-    alpha : Fraction
-    error : float
-        The largest part of alpha that the moves of copies may take, ``eta``.
-    n_samples : int
-    p : float or "auto"
-        The share of copies that a label needs before the move. With "auto", it exceeds 1/2 by as much as the share that
-        is needed after the move falls short of it.
+    """Return the rule for sets; parameters are those of `SmoothedConformalClassifier`.
 
     Raises
     ------
     ValueError
-        If the radius is so large that sets hold all labels.
+        If a parameter is invalid, the strategy is none of the method's, or the radius is so large that sets hold all
+        labels.
     """
-    # A rank that depends on the input would not leave scores exchangeable.
+    check_choice("method", method, METHODS)
+    radius, miss = check_not_negative("radius", radius), 1 - _rational("confidence_level", confidence_level)
+    expected = f"lie between 0 and 1 - confidence_level = {float(miss):g}, of which it is a part"
+    most, n_samples = (
+        check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
+        check_count("n_samples", n_samples),
+    )
+    if p != "auto":
+        check_open_unit("p", p)
+    if method == "one-sample":
+        if strategy.needs_inputs:
+            raise ValueError(
+                f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}. Its overlap "
+                f"depends on the input, so the level would too, and sets would miss more labels than promised. Use "
+                f"method='binarized'."
+            )
+        most, n_samples, p = float(miss), 1, "auto"
+    # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy
 
     def rule(radius: float) -> tuple[int, int, float]:
         overlap = smallest_overlap(common, mechanism, None, np.array([radius]))
-        lost = int(copies_lost(overlap, n_samples, error, mechanism.draw_error)[0])
-        rank = (n_samples + lost) // 2 + 1 if p == "auto" else math.ceil(p * n_samples)
         apart = min(1 - float(overlap[0]) + 2 * mechanism.draw_error, 1.0)
+        lost = int(copies_lost(overlap, n_samples, most, mechanism.draw_error)[0])
+        rank = (n_samples + lost) // 2 + 1 if p == "auto" else math.ceil(p * n_samples)
         return rank, lost, float(binom.sf(lost, n_samples, apart)) * (1 + 4 * TAIL_ERROR)
 
     def decides(radius: float) -> bool:
         rank, lost, eta = rule(radius)
-        return lost < rank <= n_samples and alpha > Fraction(eta)
+        return lost < rank <= n_samples and eta < miss
 
-    # Where the overlap depends on the input, a rank of the user's own may serve some inputs.
-    if not decides(radius) and (p == "auto" or not strategy.needs_inputs):
+    # A rank of the user's own may serve inputs with a larger overlap.
+    if not decides(radius) and (p == "auto" or common is strategy):
         _raise_too_large(radius, decides)
     rank, _, eta = rule(radius)
-    return SetRule(
-        level=alpha - Fraction(eta), n_samples=n_samples, rank=rank, eta=eta, draw_error=mechanism.draw_error
-    )
+    level, draw_error = miss - Fraction(eta), mechanism.draw_error
+    return SetRule(level=level, n_samples=n_samples, rank=rank, eta=eta, draw_error=draw_error)
+
+
+def _rational(name: str, value: Any) -> Fraction:
+    """Return a number strictly between 0 and 1 as it is written, without the error of its binary digits."""
+    return Fraction(repr(check_open_unit(name, value)))
 
 
 def way_back(strategy: RadiusStrategy) -> RadiusStrategy:
