@@ -275,14 +275,16 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         found: RadiusStrategy = resolve("strategy", "box" if is_auto and self.method == "one-sample" else self.strategy)
         return found
 
-    def _algorithm(self, mechanism: NoiseMechanism, *rest: Any, **choices: Any) -> Algorithm:
+    def _algorithm(self, mechanism: NoiseMechanism, classes: Any, voter: Any, **choices: Any) -> Algorithm:
         check_has_probabilities(self.estimator)
         check_pays_by_overlap(mechanism.noise)
-        algorithm = super()._algorithm(mechanism, *rest, **choices)
+        # Sets use no bound on the probabilities of votes, so that any number of samples is enough.
+        algorithm = super()._algorithm(mechanism, classes, voter, **{"n_samples": 10_000} | choices)
         resolve("conformity_score", self.conformity_score).check()
         # Sets look at moved inputs, and ask where these have been.
         algorithm = replace(algorithm, strategy=way_back(algorithm.strategy))
-        self._rule(algorithm)
+        if voter is None:
+            self._rule(algorithm)
         return algorithm
 
     def _rule(self, algorithm: Algorithm) -> SetRule:

@@ -150,23 +150,24 @@ def set_rule(
     # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy
 
-    def rule(radius: float) -> tuple[int, int, float]:
+    draw_error = mechanism.draw_error
+
+    def rule(radius: float) -> tuple[SetRule, bool]:
+        """Return the rule for a radius, and whether sets leave any labels out."""
         overlap = smallest_overlap(common, mechanism, None, np.array([radius]))
-        apart = min(1 - float(overlap[0]) + 2 * mechanism.draw_error, 1.0)
-        lost = int(copies_lost(overlap, n_samples, most, mechanism.draw_error)[0])
+        apart = min(1 - float(overlap[0]) + 2 * draw_error, 1.0)
+        lost = int(copies_lost(overlap, n_samples, most, draw_error)[0])
         rank = (n_samples + lost) // 2 + 1 if p == "auto" else math.ceil(p * n_samples)
-        return rank, lost, float(binom.sf(lost, n_samples, apart)) * (1 + 4 * TAIL_ERROR)
+        eta = float(binom.sf(lost, n_samples, apart)) * (1 + 4 * TAIL_ERROR)
+        decides = lost < rank <= n_samples and eta < miss
+        level = miss - Fraction(eta)
+        return SetRule(level=level, n_samples=n_samples, rank=rank, eta=eta, draw_error=draw_error), decides
 
-    def decides(radius: float) -> bool:
-        rank, lost, eta = rule(radius)
-        return lost < rank <= n_samples and eta < miss
-
+    found, decides = rule(radius)
     # A rank of the user's own may serve inputs with a larger overlap.
-    if not decides(radius) and (p == "auto" or common is strategy):
-        _raise_too_large(radius, decides)
-    rank, _, eta = rule(radius)
-    level, draw_error = miss - Fraction(eta), mechanism.draw_error
-    return SetRule(level=level, n_samples=n_samples, rank=rank, eta=eta, draw_error=draw_error)
+    if not decides and (p == "auto" or common is strategy):
+        _raise_too_large(radius, lambda radius: rule(radius)[1])
+    return found
 
 
 def _rational(name: str, value: Any) -> Fraction:
