@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import LabelTable, Voter
+from .base import LabelTable, Voter, checked_probabilities, no_probabilities
 from .identity import UNKNOWN
+
+#: Largest distance from 1 of the sum of probabilities that a function returns.
+SUM_ERROR = 1e-3
 
 
 class FunctionVoter(Voter):
@@ -50,6 +53,20 @@ class FunctionVoter(Voter):
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ValueError(f"The base model {name} returned NaN scores. Nothing was certified.")
         return array.argmax(axis=1)
+
+    def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the function's answer, whose rows must sum to 1; see `Voter.probabilities`."""
+        answer, name = np.asarray(self.function(batch)), _name(self.function)
+        if answer.shape == (len(batch),):
+            raise ValueError(no_probabilities(f"The base model {name}"))
+        found = checked_probabilities(answer, len(batch), self.n_classes, name)
+        if (found < 0).any() or (np.abs(found.sum(axis=1) - 1) > SUM_ERROR).any():
+            raise ValueError(
+                f"The base model {name} must return probabilities, at least 0 and with sum 1 in each row, got the row "
+                f"{found[np.abs(found.sum(axis=1) - 1).argmax()].tolist()!r}. No set was made. Turn logits into "
+                f"probabilities by scipy.special.softmax(logits, axis=1)."
+            )
+        return found
 
     def content(self) -> str:
         """Return the function's name; its content is not known. See `Voter.content`."""

@@ -12,7 +12,7 @@ from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 
-from .base import LabelTable, Voter, name_of
+from .base import LabelTable, Voter, checked_probabilities, name_of, no_probabilities
 from .identity import content_of
 from .threads import limit_blas, n_threads
 
@@ -62,6 +62,19 @@ class SklearnVoter(Voter):
                 f"returned shape {labels.shape}. Nothing was certified."
             )
         return self.labels.indices(labels.reshape(-1), name_of(self.estimator))
+
+    def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the base model's ``predict_proba``, 0 for classes that it does not know; see `Voter.probabilities`."""
+        name = name_of(self.estimator)
+        if not hasattr(self.estimator, "predict_proba"):
+            raise ValueError(no_probabilities(f"The base model {name}"))
+        rows = batch if self.columns is None else self.columns.frame(batch)
+        with config_context(**self.config):
+            answer = self.estimator.predict_proba(rows)
+        known = np.asarray(getattr(self.estimator, "classes_", self.labels.classes))
+        found = np.zeros((len(batch), self.n_classes))
+        found[:, self.labels.indices(known, name)] = checked_probabilities(answer, len(batch), len(known), name)
+        return found
 
     def content(self) -> str:
         """Return the content of the fitted estimator; see `Voter.content`."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Voter, name_of
+from .base import Voter, checked_probabilities, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference
 from .outputs import TELLING_ROWS, explained, read_logits
@@ -270,6 +270,15 @@ class TorchVoter(Voter):
         self.knows_output |= telling
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
         return logits.detach()
+
+    def probabilities(self, batch: Any) -> NDArray[np.float64]:
+        """Return the softmax of the module's logits; see `Voter.probabilities`."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.logits(torch.as_tensor(batch).to(self.device))
+            values = logits.cpu().double().softmax(dim=1).numpy()
+        return checked_probabilities(values, len(batch), self.n_classes, name_of(self.module))
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
