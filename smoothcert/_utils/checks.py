@@ -113,6 +113,17 @@ def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
     return labels
 
 
+def check_numbers(name: str, values: Any, n_inputs: int) -> Any:
+    """Return values as an array of floats, or raise a ValueError unless they are one finite number for each input."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (n_inputs,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must hold one finite number for each of {n_inputs} inputs, got {values!r}.")
+    return numbers
+
+
 def check_bool(name: str, value: Any) -> bool:
     """Return ``value`` as a bool, or raise a ValueError unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):

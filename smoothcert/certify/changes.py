@@ -113,6 +113,8 @@ class Changes:
     mechanism : NoiseMechanism
     partly : bool, default=False
         Whether all categories count as numbers, which can change in part: that only shrinks radii and overlaps.
+    curved : bool, default=True
+        Whether the likelihood-ratio test, which knows that a label needs a probability of 1/2, is used where it helps.
 
     Examples
     --------
@@ -127,7 +129,7 @@ class Changes:
     [1.]
     """
 
-    def __init__(self, mechanism: NoiseMechanism, *, partly: bool = False) -> None:
+    def __init__(self, mechanism: NoiseMechanism, *, partly: bool = False, curved: bool = True) -> None:
         categories = mechanism.categories
         self.costs = None if mechanism.mixed is None else mechanism.costs
         columns = np.empty(0, dtype=np.intp) if categories is None else categories.columns
@@ -138,7 +140,7 @@ class Changes:
         kinds, kind_of = np.unique(each, axis=0, return_inverse=True)
         kind_of = kind_of.ravel()
         counts, first = np.bincount(kind_of, minlength=len(kinds)), len(kinds) if partly else 0
-        while (sets := _sets(mechanism.prices, kinds[first:], counts[first:])) is None:
+        while (sets := _sets(mechanism.prices, kinds[first:], counts[first:], curved)) is None:
             first += 1
         self.sets = sets
         self.whole = [columns[kind_of == kind] for kind in range(first, len(kinds))]
@@ -218,10 +220,10 @@ class Changes:
                     yield place, (one, rows)
 
 
-@lru_cache(maxsize=4)
-def changes_of(mechanism: NoiseMechanism, *, partly: bool = False) -> Changes:
+@lru_cache(maxsize=8)
+def changes_of(mechanism: NoiseMechanism, **choices: bool) -> Changes:
     """Return the sets of changes under a mechanism; they are made once."""
-    return Changes(mechanism, partly=partly)
+    return Changes(mechanism, **choices)
 
 
 def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers: FloatArray) -> FloatArray:
@@ -235,11 +237,11 @@ def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers:
     return radii
 
 
-def _sets(noise: Noise, kinds: FloatArray, counts: NDArray[np.int64]) -> list[ChangeSet] | None:
+def _sets(noise: Noise, kinds: FloatArray, counts: NDArray[np.int64], curved: bool) -> list[ChangeSet] | None:
     """Return the sets that some budget pays for, and the least sets that none pays for; None if they are too many."""
     costs, moves, pairs = kinds[:, 0], kinds[:, 1], kinds[:, 2:]
     # The parts of a mixture have offsets of their own.
-    curved = pairs[:, 1].any() and not isinstance(noise, UniformMixtureNoise)
+    curved = curved and bool(pairs[:, 1].any()) and not isinstance(noise, UniformMixtureNoise)
     most = float(noise.budget(1.0, 0.0))
     found: list[ChangeSet] = []
     waiting = [(np.zeros(len(kinds), dtype=np.int64), 0)]

@@ -42,6 +42,7 @@ def certified_radii(
     p_b: FloatArray,
     *,
     largest_reaches: FloatArray | None = None,
+    by_overlap: bool = False,
 ) -> FloatArray:
     """Return the radii of raw inputs: those of their points, less what rounding takes.
 
@@ -55,6 +56,9 @@ def certified_radii(
         As in `RadiusStrategy.radii`.
     largest_reaches : ndarray of shape (n_inputs, k), optional
         What `reaches_to_keep` returned for the inputs, where ``X`` is None.
+    by_overlap : bool, default=False
+        Whether nothing but the overlap counts, so that the radii hold for any event whose probability may change by
+        ``(p_a - p_b) / 2``, and not only for the label of a classifier.
 
     Returns
     -------
@@ -67,7 +71,10 @@ def certified_radii(
         If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
         not end among the reaches that are known.
     """
-    budget, changes = mechanism.noise.budget(p_a, p_b), changes_of(mechanism)
+    budget, changes = (
+        mechanism.noise.budget(p_a, p_b),
+        changes_of(mechanism, **({"curved": False} if by_overlap else {})),
+    )
     if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
     else:

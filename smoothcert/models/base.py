@@ -114,6 +114,16 @@ class Voter(ABC):
         """
         raise ValueError(no_probabilities(f"The base model {self.content().split()[0]}"))
 
+    def values(self, batch: Any) -> NDArray[np.float64]:
+        """Return the number that the base model predicts for each row, shape (n,).
+
+        Raises
+        ------
+        ValueError
+            If the base model returns anything but one number per row.
+        """
+        raise ValueError(f"The base model {self.content().split()[0]} predicts no numbers.")
+
     @abstractmethod
     def content(self) -> str:
         """Return the model's name, its content or "?" (see `identity`), and how it is run where that is a choice."""
@@ -178,6 +188,19 @@ def checked_probabilities(values: Any, n_rows: int, n_classes: int, name: str) -
             f"returned {what}. No set was made."
         )
     return found
+
+
+def checked_values(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
+    """Return predicted numbers as an array, or raise a ValueError unless there is one for each row."""
+    array = np.asarray(values)
+    if array.shape not in ((n_rows,), (n_rows, 1)) or array.dtype.kind not in "biuf" or np.isnan(array).any():
+        is_nan = array.dtype.kind == "f" and np.isnan(array).any()
+        what = "NaN" if is_nan else f"shape {array.shape} of {array.dtype}"
+        raise ValueError(
+            f"The base model {name} must return one number per row, shape ({n_rows},), but returned {what}. Nothing "
+            f"was certified."
+        )
+    return array.reshape(-1).astype(np.float64)
 
 
 def name_of(model: Any) -> str:

@@ -73,6 +73,27 @@ def read_logits(
     return logits if logits.is_floating_point() else logits.float()
 
 
+def read_numbers(answer: Any, n_rows: int, name: str, output: Callable[[Any], Any] | None = None) -> Any:
+    """Return the numbers in a regression model's answer, shape (n_rows,) or (n_rows, 1); see `read_logits`.
+
+    Raises
+    ------
+    ValueError
+        If the answer holds no such numbers.
+    """
+    import torch
+
+    found = find_logits(answer, name) if output is None else output(answer)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
+    if shape not in ((n_rows,), (n_rows, 1)):
+        raise ValueError(
+            f"The base model {name} must return one number per row, shape ({n_rows},), but returned "
+            f"{f'a {name_of(found)}' if shape is None else f'shape {shape}'}. Nothing was certified. Change its "
+            f"forward, or set TorchInference(output=...) to a function that finds the numbers in its answer."
+        )
+    return found.detach()
+
+
 def find_logits(answer: Any, name: str) -> Any:
     """Return what holds the logits in an answer, if that is clear."""
     if isinstance(answer, Mapping):

@@ -44,6 +44,10 @@ class TimedVoter(Voter):
         """Return probabilities; see `Voter.probabilities`."""
         return self._answer(self.voter.probabilities, batch)
 
+    def values(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return predicted numbers; see `Voter.values`."""
+        return self._answer(self.voter.values, batch)
+
     def _answer(self, ask: Callable[[NDArray[Any]], Any], batch: NDArray[Any]) -> Any:
         """Return the answer to a batch, or raise a TimeoutError if it is late.
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Voter, checked_probabilities, name_of
+from .base import Voter, checked_probabilities, checked_values, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference
-from .outputs import TELLING_ROWS, explained, read_logits
+from .outputs import TELLING_ROWS, explained, read_logits, read_numbers
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -252,9 +252,19 @@ class TorchVoter(Voter):
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
+        answer = self._answer(rows)
+        telling = not self.knows_output and len(rows) >= TELLING_ROWS
+        name, output = name_of(self.module), self.inference.output
+        logits = read_logits(answer, len(rows), self.n_classes, name, output, telling=telling)
+        self.knows_output |= telling
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
+        return logits.detach()
+
+    def _answer(self, rows: Any) -> Any:
+        """Return what the module answers to a batch, which it may change in place."""
         import torch
 
-        name, first, evaluating = name_of(self.module), self.forward is None, not self.module.training
+        first, evaluating = self.forward is None, not self.module.training
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if first:
@@ -265,11 +275,7 @@ class TorchVoter(Voter):
         if first and evaluating:
             # A forward method may change the mode of its parts.
             check_evaluation_mode(self.module)
-        telling = not self.knows_output and len(rows) >= TELLING_ROWS
-        logits = read_logits(answer, len(rows), self.n_classes, name, self.inference.output, telling=telling)
-        self.knows_output |= telling
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        return answer
 
     def probabilities(self, batch: Any) -> NDArray[np.float64]:
         """Return the softmax of the module's logits; see `Voter.probabilities`."""
@@ -279,6 +285,15 @@ class TorchVoter(Voter):
             logits = self.logits(torch.as_tensor(batch).to(self.device))
             values = logits.cpu().double().softmax(dim=1).numpy()
         return checked_probabilities(values, len(batch), self.n_classes, name_of(self.module))
+
+    def values(self, batch: Any) -> NDArray[np.float64]:
+        """Return the module's numbers; see `Voter.values`."""
+        import torch
+
+        with torch.inference_mode():
+            answer, name = self._answer(torch.as_tensor(batch).to(self.device)), name_of(self.module)
+            found = read_numbers(answer, len(batch), name, self.inference.output)
+            return checked_values(found.cpu().double().numpy(), len(batch), name)
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""

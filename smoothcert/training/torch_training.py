@@ -20,10 +20,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..models.base import name_of
-from ..models.outputs import explained, find_logits, read_logits
+from ..models.outputs import explained, find_logits, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
-from .torch_layers import NoisyModule, divergence, make_net, statistics
-from .torch_noise import InputScaling, NoiseHooks
+from .torch_layers import NoisyModule, divergence, make_net, regression_net, statistics
+from .torch_noise import InputScaling, NoiseHooks, OutputScaling
 
 #: Accuracies on noisy batches that the history records, and whether they are those of training.
 SCORES = {"train_noisy_accuracy": True, "valid_noisy_accuracy": False}
@@ -65,23 +65,24 @@ def fit_net(
     mechanism: NoiseMechanism,
     seed: int,
     params: dict[str, Any],
-) -> NeuralNetClassifier:
+    regression: bool = False,
+) -> Any:
     """Fit a copy of a torch model under noise.
 
     Parameters
     ----------
     training : Training
-    estimator : torch.nn.Module or skorch.NeuralNetClassifier
+    estimator : torch.nn.Module or skorch.NeuralNet
     options : dict
         Parameters of the net to change; None changes nothing.
     output : callable, optional
         Finds the logits in the module's answer, for losses of logits. Other losses get the answer as it is.
-    X, y, dataset, mechanism, seed, params
+    X, y, dataset, mechanism, seed, params, regression
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
     """
-    classes, indices = np.unique(y, return_inverse=True)
-    X, indices = X.astype(np.float32), indices.astype(np.int64)
+    classes, indices = (None, y) if regression else np.unique(y, return_inverse=True)
+    X, indices = X.astype(np.float32), indices.astype(np.float32 if regression else np.int64)
     weights = params.pop("sample_weight", None)
     if weights is not None:
         check_non_negative(weights, "sample_weight")
@@ -93,28 +94,31 @@ def fit_net(
     scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
-        net = _initialized(estimator, options)
+        net = _initialized(estimator, options, regression)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
+        if regression and isinstance(estimator, nn.Module):
+            OutputScaling(float(y.mean()), float(y.std()) or 1.0).attach(net.module_)
         found = output if isinstance(_criterion(net), (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)) else None
         with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
             _check_net(net, training, weights)
-            _check_answer(net, X[:2], len(classes), output if found is None else None)
+            _check_answer(net, X[:2], classes, output if found is None else None)
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
     net.module_.eval()
     return net
 
 
-def _initialized(estimator: Any, options: dict[str, Any]) -> NeuralNetClassifier:
-    """Return an initialized net that records accuracies; a fitted net with ``warm_start`` hands on its weights."""
+def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> Any:
+    """Return an initialized net, which records accuracies; a fitted net with ``warm_start`` hands on its weights."""
     if isinstance(estimator, NoisyModule):
         estimator = estimator.module
-    net = clone(make_net(estimator) if isinstance(estimator, nn.Module) else estimator)
+    make = regression_net if regression else make_net
+    net = clone(make(estimator) if isinstance(estimator, nn.Module) else estimator)
     net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
     if getattr(estimator, "warm_start", False) and estimator.initialized_:
         net.module_.load_state_dict(estimator.module_.state_dict())
-    if net.callbacks != "disable":
+    if net.callbacks != "disable" and not regression:
         net.callbacks_[:0] = [
             (name, EpochScoring("accuracy", lower_is_better=False, on_train=on_train, name=name).initialize())
             for name, on_train in SCORES.items()
@@ -152,6 +156,8 @@ def _loss(
     """
     if isinstance(net.criterion_, nn.BCEWithLogitsLoss):
         y = y.to(answer.dtype)
+    if y.is_floating_point() and isinstance(answer, torch.Tensor) and answer.numel() == len(y):
+        y = y.reshape(answer.shape)
     if stability_weight is not None and isinstance(answer, tuple):
         loss = get_loss(answer[0], y, X=X, **mode)
         loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)
@@ -200,15 +206,18 @@ def _criterion(net: NeuralNetClassifier) -> Any:
     return getattr(net.criterion_, "_orig_mod", net.criterion_)
 
 
-def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, output: Any) -> None:
-    """Raise a ValueError before any training if the module fails on X or returns no logits, as votes need them."""
+def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -> None:
+    """Raise a ValueError before any training if the module fails on X or returns no logits or numbers, for votes."""
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
     found = find_logits(answer, name) if output is None else output(answer)
-    logits = read_logits(found, len(X), n_classes, name)
+    if classes is None:
+        read_numbers(found, len(X), name)
+        return
+    logits = read_logits(found, len(X), len(classes), name)
     if found.shape != logits.shape and isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.NLLLoss)):
         raise ValueError(
             f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "

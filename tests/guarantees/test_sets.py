@@ -10,10 +10,9 @@ from smoothcert import GreedyRadius, SmoothedConformalClassifier
 from smoothcert import conformal as module
 from smoothcert.certify import sets
 from smoothcert.certify.reach import smallest_overlap
-from smoothcert.noise import seeding
-from smoothcert.sampling.scores import ScoreSampler
+from smoothcert.sampling.scores import ScoreCounter
 
-from .sets import CONFIDENCE, KINDS, run_sets, table
+from .sets import CONFIDENCE, KINDS, Problem, run_sets, table
 
 MUTANTS = {}
 
@@ -29,7 +28,7 @@ def level_that_is_not_raised(patch):
     patch.setattr(module, "set_rule", lambda *args, **params: replace(original(*args, **params), level=Fraction(1, 5)))
 
 
-@mutant("one-sample, places", 160)
+@mutant("one-sample, places", 100)
 def level_by_the_overlap_of_each_input(patch):
     original = SmoothedConformalClassifier.predict_set
 
@@ -47,18 +46,14 @@ def level_by_the_overlap_of_each_input(patch):
 
 
 @mutant("one-sample, uniform, 8-bit", 60)
-def smallest_threshold_of_several_draws(patch):
-    original = SmoothedConformalClassifier.conformalize
+def smallest_threshold_of_several_subsets(patch):
+    """The calibration data choose among the thresholds that they make."""
+    original, rng = sets.SetRule.threshold, np.random.default_rng(0)
 
-    def conformalize(self, X_calib, y_calib):
-        seed, found = self.random_state, []
-        for extra in range(8):
-            original(self.set_params(random_state=seed + extra), X_calib, y_calib)
-            found.append(self.threshold_)
-        self.threshold_ = min(found)
-        return self
+    def threshold(self, scores):
+        return min(original(self, rng.permutation(scores)[: len(scores) // 2]) for _ in range(8))
 
-    patch.setattr(SmoothedConformalClassifier, "conformalize", conformalize)
+    patch.setattr(sets.SetRule, "threshold", threshold)
 
 
 @mutant("one-sample, uniform, 8-bit")
@@ -110,17 +105,18 @@ def test_the_counts_catch(name, monkeypatch):
 
 def test_calibration_and_later_inputs_have_noise_of_separate_stages(monkeypatch):
     """An adversary who moves an input onto one of the calibration data must not meet its noise again."""
-    stages, original = [], ScoreSampler._scores
+    keys, copies, original = [], [], ScoreCounter.__init__
 
-    def scores(self, X, stage, copy, rows):
-        stages.append((stage, copy.tolist()))
-        return original(self, X, stage, copy, rows)
+    def init(self, voter, sampler, points, key, copy, labels):
+        keys.append(key)
+        copies.append(copy.tolist())
+        original(self, voter, sampler, points, key, copy, labels)
 
-    monkeypatch.setattr(ScoreSampler, "_scores", scores)
-    from .sets import Problem
-
+    monkeypatch.setattr(ScoreCounter, "__init__", init)
     clf = Problem("one-sample, uniform, 8-bit").clf
     X = np.array([[0.0, 0.0, 0.5]] * 20)
-    clf.conformalize(X, np.zeros(20, dtype=int)).predict_set(X[:2])
-    assert stages == [(seeding.SELECTION, list(range(20))), (seeding.ESTIMATION, [0, 0])]
+    clf.set_params(random_state=0).conformalize(X, np.zeros(20, dtype=int)).predict_set(X[:2])
+    assert (copies[0], copies[-1]) == (list(range(20)), [0, 0])
+    assert (keys[0][:1] == keys[0]).all()
+    assert (keys[-1][:1] != keys[0][:1]).any()
     assert len(set(clf.calibration_scores_)) > 10
