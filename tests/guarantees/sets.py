@@ -20,7 +20,7 @@ from smoothcert import GreedyRadius, SmoothedConformalClassifier, SplitNoise, Un
 CONFIDENCE, N_SAMPLES = 0.8, 60
 
 #: Calibration inputs of a split, and attacked inputs that its sets are made for.
-N_CALIBRATION, N_ATTACKED = 99, 20
+N_CALIBRATION, N_ATTACKED = 199, 60
 
 #: Marks of inputs: some fit no threshold, and others fit worse than all that nobody attacks.
 HOPELESS, HARD = 1, 2

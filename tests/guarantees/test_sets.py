@@ -17,7 +17,7 @@ from .sets import CONFIDENCE, KINDS, Problem, run_sets, table
 MUTANTS = {}
 
 
-def mutant(only, n_splits=60):
+def mutant(only, n_splits=20):
     """Register a way to break the library, and the kinds of sets that should suffer."""
     return lambda break_it: MUTANTS.setdefault(break_it.__name__, (break_it, only, n_splits))
 
@@ -28,7 +28,7 @@ def level_that_is_not_raised(patch):
     patch.setattr(module, "set_rule", lambda *args, **params: replace(original(*args, **params), level=Fraction(1, 5)))
 
 
-@mutant("one-sample, places", 100)
+@mutant("one-sample, places", 40)
 def level_by_the_overlap_of_each_input(patch):
     original = SmoothedConformalClassifier.predict_set
 
@@ -45,13 +45,13 @@ def level_by_the_overlap_of_each_input(patch):
     patch.setattr(SmoothedConformalClassifier, "predict_set", predict_set)
 
 
-@mutant("one-sample, uniform, 8-bit", 60)
+@mutant("one-sample, uniform, 8-bit", 20)
 def smallest_threshold_of_several_subsets(patch):
     """The calibration data choose among the thresholds that they make."""
     original, rng = sets.SetRule.threshold, np.random.default_rng(0)
 
     def threshold(self, scores):
-        return min(original(self, rng.permutation(scores)[: len(scores) // 2]) for _ in range(8))
+        return min(original(self, rng.permutation(scores)[: len(scores) // 4]) for _ in range(30))
 
     patch.setattr(sets.SetRule, "threshold", threshold)
 
@@ -63,24 +63,24 @@ def calibration_on_half_of_the_labels(patch):
     patch.setattr(sets.SetRule, "threshold", lambda self, scores: original(self, np.sort(scores)[: len(scores) // 2]))
 
 
-@mutant("binarized, lipschitz", 20)
+@mutant("binarized, lipschitz", 8)
 def copies_that_are_never_lost(patch):
     patch.setattr(sets.SetRule, "holds", lambda self, counts, overlap: counts >= self.rank)
 
 
-@mutant("binarized, upwards", 20)
+@mutant("binarized, upwards", 8)
 def limits_that_are_not_turned_round(patch):
     patch.setattr(module, "way_back", lambda strategy: strategy)
 
 
-@mutant("binarized, greedy", 20)
+@mutant("binarized, greedy", 8)
 def overlap_within_half_the_radius(patch):
     patch.setattr(module, "smallest_overlap", lambda s, m, X, radius: smallest_overlap(s, m, X, radius / 2))
 
 
 def test_no_kind_of_set_misses_more_labels_than_promised():
     """The short version of ``python -m tests.guarantees``."""
-    rows = [*run_sets(1, n_splits=25, only="uniform, 8-bit"), *run_sets(1, n_splits=25, only="upwards")]
+    rows = [*run_sets(1, n_splits=12, only="uniform, 8-bit"), *run_sets(1, n_splits=12, only="upwards")]
     assert not [row for row in rows if row.fails]
     assert rows[0].missed >= 0.75 * (1 - CONFIDENCE) * rows[0].tried, "the base model is not the worst"
     assert table(rows).count("|") == 6 * (2 + len(rows))
@@ -89,7 +89,7 @@ def test_no_kind_of_set_misses_more_labels_than_promised():
 @pytest.mark.slow
 @pytest.mark.parametrize("only", ["one-sample", "binarized"])
 def test_no_kind_of_set_misses_more_labels_than_promised_in_more_splits(only):
-    rows = run_sets(2, n_splits=20, only=only)
+    rows = run_sets(2, n_splits=8, only=only)
     assert not [row for row in rows if row.fails]
     assert {row.kind for row in rows} == {kind for kind in KINDS if only in kind}
 
