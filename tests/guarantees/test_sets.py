@@ -45,7 +45,7 @@ def level_by_the_overlap_of_each_input(patch):
     patch.setattr(SmoothedConformalClassifier, "predict_set", predict_set)
 
 
-@mutant("one-sample, uniform, 8-bit", 20)
+@mutant("one-sample, uniform, 8-bit", 60)
 def smallest_threshold_of_several_subsets(patch):
     """The calibration data choose among the thresholds that they make."""
     original, rng = sets.SetRule.threshold, np.random.default_rng(0)
