@@ -35,16 +35,15 @@ CALIBRATED = (*RULE, "conformity_score", "strategy")
 class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
     """Robust conformal sets: for each input a set of labels that holds the true one, also if the input was changed.
 
-    `fit` trains the base model under noise, `conformalize` finds a threshold for the scores of labels on data that
-    the model has not seen, and `predict_set` returns sets. If calibration inputs and later ones are exchangeable, the
-    set of a later input holds its label with probability ``confidence_level`` or more, even if an adversary moved the
-    input by up to ``radius``. The adversary may know everything except the seed of the noise.
+    `fit` trains the base model under noise, `conformalize` finds a threshold on data that the model has not seen, and
+    `predict_set` returns sets. If calibration inputs and later ones are exchangeable, the set of a later input holds
+    its label with probability ``confidence_level`` or more, even if an adversary moved the input by up to ``radius``.
+    The adversary may know everything except the seed of the noise.
 
     Parameters
     ----------
     estimator : estimator, torch.nn.Module or skorch.NeuralNetClassifier
-        The base model, as for `SmoothedClassifier`. It needs probabilities: ``predict_proba``, or logits of a torch
-        module.
+        The base model, with ``predict_proba`` or logits of a torch module; otherwise as for `SmoothedClassifier`.
     noise : str or Noise, default="split"
         "split", "uniform" or "uniform-mixture": noise whose overlap is known.
     radius : float
@@ -52,9 +51,9 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
     confidence_level : float, default=0.9
         Probability that a set holds the true label. It is an average over inputs, not a promise for each of them.
     method : {"binarized", "one-sample"}, default="binarized"
-        "binarized" asks how often the score of a label reaches the threshold under noise, and needs ``n_samples``
-        noisy copies of each input (BinCP [1]_). "one-sample" draws a single one, and raises the conformal level by what
-        the adversary can gain (RCP1 [2]_), so that ``radius`` must be small compared with the noise.
+        "binarized" counts how many of ``n_samples`` noisy copies of an input reach the threshold (after BinCP [1]_).
+        "one-sample" draws a single one, and raises the conformal level by what the adversary can gain (RCP1 [2]_), so
+        that ``radius`` must be small compared with the noise.
     conformity_score : {"lac", "aps"} or ConformityScore, default="lac"
         How badly a label fits: one minus its probability (`LACScore`), or adaptive (`APSScore`).
     strategy : {"auto", "lipschitz", "box", "greedy"} or RadiusStrategy, default="auto"
@@ -199,7 +198,7 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
             raise ValueError(
-                f"y_calib must hold labels among the classes {self.classes_.tolist()!r}, got {labels[unknown][0]!r}. "
+                f"y_calib must hold labels among the classes {self.classes_.tolist()!r}, got {labels[unknown].tolist()[0]!r}. "
                 f"Fit on data that hold every class."
             )
         algorithm = self.algorithm(inputs.shape)
@@ -257,13 +256,14 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         -------
         labels : ndarray of shape (n_inputs,)
         """
-        return self.classes_[self._selection_votes(X).argmax(axis=1)]
+        votes = self._selection_votes(X)
+        return self.classes_[votes.argmax(axis=1)]
 
     def _settle(self, *fitted: Any) -> None:
         """Forget the calibration of another model."""
         super()._settle(*fitted)
-        for name in ("threshold_", "calibration_scores_", "_calibrated"):
-            vars(self).pop(name, None)  # type: ignore[attr-defined]
+        for name in {"threshold_", "calibration_scores_", "_calibrated"} & {*vars(self)}:
+            delattr(self, name)
 
     def _choices(self) -> dict[str, str]:
         return {name: exact(getattr(self, name)) for name in CALIBRATED}
