@@ -198,8 +198,8 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
             raise ValueError(
-                f"y_calib must hold labels among the classes {self.classes_.tolist()!r}, got {labels[unknown].tolist()[0]!r}. "
-                f"Fit on data that hold every class."
+                f"y_calib must hold labels among the classes {self.classes_.tolist()!r}, got "
+                f"{labels[unknown].tolist()[0]!r}. Fit on data that hold every class."
             )
         algorithm = self.algorithm(inputs.shape)
         indices = LabelTable(self.classes_).indices(labels, "y_calib")

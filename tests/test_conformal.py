@@ -358,7 +358,10 @@ def test_display(fitted):
     assert size.get_ylabel() == "mean set size"
     np.testing.assert_array_equal(size.lines[0].get_xydata()[:, 1], display.sizes)
     assert coverage.get_legend().get_texts()[-1].get_text() == "promised under attack"
+    top = size.get_ylim()[1]
+    display.sizes = 2 * display.sizes
     display.plot(display.axes_)
+    assert size.get_ylim()[1] == pytest.approx(2 * top)
     assert size.lines[1].get_color() != size.lines[0].get_color()
     with pytest.raises(ValueError, match="radii must be a list of increasing numbers"):
         PredictionSetDisplay.from_estimator(fitted, X[TEST], NAMES[TEST], radii=[0.2, 0.1], **data)

@@ -229,7 +229,7 @@ class PredictionSetDisplay:
             if not number:
                 ax.grid(alpha=0.3)
         size, coverage = self.axes_
-        size.set_ylim(bottom=0)
+        size.set_ylim(0, max(1.05 * np.max(line.get_ydata()) for line in size.lines))
         coverage.set_ylim(top=1.005)
         if not any(line.get_gid() == "promise" for line in coverage.lines):
             style = {
