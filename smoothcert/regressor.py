@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -300,9 +301,9 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         return followed(parts, len(inputs.positions), "certifying", self.verbose, result_of)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:
-        if y.dtype.kind not in "biuf":
+        if y.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in y.tolist()):
             raise ValueError(f"y must hold numbers, got {y.dtype}, such as {y[0]!r}. SmoothedClassifier takes labels.")
-        return y, None
+        return y if y.dtype.kind in "iuf" else y.astype(np.float64), None
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: Any, voter: Voter | None, **choices: Any
