@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from .curves import COLORS, LINE_STYLES, FloatArray, add_legend, background, new_axes
 from .intervals import Intervals
-from .tables import rounded_down
 
 #: Number of radii at which intervals are drawn.
 N_RADII = 60
@@ -136,7 +135,7 @@ class IntervalDisplay:
                 ax.plot(radius[0], self.truth[i], marker="o", color=color, clip_on=False, zorder=5)
         ax.set(xlabel=f"l{one.norm:g} radius of the adversary", ylabel="smoothed prediction")
         ax.set_xlim(one.radius.min(), one.radius.max())
-        certainty = f"each band holds with probability {rounded_down(1 - one.alpha)}"
-        add_legend(ax, f"{one.quantile:g}-quantile under noise; {certainty}")
+        name = "median" if one.quantile == 0.5 else f"{one.quantile:g}-quantile"
+        add_legend(ax, f"{name} under noise\nat each radius, a band holds with probability {1 - one.alpha:g}")
         self.ax_, self.figure_ = ax, ax.figure
         return self
