@@ -8,8 +8,8 @@ size.
 """
 
 # %%
-# Each measurement gets noise, and the smoothed prediction is the median of what the forest then says. Radii are shares of
-# the ranges of measurements: 0.5 is half the range of one of them, or a tenth of the range of five.
+# Each measurement gets noise, and the smoothed prediction is the median of what the forest then says. Radii are shares
+# of the ranges of measurements: 0.5 is half the range of one of them, or a tenth of the range of five.
 
 import matplotlib.pyplot as plt
 import numpy as np
