@@ -137,10 +137,23 @@ def counts_as_on_the_cpu(setting: Setting) -> Rows:
     torch.backends.cudnn.allow_tf32 = before
 
 
-def votes_per_second(setting: Setting) -> Rows:
-    """Compare count_votes with the bare forward loop, at its best batch size."""
+def votes_of(setting: Setting, beginning: str) -> Rows:
+    """Compare count_votes with the bare forward loop, at its best batch size, for some of the networks."""
     for name, given in setting.networks().items():
-        yield row(name, *speed_of(setting, *given), f"<= {GOAL:g}")
+        if name.startswith(beginning):
+            yield row(name, *speed_of(setting, *given), f"<= {GOAL:g}")
+
+
+def votes_of_mnist(setting: Setting) -> Rows:
+    return votes_of(setting, "MNIST")
+
+
+def votes_of_wide_resnet(setting: Setting) -> Rows:
+    return votes_of(setting, "WideResNet")
+
+
+def votes_of_resnet_50(setting: Setting) -> Rows:
+    return votes_of(setting, "ResNet-50")
 
 
 def speed_of(
@@ -262,7 +275,9 @@ PARTS = (
     kernel_integers,
     counts_as_on_the_cpu,
     noise_alone,
-    votes_per_second,
+    votes_of_mnist,
+    votes_of_wide_resnet,
+    votes_of_resnet_50,
     training_epoch,
     two_workers,
     decisions_at_radii,

@@ -20,8 +20,9 @@ class TorchInference(BaseEstimator):
     Parameters
     ----------
     autocast : {None, "bfloat16", "float16"}, default=None
-        Precision of ``torch.autocast``. It rounds logits so coarsely that the vote on a near tie can depend on the
-        batch: results are reproducible only for the same ``batch_size``.
+        Precision of ``torch.autocast``. Rows whose two largest logits differ by no more than one step of it get the
+        vote of the model in float32. Elsewhere, larger rounding errors rarely change a vote, depending on the batch:
+        results are reproducible only for the same ``batch_size``.
     channels_last : bool, default=False
         Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
@@ -66,6 +67,18 @@ class TorchInference(BaseEstimator):
 
         return nullcontext() if self.autocast is None else torch.autocast(device.type, getattr(torch, self.autocast))
 
+    def step(self, device_type: str) -> float:
+        """Return the relative distance of neighboring numbers in the precision of autocast; 0 without it."""
+        import torch
+
+        if self.autocast is not None:
+            return float(torch.finfo(getattr(torch, self.autocast)).eps)
+        return float(torch.finfo(torch.get_autocast_dtype(device_type)).eps) if is_autocast(device_type) else 0.0
+
+    def in_full_precision(self) -> TorchInference:
+        """Return how the model runs without autocast, of its own or of the caller, and without compilation."""
+        return FullPrecision(None, self.channels_last, False, self.output)
+
     def prepare(self, module: Any) -> Callable[[Any], Any]:
         """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
@@ -79,3 +92,25 @@ class TorchInference(BaseEstimator):
             return plain(rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows)
 
         return run
+
+
+class FullPrecision(TorchInference):
+    """Runs a model without the autocast that its caller may have turned on."""
+
+    def context(self, device: Any) -> AbstractContextManager[Any]:
+        """Return the context that the model runs in."""
+        import torch
+
+        available = torch.amp.is_autocast_available(device.type)
+        return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+    def step(self, device_type: str) -> float:
+        """Return 0: there is no autocast."""
+        return 0.0
+
+
+def is_autocast(device_type: str) -> bool:
+    """Tell whether the caller has turned autocast on."""
+    import torch
+
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

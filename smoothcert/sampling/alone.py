@@ -47,7 +47,7 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any
 
     def changes(row: int) -> bool:
         try:
-            return bool(voter.settle(draw(row))[0] != votes[row])
+            return bool(voter(draw(row))[0] != votes[row])
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
