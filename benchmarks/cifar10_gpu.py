@@ -28,17 +28,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from cifar10 import (
     NOISES,
-    STRATEGIES,
     TEST_FILES,
     TRAIN_FILES,
     Network,
     TrainingImages,
+    certificates_of,
     read_images,
     wide_resnet,
 )
 from common import bare_network, rows_per_second
 
-from smoothcert import Certificates, SmoothedClassifier, TorchInference, VoteCounts, certified_accuracy_score
+from smoothcert import SmoothedClassifier, TorchInference, VoteCounts, certified_accuracy_score
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
 
 RADII = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0]
@@ -187,10 +187,8 @@ def certify(
         "bare network per second": bare,
         "certified accuracy at": RADII,
     }
-    for scheme in ("multiclass", "binary"):
-        for title, radius in STRATEGIES.items():
-            stored = Certificates.from_store(store, radius=radius, scheme=scheme)
-            found[f"{title}, {scheme}"] = certified_accuracy_score(y, stored, RADII).round(4).tolist()
+    for title, stored in certificates_of(store, noise).items():
+        found[title] = certified_accuracy_score(y, stored, RADII).round(4).tolist()
     report(output / f"{name}.certify.json", found)
     for radius in at:
         start = time.perf_counter()
