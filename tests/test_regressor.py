@@ -41,6 +41,7 @@ from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.results import Intervals, ToleranceRadii
 from smoothcert.sampling.values import Values, ValueSampler
+from smoothcert.weights import save_weights
 
 SMALL = {"bounds": "minmax", "n_selection": 32, "n_samples": 50}
 NARROW = UniformNoise(lam=0.1)
@@ -328,6 +329,8 @@ def test_what_is_refused(diabetes, fitted):
             fitted.certify_within(X, tolerance)
     with pytest.raises(ValueError, match="from_pretrained"):
         SmoothedRegressor(first).fit(X, y)
+    with pytest.raises(ValueError, match="classifier must be a SmoothedClassifier, got a SmoothedRegressor"):
+        save_weights(fitted, "weights")
     with pytest.raises(ValueError, match=r"noise has changed .* SmoothedRegressor.from_pretrained"):
         clone(fitted).fit(X, y).set_params(noise="uniform").predict(X)
 

@@ -42,6 +42,11 @@ class IntervalDisplay:
     --------
     SmoothedRegressor.certify : Make the intervals.
 
+    References
+    ----------
+    .. [1] Chiang, Curry, Abdelkader, Kumar, Dickerson and Goldstein, "Detection as Regression: Certified Object
+       Detection with Median Smoothing", NeurIPS 2020.
+
     Examples
     --------
     >>> import numpy as np

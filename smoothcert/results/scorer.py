@@ -159,7 +159,7 @@ class IntervalScorer(BaseEstimator):
 
         Parameters
         ----------
-        estimator : SmoothedRegressor
+        estimator : SmoothedRegressor, or Pipeline that ends in one
             The fitted regressor.
         X : array-like of shape (n_inputs, ...)
         y : array-like of shape (n_inputs,)
@@ -169,8 +169,18 @@ class IntervalScorer(BaseEstimator):
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no intervals.
         """
-        lower, upper = estimator.certify(X, self.radius)
+        if not hasattr(estimator, "certify") or hasattr(estimator, "certify_at"):
+            raise ValueError(
+                f"estimator must be a SmoothedRegressor, or a smoothcert.pipeline.Pipeline that ends in one, to have "
+                f"intervals, got a {type(estimator).__name__}. For classifiers, use make_certified_scorer."
+            )
+        lower, upper = estimator.certify(X, radius=self.radius)
         truth, weight = check_numbers("y", y, len(lower)), check_sample_weight(sample_weight, len(lower))
         near = (lower >= truth - self.tolerance) & (upper <= truth + self.tolerance)
         return float(np.average(near, weights=weight))
@@ -207,6 +217,11 @@ def make_interval_scorer(radius: float, tolerance: float) -> IntervalScorer:
     See Also
     --------
     make_certified_scorer : The score of classifiers.
+
+    References
+    ----------
+    .. [1] Chiang, Curry, Abdelkader, Kumar, Dickerson and Goldstein, "Detection as Regression: Certified Object
+       Detection with Median Smoothing", NeurIPS 2020.
 
     Examples
     --------

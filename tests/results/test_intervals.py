@@ -9,8 +9,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import MinMaxScaler
 
 from smoothcert import IntervalDisplay, SmoothedRegressor, UniformNoise, make_interval_scorer
+from smoothcert.pipeline import make_pipeline
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -76,6 +78,10 @@ def test_scores_are_the_share_of_intervals_near_the_truth(linear):
     assert search.best_params_ == {"noise__lam": 0.5}
     with pytest.raises(ValueError, match="y must hold one finite number for each of 60 inputs"):
         scorer(reg, X, y[:3])
+    with pytest.raises(ValueError, match="must be a SmoothedRegressor"):
+        scorer(LinearRegression().fit(X, y), X, y)
+    pipeline = make_pipeline(MinMaxScaler(), clone(reg)).fit(X, y)
+    assert 0.2 < scorer(pipeline, X, y) < 1
     for wrong in ({"radius": -1, "tolerance": 1}, {"radius": 1, "tolerance": "much"}):
         with pytest.raises(ValueError, match="must be"):
             make_interval_scorer(**wrong)
