@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,13 +11,14 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_not_negative, check_numbers, check_radii
+from ._utils.checks import check_radii
 from .certify.quantiles import QuantileAlgorithm
 from .estimator import SmoothedEstimator
 from .models.base import Voter
 from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
+from .runs.inputs import Inputs
 from .runs.progress import Progress, followed
 from .runs.run import Part, sample_votes
 
@@ -28,9 +29,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
     The smoothed regressor returns a quantile of what the base model predicts under noise, the median by default.
     `predict` estimates it. `certify` bounds it at every input within an l1 radius, and `certify_within` gives the
     radius within which it provably stays near the prediction. Both hold with probability at least 1 - alpha for each
-    input.
-
-    Radii and the box are those of `SmoothedClassifier`.
+    input. Radii and the box are those of `SmoothedClassifier`.
 
     Parameters
     ----------
@@ -236,15 +235,9 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
             returns anything but one number per row.
         """
         inputs = self._open_run(X, shard, on_error)
-        radii, algorithm = check_radii(radius, len(inputs), several=True), self.algorithm(inputs.shape)
-
-        def intervals(part: Part) -> Intervals:
-            at = radii[part.index]
-            if part.failed:
-                return algorithm.failed(len(at), radius=at)
-            return algorithm.certify(part.votes, part.X, at)
-
-        return self._followed(algorithm, inputs, intervals, on_error)
+        radii = check_radii(radius, len(inputs), several=True)
+        found: Intervals = self._followed(inputs, on_error, radius=radii)
+        return found
 
     def certify_within(
         self, X: Any, tolerance: Any, *, shard: tuple[int, int] | None = None, on_error: str = "raise"
@@ -278,31 +271,26 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         from one draw would break the proof.
         """
         inputs = self._open_run(X, shard, on_error)
-        if np.ndim(tolerance) == 0:
-            tolerance = np.full(len(inputs), check_not_negative("tolerance", tolerance))
-        tolerances, algorithm = check_numbers("tolerance", tolerance, len(inputs)), self.algorithm(inputs.shape)
-        check_not_negative("the smallest tolerance", float(tolerances.min()))
+        tolerances = check_radii(tolerance, len(inputs), name="tolerance")
+        found: ToleranceRadii = self._followed(inputs, on_error, tolerance=tolerances)
+        return found
 
-        def radii(part: Part) -> ToleranceRadii:
-            within = tolerances[part.index]
-            if part.failed:
-                return algorithm.failed(len(within), tolerance=within)
-            return algorithm.certify_within(part.votes, part.X, within)
-
-        return self._followed(algorithm, inputs, radii, on_error)
-
-    def _followed(
-        self, algorithm: QuantileAlgorithm, inputs: Any, result_of: Callable[[Part], Any], on_error: str
-    ) -> Any:
+    def _followed(self, inputs: Inputs, on_error: str, **asked: NDArray[np.float64]) -> Any:
         """Return the results of all parts of a run; only the votes of one part are in memory at a time."""
-        sampler = algorithm.sampler(self._call_seed())
-        parts = sample_votes(sampler, inputs, self.n_jobs, skip=on_error == "skip")
-        return followed(parts, len(inputs.positions), "certifying", self.verbose, result_of)
+        algorithm, ((name, values),) = self.algorithm(inputs.shape), asked.items()
+        certify = algorithm.certify if name == "radius" else algorithm.certify_within
+
+        def result(part: Part) -> Any:
+            at = values[part.index]
+            return algorithm.failed(**{name: at}) if part.failed else certify(part.votes, part.X, at)
+
+        parts = sample_votes(algorithm.sampler(self._call_seed()), inputs, self.n_jobs, skip=on_error == "skip")
+        return followed(parts, len(inputs.positions), "certifying", self.verbose, result)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:
-        if y.dtype.kind not in "biuf":
+        if y.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in y.tolist()):
             raise ValueError(f"y must hold numbers, got {y.dtype}, such as {y[0]!r}. SmoothedClassifier takes labels.")
-        return y, None
+        return y if y.dtype.kind in "iuf" else y.astype(np.float64), None
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: Any, voter: Voter | None, **choices: Any

@@ -159,8 +159,9 @@ class QuantileAlgorithm:
             predictions=predictions, radii=radii, abstained=~near, tolerance=tolerance.copy(), **self._claim()
         )
 
-    def failed(self, n_inputs: int, *, radius: FloatArray | None = None, tolerance: Any = None) -> Any:
+    def failed(self, *, radius: FloatArray | None = None, tolerance: Any = None) -> Any:
         """Return intervals at radii, or radii within tolerances, of inputs that have no votes: nothing is certified."""
+        n_inputs = len(tolerance if radius is None else radius)
         nothing, everything = np.full(n_inputs, np.nan), np.ones(n_inputs, dtype=bool)
         claim = self._claim() | {"predictions": nothing, "failed": everything}
         if radius is not None:

@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .base import name_of
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import checked_values, name_of
 
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
@@ -73,8 +76,10 @@ def read_logits(
     return logits if logits.is_floating_point() else logits.float()
 
 
-def read_numbers(answer: Any, n_rows: int, name: str, output: Callable[[Any], Any] | None = None) -> Any:
-    """Return the numbers in a regression model's answer, shape (n_rows,) or (n_rows, 1); see `read_logits`.
+def read_numbers(
+    answer: Any, n_rows: int, name: str, output: Callable[[Any], Any] | None = None
+) -> NDArray[np.float64]:
+    """Return the numbers in a regression model's answer, shape (n_rows,); see `read_logits`.
 
     Raises
     ------
@@ -91,7 +96,7 @@ def read_numbers(answer: Any, n_rows: int, name: str, output: Callable[[Any], An
             f"{f'a {name_of(found)}' if shape is None else f'shape {shape}'}. Nothing was certified. Change its "
             f"forward, or set TorchInference(output=...) to a function that finds the numbers in its answer."
         )
-    return found.detach()
+    return checked_values(found.detach().cpu().double().numpy(), n_rows, name)
 
 
 def find_logits(answer: Any, name: str) -> Any:

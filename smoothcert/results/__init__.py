@@ -8,6 +8,8 @@ from .budget_display import GreedyBudgetDisplay
 from .certificates import Certificates
 from .decisions import Decisions
 from .display import CertifiedAccuracyDisplay
+from .interval_display import IntervalDisplay
+from .intervals import Intervals, ToleranceRadii
 from .metrics import (
     average_certified_radius,
     certified_accuracy_curve,
@@ -16,7 +18,7 @@ from .metrics import (
 )
 from .probability_display import ProbabilityDisplay
 from .row_changes import RowChanges
-from .scorer import make_certified_scorer
+from .scorer import make_certified_scorer, make_interval_scorer
 from .sets import PredictionSetDisplay, mean_set_size_score, set_coverage_score
 from .summaries import summarize
 from .votes import VoteCounts
@@ -27,9 +29,12 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "IntervalDisplay",
+    "Intervals",
     "PredictionSetDisplay",
     "ProbabilityDisplay",
     "RowChanges",
+    "ToleranceRadii",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",
@@ -37,6 +42,7 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "make_interval_scorer",
     "mean_set_size_score",
     "set_coverage_score",
     "summarize",

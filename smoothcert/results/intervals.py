@@ -56,6 +56,11 @@ class Intervals(Regressions):
     SmoothedRegressor.certify : Make intervals.
     IntervalDisplay : A picture of them.
 
+    References
+    ----------
+    .. [1] Chiang, Curry, Abdelkader, Kumar, Dickerson and Goldstein, "Detection as Regression: Certified Object
+       Detection with Median Smoothing", NeurIPS 2020.
+
     Examples
     --------
     >>> intervals = Intervals(
@@ -116,6 +121,11 @@ class ToleranceRadii(Regressions):
     See Also
     --------
     SmoothedRegressor.certify_within : Make them.
+
+    References
+    ----------
+    .. [1] Chiang, Curry, Abdelkader, Kumar, Dickerson and Goldstein, "Detection as Regression: Certified Object
+       Detection with Median Smoothing", NeurIPS 2020.
 
     Examples
     --------

@@ -29,7 +29,7 @@ def is_due(voter: Voter) -> bool:
 def check_alone(
     voter: Voter,
     votes: NDArray[Any],
-    draw: Callable[[int], Any],
+    draw: Callable[[NDArray[np.intp]], Any],
     is_changed: Callable[[Any, int], bool] | None = None,
 ) -> None:
     """Ask about a few rows of a batch alone.
@@ -40,7 +40,7 @@ def check_alone(
     votes : ndarray of shape (n_rows,)
         The votes on the batch; -1 for near ties, which are asked again anyway.
     draw : callable
-        Returns a row of the batch, by its number, as a batch of one row.
+        Returns some rows of the batch, by their numbers.
     is_changed : callable, optional
         Tells whether the answer to a batch of one row differs from that to a row of the batch, by its number; by
         default it compares votes.
@@ -54,16 +54,21 @@ def check_alone(
         return
 
     def is_other_vote(alone: Any, row: int) -> bool:
-        return bool(voter.settle(alone)[0] != votes[row])
+        return bool(voter(alone)[0] != votes[row])
 
     def changes(row: int) -> bool:
         try:
-            return (is_changed or is_other_vote)(draw(row), row)
+            return (is_changed or is_other_vote)(draw(np.array([row])), row)
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
             ) from error
 
+    tied = np.flatnonzero(votes < 0)[:MANY]
+    if len(tied) and (votes >= 0).sum() < FEW:
+        # Near ties are settled together, and their votes may depend on the others too.
+        votes = votes.copy()
+        votes[tied] = voter.settle(draw(tied))
     rows = telling_rows(votes)
     changed = [changes(row) for row in rows[:FEW]]
     if any(changed):

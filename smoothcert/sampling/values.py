@@ -104,6 +104,6 @@ class ValueCounter:
         check_alone(
             self.voter,
             np.zeros(len(values), dtype=np.intp),
-            lambda row: self.batches.draw(single_rows(segments, np.array([row]))),
+            lambda rows: self.batches.draw(single_rows(segments, rows)),
             is_changed,
         )
