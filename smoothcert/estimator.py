@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import (
@@ -38,6 +39,9 @@ from .training.tables import train_on_columns
 
 class SmoothedEstimator(Conventions):
     """Fit and checked inputs of a smoothed estimator, whose parameters its class defines; see `SmoothedClassifier`."""
+
+    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
+    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     #: What the base model is: "classifier" or "regressor".
     kind: ClassVar[str]

@@ -246,6 +246,19 @@ def test_a_score_of_ones_own(fitted):
     np.testing.assert_array_equal(*sets)
 
 
+class Missing(ConformityScore):
+    """A score of the user's own that is not a number for some labels."""
+
+    def scores(self, probabilities, uniforms):
+        return np.where(probabilities > 0.5, probabilities, np.nan)
+
+
+def test_scores_that_are_not_numbers_are_refused(fitted):
+    clf = clone(fitted).set_params(conformity_score=Missing()).fit(X[FIT], NAMES[FIT])
+    with pytest.raises(ValueError, match=r"Missing\.scores must return one number for each label"):
+        clf.conformalize(X[CALIB], NAMES[CALIB])
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -130,23 +130,18 @@ def set_rule(
         If a parameter is invalid, the strategy is none of the method's, or the radius is so large that sets hold all
         labels.
     """
-    check_choice("method", method, METHODS)
     radius, miss = check_not_negative("radius", radius), 1 - _rational("confidence_level", confidence_level)
-    expected = f"lie between 0 and 1 - confidence_level = {float(miss):g}, of which it is a part"
-    most, n_samples = (
-        check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
-        check_count("n_samples", n_samples),
-    )
-    if p != "auto":
-        check_open_unit("p", p)
-    if method == "one-sample":
-        if strategy.needs_inputs:
-            raise ValueError(
-                f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}. Its overlap "
-                f"depends on the input, so the level would too, and sets would miss more labels than promised. Use "
-                f"method='binarized'."
-            )
+    if check_choice("method", method, METHODS) == "one-sample":
+        _check_common(strategy)
         most, n_samples, p = float(miss), 1, "auto"
+    else:
+        expected = f"lie between 0 and 1 - confidence_level = {float(miss):g}, of which it is a part"
+        most, n_samples = (
+            check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
+            check_count("n_samples", n_samples),
+        )
+        if p != "auto":
+            check_open_unit("p", p)
     # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy
 
@@ -168,6 +163,16 @@ def set_rule(
     if not decides and (p == "auto" or common is strategy):
         _raise_too_large(radius, lambda radius: rule(radius)[1])
     return found
+
+
+def _check_common(strategy: RadiusStrategy) -> None:
+    """Raise a ValueError unless all inputs have the same overlap."""
+    if strategy.needs_inputs:
+        raise ValueError(
+            f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}. Its overlap depends on "
+            f"the input, so the level would too, and sets would miss more labels than promised. Use "
+            f"method='binarized'."
+        )
 
 
 def _rational(name: str, value: Any) -> Fraction:

@@ -201,7 +201,12 @@ class ScoreCounter:
             probabilities = self.voter.probabilities(self.batches.draw(drawn))
             if is_due(self.voter):
                 self._check_alone(drawn, probabilities)
-            scores = self.sampler.score.scores(probabilities, self._uniforms(segments))
+            scores = np.asarray(self.sampler.score.scores(probabilities, self._uniforms(segments)))
+        if scores.shape != probabilities.shape or np.isnan(scores).any():
+            raise ValueError(
+                f"{type(self.sampler.score).__name__}.scores must return one number for each label, shape "
+                f"{probabilities.shape}, but returned {scores!r}. No set was made."
+            )
         starts, rows = np.cumsum(count) - count, np.arange(len(scores))
         if self.labels is None:
             reached = scores <= self.sampler.threshold + 2 * ROUNDING
