@@ -32,6 +32,16 @@ class ConformityScore(BaseEstimator, ABC):
     See Also
     --------
     LACScore, APSScore : The scores of the library.
+
+    Examples
+    --------
+    A score that ranks the labels:
+
+    >>> class RankScore(ConformityScore):
+    ...     def scores(self, probabilities, uniforms):
+    ...         return (probabilities[:, None, :] > probabilities[:, :, None]).sum(axis=2)
+    >>> RankScore().scores(np.array([[0.5, 0.125, 0.375]]), np.ones((1, 1)))
+    array([[0, 2, 1]])
     """
 
     #: Whether the score draws a uniform number for each noisy copy.
@@ -61,6 +71,10 @@ class ConformityScore(BaseEstimator, ABC):
 class LACScore(ConformityScore):
     """One minus the probability of the label: the smallest sets on average.
 
+    See Also
+    --------
+    APSScore : Sets that adapt to how hard an input is.
+
     References
     ----------
     .. [1] Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 2019.
@@ -86,6 +100,10 @@ class APSScore(ConformityScore):
     randomized : bool, default=True
         Whether the share of the label's own probability is a uniform random number, drawn for each noisy copy. If not,
         it is 1, and sets are larger.
+
+    See Also
+    --------
+    LACScore : Smaller sets on average.
 
     References
     ----------
