@@ -71,10 +71,8 @@ def certified_radii(
         If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
         not end among the reaches that are known.
     """
-    budget, changes = (
-        mechanism.noise.budget(p_a, p_b),
-        changes_of(mechanism, **({"curved": False} if by_overlap else {})),
-    )
+    budget = mechanism.noise.budget(p_a, p_b)
+    changes = changes_of(mechanism, curved=False) if by_overlap else changes_of(mechanism)
     if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
     else:

@@ -49,7 +49,7 @@ def joint_overlap(at_x, at_y):
 def test_numbers_against_the_total_variation_of_both_noises(kind, lam, q):
     n_offsets = int(2 * lam * q)
     noise = (UniformNoise if kind == "uniform" else SplitNoise)(float(lam), q)
-    for x in itertools.product(range(q + 1), repeat=2):
+    for x in [(0, 0), (1, 4), (2, 2), (3, 2), (4, 1)]:
         point, at_x = np.array([x]) / q, [number_outcomes(kind, q, n_offsets, value) for value in x]
         shared = {}
         for y in itertools.product(range(q + 1), repeat=2):
@@ -70,7 +70,7 @@ def test_numbers_against_the_total_variation_of_both_noises(kind, lam, q):
 def test_mixed_features_against_the_total_variation_of_both_noises(mix):
     """The library's adversary moves numbers by any amount, and below 1/2 changes categories in part."""
     mechanism, rng = mechanism_of(mix), np.random.default_rng(0)
-    for _ in range(2):
+    for _ in range(1 if mix.hidden == "uniform" else 2):
         x = (*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories))
         ways = mix.ways(x)
         if mix.hidden == "uniform":
