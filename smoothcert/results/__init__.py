@@ -1,7 +1,7 @@
 """Plain data: certificates and votes, their files, scores and plots.
 
 `certificates` and `votes` hold the data, `metrics` and `scorer` compare them with true labels, and the displays plot
-them. `files`, `tsv` and `tables` write them.
+them. `sets` does both for prediction sets. `files`, `tsv` and `tables` write them.
 """
 
 from .budget_display import GreedyBudgetDisplay
