@@ -27,6 +27,7 @@ from smoothcert import (
     PredictionSetDisplay,
     SmoothedConformalClassifier,
     SplitNoise,
+    TorchInference,
     UniformNoise,
     mean_set_size_score,
     set_coverage_score,
@@ -64,7 +65,7 @@ def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
 
-def noisy_scores(clf, inputs, stage, n, score=None):
+def noisy_scores(clf, inputs, stage, n, score=None, net=None):
     """Return scores of all labels, shape (n_inputs, n, n_classes), with noise that is drawn here."""
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), clf.noise_, inputs.shape[1:])
     keys = seeding.keys(0, fingerprints(mechanism, inputs), stage)
@@ -72,7 +73,8 @@ def noisy_scores(clf, inputs, stage, n, score=None):
     for i in range(len(inputs)):
         out = np.empty((n, inputs.shape[1]))
         mechanism.sample(mechanism.points(inputs[i : i + 1]), keys[i : i + 1], np.array([[0, 0, n]]), out)
-        p = clf.estimator_.predict_proba(out)
+        with torch.no_grad():
+            p = clf.estimator_.predict_proba(out) if net is None else net(torch.tensor(out).float()).softmax(1).numpy()
         u = seeding.generator(seeding.derived_keys(keys[i : i + 1], b"score")[0], 0).random(n)
         found.append(1 - p if score is None else score(p, u))
     return np.array(found)
@@ -193,6 +195,22 @@ def test_networks_and_functions_give_the_same_sets():
     np.testing.assert_array_equal(sets[0], sets[1])
     np.testing.assert_array_equal(sets[0], sets[2])
     assert 0 < sets[0].mean() < 1
+
+
+def test_scores_in_reduced_precision_may_exceed_the_threshold_by_more():
+    """Their last bits depend on the batch."""
+    net, sizes = linear_net(), []
+    for inference in (None, TorchInference(autocast="bfloat16")):
+        clf = SmoothedConformalClassifier.from_pretrained(
+            net, [0, 1, 2], NOISE, radius=0.1, n_samples=50, random_state=0, inference=inference
+        ).conformalize(X[CALIB], Y[CALIB])
+        sets = clf.predict_set(X[TEST])
+        sizes.append(mean_set_size_score(sets))
+    scores = noisy_scores(clf, X[TEST], seeding.ESTIMATION, 50, lambda p, u: 1 - p, net)
+    rule = clf._rule(clf.algorithm((4,)))
+    counts = (scores <= clf.threshold_ + 2 * 2.0**-7).sum(axis=1)
+    assert sets[counts >= rule.rank - copies_lost(np.float64(0.95), 50, rule.eta)].all()
+    assert sizes[0] < sizes[1]
 
 
 def test_a_table_with_categories_and_costs():

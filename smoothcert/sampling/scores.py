@@ -23,6 +23,9 @@ FloatArray = NDArray[np.float64]
 #: Bound on what rounding in the base model adds to a score: the last bits of answers can depend on the batch.
 ROUNDING = 2.0**-20
 
+#: The same in reduced precision (half, bfloat16, autocast, TF32), in units of the distance of numbers around 1.
+REDUCED_ROUNDING = 2
+
 
 class ConformityScore(BaseEstimator, ABC):
     """How badly each label fits a noisy copy of an input: the smaller, the better.
@@ -207,6 +210,8 @@ class ScoreCounter:
     ) -> None:
         self.voter, self.sampler, self.copies, self.labels = voter, sampler, copies, labels
         self.batches = noisy_batches(voter, sampler.mechanism, points, keys)
+        is_reduced = getattr(voter, "is_reduced", False)
+        self.rounding = REDUCED_ROUNDING * float(voter.near_tie) if is_reduced else ROUNDING  # type: ignore[attr-defined]
         self.keys = seeding.derived_keys(keys, b"score") if sampler.score.randomized else None
         counts = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.found: NDArray[Any] = counts if labels is None else np.zeros((len(points), sampler.n_samples))
@@ -227,7 +232,7 @@ class ScoreCounter:
             )
         starts, rows = np.cumsum(count) - count, np.arange(len(scores))
         if self.labels is None:
-            reached = scores <= self.sampler.threshold + 2 * ROUNDING
+            reached = scores <= self.sampler.threshold + 2 * self.rounding
             self.found[owners] += np.add.reduceat(reached, starts, axis=0, dtype=np.int64)
         else:
             owner = np.repeat(owners, count)
@@ -247,7 +252,9 @@ class ScoreCounter:
         """Raise a ValueError if probabilities change by more than rounding where rows are asked alone."""
 
         def is_changed(alone: Any, row: int) -> bool:
-            return bool(np.abs(self.voter.probabilities(alone)[0] - probabilities[row]).max() > SAME)
+            return bool(
+                np.abs(self.voter.probabilities(alone)[0] - probabilities[row]).max() > max(SAME, self.rounding)
+            )
 
         votes = np.zeros(len(probabilities), dtype=np.intp)
         check_alone(
