@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference
-from .outputs import TELLING_ROWS, explained, read_logits
+from .outputs import NetDecision, explained, read_logits
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -58,6 +58,8 @@ class TorchVoter(Voter):
     device : torch.device or str, optional
         By default that of the module.
     inference : TorchInference, optional
+    decision : NetDecision, optional
+        What a skorch net makes of logits before it compares them; see `NetDecision`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TorchVoter(Voter):
         n_classes: int,
         device: Any = None,
         inference: TorchInference | None = None,
+        decision: NetDecision | None = None,
     ) -> None:
         import torch
 
@@ -85,13 +88,14 @@ class TorchVoter(Voter):
         self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
-        self.inference = inference or TorchInference()
+        self.inference, self.decision = inference or TorchInference(), decision
         self.module_lock = module_lock(module)
         self.scale, self.many_near_ties = 1.0, False
         # Accelerators may multiply matrices in TF32.
         coarse = self.device_type != "cpu" or self.precision.itemsize < 4 or self.inference.autocast is not None
         self.most_changed = COARSE_CHANGES if coarse else 0
-        self.knows_output = False
+        #: Not empty once an answer was seen that cannot be a probability. Copies share it.
+        self.told: set[bool] = set()
         self._forget()
 
     def _forget(self) -> None:
@@ -139,7 +143,9 @@ class TorchVoter(Voter):
             module = module if dtype is None else module.to(device).to(dtype)
         except Exception:
             return None
-        return TorchVoter(module, self.n_classes, device, self.inference)
+        voter = TorchVoter(module, self.n_classes, device, self.inference, self.decision)
+        voter.told = self.told
+        return voter
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -265,9 +271,9 @@ class TorchVoter(Voter):
         if first and evaluating:
             # A forward method may change the mode of its parts.
             check_evaluation_mode(self.module)
-        telling = not self.knows_output and len(rows) >= TELLING_ROWS
-        logits = read_logits(answer, len(rows), self.n_classes, name, self.inference.output, telling=telling)
-        self.knows_output |= telling
+        meaning = self.inference.output, self.decision
+        logits = read_logits(answer, len(rows), self.n_classes, name, *meaning, telling=not self.told)
+        self.told.add(True)
         # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
         return logits.detach()
 
@@ -277,6 +283,7 @@ class TorchVoter(Voter):
         plain = TorchInference(self.inference.autocast, self.inference.channels_last, self.inference.compile)
         way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
         way += "" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}"
+        way += "" if self.decision is None else str(self.decision)
         return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
