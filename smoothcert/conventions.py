@@ -25,7 +25,10 @@ def kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = [(part, dict(vars(part))) for part in _with_steps(self)]
+        # Some estimators change the list of their parts in place.
+        before = [
+            (part, {k: v[:] if type(v) is list else v for k, v in vars(part).items()}) for part in _with_steps(self)
+        ]
         try:
             return method(self, *args, **kwargs)
         except BaseException:

@@ -68,8 +68,8 @@ class Items(Dataset[Any]):
         found = np.flatnonzero(self.classes == label)
         if not len(found) or self.weights is not None:
             raise ValueError(
-                f"Item {row} of the Dataset had the label {self.classes[index]!r} when it was read first, and now has "
-                f"{label[()]!r}, {'to which sample_weight does not belong' if len(found) else 'which is a new class'}. "
+                f"Item {row} of the Dataset had the label {self.classes[[index]].tolist()[0]!r} when it was read first, "
+                f"and now has {label.tolist()!r}, {'to which sample_weight does not belong' if len(found) else 'which is a new class'}. "
                 f"A Dataset must give the same labels in each epoch, or draw from the same classes without weights."
             )
         return np.int64(found[0])
