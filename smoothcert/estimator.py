@@ -187,8 +187,7 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        fit_params = self._requested(fit_params | weights)
+        fit_params = self._requested(fit_params | ({} if sample_weight is None else {"sample_weight": sample_weight}))
         X, y, dataset = read_dataset(X, y)
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)

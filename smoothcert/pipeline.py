@@ -75,7 +75,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         -------
         self : Pipeline
         """
-        return super().fit(X, y, **params)  # type: ignore[no-any-return]
+        return super().fit(X, y, **params)
 
     @available_if(_last_step_has("certify"))
     def certify(self, X: Any, **params: Any) -> Certificates:

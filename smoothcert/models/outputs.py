@@ -89,7 +89,7 @@ def find_logits(answer: Any, name: str) -> Any:
                 f"The base model {name} returned a {name_of(answer)} with the keys {list(answer)}, and no 'logits' "
                 f"among them. Nothing was certified. Set TorchInference(output=...) to a function that finds the "
                 f"logits, such as output=lambda answer: answer[{next(iter(answer), 'logits')!r}]. In training, a loss "
-                f"of logits uses it too."
+                f"of logits uses it too, and a loss of probabilities (NLLLoss, BCELoss) does not."
             )
         return find_logits(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
     if hasattr(answer, "logits"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
@@ -67,10 +67,11 @@ class Items(Dataset[Any]):
             return index
         found = np.flatnonzero(self.classes == label)
         if not len(found) or self.weights is not None:
+            problem = "to which sample_weight does not belong" if len(found) else "which is a new class"
             raise ValueError(
-                f"Item {row} of the Dataset had the label {self.classes[[index]].tolist()[0]!r} when it was read first, "
-                f"and now has {label.tolist()!r}, {'to which sample_weight does not belong' if len(found) else 'which is a new class'}. "
-                f"A Dataset must give the same labels in each epoch, or draw from the same classes without weights."
+                f"Item {row} of the Dataset had the label {self.classes.tolist()[index]!r} when it was read first, and "
+                f"now has {label.tolist()!r}, {problem}. A Dataset must keep its labels, or draw items of the same "
+                f"classes without weights."
             )
         return np.int64(found[0])
 
@@ -96,7 +97,7 @@ def fit_net(
     options : dict
         Parameters of the net to change; None changes nothing.
     output : callable, optional
-        Finds the logits in the module's answer, for losses of logits. Other losses get the answer as it is.
+        Finds the logits in the module's answer; see `_loss_input`.
     X, y, dataset, mechanism, seed, params
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
@@ -139,7 +140,7 @@ def _initialized(estimator: Any, options: dict[str, Any]) -> NeuralNetClassifier
     net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
     if getattr(estimator, "warm_start", False) and estimator.initialized_:
         net.module_.load_state_dict(estimator.module_.state_dict())
-    if net.callbacks != "disable":
+    if net.callbacks != "disable" and is_classifier(net):
         net.callbacks_[:0] = [
             (name, EpochScoring("accuracy", lower_is_better=False, on_train=on_train, name=name).initialize())
             for name, on_train in SCORES.items()
@@ -181,7 +182,7 @@ def _run(net: NeuralNetClassifier, data: Any, indices: Any, stability_weight: fl
 
 
 def _loss(
-    net: Any, get_loss: Any, stability_weight: float | None, reduction: Any, answer: Any, y: Any, X: Any, **mode: Any
+    net: Any, get_loss: Any, stability_weight: Any, reduction: Any, answer: Any, y: Any, X: Any, **mode: Any
 ) -> Any:
     """Return the loss of a batch: the net's own, with the stability term and the weights of the inputs.
 
@@ -192,9 +193,9 @@ def _loss(
     """
     if isinstance(_criterion(net), (nn.BCELoss, nn.BCEWithLogitsLoss)):
         y = y.to(answer.dtype if isinstance(answer, torch.Tensor) else torch.float32)
-    is_pair = stability_weight is not None and isinstance(answer, tuple)
+    pair = answer if stability_weight is not None and isinstance(answer, tuple) else None
     try:
-        loss = get_loss(answer[0] if is_pair else answer, y, X=X, **mode)
+        loss = get_loss(answer if pair is None else pair[0], y, X=X, **mode)
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -203,8 +204,8 @@ def _loss(
             f"{error}. A loss of torch gets the logits: set TorchInference(output=...) to a function that finds them. "
             f"A loss of your own gets the whole answer, and class indices."
         ) from error
-    if is_pair:
-        loss = loss + stability_weight * divergence(answer, _criterion(net).reduction)
+    if pair is not None:
+        loss = loss + stability_weight * divergence(pair, _criterion(net).reduction)
     if isinstance(X, list):
         rows = loss * X[1].to(loss)
         loss = rows.mean() if reduction == "mean" else rows.sum()

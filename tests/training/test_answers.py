@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
@@ -115,7 +115,7 @@ def test_a_loss_of_the_users_own_gets_the_whole_answer(wrapped):
     [
         (
             make_net(Packed(lambda logits, auxiliary: {"a": logits, "b": auxiliary}), **settings()),
-            r"returned a dict with the keys \['a', 'b'\].* In training, a loss of logits uses it too",
+            r"returned a dict with the keys \['a', 'b'\].* In training, a loss of logits uses it too, and",
         ),
         (
             make_net(Packed(lambda logits, auxiliary: None), **settings()),
@@ -209,3 +209,11 @@ def test_a_hook_finds_the_logits_of_a_binary_net_and_the_threshold_stays():
 
 def second(answer):
     return answer["b"]
+
+
+def test_nets_that_predict_no_labels_are_not_scored():
+    net = NeuralNet(Packed(plain), criterion=nn.CrossEntropyLoss, **settings())
+    found = smooth(net).fit(X, Y)
+    assert "train_noisy_accuracy" not in found.estimator_.history[-1]
+    expected = smooth(NeuralNetClassifier(Packed(plain), criterion=nn.CrossEntropyLoss, **settings())).fit(X, Y)
+    assert torch.equal(weights(found), weights(expected))
