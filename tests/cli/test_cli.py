@@ -378,6 +378,9 @@ def test_a_noisy_module_supplies_what_is_not_given(folder, monkeypatch):
     assert [float(row["radius"]) for row in table("net.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
     run("certify", *given, "--noise", "uniform", "--lam", "0.3", "--bounds", "0,2", "-o", "same.csv")
     assert Path("same.csv").read_text() == Path("net.csv").read_text()
+    run("certify", *given, "--store", "run.sqlite", "-o", "stored.csv")
+    run("resume", "run.sqlite", "nets:noisy", "images.npy", "--quiet", "-o", "resumed.csv")
+    assert [row["radius"] for row in table("resumed.csv")] == [row["radius"] for row in table("net.csv")]
     assert "noise must be that of the NoisyModule, UniformNoise(lam=0.3" in run(
         "predict", *given[:6], "--lam", "1", code=1
     )
