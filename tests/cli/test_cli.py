@@ -49,7 +49,7 @@ def small():
 def noisy():
     from smoothcert import UniformNoise
     from smoothcert.training import NoisyModule
-    return torch.nn.Sequential(NoisyModule(small(), UniformNoise(0.3), bounds=(0, 2), costs=2.0))
+    return torch.nn.Sequential(NoisyModule(small(), UniformNoise(0.3), bounds=(0, 2), costs=[1.0, 2.0, 3.0, 4.0]))
 
 def broken():
     raise KeyError("weights")
@@ -373,7 +373,7 @@ def test_a_noisy_module_supplies_what_is_not_given(folder, monkeypatch):
     import nets
 
     clf = SmoothedClassifier.from_pretrained(nets.noisy(), range(3), n_samples=300, alpha=0.01, random_state=0)
-    assert (clf.noise_.lam, clf.box_.hi, clf.costs) == (0.3, 2, 2.0)
+    assert (clf.noise_.lam, clf.box_.hi, clf.costs) == (0.3, 2, [1.0, 2.0, 3.0, 4.0])
     expected = clf.certify(np.load("images.npy"))
     assert [float(row["radius"]) for row in table("net.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
     run("certify", *given, "--noise", "uniform", "--lam", "0.3", "--bounds", "0,2", "-o", "same.csv")
