@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from .base import Voter, is_function, is_module, is_torch, name_of, unwrap
 from .function import FunctionVoter
 from .inference import TorchInference
-from .outputs import NetDecision
+from .outputs import Decision
 from .sklearn import SklearnVoter
 from .torch import TorchVoter
 
@@ -109,7 +109,7 @@ def make_voter(
         if is_module(model):
             return TorchVoter(model, len(classes), device, inference)
         check_is_fitted(model, "module_")
-        decision = NetDecision.of(model, None if inference is None else inference.output)
+        decision = Decision.of(model, None if inference is None else inference.output)
         return TorchVoter(model.module_, len(classes), device, inference, decision)
     if inference is not None:
         raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")

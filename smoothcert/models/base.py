@@ -56,6 +56,9 @@ class Voter(ABC):
     batch_values: int
     most_rows: int = 2**15
 
+    #: Largest number of near ties that are settled together.
+    most_together: int = 2**6
+
     n_classes: int
 
     #: Number of batches that were counted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ def read_logits(
     n_classes: int,
     name: str,
     output: Callable[[Any], Any] | None = None,
-    decision: NetDecision | None = None,
-    *,
-    telling: bool = False,
+    decision: Decision | None = None,
 ) -> Any:
     """Return the logits in a torch model's answer.
 
@@ -45,10 +43,9 @@ def read_logits(
         Name of the model in messages.
     output : callable, optional
         Returns the logits in an answer of any other kind.
-    decision : NetDecision, optional
-        What a skorch net makes of the logits before it compares them; see `NetDecision`.
-    telling : bool, default=False
-        Whether single outputs must not look like probabilities.
+    decision : Decision, optional
+        What becomes of the logits before they are compared. None leaves them as they are, also single outputs that look
+        like probabilities.
 
     Returns
     -------
@@ -68,8 +65,9 @@ def read_logits(
     shape = tuple(logits.shape) if is_tensor else None
     if n_classes == 2 and shape in ((n_rows,), (n_rows, 1), () if n_rows == 1 else None):
         logit = logits.reshape(n_rows)
-        if telling and output is None and getattr(decision, "threshold", None) is None:
+        if decision is not None and output is None and decision.threshold is None and not decision.told:
             check_one_logit(logit, name)
+            decision.told.add(True)
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
     elif shape != (n_rows, n_classes):
         returned = f"a {name_of(logits)}" if shape is None else f"shape {shape}"
@@ -110,8 +108,8 @@ def check_one_logit(logit: Any, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class NetDecision:
-    """What a skorch net makes of its logits before it compares them, so that votes are what its ``predict`` returns.
+class Decision:
+    """What becomes of logits before they are compared: votes of a skorch net are what its ``predict`` returns.
 
     Parameters
     ----------
@@ -119,13 +117,16 @@ class NetDecision:
         The net's own ``predict_nonlinearity``.
     threshold : float, optional
         What the output of a binary net must exceed for the second class.
+    told : set
+        Not empty once single outputs were seen that cannot be probabilities. All voters of a model share it.
     """
 
     function: Callable[[Any], Any] | None = None
     threshold: float | None = None
+    told: set[bool] = field(default_factory=set)
 
     @classmethod
-    def of(cls, net: Any, output: Callable[[Any], Any] | None) -> NetDecision:
+    def of(cls, net: Any, output: Callable[[Any], Any] | None) -> Decision:
         """Read the decision of an initialized net; what ``output`` returns are logits, whatever the loss is."""
         import torch
 

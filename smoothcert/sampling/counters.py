@@ -20,9 +20,6 @@ from .alone import check_alone, is_due
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
-#: Maximum number of near ties that are settled together.
-TOGETHER = 64
-
 
 def open_counters(
     voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
@@ -61,7 +58,7 @@ class VoteCounter:
         self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
         self.near_ties: list[NDArray[np.int64]] = []
-        self.together = TOGETHER
+        self.together = voter.most_together
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
@@ -101,7 +98,7 @@ class VoteCounter:
         segments, wait = self.pending[0]
         cast = wait()
         if is_due(self.voter):
-            check_alone(self.voter, cast, lambda row: self.batches.draw(single_rows(segments, np.array([row]))))
+            check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
         votes, near_ties = count_votes(cast, segments[:, 2], self.total.shape[1])
         places = list(single_rows(segments, near_ties)) if near_ties.size else []
         self.total[segments[:, 0]] += votes
