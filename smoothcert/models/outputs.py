@@ -128,12 +128,13 @@ class Decision:
     @classmethod
     def of(cls, net: Any, output: Callable[[Any], Any] | None) -> Decision:
         """Read the decision of an initialized net; what ``output`` returns are logits, whatever the loss is."""
-        import torch
+        from skorch import NeuralNetBinaryClassifier
+        from torch.nn import BCELoss
 
         function = net.predict_nonlinearity if callable(net.predict_nonlinearity) else None
-        threshold = getattr(net, "threshold", None)
+        threshold = net.threshold if isinstance(net, NeuralNetBinaryClassifier) else None
         criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
-        is_probability = function is not None or (output is None and isinstance(criterion, torch.nn.BCELoss))
+        is_probability = function is not None or (output is None and isinstance(criterion, BCELoss))
         if threshold is not None and not is_probability:
             with np.errstate(divide="ignore"):
                 threshold = float(np.log(threshold) - np.log1p(-threshold))
