@@ -47,8 +47,8 @@ class InputScaling:
             "torch.jit.script cannot compile the input scaling of a trained module. Use torch.export or torch.compile."
         )
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the arguments of the module."""
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        """Return the arguments of the module; quantization registers hooks anew, without those by name."""
         tensors = chain(module.parameters(), module.buffers())
         dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
@@ -56,7 +56,8 @@ class InputScaling:
             X = X.to(dtype)
             return (X - self.center.to(X)) / self.scale.to(X)
 
-        return with_first(scaled, module, args, kwargs)
+        changed, named = with_first(scaled, module, args, kwargs or {})
+        return changed if kwargs is None else (changed, named)
 
     def __getstate__(self) -> dict[str, Any]:
         # Arrays, whose pickles are the same in every process, so that equal scalings have equal hashes.

@@ -252,6 +252,11 @@ def test_the_scaling_takes_inputs_by_name():
     for found in (module(pixels=rows, gain=2.0), module(gain=2.0, pixels=rows), module(rows, gain=2.0)):
         assert torch.equal(found, expected)
     assert torch.equal(copy.deepcopy(module)(gain=2.0, pixels=rows), expected)
+    # As torch.ao.quantization registers hooks anew.
+    again = Named()
+    again.load_state_dict(module.state_dict())
+    again.register_forward_pre_hook(InputScaling.of(module))
+    assert torch.equal(again(rows, gain=2.0), expected)
 
 
 def test_fit_trains_nets_that_pass_inputs_by_name():
