@@ -15,10 +15,10 @@ from .base import name_of
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
 SHAPE_ERROR = re.compile(
-    r"must match|mismatch|not match|cannot be multiplied|invalid for input of size|expected input|got input of s|"
-    r"equal size|must be equal to input_size|should contain \d+ elements|input size|number of dimensions|"
-    r"\dD.* (input|tensor)|expected size|tensor size|size is too small|broadcast|multiply up|channels? in input|"
-    r"divisible by",
+    r"sizes? of (the )?tensors?.* must match|size (mismatch|does not match)|cannot be multiplied|expected input|"
+    r"invalid for input of size|got input of s|equal size|must be equal to input_size|should contain \d+ elements|"
+    r"input size|number of dimensions|\dD.* (input|tensor)|expected size|tensor size|size is too small|"
+    r"not broadcast|broadcast shape|multiply up|channels? in input|divisible by",
     re.IGNORECASE,
 )
 
@@ -133,7 +133,8 @@ class Decision:
 
         function = net.predict_nonlinearity if callable(net.predict_nonlinearity) else None
         threshold = net.threshold if isinstance(net, NeuralNetBinaryClassifier) else None
-        criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
+        criterion = getattr(net, "criterion_", None)
+        criterion = getattr(criterion, "_orig_mod", criterion)
         is_probability = function is not None or (output is None and isinstance(criterion, BCELoss))
         if threshold is not None and not is_probability:
             with np.errstate(divide="ignore"):
