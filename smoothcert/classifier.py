@@ -256,7 +256,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         if votes is None:
             algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
             rule = algorithm.precision_rule()
-            parts = self._votes(inputs, algorithm, rule, store, y, same_model=same_model, skip=skip)
+            parts = self._votes(inputs, algorithm, rule, store=store, y=y, vouched=same_model, skip=skip)
         else:
             algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
             parts = given_votes(votes, inputs)
@@ -317,9 +317,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
         algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
-        deciding = {"radii": radii, "decided_at": None if store is None else check_same_radii(radius, radii)}
-        rule = algorithm.radius_rule()
-        parts = self._votes(inputs, algorithm, rule, store, y, same_model=same_model, skip=skip, **deciding)
+        at = None if store is None else check_same_radii(radius, radii)
+        recording = {"store": store, "y": y, "vouched": same_model, "decided_at": at}
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording, skip=skip, target=radii)
 
         def decided(part: Part) -> Decisions:
             at = radii[part.index]

@@ -73,22 +73,20 @@ class SmoothedVoting(SmoothedEstimator):
         inputs: Inputs,
         algorithm: Algorithm,
         rule: Any,
+        *,
         store: Any,
         y: Any,
-        *,
-        same_model: bool,
-        skip: bool,
-        radii: Any = None,
+        vouched: bool,
         decided_at: Any = None,
+        **drawing: Any,
     ) -> Parts:
         """Return the votes of all inputs in parts: those that are stored, and those drawn (or computed) now."""
         source = algorithm.source(self._call_seed(), rule)
         if store is None:
-            return sample_votes(source, inputs, self.n_jobs, target=radii, skip=skip)
+            return sample_votes(source, inputs, self.n_jobs, **drawing)
         fixed_seed = self.random_state is not None or algorithm.certain
         run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed, decided_at=decided_at)
-        options = {"vouched": same_model, "skip": skip, "target": radii}
-        return stored_votes(store, run, source, inputs, self.n_jobs, y=y, **options)
+        return stored_votes(store, run, source, inputs, self.n_jobs, y=y, vouched=vouched, **drawing)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
