@@ -250,7 +250,6 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         After the first task of a run that will take more than ten minutes, the logger "smoothcert" says at level INFO
         how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
         if votes is None:
@@ -313,7 +312,6 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
         spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
         algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"

@@ -82,6 +82,8 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     from .training.torch_layers import NoisyModule
     from .training.torch_noise import InputScaling
 
+    if not isinstance(classifier, SmoothedClassifier):
+        raise ValueError(f"classifier must be a SmoothedClassifier, got a {type(classifier).__name__}. Use joblib.")
     model = unwrap(classifier.estimator_)
     if not is_torch(model):
         raise ValueError(f"classifier must have a torch base model, got a {type(model).__name__}. Use skops or joblib.")

@@ -77,6 +77,12 @@ class TorchInference(BaseEstimator):
             return float(torch.finfo(getattr(torch, self.autocast)).eps)
         return float(torch.finfo(torch.get_autocast_dtype(device_type)).eps) if is_autocast(device_type) else 0.0
 
+    def way(self) -> str:
+        """Return how the model runs, as text; nothing where that is as by default."""
+        plain, output = TorchInference(self.autocast, self.channels_last, self.compile), self.output
+        way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
+        return way + ("" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}")
+
     def in_full_precision(self) -> TorchInference:
         """Return how the model runs without autocast, of its own or of the caller, and without compilation."""
         return FullPrecision(None, self.channels_last, False, self.output)
@@ -109,6 +115,11 @@ class FullPrecision(TorchInference):
     def step(self, device_type: str) -> float:
         """Return 0: there is no autocast."""
         return 0.0
+
+
+def hooks_of(part: Any) -> list[Any]:
+    """Return the hooks that run when a module is called."""
+    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
 
 
 def is_autocast(device_type: str) -> bool:

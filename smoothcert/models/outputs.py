@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .base import name_of
+from .base import checked_values, name_of
 
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
@@ -77,6 +78,29 @@ def read_logits(
             f"that finds the logits in its answer."
         )
     return logits if logits.is_floating_point() else logits.float()
+
+
+def read_numbers(
+    answer: Any, n_rows: int, name: str, output: Callable[[Any], Any] | None = None
+) -> NDArray[np.float64]:
+    """Return the numbers in a regression model's answer, shape (n_rows,); see `read_logits`.
+
+    Raises
+    ------
+    ValueError
+        If the answer holds no such numbers.
+    """
+    import torch
+
+    found = find_logits(answer, name) if output is None else output(answer)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
+    if shape not in ((n_rows,), (n_rows, 1)):
+        raise ValueError(
+            f"The base model {name} must return one number per row, shape ({n_rows},), but returned "
+            f"{f'a {name_of(found)}' if shape is None else f'shape {shape}'}. Nothing was certified. Change its "
+            f"forward, or set TorchInference(output=...) to a function that finds the numbers in its answer."
+        )
+    return checked_values(found.detach().cpu().double().numpy(), n_rows, name)
 
 
 def find_logits(answer: Any, name: str) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Voter, name_of
+from .base import Voter, checked_probabilities, name_of
 from .identity import content_of_tensors
-from .inference import TorchInference, check_rows_are_independent, is_autocast
-from .outputs import Decision, explained, read_logits
+from .inference import TorchInference, check_rows_are_independent, hooks_of, is_autocast
+from .outputs import Decision, explained, read_logits, read_numbers
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -151,7 +151,7 @@ class TorchVoter(Voter):
             self.inference.compile
             or is_autocast(self.device_type)
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
-            or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
+            or any(not getattr(hook, "is_pure", False) for part in parts for hook in hooks_of(part))
             or any("forward" in vars(part) for part in parts)
         )
 
@@ -331,31 +331,41 @@ class TorchVoter(Voter):
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
+        how = name_of(self.module), self.inference.output, self.decision
+        logits = read_logits(self._answer(rows), len(rows), self.n_classes, *how)
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
+        return logits.detach()
+
+    def _answer(self, rows: Any) -> Any:
+        """Return what the module answers to a batch, which it may change in place."""
         import torch
 
-        name, first, evaluating = name_of(self.module), self.forward is None, not self.module.training
+        first, evaluating = self.forward is None, not self.module.training
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if first:
                     self.forward = self.inference.prepare(self.module)
-                answer = self.forward(rows.to(self.precision))
+                answer = self.forward(torch.as_tensor(rows).to(self.device, self.precision))
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
         if first and evaluating:
             # A forward method may change the mode of its parts.
             check_evaluation_mode(self.module)
-        logits = read_logits(answer, len(rows), self.n_classes, name, self.inference.output, self.decision)
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        return answer
+
+    def probabilities(self, batch: Any) -> NDArray[np.float64]:
+        """Return the softmax of the module's logits; see `Voter.probabilities`."""
+        found = self.logits(batch).cpu().double().softmax(dim=1).numpy()
+        return checked_probabilities(found, len(batch), self.n_classes, name_of(self.module))
+
+    def values(self, batch: Any) -> NDArray[np.float64]:
+        """Return the module's numbers; see `Voter.values`."""
+        return read_numbers(self._answer(batch), len(batch), name_of(self.module), self.inference.output)
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
-        output = self.inference.output
-        plain = TorchInference(self.inference.autocast, self.inference.channels_last, self.inference.compile)
-        way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
-        way += "" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}"
-        way += str(self.decision)
-        return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
+        content = content_of_tensors([*self.module.parameters(), *self.module.buffers()])
+        return f"{name_of(self.module)} {content}{self.inference.way()}{self.decision}"
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {
@@ -388,8 +398,3 @@ class TorchVoter(Voter):
         device = torch.cuda.device(self.device) if self.device_type == "cuda" else nullcontext()
         with device, self.module_lock.evaluating(self.module):
             yield
-
-
-def _hooks(part: Any) -> list[Any]:
-    """Return the hooks that run when a module is called."""
-    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_regressor
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -84,9 +85,16 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
             stacklevel=4,
         )
     own = {name: value for name, value in own.items() if not (name in alone or isinstance(value, (str, float)))}
-    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=True), n_copies) for name, value in own.items()}
+    classifies = not predicts_numbers(estimator)
+    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=classifies), n_copies) for name, value in own.items()}
     fitted = (estimator.set_params(**folds) if folds else estimator).fit(X, y, **params)
     return fitted.set_params(**own) if folds else fitted
+
+
+def predicts_numbers(estimator: Any) -> bool:
+    """Tell whether an estimator, which may take matrices instead of tables, is a regressor."""
+    model = estimator.estimator if isinstance(estimator, NamedColumns) else estimator
+    return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
 
 
 def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> bool:

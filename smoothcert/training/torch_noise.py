@@ -18,7 +18,8 @@ from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mechanism import NoiseMechanism
 from ..noise.mixture import UniformMixtureNoise
 
-#: Key of `InputScaling` among the forward pre-hooks of a module. It is fixed, so that equal networks have equal hooks.
+#: Key of `InputScaling` and `OutputScaling` among the hooks of a module. It is fixed, so that equal networks have equal
+#: hooks.
 SCALING = -1
 
 
@@ -78,6 +79,28 @@ class InputScaling:
         """Return the scaling of a trained module, if it has one."""
         found: Any = getattr(module, "_orig_mod", module)._forward_pre_hooks.get(SCALING)
         return found
+
+
+class OutputScaling:
+    """A forward hook that scales the outputs of a module to the mean and standard deviation of targets.
+
+    It belongs to the trained module, as `InputScaling` does.
+    """
+
+    #: Threads may share the hook: it changes nothing.
+    is_pure = True
+
+    def __init__(self, center: float, scale: float) -> None:
+        self.center, self.scale = center, scale
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
+        """Return the scaled answer; one that is no tensor stays as it is."""
+        return answer * self.scale + self.center if isinstance(answer, torch.Tensor) else answer
+
+    def attach(self, module: nn.Module) -> None:
+        """Make this the first hook of a module, in place of one that an earlier training has left."""
+        rest = {key: hook for key, hook in module._forward_hooks.items() if key != SCALING}
+        module._forward_hooks = OrderedDict({SCALING: self} | rest)
 
 
 class NoiseHooks:

@@ -19,11 +19,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..models.base import name_of
-from ..models.outputs import explained, find_logits, raising_frame, read_logits
+from ..models.outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
 from .carried import noisy_modules
-from .torch_layers import NoisyModule, divergence, make_net, statistics
-from .torch_noise import InputScaling, NoiseHooks
+from .torch_layers import NoisyModule, divergence, make_net, regression_net, statistics
+from .torch_noise import InputScaling, NoiseHooks, OutputScaling
 
 #: Losses of probabilities, not of logits.
 PROBABILITY_LOSSES = (nn.NLLLoss, nn.BCELoss)
@@ -40,15 +40,16 @@ class Items(Dataset[Any]):
     ----------
     inputs : ndarray of shape (n, *shape) or Dataset of pairs
         A Dataset may return another pair at each call; its label comes with the input.
-    classes : ndarray of shape (n_classes,)
-    indices : ndarray of int64, shape (n,)
+    classes : ndarray of shape (n_classes,), or None
+        None stands for numbers in the place of labels.
+    indices : ndarray of int64, or float32 for numbers, shape (n,)
     weights : ndarray of float32, shape (n,), or None
         An input with a weight is a list of both; see `NoiseHooks`.
     """
 
     inputs: Any
-    classes: NDArray[Any]
-    indices: NDArray[np.int64]
+    classes: NDArray[Any] | None
+    indices: NDArray[Any]
     weights: NDArray[np.float32] | None
 
     def __len__(self) -> int:
@@ -60,8 +61,10 @@ class Items(Dataset[Any]):
             x, index = np.asarray(x[0], dtype=np.float32), self._index(row, x[1])
         return x if self.weights is None else [x, self.weights[row]], index
 
-    def _index(self, row: int, label: Any) -> np.int64:
-        """Return the class index of the label that an item brings along, which may be another one in each epoch."""
+    def _index(self, row: int, label: Any) -> Any:
+        """Return the class index, or number, that an item brings along, which may be another one in each epoch."""
+        if self.classes is None:
+            return np.float32(label)
         label, index = np.asarray(label).reshape(()), self.indices[row]
         if label == self.classes[index]:
             return index
@@ -87,23 +90,24 @@ def fit_net(
     mechanism: NoiseMechanism,
     seed: int,
     params: dict[str, Any],
-) -> NeuralNetClassifier:
+    regression: bool = False,
+) -> Any:
     """Fit a copy of a torch model under noise.
 
     Parameters
     ----------
     training : Training
-    estimator : torch.nn.Module or skorch.NeuralNetClassifier
+    estimator : torch.nn.Module or skorch.NeuralNet
     options : dict
         Parameters of the net to change; None changes nothing.
     output : callable, optional
         Finds the logits in the module's answer; see `_loss_input`.
-    X, y, dataset, mechanism, seed, params
+    X, y, dataset, mechanism, seed, params, regression
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
     """
-    classes, indices = np.unique(y, return_inverse=True)
-    X, indices = X.astype(np.float32), indices.astype(np.int64)
+    classes, indices = (None, y) if regression else np.unique(y, return_inverse=True)
+    X, indices = X.astype(np.float32), indices.astype(np.float32 if regression else np.int64)
     weights = params.pop("sample_weight", None)
     if weights is not None:
         check_non_negative(weights, "sample_weight")
@@ -116,13 +120,15 @@ def fit_net(
     scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
-        net = _initialized(estimator, options)
+        net = _initialized(estimator, options, regression)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
+        if regression and isinstance(estimator, nn.Module):
+            OutputScaling(float(y.mean()), float(y.std()) or 1.0).attach(net.module_)
         found = _loss_input(net, output)
         with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
             _check_net(net, training, weights)
-            answer = _check_answer(net, X[:2], len(classes), output if found is None else None)
+            answer = _check_answer(net, X[:2], classes, output if found is None else None)
             if not isinstance(answer, (torch.Tensor, tuple)):
                 # skorch cannot score it.
                 net.callbacks_ = [callback for callback in net.callbacks_ if callback[0] not in SCORES]
@@ -132,11 +138,12 @@ def fit_net(
     return net
 
 
-def _initialized(estimator: Any, options: dict[str, Any]) -> NeuralNetClassifier:
-    """Return an initialized net that records accuracies; a fitted net with ``warm_start`` hands on its weights."""
+def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> Any:
+    """Return an initialized net, which records accuracies; a fitted net with ``warm_start`` hands on its weights."""
     if isinstance(estimator, NoisyModule):
         estimator = estimator.module
-    net = clone(make_net(estimator) if isinstance(estimator, nn.Module) else estimator)
+    make = regression_net if regression else make_net
+    net = clone(make(estimator) if isinstance(estimator, nn.Module) else estimator)
     net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
     if getattr(estimator, "warm_start", False) and estimator.initialized_:
         net.module_.load_state_dict(estimator.module_.state_dict())
@@ -193,6 +200,8 @@ def _loss(
     """
     if isinstance(_criterion(net), (nn.BCELoss, nn.BCEWithLogitsLoss)):
         y = y.to(answer.dtype if isinstance(answer, torch.Tensor) else torch.float32)
+    if y.is_floating_point() and isinstance(answer, torch.Tensor) and answer.numel() == len(y):
+        y = y.reshape(answer.shape)
     pair = answer if stability_weight is not None and isinstance(answer, tuple) else None
     try:
         loss = get_loss(answer if pair is None else pair[0], y, X=X, **mode)
@@ -248,15 +257,18 @@ def _criterion(net: NeuralNetClassifier) -> Any:
     return getattr(net.criterion_, "_orig_mod", net.criterion_)
 
 
-def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, output: Any) -> Any:
-    """Return the answer to X; a ValueError before any training if there is none, or no logits in it, as votes need."""
+def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -> Any:
+    """Return the answer to X; a ValueError before any training if it holds no logits or numbers, as votes need."""
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
     found = find_logits(answer, name) if output is None else output(answer)
-    logits = read_logits(found, len(X), n_classes, name)
+    if classes is None:
+        read_numbers(found, len(X), name)
+        return answer
+    logits = read_logits(found, len(X), len(classes), name)
     if found.shape != logits.shape and isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.NLLLoss)):
         raise ValueError(
             f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "
