@@ -249,9 +249,9 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
         if votes is None:
-            algorithm = self.algorithm(inputs.shape)
-            recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip"}
-            parts = self._votes(inputs, algorithm, algorithm.precision_rule(), **recording)
+            algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+            rule = algorithm.precision_rule()
+            parts = self._votes(inputs, algorithm, rule, store=store, y=y, vouched=same_model, skip=skip)
         else:
             algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
             parts = given_votes(votes, inputs)
@@ -310,10 +310,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         """
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
-        algorithm = self.algorithm(inputs.shape)
-        recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip", "target": radii}
-        recording["decided_at"] = None if store is None else check_same_radii(radius, radii)
-        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording)
+        algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+        at = None if store is None else check_same_radii(radius, radii)
+        recording = {"store": store, "y": y, "vouched": same_model, "decided_at": at}
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording, skip=skip, target=radii)
 
         def decided(part: Part) -> Decisions:
             at = radii[part.index]

@@ -33,6 +33,7 @@ from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
+from .training.carried import carried
 from .training.datasets import read_dataset
 from .training.tables import train_on_columns
 
@@ -66,15 +67,10 @@ class SmoothedEstimator(Conventions):
         """Smooth a trained model as it is; see ``from_pretrained``."""
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
         check_base_model(frozen, cls.kind)
-        model = unwrap(frozen)
-        if is_torch(model):
-            from .training.torch_layers import carried
-
-            given = None if noise is None else resolve("noise", noise)
-            own = (params.pop(name, None) for name in ("bounds", "costs"))
-            noise, bounds, costs = carried(getattr(model, "module_", model), given, *own)
-            params |= {name: v for name, v in (("bounds", bounds), ("costs", costs)) if v is not None}
-        noise = "split" if noise is None else noise
+        given = None if noise is None else resolve("noise", noise)
+        own, *found = carried(unwrap(frozen), given, params.pop("bounds", None), params.pop("costs", None))
+        noise = noise or own or "split"
+        params |= {name: v for name, v in zip(("bounds", "costs"), found, strict=True) if v is not None}
         smoothed = cls(frozen, noise, **params)
         if smoothed.categorical_features is not None:
             raise ValueError(
@@ -139,6 +135,7 @@ class SmoothedEstimator(Conventions):
         mechanism.warn_dear_categories()
         mechanism.points(X)
         if isinstance(self.estimator, FrozenEstimator):
+            carried(unwrap(self.estimator), noise, box, features, X.shape[1:])
             fitted, hidden = self.estimator, features.hidden
             columns = Columns.of_model(fitted, columns.shown(hidden) if columns else None)
             if classes is not None and not is_torch(fitted):

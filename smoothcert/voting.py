@@ -171,16 +171,24 @@ class SmoothedVoting(SmoothedEstimator):
         return found
 
     def _votes(
-        self, inputs: Inputs, algorithm: Algorithm, rule: Any, *, store: Any, decided_at: Any = None, **recording: Any
+        self,
+        inputs: Inputs,
+        algorithm: Algorithm,
+        rule: Any,
+        *,
+        store: Any,
+        y: Any,
+        vouched: bool,
+        decided_at: Any = None,
+        **drawing: Any,
     ) -> Parts:
         """Return the votes of all inputs in parts: those that are stored, and those drawn (or computed) now."""
         source = algorithm.source(self._call_seed(), rule)
         if store is None:
-            drawing = {name: recording[name] for name in ("skip", "target") if name in recording}
             return sample_votes(source, inputs, self.n_jobs, **drawing)
         fixed_seed = self.random_state is not None or algorithm.certain
         run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed, decided_at=decided_at)
-        return stored_votes(store, run, source, inputs, self.n_jobs, **recording)
+        return stored_votes(store, run, source, inputs, self.n_jobs, y=y, vouched=vouched, **drawing)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

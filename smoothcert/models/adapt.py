@@ -9,9 +9,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from .base import Voter, is_function, is_module, is_net, is_torch, name_of, no_probabilities, unwrap
+from .base import Voter, is_function, is_module, is_torch, name_of, no_probabilities, unwrap
 from .function import FunctionVoter
 from .inference import TorchInference
+from .outputs import Decision
 from .sklearn import SklearnVoter
 from .torch import TorchVoter
 
@@ -24,7 +25,9 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
     elif is_torch(model):
         return
     elif _is_smoothed(model):
-        remedy = "It is smoothed already. Pass its base model, or call certify on it."
+        remedy = (
+            "It is smoothed already. Pass its base model, also inside a search or an ensemble, or call certify on it."
+        )
     elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):
@@ -56,11 +59,23 @@ def _is_a(kind: str, model: Any) -> bool:
 
 
 def _is_smoothed(model: Any) -> bool:
-    """Tell whether this is a smoothed estimator, or a pipeline that ends in one."""
-    steps = getattr(model, "steps", None)
-    if isinstance(steps, list) and steps:
-        return _is_smoothed(unwrap(steps[-1][-1]))
-    return not isinstance(model, type) and hasattr(model, "from_pretrained") and hasattr(model, "certify")
+    """Tell whether this is a smoothed estimator, a method of one, or a search, an ensemble or a wrapper around one."""
+    inside, seen = [model], set()
+    while inside:
+        value = inside.pop()
+        value = unwrap(getattr(value, "__self__", value))
+        if isinstance(value, (list, tuple)):
+            inside.extend(value)
+        elif (
+            not isinstance(value, type)
+            and (hasattr(value, "predict") or hasattr(value, "fit"))
+            and id(value) not in seen
+        ):
+            if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+                return True
+            seen.add(id(value))
+            inside.extend(getattr(value, "__dict__", {}).values())
+    return False
 
 
 def make_voter(
@@ -98,10 +113,12 @@ def make_voter(
     """
     model = unwrap(estimator)
     if is_torch(model):
-        if is_net(model):
-            check_is_fitted(model, "module_")
         n_outputs = 1 if classes is None else len(classes)
-        return TorchVoter(model if is_module(model) else model.module_, n_outputs, device, inference)
+        if is_module(model):
+            return TorchVoter(model, n_outputs, device, inference)
+        check_is_fitted(model, "module_")
+        decision = None if classes is None else Decision.of(model, None if inference is None else inference.output)
+        return TorchVoter(model.module_, n_outputs, device, inference, decision)
     if inference is not None:
         raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")
     if is_function(model):

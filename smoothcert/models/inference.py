@@ -29,8 +29,9 @@ class TorchInference(BaseEstimator):
     compile : bool, default=False
         Whether ``torch.compile`` compiles the model. It needs a C++ compiler on CPUs and Triton on GPUs.
     output : callable or None, default=None
-        Turns what the model returns into logits of shape (n, n_classes), in training too. None takes logits as they
-        are, the first entry of a tuple, and ``logits`` of a dict or an object.
+        Turns what the model returns into logits of shape (n, n_classes). None takes logits as they are, the first entry
+        of a tuple, and ``logits`` of a dict or an object. Losses of logits from torch get them in training too; losses
+        of probabilities, and a loss of the user's own, do not.
 
     See Also
     --------
