@@ -225,7 +225,7 @@ class SmoothedEstimator(Conventions):
                 fit_params=fit_params,
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
-        self.feature_shape_, self._has_missing = X.shape[1:], bool(np.isnan(X).any())
+        self.feature_shape_ = X.shape[1:]
         return self
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:
@@ -308,9 +308,6 @@ class SmoothedEstimator(Conventions):
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
-        if self.estimation == "auto" and getattr(self, "_has_missing", False):
-            # Exact probabilities cannot follow missing values of fixed columns through trees.
-            choices = {"estimation": "sample"} | choices
         names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
         return Algorithm(
             mechanism=mechanism,
