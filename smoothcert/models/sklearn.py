@@ -22,6 +22,8 @@ class SklearnVoter(Voter):
 
     dtype = np.float64
     batch_values = 2**20
+    # Steps on columns take a few milliseconds, however few rows there are.
+    free_rows = 2**12
 
     def __init__(self, estimator: Any, classes: NDArray[Any], columns: Any = None, *, finite: bool = True) -> None:
         known = np.asarray(getattr(estimator, "classes_", classes))
