@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 
 from .base import LabelTable, Voter, name_of
 from .identity import content_of
-from .threads import limit_blas, n_threads
+from .threads import n_threads, process_settings
 
 
 class SklearnVoter(Voter):
@@ -74,9 +74,9 @@ class SklearnVoter(Voter):
         return [self] * (1 if self.votes_alone else n_threads(self.n_cores))
 
     def voting(self) -> AbstractContextManager[Any]:
-        """Limit BLAS to each thread's share of the cores."""
+        """Limit BLAS to each thread's share of the cores, and keep the filters of warnings."""
         n_voters = len(self.for_threads())
-        return limit_blas(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
+        return process_settings(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
 
 
 def sklearn_parts(estimator: Any) -> list[BaseEstimator]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -139,8 +140,20 @@ class SharedContext:
                     self._context.__exit__(None, None, None)
 
 
-#: Limits the number of cores that BLAS libraries use, which is one setting for the whole process.
-limit_blas = SharedContext(lambda n_cores: _controller().limit(limits=n_cores, user_api="blas"))
+@contextmanager
+def _process_settings(n_cores: int) -> Iterator[None]:
+    """Limit the cores of BLAS libraries, and keep the filters of warnings.
+
+    Steps of scikit-learn change the filters while they run, and threads that do so at the same time lose some of them.
+    """
+    with warnings.catch_warnings(), _controller().limit(limits=n_cores, user_api="blas"):
+        # It comes where one thread sees the filters of another.
+        warnings.filterwarnings("ignore", message="`sklearn.utils.parallel.delayed` should be used with")
+        yield
+
+
+#: Settings of the whole process while threads vote: the number of cores of BLAS libraries, and filters of warnings.
+process_settings = SharedContext(_process_settings)
 
 
 def _forget() -> None:
@@ -148,7 +161,7 @@ def _forget() -> None:
     global _lock
     _lock = Lock()
     _pool.cache_clear()
-    limit_blas.forget()
+    process_settings.forget()
 
 
 if hasattr(os, "register_at_fork"):
