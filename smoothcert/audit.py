@@ -158,13 +158,23 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     run = read_status(path).run
     own = model if isinstance(model, SmoothedClassifier) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
+    params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
+    if own is not None and not run.features.numeric.all():
+        # It knows what the codes of its columns stand for.
+        return with_parameters(own, **params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
-    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": run.features.costs} | params
-    params |= run.parameters | {"radius": radius}
+    params |= {"bounds": (run.box.lo, run.box.hi), "costs": run.features.costs}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)
+
+
+def with_parameters(own: SmoothedClassifier, **params: Any) -> SmoothedClassifier:
+    """Return the same fitted classifier with other parameters of certification."""
+    same = object.__new__(type(own))
+    same.__dict__.update(own.__dict__)
+    return same.set_params(**params)
 
 
 def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:

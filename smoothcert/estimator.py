@@ -35,6 +35,7 @@ from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
+from .training.constant import warn_constant
 from .training.datasets import read_dataset
 from .training.tables import train_on_columns
 
@@ -226,6 +227,8 @@ class SmoothedEstimator(Conventions):
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
         self.feature_shape_ = X.shape[1:]
+        if training.copies_per_batch and not isinstance(self.estimator, FrozenEstimator):
+            warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:

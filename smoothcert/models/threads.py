@@ -22,6 +22,9 @@ from threadpoolctl import ThreadpoolController
 #: Largest number of threads: between the operations of a model, Python runs one of them at a time.
 MOST = 8
 
+#: How scikit-learn's warning begins where a thread finds no filters of warnings.
+NO_FILTERS = "`sklearn.utils.parallel.delayed` should be used with"
+
 _lock = Lock()
 
 #: Remembers whether the calling thread is one of those that vote.
@@ -145,10 +148,17 @@ def _process_settings(n_cores: int) -> Iterator[None]:
     """Limit the cores of BLAS libraries, and keep the filters of warnings.
 
     Steps of scikit-learn change the filters while they run, and threads that do so at the same time lose some of them.
+    Where one finds no filters at all, it warns of what nobody did.
     """
     with warnings.catch_warnings(), _controller().limit(limits=n_cores, user_api="blas"):
-        # It comes where one thread sees the filters of another.
-        warnings.filterwarnings("ignore", message="`sklearn.utils.parallel.delayed` should be used with")
+        warnings.filterwarnings("ignore", message=NO_FILTERS)
+        show = warnings.showwarning
+
+        def show_others(message: Any, *where: Any, **more: Any) -> None:
+            if not str(message).startswith(NO_FILTERS):
+                show(message, *where, **more)
+
+        warnings.showwarning = show_others
         yield
 
 

@@ -170,6 +170,9 @@ class CertifiedAccuracyDisplay:
             for name, group in groups.items()
         }
         majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
+        if any((curve.accuracy == majority).all() for curve in curves.values()):
+            # The baseline of the majority class is among the curves.
+            majority = None
         display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
         return display.plot(ax, **kwargs)
 

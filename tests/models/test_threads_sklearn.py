@@ -22,6 +22,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 from sklearn.utils._testing import ignore_warnings
+from sklearn.utils.parallel import delayed
 from threadpoolctl import threadpool_info
 
 from smoothcert import SmoothedClassifier, SplitNoise
@@ -224,6 +225,16 @@ def test_votes_leave_the_filters_of_warnings_as_they_were(cores, monkeypatch):
     count(LogisticRegression().fit(X, Y))
     assert n_calls[0] > 2
     assert warnings.filters == before
+
+
+def test_a_warning_of_scikit_learn_that_comes_from_the_filters_of_another_thread_is_not_shown():
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with process_settings(1):
+            warnings.resetwarnings()
+            delayed(sum)([1])[0]([1])
+            warnings.warn("another one", stacklevel=1)
+    assert [str(one.message) for one in found] == ["another one"]
 
 
 def test_openmp_has_one_core_in_each_thread():
