@@ -13,6 +13,7 @@ from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_fraction, check_open_unit
+from ._utils.pipelines import last_step
 from .certify.algorithm import Algorithm
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
@@ -201,7 +202,7 @@ def verify(
     ----------
     certificates : Certificates
         The certificates of a classifier with the parameters of ``clf``.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier, which stays as it is.
     X : array-like of shape (n_inputs, ...)
         The certified inputs, in the same order.
@@ -257,6 +258,7 @@ def verify(
     >>> verify(clf.certify(X), clf, X, fraction=0.2, random_state=1).consistent
     True
     """
+    clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
     level = check_open_unit("level", level)
     fraction = check_fraction(fraction)

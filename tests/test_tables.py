@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -21,7 +22,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from smoothcert import Certificates, CleanTraining, SmoothedClassifier, UniformMixtureNoise, UniformNoise, baselines
+from smoothcert import (
+    Certificates,
+    CleanTraining,
+    RowChanges,
+    SmoothedClassifier,
+    UniformMixtureNoise,
+    UniformNoise,
+    baselines,
+)
+from smoothcert.attacks import CoordinateAttack
 from smoothcert.results import make_certified_scorer, summarize
 
 N, TEST = 300, 24
@@ -249,6 +259,58 @@ def test_bad_values_name_their_column(changed, message):
 def test_words_without_a_declaration_are_refused_with_the_remedies():
     with pytest.raises(ValueError, match=r"column 'job' holds .*categorical_features='from_dtype'.*'fixed'"):
         smoothed(categorical_features=["kind", "flag"]).fit(PANDAS, Y)
+
+
+def test_a_base_model_that_cannot_read_words_is_refused_with_the_remedy():
+    X = PANDAS[["age", "job"]]
+    trees = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    clf = smoothed(trees, costs=1.0, bounds={"age": (0, 90)})
+    with pytest.raises(ValueError, match="could not convert string to float") as found:
+        clf.fit(X, Y)
+    assert "OneHotEncoder" in found.value.__notes__[0]
+    assert "give it the dtype 'category'" in found.value.__notes__[0]
+    assert clf.fit(X.astype({"job": "category"}), Y).features_.hidden == "mask"
+
+
+def test_a_category_whose_change_no_radius_covers_is_named():
+    X = PANDAS[["age", "job", "kind"]]
+    encode = make_column_transformer((OneHotEncoder(), ["job", "kind"]), remainder="passthrough")
+    clf = smoothed(make_pipeline(encode, DecisionTreeClassifier(max_depth=3)), UniformNoise(0.6))
+    clf.set_params(costs={"job": 0.6, "kind": 0.5}, bounds={"age": (0, 90)})
+    with pytest.warns(UserWarning, match=r"Radii will not cover a change of \['job'\], which costs up to 0.6.*cheaper"):
+        clf.fit(X, Y)
+    certificates = clf.certify(X[:TEST])
+    assert 0 < np.nanmax(certificates.radii) <= 0.6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.set_params(costs={"job": 0.59, "kind": 0.5}).fit(X, Y)
+
+
+def test_a_category_with_one_value_can_not_change():
+    X, rows = PANDAS[["age", "job"]].assign(job="clerk"), PANDAS[:TEST][["age", "job"]].assign(job="clerk")
+    for model in (DecisionTreeClassifier(max_depth=3), LogisticRegression()):
+        encode = make_column_transformer((OneHotEncoder(), ["job"]), remainder="passthrough")
+        clf = smoothed(make_pipeline(encode, model), UniformNoise(1.2), hidden="uniform", costs=1.0)
+        clf.set_params(bounds={"age": (0, 90)}).fit(X, Y)
+        certificates = clf.certify(rows)
+        assert (certificates.labels == Y[:TEST]).mean() > 0.6
+        row = int(np.nanargmax(certificates.radii))
+        assert RowChanges.from_estimator(clf, rows.iloc[[row]]).columns["feature"] == ["age"]
+        found = CoordinateAttack(n_samples=50, max_queries=2000, random_state=0).run(clf, rows[:1], radius=1.0)
+        assert len(found) == 1
+
+
+def test_a_constant_classifier_is_named_in_fit():
+    rare = np.where(np.arange(N) < 40, "good", "bad")
+    model = make_pipeline(one_hot(), LogisticRegression())
+    with pytest.warns(UserWarning, match=r"predicts 'bad' for all of 64 training inputs of 2 classes.*class_weight"):
+        smoothed(model, UniformNoise(3.0)).fit(PANDAS, rare)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # It learned something, it has too few inputs to tell, or it is used as it is.
+        smoothed(model, UniformNoise(1.5)).fit(PANDAS, Y)
+        smoothed(model, UniformNoise(3.0)).fit(PANDAS[20:], rare[20:])
+        smoothed(FrozenEstimator(clone(model).fit(PANDAS, rare))).fit(PANDAS, rare)
 
 
 def test_missing_as_a_category():
