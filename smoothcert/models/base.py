@@ -59,6 +59,9 @@ class Voter(ABC):
     #: Number of rows up to which a batch takes about as long as a single row.
     free_rows: int = 1
 
+    #: Largest number of near ties that are settled together.
+    most_together: int = 2**6
+
     n_classes: int
 
     #: Number of batches that were counted.

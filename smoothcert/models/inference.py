@@ -9,6 +9,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_bool, check_choice
+from .base import name_of
 
 
 class TorchInference(BaseEstimator):
@@ -20,8 +21,9 @@ class TorchInference(BaseEstimator):
     Parameters
     ----------
     autocast : {None, "bfloat16", "float16"}, default=None
-        Precision of ``torch.autocast``. It rounds logits so coarsely that the vote on a near tie can depend on the
-        batch: results are reproducible only for the same ``batch_size``.
+        Precision of ``torch.autocast``. Votes are those of the model without it: rows whose two largest logits differ
+        by less than twice the largest error of this lead, measured on up to 128 rows, are asked again without autocast.
+        A vote can differ only if the error of its row exceeds this.
     channels_last : bool, default=False
         Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
@@ -66,6 +68,18 @@ class TorchInference(BaseEstimator):
 
         return nullcontext() if self.autocast is None else torch.autocast(device.type, getattr(torch, self.autocast))
 
+    def step(self, device_type: str) -> float:
+        """Return the relative distance of neighboring numbers in the precision of autocast; 0 without it."""
+        import torch
+
+        if self.autocast is not None:
+            return float(torch.finfo(getattr(torch, self.autocast)).eps)
+        return float(torch.finfo(torch.get_autocast_dtype(device_type)).eps) if is_autocast(device_type) else 0.0
+
+    def in_full_precision(self) -> TorchInference:
+        """Return how the model runs without autocast, of its own or of the caller, and without compilation."""
+        return FullPrecision(None, self.channels_last, False, self.output)
+
     def prepare(self, module: Any) -> Callable[[Any], Any]:
         """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
@@ -79,3 +93,44 @@ class TorchInference(BaseEstimator):
             return plain(rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows)
 
         return run
+
+
+class FullPrecision(TorchInference):
+    """Runs a model without the autocast that its caller may have turned on."""
+
+    def context(self, device: Any) -> AbstractContextManager[Any]:
+        """Return the context that the model runs in."""
+        import torch
+
+        available = torch.amp.is_autocast_available(device.type)
+        return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+    def step(self, device_type: str) -> float:
+        """Return 0: there is no autocast."""
+        return 0.0
+
+
+def is_autocast(device_type: str) -> bool:
+    """Tell whether the caller has turned autocast on."""
+    import torch
+
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def check_rows_are_independent(module: Any) -> None:
+    """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
+    import torch
+
+    for part in module.modules():
+        kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
+        normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
+        if normalizes and getattr(part, "running_mean", None) is None:
+            raise ValueError(
+                f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to an "
+                f"input depends on the rest of the batch, so nothing can be certified. Use track_running_stats=True."
+            )
+        if ".quantized.dynamic." in type(part).__module__:
+            raise ValueError(
+                f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}, which rounds an input "
+                f"depending on the rest of the batch, so nothing can be certified. Quantize statically."
+            )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .base import Voter, name_of
 from .identity import content_of_tensors
-from .inference import TorchInference
+from .inference import TorchInference, check_rows_are_independent, is_autocast
 from .outputs import TELLING_ROWS, explained, read_logits
 from .threads import check_evaluation_mode, module_lock, n_threads
 
@@ -32,8 +32,17 @@ CLEAR, CLEAR_64 = 64, 4
 #: The activations of larger networks fit into caches in small batches only.
 SMALL_NETWORK = 2**20
 
-#: Parameters above which no float64 copy is made.
-LARGEST_COPY = 2**24
+#: Parameters above which no float64 copy is made. It takes eight bytes for each.
+LARGEST_COPY = 2**28
+
+#: Largest number of near ties that accelerators settle together.
+TOGETHER_ON_ACCELERATORS = 2**10
+
+#: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
+TF32 = 2.0**-10
+
+#: Rows of the first batch whose leads are compared with those in higher precision.
+COMPARED_ROWS = 128
 
 #: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
 COARSE_CHANGES = 5
@@ -47,9 +56,13 @@ class TorchVoter(Voter):
     change. A float64 copy of the module settles them together where its lead is clear, on the CPU if the device has no
     float64. The others are asked alone.
 
-    Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times the sum of
-    ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding errors that
-    the float64 copy reveals. It decides which rows are asked again, not how they vote.
+    In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
+    precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
+    largest logits differ by less than twice the largest error that the lead had on some rows of the first batch.
+
+    Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
+    the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
+    errors that the float64 copy reveals. It decides which rows are asked again, not how they vote.
 
     Parameters
     ----------
@@ -85,21 +98,27 @@ class TorchVoter(Voter):
         self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
+            self.most_together = TOGETHER_ON_ACCELERATORS
         self.inference = inference or TorchInference()
         self.module_lock = module_lock(module)
-        self.scale, self.many_near_ties = 1.0, False
-        # Accelerators may multiply matrices in TF32.
-        coarse = self.device_type != "cpu" or self.precision.itemsize < 4 or self.inference.autocast is not None
-        self.most_changed = COARSE_CHANGES if coarse else 0
+        step = max(torch.finfo(self.precision).eps, self.inference.step(self.device_type))
+        if self.device_type == "cuda" and self.precision == torch.float32:
+            step = max(step, TF32)
+        self.is_reduced = step > torch.finfo(torch.float32).eps
+        self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
+        self.is_measured = not self.is_reduced
+        self.many_near_ties = False
+        self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.knows_output = False
+        self.original = self
         self._forget()
 
     def _forget(self) -> None:
         """Forget what was made of the module, which may change between runs."""
         self.forward: Any = None
         self.thread_voters: list[TorchVoter] = []
-        # The voter of the float64 copy; None before it is needed, False if there is none.
-        self.exact: Any = None
+        # The voter of higher precision; None before it is needed, False if there is none.
+        self.precise: Any = None
 
     @property
     def n_cores(self) -> int:
@@ -116,37 +135,43 @@ class TorchVoter(Voter):
         with self.module_lock.lock:
             if not self.thread_voters:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
-                n_copies = n_threads(self.n_cores) - 1 if self.device_type == "cpu" else 0
-                copies = [self._copy(shared, self.device) for _ in range(n_copies)]
+                n_copies = n_threads(self.n_cores) - 1 if self.device_type == "cpu" and self._may_share() else 0
+                copies = [self._copy(shared, self.inference) for _ in range(n_copies)]
                 self.thread_voters = [self, *(voter for voter in copies if voter is not None)]
+                for voter in self.thread_voters:
+                    voter.original = self
             return self.thread_voters
 
-    def _copy(self, shared: dict[int, Any], device: Any, dtype: Any = None) -> TorchVoter | None:
-        """Return a voter for a copy of the module, or None if it cannot be made or might answer differently."""
-        import torch
-
+    def _may_share(self) -> bool:
+        """Tell whether copies of the module answer as it does, at the same time."""
         parts = list(self.module.modules())
-        if (
+        return not (
             self.inference.compile
-            or (torch.amp.is_autocast_available(self.device_type) and torch.is_autocast_enabled(self.device_type))
+            or is_autocast(self.device_type)
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
             or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
             or any("forward" in vars(part) for part in parts)
-        ):
-            return None
+        )
+
+    def _copy(self, shared: dict[int, Any], inference: TorchInference, to: Any = None) -> TorchVoter | None:
+        """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
         try:
-            module = copy.deepcopy(self.module, dict(shared))
-            module = module if dtype is None else module.to(device).to(dtype)
+            # The module itself, where torch.compile has wrapped it.
+            module = copy.deepcopy(getattr(self.module, "_orig_mod", self.module) if to else self.module, dict(shared))
+            module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
-        return TorchVoter(module, self.n_classes, device, self.inference)
+        return TorchVoter(module, self.n_classes, to[0] if to else self.device, inference)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
-        votes = self.vote(batch.copy())()
+        import torch
+
+        rows = torch.as_tensor(batch)
+        votes = self.vote(rows.clone())()
         near_ties = np.flatnonzero(votes < 0)
         if len(near_ties):
-            votes[near_ties] = self.settle(batch[near_ties])
+            votes[near_ties] = self.settle(rows[near_ties])
         return votes
 
     def vote(self, batch: Any) -> Callable[[], NDArray[np.intp]]:
@@ -154,25 +179,53 @@ class TorchVoter(Voter):
         import torch
 
         with torch.inference_mode():
-            logits = self.logits(torch.as_tensor(batch).to(self.device))
+            rows = torch.as_tensor(batch).to(self.device)
+            kept = None if self.is_measured else rows[:COMPARED_ROWS].clone()
+            logits = self.logits(rows)
+            if kept is not None and not self._measure(kept, logits[: len(kept)].detach()):
+                return lambda: np.full(len(logits), -1)
             if self.device_type != "cpu":
-                return self._download(self._votes_by_topk(logits, NEAR_TIE))
+                return self._download(self._votes_by_lead(logits, self.near_tie))
             # numba takes as long to import as scikit-learn.
             from ._argmax import votes_of_logits
 
             logits = logits if logits.dtype.itemsize >= 4 else logits.float()
-            votes, n_near_ties = votes_of_logits(logits.contiguous().numpy(), self.scale, NEAR_TIE)
+            votes, n_near_ties = votes_of_logits(logits.contiguous().numpy(), self.scale, self.near_tie)
             self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
         return lambda: votes
 
-    def _votes_by_topk(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
+    def _measure(self, rows: Any, logits: Any) -> bool:
+        """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
+
+        If they do, near ties are from now on the rows whose lead does not exceed twice the largest error, plus one step
+        of the reduced precision.
+        """
+        precise = self._find_precise()
+        if precise and len(rows) < MEASURED_ROWS:
+            return False
+        self.is_measured = True
+        if precise:
+            try:
+                errors = logits.double() - precise.logits(rows).to(logits.device)
+            except (MemoryError, RuntimeError, ValueError):
+                self.original.precise = False
+                return True
+            first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
+            self.scale = 2 * float((first - second).abs().max()) / self.near_tie
+        return True
+
+    def _votes_by_lead(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
         """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
+        import torch
+
         if self.n_classes == 1:
             return -logits[:, 0].isnan().long()
-        (first, second), votes = (part.unbind(dim=1) for part in logits.topk(2, dim=1))
+        # topk takes several times as long on GPUs.
+        first, votes = logits.max(dim=1)
+        second = logits.scatter(1, votes[:, None], -torch.inf).amax(dim=1)
         tie = (near_tie * (self.scale + first.abs())).clamp(min=least)
         # A comparison with NaN is false.
-        return votes[0].where(first - second > tie, -1)
+        return votes.where(first - second > tie, -1)
 
     def _download(self, votes: Any) -> Callable[[], NDArray[np.intp]]:
         """Send votes to the host, where the device allows it without waiting for them."""
@@ -203,6 +256,9 @@ class TorchVoter(Voter):
         import torch
 
         rows = torch.as_tensor(batch).to(self.device)
+        if self.is_reduced and (precise := self._find_precise()):
+            with precise.module_lock.lock, precise.inference.context(precise.device):
+                return precise(rows)
         votes = self._settle_together(rows)
         for row in np.flatnonzero(votes < 0):
             logits = self.logits(rows[row : row + 1].clone()).cpu()
@@ -225,30 +281,50 @@ class TorchVoter(Voter):
         if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
             measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
             self.scale = measured if self.scale == 1 else max(self.scale, measured)
-        votes: NDArray[np.intp] = self._votes_by_topk(exact, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
+        votes: NDArray[np.intp] = self._votes_by_lead(exact, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
         if len(rows) >= MEASURED_ROWS and (votes < 0).all():
-            self.exact = False
+            self.original.precise = False
         return votes
 
     def _exact_logits(self, rows: Any) -> Any:
         """Return the logits that a float64 copy of the module computes, or None if there is no such copy."""
         import torch
 
-        if self.exact is None:
-            usable = self.precision == torch.float32 and self.n_parameters <= LARGEST_COPY
-            usable &= self.inference.autocast is None and self.n_classes > 1
-            # Only these accelerators have float64.
-            device = self.device if self.device_type in ("cpu", "cuda") else torch.device("cpu")
-            self.exact = (usable and self._copy({}, device, torch.float64)) or False
-        if not self.exact:
+        if self.is_reduced or not (exact := self._find_precise()):
             return None
         try:
-            logits = self.exact.logits(rows.to(self.exact.device).double())
+            with exact.module_lock.lock:
+                logits = exact.logits(rows.to(exact.device).double())
         except (MemoryError, RuntimeError, ValueError):
-            self.exact = False
+            self.original.precise = False
             return None
         # Logits that all fit into float32 may have been computed in float32.
         return None if logits.dtype != torch.float64 or (logits == logits.float()).all() else logits
+
+    def _find_precise(self) -> Any:
+        """Return the voter of higher precision that settles near ties together, or False if there is none.
+
+        Voters in threads share it.
+        """
+        voter = self.original
+        with voter.module_lock.lock:
+            if voter.precise is None:
+                voter.precise = voter._make_precise() or False
+            return voter.precise
+
+    def _make_precise(self) -> TorchVoter | None:
+        """Return a voter without autocast, or else one of the next higher precision, if that is possible."""
+        import torch
+
+        inference = self.inference.in_full_precision()
+        if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
+            return TorchVoter(getattr(self.module, "_orig_mod", self.module), self.n_classes, self.device, inference)
+        if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY or self.n_classes == 1:
+            return None
+        dtype = torch.float64 if self.precision == torch.float32 else torch.float32
+        # Only these accelerators have float64.
+        has_it = dtype == torch.float32 or self.device_type in ("cpu", "cuda")
+        return self._copy({}, inference, (self.device if has_it else torch.device("cpu"), dtype))
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
@@ -280,10 +356,16 @@ class TorchVoter(Voter):
         return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"module_lock": None, "forward": None, "thread_voters": [], "exact": None}
+        return self.__dict__ | {
+            "module_lock": None,
+            "forward": None,
+            "thread_voters": [],
+            "precise": None,
+            "original": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, module_lock=module_lock(state["module"]))
+        self.__dict__.update(state, module_lock=module_lock(state["module"]), original=self)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -309,22 +391,3 @@ class TorchVoter(Voter):
 def _hooks(part: Any) -> list[Any]:
     """Return the hooks that run when a module is called."""
     return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-
-
-def check_rows_are_independent(module: Any) -> None:
-    """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
-    import torch
-
-    for part in module.modules():
-        kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
-        normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
-        if normalizes and getattr(part, "running_mean", None) is None:
-            raise ValueError(
-                f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to an "
-                f"input depends on the rest of the batch, so nothing can be certified. Use track_running_stats=True."
-            )
-        if ".quantized.dynamic." in type(part).__module__:
-            raise ValueError(
-                f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}, which rounds an input "
-                f"depending on the rest of the batch, so nothing can be certified. Quantize statically."
-            )

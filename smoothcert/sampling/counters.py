@@ -20,9 +20,6 @@ from .alone import check_alone, is_due
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
-#: Maximum number of near ties that are settled together.
-TOGETHER = 64
-
 
 def open_counters(
     voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
@@ -61,7 +58,7 @@ class VoteCounter:
         self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
         self.near_ties: list[NDArray[np.int64]] = []
-        self.together = TOGETHER
+        self.together = voter.most_together
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
         """Take the votes of one batch.
@@ -133,7 +130,7 @@ class VoteCounter:
         """Wait for the votes of a batch, and ask about some of its rows alone where that is due."""
         cast = wait()
         if is_due(self.voter):
-            check_alone(self.voter, cast, lambda row: self.batches.draw(single_rows(segments, np.array([row]))))
+            check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
         return cast
 
     def _settle(self) -> None:

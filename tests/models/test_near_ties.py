@@ -1,5 +1,7 @@
 """Votes on near ties: the same in batches of any size, and without asking about every row alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -123,13 +125,54 @@ def test_a_copy_that_answers_differently_in_float64_is_not_believed():
     np.testing.assert_array_equal(TorchVoter(network, 10)(X[:300]), alone(network, X[:300], 10))
 
 
+class NoCopies(Network):
+    def __deepcopy__(self, memo):
+        raise TypeError("no copies")
+
+
 def test_networks_that_cannot_be_copied_are_asked_alone():
-    network = Network(CASES["small"][0])
-    network.layers[0].register_forward_hook(lambda *_: None)
+    network = NoCopies(CASES["small"][0])
     voter = TorchVoter(network, 10)
     voter(X[:100])
     assert network.rng["alone"] > 90
-    assert voter.exact is False
+    assert voter.precise is False
+
+
+def with_hook(network):
+    network.layers[0].register_forward_hook(lambda *_: None)
+    return network
+
+
+def with_forward_of_its_own(network):
+    network.forward = lambda rows: Network.forward(network, rows.float())
+    return network
+
+
+def compiled(network):
+    return torch.compile(network, backend="eager")
+
+
+def softmax_network():
+    return Network(*CASES["softmax of 1000"])
+
+
+@pytest.mark.parametrize("change", [with_hook, compiled])
+def test_networks_that_do_not_vote_in_threads_have_a_float64_copy(change):
+    network = softmax_network()
+    expected = alone(network, X, 1000)
+    network.rng["alone"] = 0
+    voter = TorchVoter(change(network), 1000)
+    for size in (100, 400):
+        np.testing.assert_array_equal(np.concatenate([voter(X[i : i + size]) for i in range(0, 400, size)]), expected)
+    assert network.rng["alone"] < 20
+    # One copy serves all threads.
+    assert all(one.original is voter for one in voter.for_threads())
+
+
+def test_a_forward_of_the_instance_that_stays_in_float32_is_asked_alone():
+    network = softmax_network()
+    expected = alone(network, X[:50], 1000)
+    np.testing.assert_array_equal(TorchVoter(with_forward_of_its_own(network), 1000)(X[:50]), expected)
 
 
 @pytest.mark.parametrize("case", ["softmax of 1000", "small"])
@@ -144,7 +187,57 @@ def test_counts_do_not_depend_on_the_batch(case):
     np.testing.assert_array_equal(*counts)
 
 
-def test_other_inference_has_no_copy():
-    voter = TorchVoter(Network(CASES["small"][0]), 10, inference=TorchInference(autocast="bfloat16"))
-    voter(X[:50])
-    assert not voter.exact
+REDUCED = {
+    "autocast": lambda network: TorchVoter(network, 1000, inference=TorchInference(autocast="bfloat16")),
+    "module": lambda network: TorchVoter(network.bfloat16(), 1000),
+    "compiled": lambda network: TorchVoter(compiled(network), 1000, inference=TorchInference(autocast="bfloat16")),
+}
+
+
+@pytest.mark.parametrize("way", REDUCED)
+def test_votes_in_reduced_precision_are_those_of_float32(way):
+    network = softmax_network()
+    voter = REDUCED[way](network)
+    precise = TorchVoter(copy.deepcopy(network).float(), 1000)(X)
+    tied = voter.vote(X.copy())() < 0
+    assert 0.02 < tied.mean() < 0.5
+    network.rng["alone"] = 0
+    votes = voter(X)
+    np.testing.assert_array_equal(votes, precise)
+    assert network.rng["alone"] < 10
+    for size in (1, 7, 100):
+        np.testing.assert_array_equal(np.concatenate([voter(X[i : i + size]) for i in range(0, 400, size)]), votes)
+
+
+def test_the_callers_autocast_reduces_precision_too():
+    network = softmax_network()
+    precise = TorchVoter(network, 1000)(X)
+    expected = REDUCED["autocast"](network)(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        voter = TorchVoter(network, 1000)
+        tied = voter.vote(X.copy())() < 0
+        np.testing.assert_array_equal(voter(X), expected)
+    np.testing.assert_array_equal(expected[tied], precise[tied])
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_votes_in_tf32_are_those_of_float64(monkeypatch, inside):
+    """A float32 module on a CUDA device, whose products have errors of TF32; autocast inside has larger ones."""
+
+    class Rough(Network):
+        def forward(self, rows):
+            with torch.autocast("cpu", enabled=inside):
+                logits = super().forward(rows)
+            if logits.dtype == torch.float64:
+                return logits
+            step = 2.0**-10 if logits.dtype == torch.float32 else 0.0
+            return logits * (1 + step * torch.randn(logits.shape, generator=torch.Generator().manual_seed(len(rows))))
+
+    network = Rough(lambda logits: logits)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    voter = TorchVoter(network, 10, device="cuda")
+    voter.device, voter.device_type = torch.device("cpu"), "cpu"
+    precise = TorchVoter(copy.deepcopy(network).double(), 10)(X.astype(np.float64))
+    found = np.concatenate([voter(X[i : i + size]) for size in (400, 40, 1) for i in range(0, 400, size)])
+    np.testing.assert_array_equal(found.reshape(3, 400), np.tile(precise, (3, 1)))
+    assert (voter.vote(X.copy())() < 0).mean() < (0.2 if inside else 0.05)

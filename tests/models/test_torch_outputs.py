@@ -232,4 +232,4 @@ def test_accelerators_need_no_float64(monkeypatch):
     assert device.seen
     assert (voter.vote(X.copy())() < 0).mean() > 0.2
     np.testing.assert_array_equal(found, TorchVoter(module, 3)(X))
-    assert voter.exact.device.type == "cpu"
+    assert voter.precise.device.type == "cpu"
