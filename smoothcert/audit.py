@@ -260,8 +260,7 @@ def verify(
     """
     clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
-    level = check_open_unit("level", level)
-    fraction = check_fraction(fraction)
+    level, fraction = check_open_unit("level", level), check_fraction(fraction)
     opened = clf.open_inputs(X)
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))

@@ -192,8 +192,7 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator)
         training = resolve("training", self.training)
         training.check()
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        fit_params = self._requested(fit_params | weights)
+        fit_params = self._requested(fit_params | ({} if sample_weight is None else {"sample_weight": sample_weight}))
         X, y, dataset = read_dataset(X, y)
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)
@@ -227,8 +226,7 @@ class SmoothedEstimator(Conventions):
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
         self.feature_shape_ = X.shape[1:]
-        if training.copies_per_batch and not isinstance(self.estimator, FrozenEstimator):
-            warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
+        warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 
 import joblib
 import numpy as np
@@ -33,6 +34,7 @@ from smoothcert import (
 )
 from smoothcert.attacks import CoordinateAttack
 from smoothcert.results import make_certified_scorer, summarize
+from smoothcert.weights import save_weights, trusted_types
 
 N, TEST = 300, 24
 RNG = np.random.default_rng(0)
@@ -307,10 +309,11 @@ def test_a_constant_classifier_is_named_in_fit():
         smoothed(model, UniformNoise(3.0)).fit(PANDAS, rare)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # It learned something, it has too few inputs to tell, or it is used as it is.
+        # It learned something, or has too few inputs to tell.
         smoothed(model, UniformNoise(1.5)).fit(PANDAS, Y)
         smoothed(model, UniformNoise(3.0)).fit(PANDAS[20:], rare[20:])
-        smoothed(FrozenEstimator(clone(model).fit(PANDAS, rare))).fit(PANDAS, rare)
+        # Without noise in training, this model cannot vote on what it never saw: certification says so.
+        smoothed(model, UniformNoise(3.0), training=None).fit(PANDAS, rare)
 
 
 def test_missing_as_a_category():
@@ -354,6 +357,20 @@ import numpy as np
 clf, X = pickle.load(open(sys.argv[1], "rb"))
 np.save(sys.argv[3], clf.certify(X, store=sys.argv[2]).radii)
 """
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_files_of_skops_hold_columns(library, tmp_path):
+    io = pytest.importorskip("skops.io")
+    names = ["age", "job", "town", "score"] + ["kind"] * (library == "pandas")
+    encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), ("passthrough", ["age"]))
+    X, model = FRAMES[library][names], make_pipeline(encode, DecisionTreeClassifier(max_depth=3))
+    clf = smoothed(model, bounds={"age": (0, 90)}, costs={"town": "fixed", "score": "fixed"}).fit(X, Y)
+    io.dump(clf, tmp_path / "clf.skops")
+    unknown = io.get_untrusted_types(file=tmp_path / "clf.skops")
+    assert not [name for name in {*unknown} - {*trusted_types()} if name.startswith("smoothcert.")]
+    loaded = io.load(tmp_path / "clf.skops", trusted=unknown)
+    assert_same(loaded.certify(X[:TEST]), clf.certify(X[:TEST]))
 
 
 def test_a_store_is_resumed_in_another_process(tmp_path):
@@ -484,7 +501,7 @@ def test_thresholds_and_class_weights_work_inside_each_vote():
     assert recalls[0] + 0.3 < min(recalls[1:])
 
 
-def test_torch_models_see_codes():
+def test_torch_models_see_codes(tmp_path):
     torch = pytest.importorskip("torch")
 
     class Net(torch.nn.Module):
@@ -505,5 +522,8 @@ def test_torch_models_see_codes():
     clf.fit(X, Y)
     assert clf.features_.hidden == "uniform"
     assert len(clf.certify(X[:TEST])) == TEST
+    if find_spec("safetensors"):
+        with pytest.raises(ValueError, match="must not have categories, whose codes the file would not hold"):
+            save_weights(clf, tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match="A torch model sees numbers and the codes of categories, but column 'job'"):
         clone(clf).set_params(costs={"job": "fixed"}).fit(X, Y)

@@ -199,8 +199,7 @@ def count(
     while waiting and len(undecided):
         ends, ahead = [waiting.popleft()], None
         # Few votes more take no time, and at most as many votes are drawn in vain as are needed.
-        most = max(2 * drawn, FEW_VOTES)
-        while waiting and waiting[0] <= most and len(undecided) * (waiting[0] - drawn) <= free_rows:
+        while waiting and waiting[0] <= 2 * drawn and len(undecided) * (waiting[0] - drawn) <= free_rows:
             ends.append(waiting.popleft())
         if len(ends) == 1:
             rows = _draw_votes(counters, undecided, drawn, ends[0], rows)

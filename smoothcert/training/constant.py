@@ -38,7 +38,8 @@ def warn_constant(voter: Any, mechanism: NoiseMechanism, X: NDArray[Any], y: NDA
     rows = np.concatenate([np.flatnonzero(place == one)[:N_INPUTS] for one in frequent])
     noisy = mechanism.noisy(np.repeat(X[rows], N_COPIES, axis=0), np.random.default_rng(seed))
     try:
-        cast = voter(noisy)
+        with np.errstate(all="ignore"):
+            cast = voter(noisy)
     except (TypeError, ValueError):
         # Where the base model cannot vote, certification says so.
         return
