@@ -165,7 +165,8 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
         return with_parameters(own, **params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
-    params |= {"bounds": (run.box.lo, run.box.hi), "costs": run.features.costs}
+    costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
+    params |= {"bounds": (run.box.lo, run.box.hi), "costs": costs}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)

@@ -240,8 +240,11 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
     if given["costs"]:
         chosen["costs"] = parse_costs(given["costs"], columns_of(X))
     if own is None:
-        chosen |= {"noise": noise or "split", "bounds": given["bounds"] or (0.0, 1.0)}
-        return mixed(model, given, X, chosen) or SmoothedClassifier.from_pretrained(model, classes, **chosen)
+        # A NoisyModule supplies what is not given.
+        chosen |= {} if given["bounds"] is None else {"bounds": given["bounds"]}
+        return mixed(model, given, X, chosen | {"noise": noise or "split"}) or SmoothedClassifier.from_pretrained(
+            model, classes, noise, **chosen
+        )
     kept = {name: value for name, value in own.get_params(deep=False).items() if name not in ("estimator", "noise")}
     if own.features_.categorical.any() or given["categorical"] or given["categorical_features"]:
         raise click.UsageError("The noise, box, costs and classes of a classifier with categories cannot be changed.")

@@ -75,7 +75,7 @@ class Votes:
     """
 
     selection: NDArray[Any]
-    estimation: NDArray[np.int64]
+    estimation: NDArray[Any]
     inputs: NDArray[np.uint8]
     seed: int
     seconds: float = 0.0
@@ -202,7 +202,7 @@ def count(
         while waiting and waiting[0] <= 2 * drawn and len(undecided) * (waiting[0] - drawn) <= free_rows:
             ends.append(waiting.popleft())
         if len(ends) == 1:
-            rows = _draw_votes(counters, undecided, drawn, ends[0], rows)
+            rows = draw_votes(counters, undecided, drawn, ends[0], rows)
         else:
             try:
                 ahead = _votes_ahead(counters, undecided, [drawn, *ends])
@@ -233,8 +233,11 @@ def _votes_ahead(counters: list[Any], inputs: NDArray[np.intp], drawn: list[int]
     return found
 
 
-def _draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
-    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed."""
+def draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed.
+
+    ``counters`` are those of `open_counters`, or others with a ``count_batch`` and a ``voter``.
+    """
     votes_each = end - first
     total = votes_each * len(inputs)
     # Several counters get the same number of batches of the same size, so that none waits long for the last.
