@@ -18,7 +18,7 @@ N_CLASSES, N_INPUTS, N_COPIES = 10, 32, 16
 def warn_constant(voter: Any, mechanism: NoiseMechanism, X: NDArray[Any], y: NDArray[Any], seed: int) -> None:
     """Warn if the smoothed classifier predicts one class for training inputs of several classes.
 
-    Torch models and functions are not asked: their votes may be slow or expensive.
+    Only models of scikit-learn's kind are asked: the votes of torch models and functions may be slow or expensive.
 
     Parameters
     ----------
@@ -31,9 +31,12 @@ def warn_constant(voter: Any, mechanism: NoiseMechanism, X: NDArray[Any], y: NDA
     seed : int
         Of the noise.
     """
+    # The answers of regressors are no labels.
+    if not isinstance(voter, SklearnVoter) or not hasattr(voter, "labels"):
+        return
     _, place, counts = np.unique(y, return_inverse=True, return_counts=True)
     frequent = np.flatnonzero(counts >= N_INPUTS)[:N_CLASSES]
-    if len(frequent) < 2 or not isinstance(voter, SklearnVoter):
+    if len(frequent) < 2:
         return
     rows = np.concatenate([np.flatnonzero(place == one)[:N_INPUTS] for one in frequent])
     noisy = mechanism.noisy(np.repeat(X[rows], N_COPIES, axis=0), np.random.default_rng(seed))
