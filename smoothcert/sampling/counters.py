@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -130,7 +130,9 @@ class VoteCounter:
         """Wait for the votes of a batch, and ask about some of its rows alone where that is due."""
         cast = wait()
         if is_due(self.voter):
-            check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
+            # If memory does not suffice for it now, later batches are checked.
+            with suppress(MemoryError):
+                check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
         return cast
 
     def _settle(self) -> None:
