@@ -13,6 +13,7 @@ from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_fraction, check_open_unit
+from ._utils.pipelines import last_step
 from .certify.algorithm import Algorithm
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
@@ -158,14 +159,24 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     run = read_status(path).run
     own = model if isinstance(model, SmoothedClassifier) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
+    params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
+    if own is not None and not run.features.numeric.all():
+        # It knows what the codes of its columns stand for.
+        return with_parameters(own, **params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
     costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
-    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": costs} | params
-    params |= run.parameters | {"radius": radius}
+    params |= {"bounds": (run.box.lo, run.box.hi), "costs": costs}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)
+
+
+def with_parameters(own: SmoothedClassifier, **params: Any) -> SmoothedClassifier:
+    """Return the same fitted classifier with other parameters of certification."""
+    same = object.__new__(type(own))
+    same.__dict__.update(own.__dict__)
+    return same.set_params(**params)
 
 
 def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
@@ -192,7 +203,7 @@ def verify(
     ----------
     certificates : Certificates
         The certificates of a classifier with the parameters of ``clf``.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier, which stays as it is.
     X : array-like of shape (n_inputs, ...)
         The certified inputs, in the same order.
@@ -248,9 +259,9 @@ def verify(
     >>> verify(clf.certify(X), clf, X, fraction=0.2, random_state=1).consistent
     True
     """
+    clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
-    level = check_open_unit("level", level)
-    fraction = check_fraction(fraction)
+    level, fraction = check_open_unit("level", level), check_fraction(fraction)
     opened = clf.open_inputs(X)
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))

@@ -82,8 +82,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         Whether the probabilities of the base model are computed, which is possible for decision trees and boosted trees
         of depth 1 under uniform and splitting noise and mixtures (see `smoothcert.sampling.exact.ExactVotes`).
         Certificates then hold with certainty, alpha is 0, and nothing is drawn. "auto" computes them where it can and
-        samples elsewhere. It also samples where fixed columns of the training data have missing values. "sample" always
-        samples, and "exact" raises an error that says why it cannot compute them.
+        samples elsewhere, "sample" always samples, and "exact" raises an error that says why it cannot compute them.
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid

@@ -34,6 +34,7 @@ from .noise.seeding import resolve_seed
 from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
 from .training.carried import carried
+from .training.constant import warn_constant
 from .training.datasets import read_dataset
 from .training.tables import train_on_columns
 
@@ -158,7 +159,8 @@ class SmoothedEstimator(Conventions):
                 fit_params=fit_params,
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
-        self.feature_shape_, self._has_missing = X.shape[1:], bool(np.isnan(X).any())
+        self.feature_shape_ = X.shape[1:]
+        warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:

@@ -13,6 +13,7 @@ from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .classifier import SmoothedClassifier
 from .models.base import is_module, is_net, is_torch, unwrap
+from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
 from .models.inference import TorchInference
 from .noise.box import Box
@@ -46,6 +47,7 @@ def trusted_types() -> list[str]:
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
     types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
+    types |= {Categories, FixedNumbers, FixedValues, Numbers}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 

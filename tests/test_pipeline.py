@@ -13,7 +13,22 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC
 
-from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert import (
+    CertifiedAccuracyDisplay,
+    GreedyBudgetDisplay,
+    GreedyRadius,
+    ProbabilityDisplay,
+    RowChanges,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformNoise,
+    VotesDisplay,
+    baselines,
+    make_certified_scorer,
+    verify,
+    verify_store,
+)
+from smoothcert.attacks import GreedyFaceAttack
 from smoothcert.pipeline import Pipeline, make_pipeline
 
 from .base_models import Rule, steps
@@ -56,6 +71,37 @@ def test_certification_passes_through_the_transformers(fitted, cancer):
     found, expected = fitted.certify_at(X_test, 0.2), last.certify_at(Z, 0.2)
     np.testing.assert_array_equal(found.robust, expected.robust)
     np.testing.assert_array_equal(found.n_samples, expected.n_samples)
+
+
+@pytest.mark.parametrize("kind", [Pipeline, sklearn.pipeline.Pipeline])
+def test_whatever_takes_a_classifier_takes_its_pipeline(fitted, cancer, kind, tmp_path):
+    X, X_test, y, y_test = cancer
+    X_test, y_test = X_test[:12], y_test[:12]
+    pipeline, last = kind(fitted.steps), fitted[-1]
+    Z = fitted[0].transform(X_test)
+    expected = last.certify(Z)
+    for display in (CertifiedAccuracyDisplay, ProbabilityDisplay):
+        lines = [display.from_estimator(*given, y_test).ax_.lines for given in ((pipeline, X_test), (last, Z))]
+        for one, other in zip(*lines, strict=True):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    assert_same(VotesDisplay.from_estimator(pipeline, X_test).certificates, expected)
+    row = int(np.nanargmax(expected.radii))
+    pictures = [
+        GreedyBudgetDisplay.from_estimator(clf, rows[row], image_shape=(5, 6))
+        for clf, rows in ((pipeline, X_test), (last, Z))
+    ]
+    np.testing.assert_array_equal(pictures[0].perturbed, pictures[1].perturbed)
+    assert repr(RowChanges.from_estimator(pipeline, X_test[row])) == repr(RowChanges.from_estimator(last, Z[row]))
+    found = baselines(expected, pipeline, X, y, X_test)
+    assert_same(found["majority class"], baselines(expected, last, fitted[0].transform(X), y, Z)["majority class"])
+    scorer = make_certified_scorer(0.2)
+    assert scorer(pipeline, X_test, y_test) == scorer(last, Z, y_test) > 0.5
+    assert verify(expected, pipeline, X_test, random_state=0).consistent
+    last.certify(Z, store=tmp_path / "run.sqlite")
+    assert verify_store(tmp_path / "run.sqlite", pipeline, X_test).consistent
+    attack = GreedyFaceAttack(max_queries=3000, n_samples=100, random_state=0)
+    attacked = [attack.run(clf, rows[:2], radius=2.0).inputs for clf, rows in ((pipeline, X_test), (last, Z))]
+    np.testing.assert_array_equal(*attacked)
 
 
 def states(estimator):

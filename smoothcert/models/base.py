@@ -56,6 +56,9 @@ class Voter(ABC):
     batch_values: int
     most_rows: int = 2**15
 
+    #: Number of rows up to which a batch takes about as long as a single row.
+    free_rows: int = 1
+
     #: Largest number of near ties that are settled together.
     most_together: int = 2**6
 

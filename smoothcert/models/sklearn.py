@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 
 from .base import LabelTable, Voter, checked_probabilities, checked_values, name_of, no_probabilities
 from .identity import content_of
-from .threads import limit_blas, n_threads
+from .threads import n_threads, process_settings
 
 
 class SklearnVoter(Voter):
@@ -25,6 +25,8 @@ class SklearnVoter(Voter):
 
     dtype = np.float64
     batch_values = 2**20
+    # Steps on columns take a few milliseconds, however few rows there are.
+    free_rows = 2**12
 
     def __init__(
         self, estimator: Any, classes: NDArray[Any] | None, columns: Any = None, *, finite: bool = True
@@ -88,9 +90,9 @@ class SklearnVoter(Voter):
         return [self] * (1 if self.votes_alone else n_threads(self.n_cores))
 
     def voting(self) -> AbstractContextManager[Any]:
-        """Limit BLAS to each thread's share of the cores."""
+        """Limit BLAS to each thread's share of the cores, and keep the filters of warnings."""
         n_voters = len(self.for_threads())
-        return limit_blas(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
+        return process_settings(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
 
 
 def _check_known(estimator: Any, classes: NDArray[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
 from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
@@ -100,7 +101,7 @@ class CertifiedAccuracyDisplay:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier.
         X : array-like of shape (n_inputs, ...)
         y : array-like of shape (n_inputs,)
@@ -117,6 +118,7 @@ class CertifiedAccuracyDisplay:
         -------
         display : CertifiedAccuracyDisplay
         """
+        estimator, X = last_step(estimator, X)
         certificates = estimator.certify(X) if votes is None else estimator.certify(X, votes=votes)
         noise = getattr(estimator, "noise_", None)
         shown = type(estimator).__name__ if noise is None else describe(noise).replace(", levels='auto'", "")
@@ -170,6 +172,9 @@ class CertifiedAccuracyDisplay:
             for name, group in groups.items()
         }
         majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
+        if any((curve.accuracy == majority).all() for curve in curves.values()):
+            # The baseline of the majority class is among the curves.
+            majority = None
         display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
         return display.plot(ax, **kwargs)
 

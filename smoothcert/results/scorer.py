@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 
 from .._utils.checks import check_choice, check_not_negative, check_numbers
+from .._utils.pipelines import last_step
 from .metrics import AVERAGES, check_sample_weight, check_truth, rows_of_classes
 
 
@@ -55,10 +56,11 @@ class CertifiedScorer(BaseEstimator):
         ValueError
             If the estimator cannot certify, or certifies in another norm.
         """
+        estimator, X = last_step(estimator, X)
         if not hasattr(estimator, "certify_at"):
             raise ValueError(
-                f"estimator must be a SmoothedClassifier, or a smoothcert.pipeline.Pipeline that ends in one, to have "
-                f"a certified accuracy, got a {type(estimator).__name__}. scikit-learn's own Pipeline cannot certify."
+                f"estimator must be a SmoothedClassifier, or a Pipeline that ends in one, to have a certified "
+                f"accuracy, got a {type(estimator).__name__}."
             )
         decisions = estimator.certify_at(X, self.radius)
         if decisions.norm != self.norm:

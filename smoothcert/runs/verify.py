@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_fraction, check_open_unit
+from .._utils.pipelines import last_step
 from ..certify.algorithm import Algorithm
 from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
@@ -127,7 +128,7 @@ def verify_store(
     ----------
     path : str or path-like
         A store, written by ``certify`` or ``certify_at``.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier, with the parameters of the run; see `smoothcert.stored_classifier`.
     X : array-like of shape (n_inputs, ...) or sequence
         The inputs of the run.
@@ -181,9 +182,9 @@ def verify_store(
     ...     print(verify_store(f"{folder}/run.sqlite", clf, X[::25], fresh=True, random_state=1).consistent)
     True
     """
+    clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
-    level = check_open_unit("level", level)
-    fraction = check_fraction(fraction)
+    level, fraction = check_open_unit("level", level), check_fraction(fraction)
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)

@@ -16,9 +16,12 @@ import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.compose import make_column_transformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import (
     Certificates,
@@ -40,6 +43,8 @@ from smoothcert.runs.store import read_store
 
 NETS = """
 import torch
+from sklearn.compose import make_column_transformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 def small():
@@ -767,3 +772,67 @@ def test_python_m():
     if "is not installed" in done.stderr:
         pytest.skip("smoothcert is not installed")
     assert done.stdout.startswith("smoothcert, version")
+
+
+@pytest.fixture
+def mixed(folder):
+    """A table of mixed columns, and models that were fitted on it."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({"age": rng.random(80), "job": rng.choice(["cook", "pilot"], 80), "town": ["P", "Q"] * 40})
+    y = np.where(X["age"] + 0.6 * (X["job"] == "cook") > 0.8, "yes", "no")
+    X[:20].assign(label=y[:20]).to_csv("mixed.csv", index=False)
+    X[:20].assign(label=y[:20]).to_parquet("mixed.parquet")
+    encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), remainder="passthrough")
+    base = make_pipeline(encode, DecisionTreeClassifier(max_depth=3))
+    joblib.dump(make_pipeline(encode, DecisionTreeClassifier(max_depth=3)).fit(X, y), "plain.joblib")
+    settings = {"costs": {"town": "fixed", "job": 0.5}, "categorical_features": ["job"], "random_state": 0}
+    joblib.dump(SmoothedClassifier(base, UniformNoise(1.0), **settings).fit(X, y), "smoothed.joblib")
+    return X[:20], settings
+
+
+def test_mixed_columns_of_a_smoothed_classifier(mixed):
+    X, _ = mixed
+    files, expected = ("--allow-pickle", "--target", "label", "--quiet"), joblib.load("smoothed.joblib").certify(X)
+    for data in ("mixed.csv", "mixed.parquet"):
+        run("certify", "smoothed.joblib", data, *files, "-o", "out.csv", "--force", "--store", f"{data}.sqlite")
+        np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], expected.radii)
+        shown = run("verify", f"{data}.sqlite", "smoothed.joblib", data, *files)
+        assert shown.startswith("StoreAudit(consistent: of 20 recorded inputs, 0 are not those of X; of 20 checked")
+        assert "20 inputs" in run("resume", f"{data}.sqlite", "smoothed.joblib", data, *files)
+    message = "noise, box, costs and classes of a classifier with categories cannot be changed"
+    assert message in run("certify", "smoothed.joblib", "mixed.csv", *files, "--cost", "age=2", code=2)
+    assert "need the fitted classifier itself" in run(
+        "verify", "mixed.csv.sqlite", "plain.joblib", "mixed.csv", *files, code=1
+    )
+
+
+def test_costs_and_categories_of_a_plain_model(mixed):
+    X, settings = mixed
+    y = np.array(["no", "yes"] * 10)
+    command = ("certify", "plain.joblib", "mixed.csv", "--allow-pickle", "--target", "label", "--quiet", "--seed", "0")
+    noise = ("--noise", "uniform", "--cost", "job=0.5")
+    base = FrozenEstimator(joblib.load("plain.joblib"))
+    expected = SmoothedClassifier(base, UniformNoise(1.0), **settings).fit(X, y).certify(X)
+    assert np.nanmax(expected.radii) > 0.1
+    for kind in (["--cost", "town=fixed", "--categorical", "job"], ["--cost", "town=inf", "--categorical", "job"]):
+        run(*command, *noise, *kind, "-o", "out.csv", "--force")
+        np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], expected.radii)
+    by_type = SmoothedClassifier(base, UniformNoise(1.0), **settings | {"categorical_features": "from_dtype"}).fit(X, y)
+    run(*command, *noise, "--cost", "town=fixed", "--categorical-features", "from_dtype", "-o", "out.csv", "--force")
+    np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], by_type.certify(X).radii)
+    for wrong in ("home=2", "age", "age=much"):
+        assert "--cost must be COLUMN=VALUE, with a number, inf or fixed" in run(*command, "--cost", wrong, code=2)
+    assert "--categorical must be one of the columns ['age'" in run(*command, "--categorical", "home", code=2)
+
+
+def test_costs_by_position(folder):
+    command = ("certify", "model.joblib", "test.npz", "--allow-pickle", "--seed", "0", *FAST)
+    run(*command, "--cost", "1=2", "--cost", "3=0.5", "-o", "out.csv")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], costs=[1, 2, 1, 0.5, 1], n_samples=300, alpha=0.01, random_state=0
+    )
+    with np.load("test.npz") as arrays:
+        np.testing.assert_array_equal(
+            [float(row["radius"]) for row in table("out.csv")], clf.certify(arrays["X"]).radii
+        )
