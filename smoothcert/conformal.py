@@ -105,10 +105,10 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from smoothcert import SplitNoise, mean_set_size_score, set_coverage_score
+    >>> from smoothcert import SplitNoise, set_coverage_score
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = SmoothedConformalClassifier(
-    ...     LogisticRegression(max_iter=500), SplitNoise(2.0), radius=0.2, bounds="minmax", n_samples=200, random_state=0)
+    ...     LogisticRegression(max_iter=500), SplitNoise(2), radius=0.2, bounds="minmax", n_samples=200, random_state=0)
     >>> clf = clf.fit(X[::3], y[::3]).conformalize(X[1::3], y[1::3])
     >>> sets = clf.predict_set(X[2::3])
     >>> print(sets.shape, set_coverage_score(y[2::3], sets, clf.classes_) >= 0.9)
