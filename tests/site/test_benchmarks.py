@@ -14,8 +14,8 @@ from smoothcert import SmoothedClassifier, SplitNoise
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-import selection  # noqa: E402
-import sequential  # noqa: E402
+import selection
+import sequential
 
 
 @pytest.fixture
