@@ -14,6 +14,7 @@ import copy
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -136,10 +137,23 @@ def counts_as_on_the_cpu(setting: Setting) -> Rows:
     torch.backends.cudnn.allow_tf32 = before
 
 
-def votes_per_second(setting: Setting) -> Rows:
-    """Compare count_votes with the bare forward loop, at its best batch size."""
+def votes_of(setting: Setting, beginning: str) -> Rows:
+    """Compare count_votes with the bare forward loop, at its best batch size, for some of the networks."""
     for name, given in setting.networks().items():
-        yield row(name, *speed_of(setting, *given), f"<= {GOAL:g}")
+        if name.startswith(beginning):
+            yield row(name, *speed_of(setting, *given), f"<= {GOAL:g}")
+
+
+def votes_of_mnist(setting: Setting) -> Rows:
+    return votes_of(setting, "MNIST")
+
+
+def votes_of_wide_resnet(setting: Setting) -> Rows:
+    return votes_of(setting, "WideResNet")
+
+
+def votes_of_resnet_50(setting: Setting) -> Rows:
+    return votes_of(setting, "ResNet-50")
 
 
 def speed_of(
@@ -260,8 +274,10 @@ def decisions_at_radii(setting: Setting) -> Rows:
 PARTS = (
     kernel_integers,
     counts_as_on_the_cpu,
-    votes_per_second,
     noise_alone,
+    votes_of_mnist,
+    votes_of_wide_resnet,
+    votes_of_resnet_50,
     training_epoch,
     two_workers,
     decisions_at_radii,
@@ -271,22 +287,34 @@ PARTS = (
 @click.command(help=__doc__)
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--tiny", is_flag=True, help="Small sizes; the figures mean nothing.")
+@click.option("--part", "names", multiple=True, type=click.Choice([part.__name__ for part in PARTS]),
+              help="Only this part; may be repeated. [default: all]")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=OUTPUT, show_default=True)
-def main(device: str, tiny: bool, output: Path) -> None:
+def main(device: str, tiny: bool, names: tuple[str, ...], output: Path) -> None:
     if device != "cpu" and not torch.cuda.is_available():
         raise click.ClickException(f"--device {device}: torch finds no CUDA device. Use --device cpu --tiny.")
     output.mkdir(parents=True, exist_ok=True)
-    setting, found, start = Setting(device, tiny), [], time.perf_counter()
+    setting, found, failed, start = Setting(device, tiny), [], [], time.perf_counter()
     card = "CPU" if device == "cpu" else torch.cuda.get_device_name()
     for part in PARTS:
-        found += list(part(setting))
+        if names and part.__name__ not in names:
+            continue
+        try:
+            for measured in part(setting):
+                found.append(measured)
+                print(f"{time.perf_counter() - start:6.0f} s  {measured}", flush=True)
+        except Exception:
+            # The time of a GPU is short: the other parts run.
+            failed.append(part.__name__)
+            traceback.print_exc()
         table = tabulate(found, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
         head = f"{card}, torch {torch.__version__}, {time.perf_counter() - start:.0f} seconds"
         (output / "gpu.md").write_text(f"{head}\n\n{table}\n")
-        record = {"device": card, "torch": torch.__version__, "rows": found}
+        record = {"device": card, "torch": torch.__version__, "failed": failed, "rows": found}
         (output / "gpu.json").write_text(json.dumps(record, indent=1))
-        print(f"{part.__name__}: done after {time.perf_counter() - start:.0f} s", flush=True)
     print(f"\n{table}")
+    if failed:
+        raise click.ClickException(f"These parts failed: {', '.join(failed)}.")
 
 
 if __name__ == "__main__":

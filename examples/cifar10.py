@@ -230,22 +230,23 @@ def train(
 # Certification
 
 
+def certificates_of(store: Path, noise: LatticeNoise) -> dict[str, Certificates]:
+    """Return the certificates of all strategies and schemes from one drawing of votes."""
+    return {
+        f"{title}, {scheme}": Certificates.from_store(store, radius=radius, scheme=scheme)
+        for scheme in ("multiclass", "binary")
+        for title, radius in STRATEGIES.items()
+        if noise.allows_closed_form or title != "closed form"
+    }
+
+
 def certify(
     model: nn.Module, X: Any, y: NDArray[np.int64], noise: LatticeNoise, store: Path, n_classes: int, **settings: Any
 ) -> None:
     """Draw votes into a store, and print the certified accuracies of all strategies and schemes."""
     clf = SmoothedClassifier.from_pretrained(model, range(n_classes), noise, alpha=0.001, **settings)
     found = clf.certify(X, store=store, y=y)
-    named = (
-        {"deterministic": found}
-        if noise.n_outcomes
-        else {
-            f"{title}, {scheme}": Certificates.from_store(store, radius=radius, scheme=scheme)
-            for scheme in ("multiclass", "binary")
-            for title, radius in STRATEGIES.items()
-            if noise.allows_closed_form or title != "closed form"
-        }
-    )
+    named = {"deterministic": found} if noise.n_outcomes else certificates_of(store, noise)
     print(f"\nCertified accuracy, {noise} (sigma={noise.sigma:.4g}), votes in {store}:\n")
     print(summarize(named, y, RADII))
 

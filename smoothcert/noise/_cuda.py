@@ -52,6 +52,7 @@ def sample(recipe: OffsetRecipe, points: Any, keys: Any, segments: NDArray[np.in
         HALF=0.5 if n_offsets % 2 == 0 else 0.0,
         SCALE=1 / q if kind == UNIFORM else 0.25 / q,
         WIDE=n_offsets >= q,
+        SHORT=2 * n_offsets + 4 * q < 2**31,
         LANES=LANES,
         COUNTERS=COUNTERS,
     )
@@ -60,15 +61,17 @@ def sample(recipe: OffsetRecipe, points: Any, keys: Any, segments: NDArray[np.in
 @triton.jit
 def _offset(word, half, n_offsets, rejected_below, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the offset of a word or half word, and whether it is rejected; see `OffsetRecipe`."""
-    number = (word >> 16 * half) & 0xFFFF if BITS == 16 else word
-    product = number.to(tl.uint64) * n_offsets
-    return (product >> BITS).to(tl.uint32), (product & ((1 << BITS) - 1)) < rejected_below
+    if BITS == 16:
+        small = ((word >> 16 * half) & 0xFFFF) * n_offsets.to(tl.uint32)
+        return small >> 16, (small & 0xFFFF) < rejected_below.to(tl.uint32)
+    product = word.to(tl.uint64) * n_offsets
+    return (product >> 32).to(tl.uint32), (product & 0xFFFFFFFF) < rejected_below
 
 
 @triton.jit
-def _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real):  # type: ignore[no-untyped-def]
+def _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real, integer):  # type: ignore[no-untyped-def]
     """Return the noisy values of features; see `_philox.apply_offsets`."""
-    x, j, n = x.to(tl.int64), j.to(tl.int64), n_offsets.to(tl.int64)
+    x, j, n = x.to(integer), j.to(integer), n_offsets.to(integer)
     if UNIFORM:
         return ((x + j - n // 2).to(real) + tl.full((1,), HALF, real)) * tl.full((1,), SCALE, real)
     split = 2 * j + 1
@@ -119,6 +122,7 @@ def _write_stretch(  # type: ignore[no-untyped-def]
     HALF: tl.constexpr,
     SCALE: tl.constexpr,
     WIDE: tl.constexpr,
+    SHORT: tl.constexpr,
     LANES: tl.constexpr,
     COUNTERS: tl.constexpr,
 ):
@@ -127,6 +131,7 @@ def _write_stretch(  # type: ignore[no-untyped-def]
     row = table + 4 * (tl.program_id(0) // stretches)
     stretch = tl.program_id(0) % stretches
     owner, first, count, start = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
+    integer: tl.constexpr = tl.int32 if SHORT else tl.int64
     n_offsets, rejected_below = n_offsets.to(tl.uint64), rejected_below.to(tl.uint64)
     first_value = first * d
     lane = tl.arange(0, COUNTERS).to(tl.int64)
@@ -143,5 +148,5 @@ def _write_stretch(  # type: ignore[no-untyped-def]
             at = value + word * LANES * PER_WORD + half
             inside = (at >= 0) & (at < count * d)
             x = tl.load(points + owner * d + at.to(tl.int32) % d, mask=inside, other=0).to(tl.uint32, bitcast=True)
-            noisy = _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, out.dtype.element_ty)
+            noisy = _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, out.dtype.element_ty, integer)
             tl.store(out + start + at, noisy, mask=inside)

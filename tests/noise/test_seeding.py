@@ -378,9 +378,10 @@ from smoothcert.noise import _cuda as cuda
 
 types = dict(points="*i32", keys="*i32", table="*i64", stretches="i32", d="i32", rejected_below="i32")
 formulas = [(True, True), (False, True), (False, False)]
-for (uniform, wide), bits, n_offsets in product(formulas, [16, 32], ["i32", "i64"]):
+for (uniform, wide), (bits, short), n_offsets in product(formulas, [(16, True), (32, False)], ["i32", "i64"]):
     constants = dict(
-        BITS=bits, UNIFORM=uniform, Q=16776960, HALF=0.5, SCALE=1e-8, WIDE=wide, LANES=16, COUNTERS=cuda.COUNTERS
+        BITS=bits, UNIFORM=uniform, Q=16776960, HALF=0.5, SCALE=1e-8, WIDE=wide, SHORT=short, LANES=16,
+        COUNTERS=cuda.COUNTERS,
     )
     names = cuda._write_stretch.arg_names
     signature = {"out": "*fp32", **types, "n_offsets": n_offsets, **dict.fromkeys(constants, "constexpr")}

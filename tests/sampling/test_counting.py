@@ -19,7 +19,7 @@ def by_topk(logits, scale=1.0):
     """The way of accelerators, on CPU tensors."""
     voter = TorchVoter(torch.nn.Identity(), logits.shape[1])
     voter.scale = scale
-    return voter._votes_by_topk(torch.from_numpy(logits), NEAR_TIE).numpy()
+    return voter._votes_by_lead(torch.from_numpy(logits), NEAR_TIE).numpy()
 
 
 both = pytest.mark.parametrize("read", [compiled, by_topk])

@@ -277,13 +277,13 @@ def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
 
 def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
     options = [f"--data={data}", f"--output={tmp_path}", f"--records={RECORDS}", "--depth=10", "--width=1", "--patch=4"]
-    options += ["--device=cpu", "--no-compile", "--precision=float32", "--batch-size=20"]
+    options += ["--device=cpu", "--precision=float32", "--batch-size=20"]
     run(cifar10_gpu.main, "train", *options, "--seconds=1.5", "--workers=0", "--lr=0.1")
-    trained = json.loads((tmp_path / "train.json").read_text())
+    trained = json.loads((tmp_path / "split-1.75-augment.train.json").read_text())
     assert trained["epochs"] > 0
     assert 1.5 <= trained["seconds"] < 10
     run(cifar10_gpu.main, "certify", *options, "--images=6", "--samples=60", "--measure=0.1", "--at=0.5")
-    certified = json.loads((tmp_path / "certify.json").read_text())
+    certified = json.loads((tmp_path / "split-1.75-augment.certify.json").read_text())
     stored = Certificates.from_store(tmp_path / "split-1.75-augment.sqlite", radius="box")
     _, y = cifar10.read_images(data, cifar10.TEST_FILES, RECORDS)
     y = y[np.linspace(0, RECORDS - 1, 6).round().astype(int)]
