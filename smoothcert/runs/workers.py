@@ -235,8 +235,8 @@ def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Resu
 def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any, options: dict[str, Any]) -> Results:
     """Run tasks on a dask cluster, which repeats those of a lost worker by itself.
 
-    joblib is not used here: it reads tasks in the thread that talks to the scheduler, where a dask array would wait for
-    itself. ``options`` are those of ``client.submit``, such as ``resources``.
+    joblib would read tasks in the thread that talks to the scheduler, where a dask array would wait for itself.
+    ``options`` are those of ``client.submit``, such as ``resources``.
     """
     from distributed import wait
 
@@ -273,8 +273,7 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any, options: dict[st
 def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None, options: dict[str, Any] | None) -> Results:
     """Run tasks on a ray cluster, which repeats those of a lost worker.
 
-    joblib is not used here: its ray backend does not support generators. ``options`` are those of ``ray.remote``, such
-    as ``num_gpus``.
+    joblib's ray backend does not support generators. ``options`` are those of ``ray.remote``, such as ``num_gpus``.
     """
     import ray
 
