@@ -135,7 +135,7 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             features = self.features(x)
-        return self.head(features.float())
+        return self.head(features.to(self.head.weight.dtype))
 
 
 def wide_resnet(depth: int = 40, width: int = 2, patch: int = 1, precision: torch.dtype = torch.float32) -> Network:

@@ -9,6 +9,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_bool, check_choice
+from .base import name_of
 
 
 class TorchInference(BaseEstimator):
@@ -20,9 +21,9 @@ class TorchInference(BaseEstimator):
     Parameters
     ----------
     autocast : {None, "bfloat16", "float16"}, default=None
-        Precision of ``torch.autocast``. Rows whose two largest logits differ by no more than one step of it get the
-        vote of the model in float32. Elsewhere, larger rounding errors rarely change a vote, depending on the batch:
-        results are reproducible only for the same ``batch_size``.
+        Precision of ``torch.autocast``. Votes are those of the model without it: rows whose two largest logits differ
+        by less than twice the largest error of this lead, measured on up to 128 rows, are asked again without autocast.
+        A vote can differ only if the error of its row exceeds this.
     channels_last : bool, default=False
         Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
@@ -114,3 +115,22 @@ def is_autocast(device_type: str) -> bool:
     import torch
 
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def check_rows_are_independent(module: Any) -> None:
+    """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
+    import torch
+
+    for part in module.modules():
+        kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
+        normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
+        if normalizes and getattr(part, "running_mean", None) is None:
+            raise ValueError(
+                f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to an "
+                f"input depends on the rest of the batch, so nothing can be certified. Use track_running_stats=True."
+            )
+        if ".quantized.dynamic." in type(part).__module__:
+            raise ValueError(
+                f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}, which rounds an input "
+                f"depending on the rest of the batch, so nothing can be certified. Quantize statically."
+            )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .base import Voter, name_of
 from .identity import content_of_tensors
-from .inference import TorchInference, is_autocast
+from .inference import TorchInference, check_rows_are_independent, is_autocast
 from .outputs import TELLING_ROWS, explained, read_logits
 from .threads import check_evaluation_mode, module_lock, n_threads
 
@@ -38,6 +38,12 @@ LARGEST_COPY = 2**28
 #: Largest number of near ties that accelerators settle together.
 TOGETHER_ON_ACCELERATORS = 2**10
 
+#: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
+TF32 = 2.0**-10
+
+#: Rows of the first batch whose leads are compared with those in higher precision.
+COMPARED_ROWS = 128
+
 #: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
 COARSE_CHANGES = 5
 
@@ -50,12 +56,13 @@ class TorchVoter(Voter):
     change. A float64 copy of the module settles them together where its lead is clear, on the CPU if the device has no
     float64. The others are asked alone.
 
-    In reduced precision, a row is a near tie if its two largest logits differ by no more than one step of this
-    precision. The vote on it is that of the module in float32, with autocast and compilation off.
+    In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
+    precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
+    largest logits differ by less than twice the largest error that the lead had on some rows of the first batch.
 
-    Votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times the sum of
-    ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding errors that
-    the float64 copy reveals. It decides which rows are asked again, not how they vote.
+    Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
+    the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
+    errors that the float64 copy reveals. It decides which rows are asked again, not how they vote.
 
     Parameters
     ----------
@@ -95,11 +102,12 @@ class TorchVoter(Voter):
         self.inference = inference or TorchInference()
         self.module_lock = module_lock(module)
         step = max(torch.finfo(self.precision).eps, self.inference.step(self.device_type))
+        if self.device_type == "cuda" and self.precision == torch.float32:
+            step = max(step, TF32)
         self.is_reduced = step > torch.finfo(torch.float32).eps
-        # In reduced precision, what is a near tie must not change as the scale does: it decides how a row votes.
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
+        self.is_measured = not self.is_reduced
         self.many_near_ties = False
-        # Accelerators may multiply matrices in TF32.
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.knows_output = False
         self.original = self
@@ -171,7 +179,11 @@ class TorchVoter(Voter):
         import torch
 
         with torch.inference_mode():
-            logits = self.logits(torch.as_tensor(batch).to(self.device))
+            rows = torch.as_tensor(batch).to(self.device)
+            kept = None if self.is_measured else rows[:COMPARED_ROWS].clone()
+            logits = self.logits(rows)
+            if kept is not None and not self._measure(kept, logits[: len(kept)].detach()):
+                return lambda: np.full(len(logits), -1)
             if self.device_type != "cpu":
                 return self._download(self._votes_by_lead(logits, self.near_tie))
             # numba takes as long to import as scikit-learn.
@@ -181,6 +193,26 @@ class TorchVoter(Voter):
             votes, n_near_ties = votes_of_logits(logits.contiguous().numpy(), self.scale, self.near_tie)
             self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
         return lambda: votes
+
+    def _measure(self, rows: Any, logits: Any) -> bool:
+        """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
+
+        If they do, near ties are from now on the rows whose lead does not exceed twice the largest error, plus one step
+        of the reduced precision.
+        """
+        precise = self._find_precise()
+        if precise and len(rows) < MEASURED_ROWS:
+            return False
+        self.is_measured = True
+        if precise:
+            try:
+                errors = logits.double() - precise.logits(rows).to(logits.device)
+            except (MemoryError, RuntimeError, ValueError):
+                self.original.precise = False
+                return True
+            first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
+            self.scale = 2 * float((first - second).abs().max()) / self.near_tie
+        return True
 
     def _votes_by_lead(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
         """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
@@ -225,7 +257,7 @@ class TorchVoter(Voter):
 
         rows = torch.as_tensor(batch).to(self.device)
         if self.is_reduced and (precise := self._find_precise()):
-            with precise.module_lock.lock, precise.inference.context(self.device):
+            with precise.module_lock.lock, precise.inference.context(precise.device):
                 return precise(rows)
         votes = self._settle_together(rows)
         for row in np.flatnonzero(votes < 0):
@@ -272,26 +304,26 @@ class TorchVoter(Voter):
     def _find_precise(self) -> Any:
         """Return the voter of higher precision that settles near ties together, or False if there is none.
 
-        That is one of float32 in reduced precision, and else one of float64. Voters in threads share it.
+        Voters in threads share it.
         """
-        import torch
-
         voter = self.original
         with voter.module_lock.lock:
             if voter.precise is None:
-                voter.precise = voter._make_precise(torch.float32 if self.is_reduced else torch.float64) or False
+                voter.precise = voter._make_precise() or False
             return voter.precise
 
-    def _make_precise(self, dtype: Any) -> TorchVoter | None:
+    def _make_precise(self) -> TorchVoter | None:
+        """Return a voter without autocast, or else one of the next higher precision, if that is possible."""
         import torch
 
         inference = self.inference.in_full_precision()
-        if self.is_reduced and self.precision.itemsize >= 4:
+        if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             return TorchVoter(getattr(self.module, "_orig_mod", self.module), self.n_classes, self.device, inference)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY or self.n_classes == 1:
             return None
+        dtype = torch.float64 if self.precision == torch.float32 else torch.float32
         # Only these accelerators have float64.
-        has_it = self.is_reduced or self.device_type in ("cpu", "cuda")
+        has_it = dtype == torch.float32 or self.device_type in ("cpu", "cuda")
         return self._copy({}, inference, (self.device if has_it else torch.device("cpu"), dtype))
 
     def logits(self, rows: Any) -> Any:
@@ -359,22 +391,3 @@ class TorchVoter(Voter):
 def _hooks(part: Any) -> list[Any]:
     """Return the hooks that run when a module is called."""
     return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-
-
-def check_rows_are_independent(module: Any) -> None:
-    """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
-    import torch
-
-    for part in module.modules():
-        kind = getattr(torch.nn, str(getattr(part, "original_name", "")), type(part))
-        normalizes = isinstance(kind, type) and issubclass(kind, torch.nn.modules.batchnorm._BatchNorm)
-        if normalizes and getattr(part, "running_mean", None) is None:
-            raise ValueError(
-                f"The base model {name_of(module)} has a {kind.__name__} without running statistics: its answer to an "
-                f"input depends on the rest of the batch, so nothing can be certified. Use track_running_stats=True."
-            )
-        if ".quantized.dynamic." in type(part).__module__:
-            raise ValueError(
-                f"The base model {name_of(module)} has a dynamically quantized {name_of(part)}, which rounds an input "
-                f"depending on the rest of the batch, so nothing can be certified. Quantize statically."
-            )

@@ -242,7 +242,8 @@ def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool
         raise ValueError(
             f"The base model {sampler.voter.content().split()[0]} does not repeat itself: the same noisy rows got the "
             f"votes {together[other[0]].tolist()}, and then {alone[other[0]].tolist()}. A store could not be resumed. "
-            f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch."
+            f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch, such as autocast "
+            f"inside of the model, for which there is TorchInference(autocast=...)."
         )
 
 

@@ -26,7 +26,7 @@ def is_due(voter: Voter) -> bool:
     return voter.most_changed is not None and voter.n_batches & (voter.n_batches - 1) == 0
 
 
-def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any]) -> None:
+def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[np.intp]], Any]) -> None:
     """Ask about a few rows of a batch alone.
 
     Parameters
@@ -35,7 +35,7 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any
     votes : ndarray of shape (n_rows,)
         The votes on the batch; -1 for near ties, which are asked again anyway.
     draw : callable
-        Returns a row of the batch, by its number, as a batch of one row.
+        Returns some rows of the batch, by their numbers.
 
     Raises
     ------
@@ -47,12 +47,17 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[int], Any
 
     def changes(row: int) -> bool:
         try:
-            return bool(voter(draw(row))[0] != votes[row])
+            return bool(voter(draw(np.array([row])))[0] != votes[row])
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
             ) from error
 
+    if (votes >= 0).sum() < FEW:
+        # Near ties are settled together, and their votes may depend on the others too.
+        tied = np.flatnonzero(votes < 0)[:MANY]
+        votes = votes.copy()
+        votes[tied] = voter.settle(draw(tied))
     rows = telling_rows(votes)
     changed = [changes(row) for row in rows[:FEW]]
     if any(changed):

@@ -98,7 +98,7 @@ class VoteCounter:
         segments, wait = self.pending[0]
         cast = wait()
         if is_due(self.voter):
-            check_alone(self.voter, cast, lambda row: self.batches.draw(single_rows(segments, np.array([row]))))
+            check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
         votes, near_ties = count_votes(cast, segments[:, 2], self.total.shape[1])
         places = list(single_rows(segments, near_ties)) if near_ties.size else []
         self.total[segments[:, 0]] += votes
