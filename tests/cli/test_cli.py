@@ -480,6 +480,24 @@ def test_mistakes_are_explained(folder, skops_model):
     assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("status nothere.sqlite", "Path 'nothere.sqlite' does not exist. See smoothcert status --help."),
+        ("certify", "Missing argument 'MODEL'. See smoothcert certify --help."),
+        ("curve run.sqlite --nonsense", "No such option '--nonsense'"),
+        ("nonsense", "No such command 'nonsense'. See smoothcert --help."),
+    ],
+)
+def test_wrong_usage_is_one_line(folder, arguments, message):
+    (folder / "run.sqlite").touch()
+    result = CliRunner().invoke(cli, arguments.split(), prog_name="smoothcert")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+
+
 def test_warnings_are_one_line(folder):
     with np.load("test.npz") as arrays:
         np.save("far.npy", 1000 * arrays["X"])
