@@ -126,6 +126,7 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert (state["finished"], state["failed"], state["n_inputs"]) == (30, 0, 30)
     assert state["being_written"] is False
     assert state["seconds_since_last"] >= 0
+    assert state["seed"] == str(read_store("run.sqlite").run.seed)
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
         texts = connection.execute("SELECT selection, estimation FROM results").fetchall()
     selection, estimation = (
