@@ -161,7 +161,8 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
-    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": run.features.costs} | params
+    costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
+    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": costs} | params
     params |= run.parameters | {"radius": radius}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)

@@ -250,13 +250,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         After the first task of a run that will take more than ten minutes, the logger "smoothcert" says at level INFO
         how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
         if votes is None:
-            algorithm = self.algorithm(inputs.shape)
-            recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip"}
-            parts = self._votes(inputs, algorithm, algorithm.precision_rule(), **recording)
+            algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+            rule = algorithm.precision_rule()
+            parts = self._votes(inputs, algorithm, rule, store=store, y=y, vouched=same_model, skip=skip)
         else:
             algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
             parts = given_votes(votes, inputs)
@@ -313,13 +312,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
         spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
-        algorithm = self.algorithm(inputs.shape)
-        recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip", "target": radii}
-        recording["decided_at"] = None if store is None else check_same_radii(radius, radii)
-        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording)
+        algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+        at = None if store is None else check_same_radii(radius, radii)
+        recording = {"store": store, "y": y, "vouched": same_model, "decided_at": at}
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording, skip=skip, target=radii)
 
         def decided(part: Part) -> Decisions:
             at = radii[part.index]

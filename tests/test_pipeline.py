@@ -58,6 +58,64 @@ def test_certification_passes_through_the_transformers(fitted, cancer):
     np.testing.assert_array_equal(found.n_samples, expected.n_samples)
 
 
+def states(estimator):
+    """Return what all estimators inside one have learnt."""
+    parts = [estimator, *(part for part in estimator.get_params().values() if hasattr(part, "fit"))]
+    return [{name: value for name, value in vars(part).items() if name.endswith("_")} for part in parts]
+
+
+class Failing(GaussianNB):
+    """Fits three classes, and then fails."""
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        if len(self.classes_) > 3:
+            raise KeyError("too many classes")
+        return self
+
+
+@pytest.mark.parametrize(
+    "scalers",
+    [
+        [MinMaxScaler()],
+        [StandardScaler(), MinMaxScaler()],
+        [sklearn.pipeline.make_pipeline(StandardScaler(), MinMaxScaler())],
+        [sklearn.pipeline.FeatureUnion([("one", StandardScaler()), ("two", MinMaxScaler())]), MinMaxScaler()],
+    ],
+    ids=["scaler", "two", "pipeline", "union"],
+)
+@pytest.mark.parametrize("error", ["labels", "missing", "model", "interrupt"])
+def test_a_pipeline_is_fitted_as_a_whole_or_not_at_all(scalers, error, tmp_path, monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    other, labels = 9 * X + 1, y
+    if error == "labels":
+        labels = np.zeros((150, 2))
+    if error == "missing":
+        other[3, 2] = np.nan
+    if error == "model":
+        labels = np.arange(150) % 4
+    clf = SmoothedClassifier(Failing(), UniformNoise(0.5), n_samples=200, random_state=0)
+    for memory in (None, str(tmp_path)) if error == "model" else (None,):
+        pipeline = make_pipeline(*map(clone, scalers), clone(clf), memory=memory)
+        for fitted in (False, True):
+            expected = pipeline.fit(X, y).certify(X[::20]) if fitted else None
+            before = states(pipeline)
+            with monkeypatch.context() as context:
+                if error == "interrupt":
+                    context.setattr(Failing, "fit", _interrupt)
+                with pytest.raises((ValueError, KeyError, KeyboardInterrupt)):
+                    pipeline.fit(other, labels)
+            assert [state.keys() for state in states(pipeline)] == [state.keys() for state in before]
+            for now, then in zip(states(pipeline), before, strict=True):
+                assert all(now[name] is then[name] or type(then[name]) is list for name in then)
+            if fitted:
+                assert_same(pipeline.certify(X[::20]), expected)
+
+
+def _interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
 def test_votes_are_drawn_once_and_certified_often(fitted, cancer):
     X_test = cancer[1]
     votes = fitted.count_votes(X_test)

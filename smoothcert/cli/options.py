@@ -207,8 +207,9 @@ def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
     noise = make_noise(given, None if own is None else own.noise_) if {*changed} - {"bounds", "classes"} else None
     if own is None:
-        bounds = given["bounds"] or (0.0, 1.0)
-        return SmoothedClassifier.from_pretrained(model, classes, noise or "split", bounds=bounds, **chosen)
+        # A NoisyModule supplies what is not given.
+        chosen |= {} if given["bounds"] is None else {"bounds": given["bounds"]}
+        return SmoothedClassifier.from_pretrained(model, classes, noise, **chosen)
     kept = {name: value for name, value in own.get_params(deep=False).items() if name not in ("estimator", "noise")}
     if own.features_.categorical.any():
         raise click.UsageError("The noise, box and classes of a classifier with categories cannot be changed.")

@@ -75,7 +75,7 @@ class Votes:
     """
 
     selection: NDArray[Any]
-    estimation: NDArray[np.int64]
+    estimation: NDArray[Any]
     inputs: NDArray[np.uint8]
     seed: int
     seconds: float = 0.0
@@ -196,7 +196,7 @@ def count(
     counters = open_counters(voter, mechanism, mechanism.points(X), keys)
     undecided, drawn = np.arange(len(X)), 0
     for checkpoint in [n] if rule is None else rule.checkpoints:
-        rows = _draw_votes(counters, undecided, drawn, int(checkpoint), rows)
+        rows = draw_votes(counters, undecided, drawn, int(checkpoint), rows)
         drawn = checkpoint
         if rule is not None and checkpoint < n:
             rows_of = {name: values[undecided] for name, values in (known or {}).items()}
@@ -206,8 +206,11 @@ def count(
     return total_counts(counters)
 
 
-def _draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
-    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed."""
+def draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed.
+
+    ``counters`` are those of `open_counters`, or others with a ``count_batch`` and a ``voter``.
+    """
     votes_each = end - first
     total = votes_each * len(inputs)
     # Several counters get the same number of batches of the same size, so that none waits long for the last.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_regressor
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -72,18 +73,28 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
     own = {name: names.pop(name) for name in _own_folds(estimator) if name in names}
     hidden = [name for name, value in names.items() if not isinstance(value, str)]
-    hidden += [name for name, value in own.items() if isinstance(value, float)]
+    # RidgeClassifierCV leaves one row out at a time, and takes no folds where it stores the results.
+    alone = [name for name in own if given.get(f"{name.removesuffix('cv')}store_cv_results") and own[name] is None]
+    hidden += alone + [name for name, value in own.items() if isinstance(value, float)]
+    hidden += [name for name, value in given.items() if name.rpartition("__")[2] == "oob_score" and value]
     if hidden:
         warnings.warn(
             f"The base model makes folds of its own ({', '.join(sorted(hidden))}), which put noisy copies of one input "
-            f"on both sides of a split: what it chooses may overfit. Put the search outside: "
-            f"GridSearchCV(SmoothedClassifier(...), ...).",
+            f"on both sides of a split: its scores are too good, and what it chooses by them may overfit. Put the "
+            f"search outside: GridSearchCV(SmoothedClassifier(...), ...).",
             stacklevel=4,
         )
-    own = {name: value for name, value in own.items() if not isinstance(value, (str, float))}
-    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=True), n_copies) for name, value in own.items()}
+    own = {name: value for name, value in own.items() if not (name in alone or isinstance(value, (str, float)))}
+    classifies = not predicts_numbers(estimator)
+    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=classifies), n_copies) for name, value in own.items()}
     fitted = (estimator.set_params(**folds) if folds else estimator).fit(X, y, **params)
     return fitted.set_params(**own) if folds else fitted
+
+
+def predicts_numbers(estimator: Any) -> bool:
+    """Tell whether an estimator, which may take matrices instead of tables, is a regressor."""
+    model = estimator.estimator if isinstance(estimator, NamedColumns) else estimator
+    return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
 
 
 def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> bool:

@@ -46,6 +46,11 @@ def small():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
 
+def noisy():
+    from smoothcert import UniformNoise
+    from smoothcert.training import NoisyModule
+    return torch.nn.Sequential(NoisyModule(small(), UniformNoise(0.3), bounds=(0, 2), costs=[1.0, 2.0, 3.0, 4.0]))
+
 def broken():
     raise KeyError("weights")
 
@@ -359,6 +364,28 @@ def test_networks_from_factories_and_weights(folder, monkeypatch):
     assert "give --classes" in run("certify", "nets:small", "images.npy", code=2)
     assert "must name a function" in run("certify", "nets:none", "images.npy", code=1)
     assert run("certify", "nets:broken", "images.npy", code=1) == "Error: KeyError: 'weights'\n"
+
+
+def test_a_noisy_module_supplies_what_is_not_given(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("nets", None)
+    given = ("nets:noisy", "images.npy", "--classes", "3", "--seed", "0", *FAST)
+    run("certify", *given, "-o", "net.csv")
+    import nets
+
+    clf = SmoothedClassifier.from_pretrained(nets.noisy(), range(3), n_samples=300, alpha=0.01, random_state=0)
+    assert (clf.noise_.lam, clf.box_.hi, clf.costs) == (0.3, 2, [1.0, 2.0, 3.0, 4.0])
+    expected = clf.certify(np.load("images.npy"))
+    assert [float(row["radius"]) for row in table("net.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
+    run("certify", *given, "--noise", "uniform", "--lam", "0.3", "--bounds", "0,2", "-o", "same.csv")
+    assert Path("same.csv").read_text() == Path("net.csv").read_text()
+    run("certify", *given, "--store", "run.sqlite", "-o", "stored.csv")
+    run("resume", "run.sqlite", "nets:noisy", "images.npy", "--quiet", "-o", "resumed.csv")
+    assert [row["radius"] for row in table("resumed.csv")] == [row["radius"] for row in table("net.csv")]
+    assert "noise must be that of the NoisyModule, UniformNoise(lam=0.3" in run(
+        "predict", *given[:6], "--lam", "1", code=1
+    )
+    assert "bounds must be those of the NoisyModule" in run("predict", *given[:6], "--bounds", "0,1", code=1)
 
 
 def test_tables(folder):

@@ -10,8 +10,11 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    RandomForestClassifier,
     StackingClassifier,
     VotingClassifier,
 )
@@ -226,6 +229,28 @@ def test_hidden_folds_are_named():
         warnings.simplefilter("error")
         smooth(hidden, n_copies=0).fit(X, Y)
         smooth(hidden, n_copies=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("wrap", [lambda base: base, lambda base: make_pipeline(StandardScaler(), base)])
+def test_stored_results_of_leaving_one_out_are_those_of_copies(wrap):
+    """RidgeClassifierCV refuses folds where it stores the results of each row."""
+    stored = wrap(RidgeClassifierCV(store_cv_results=True))
+    with pytest.warns(UserWarning, match=r"folds of its own \((ridgeclassifiercv__)?cv\).* its scores are too good"):
+        clf = smooth(stored, n_copies=4).fit(X, Y)
+    fitted = clf.estimator_[-1] if hasattr(clf.estimator_, "steps") else clf.estimator_
+    assert len(fitted.cv_results_) == 4 * len(X)
+    assert fitted.cv is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        smooth(stored, n_copies=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("forest", [RandomForestClassifier, ExtraTreesClassifier, BaggingClassifier])
+def test_scores_of_rows_out_of_the_bag_warn(forest):
+    params = {"n_estimators": 30, "oob_score": True, "bootstrap": True}
+    with pytest.warns(UserWarning, match=r"folds of its own \(oob_score\).* its scores are too good"):
+        clf = smooth(forest(**params), UniformNoise(0.002), n_copies=4).fit(SPREAD, np.tile([0, 1, 1, 0], 6))
+    assert clf.estimator_.oob_score_ > 0.95
 
 
 def test_a_failed_second_fit_on_other_columns_changes_nothing():
