@@ -136,7 +136,7 @@ SMOOTHING = options(
     click.option(
         "--classes", type=parse_classes, metavar="A,B,C", help="Labels in the order of the logits, or their number."
     ),
-    click.option("--n-selection", type=int, help="Votes that choose the class.  [default: 256]"),
+    click.option("--n-selection", type=int, help="Largest number of votes that choose the class.  [default: 256]"),
     click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]"),
     click.option("--seed", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"),
 )

@@ -14,7 +14,7 @@ from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
 from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
-from .metrics import certified_accuracy_curve, check_one_kind
+from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
 from .votes import VoteCounts
 
 __all__ = ["CertifiedAccuracyDisplay", "Curve"]
@@ -237,13 +237,12 @@ def note_of(certificates: Sequence[Certificates]) -> str:
     counts = [one.n_samples for one in certificates if one.n_samples is not None]
     least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
     votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
-    alphas = " or ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in certificates}))
     sizes = sorted({len(one) for one in certificates})
     inputs = " or ".join(f"{size:,}" for size in sizes) + (" input" if sizes == [1] else " inputs")
     threat = certificates[0].threat
     # A limited threat is long, and stands below the axis.
     against = f"\nagainst {threat}" if threat == "every perturbation" else ""
-    return ", ".join([inputs, *([votes] if most else []), f"alpha = {alphas}"]) + against
+    return ", ".join([inputs, *([votes] if most else []), f"alpha = {named_alphas(certificates)}"]) + against
 
 
 def _radius_label(norm: float, threat: str, width: float) -> str:

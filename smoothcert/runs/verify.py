@@ -197,8 +197,7 @@ def verify_store(
         )
     other_input = ~np.concatenate([[], *_same_inputs(stored, algorithm, inputs)]).astype(bool)
     rng = np.random.default_rng(resolve_seed(random_state))
-    candidates = np.flatnonzero(~other_input)
-    chosen = np.sort(rng.choice(candidates, size=math.ceil(fraction * len(candidates)), replace=False))
+    chosen = random_share(np.flatnonzero(~other_input), fraction, rng)
     checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
     p_values = np.ones(len(chosen))
     if fresh and algorithm.may_stop and not algorithm.certain and len(chosen):
@@ -212,6 +211,11 @@ def verify_store(
         same_model=same_content(run.model, sampler.voter.content()),
         level=level,
     )
+
+
+def random_share(rows: NDArray[np.intp], fraction: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Choose a share of the rows at random, and return them in order."""
+    return np.sort(rng.choice(rows, size=math.ceil(fraction * len(rows)), replace=False))
 
 
 def _same_inputs(stored: StoredRun, algorithm: Algorithm, inputs: Inputs) -> Iterator[NDArray[np.bool_]]:

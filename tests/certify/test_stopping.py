@@ -62,6 +62,35 @@ def rarely(wrong, tried, alpha=ALPHA):
     return wrong <= binom.ppf(1 - 1e-4, tried, alpha)
 
 
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.54, 0.46], [0.4, 0.35, 0.25]])
+def test_labels_of_close_inputs_are_those_of_predict(shares):
+    """Selection takes other numbers of votes for some of them, and not always the most probable class."""
+    X = inputs(100)
+    clf, _ = smooth(shares, n_selection=256, n_samples=200)
+    labels = clf.predict(X)
+    assert len(set(labels)) > 1
+    for found in (clf.certify_at(X, 0.1), clf.certify_at(X, [[0.1, 0.2]]), clf.certify(X)):
+        np.testing.assert_array_equal(found.labels, labels)
+    drawn = clf.algorithm((3,)).sampler(0).draw(X).selection
+    np.testing.assert_array_equal(drawn.argmax(axis=1), labels)
+    assert len(set(drawn.sum(axis=1))) > 1
+
+
+def test_predict_proba_draws_all_selection_votes():
+    clf, _ = smooth([0.9, 0.1], n_selection=256)
+    model, X = clf.estimator_.estimator, inputs(40)
+    asked, answer = [], model.function
+    model.function = lambda rows: asked.append(len(rows)) or answer(rows)
+    votes = 256 * clf.predict_proba(X)
+    # Some rows are asked alone too, at most 40 of a batch.
+    assert 256 * len(X) <= sum(asked) < 256 * len(X) + 200
+    np.testing.assert_allclose(votes, votes.round(), atol=1e-10)
+    assert (votes.round().astype(int) % 16).any()
+    asked.clear()
+    clf.predict(X)
+    assert sum(asked) < 64 * len(X)
+
+
 SHARES = [
     pytest.param([0.7, 0.3], id="two classes"),
     pytest.param([0.97, 0.03], id="two classes, near 1"),

@@ -136,6 +136,7 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert (state["finished"], state["failed"], state["n_inputs"]) == (30, 0, 30)
     assert state["being_written"] is False
     assert state["seconds_since_last"] >= 0
+    assert state["seed"] == str(read_store("run.sqlite").run.seed)
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
         texts = connection.execute("SELECT selection, estimation FROM results").fetchall()
     selection, estimation = (
@@ -510,6 +511,24 @@ def test_mistakes_are_explained(folder, skops_model):
     assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
     np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))
     assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("status nothere.sqlite", "Path 'nothere.sqlite' does not exist. See smoothcert status --help."),
+        ("certify", "Missing argument 'MODEL'. See smoothcert certify --help."),
+        ("curve run.sqlite --nonsense", "No such option '--nonsense'"),
+        ("nonsense", "No such command 'nonsense'. See smoothcert --help."),
+    ],
+)
+def test_wrong_usage_is_one_line(folder, arguments, message):
+    (folder / "run.sqlite").touch()
+    result = CliRunner().invoke(cli, arguments.split(), prog_name="smoothcert")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
 
 
 def test_warnings_are_one_line(folder):
