@@ -53,7 +53,7 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
             ) from error
 
-    if (votes >= 0).sum() < FEW:
+    if (votes < 0).any() and (votes >= 0).sum() < FEW:
         # Near ties are settled together, and their votes may depend on the others too.
         tied = np.flatnonzero(votes < 0)[:MANY]
         votes = votes.copy()
