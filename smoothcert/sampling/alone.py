@@ -45,9 +45,9 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
     if len(votes) == 1 or voter.most_changed is None:
         return
 
-    def changes(row: int) -> bool:
+    def changes(rows: NDArray[np.intp]) -> list[bool]:
         try:
-            return bool(voter(draw(np.array([row])))[0] != votes[row])
+            return [bool(voter(row[None])[0] != vote) for row, vote in zip(draw(rows), votes[rows], strict=True)]
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
@@ -59,9 +59,9 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
         votes = votes.copy()
         votes[tied] = voter.settle(draw(tied))
     rows = telling_rows(votes)
-    changed = [changes(row) for row in rows[:FEW]]
-    if any(changed):
-        changed += [changes(row) for row in rows[FEW:]]
+    changed = changes(rows[:FEW])
+    if any(changed) and len(rows) > FEW:
+        changed += changes(rows[FEW:])
     if sum(changed) > voter.most_changed:
         raise ValueError(
             f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
@@ -69,14 +69,14 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
         )
 
 
-def telling_rows(votes: NDArray[np.intp]) -> list[int]:
+def telling_rows(votes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return up to `MANY` rows that are no near ties: the first with each vote, and others evenly spread."""
     clear = np.flatnonzero(votes >= 0)
     _, first = np.unique(votes[clear], return_index=True)
     spread: NDArray[np.intp] = np.linspace(0, len(clear), min(MANY, len(clear)), endpoint=False, dtype=np.intp)
     # A spread of the spread: the first few rows are not neighbors either.
     order = dict.fromkeys([*first[: FEW // 2], *spread[:: MANY // FEW], *spread])
-    return [int(clear[place]) for place in order][:MANY]
+    return clear[list(order)][:MANY]
 
 
 def _name(voter: Voter) -> str:
