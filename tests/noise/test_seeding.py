@@ -366,6 +366,7 @@ for noise, (d, dtype) in cases:
 """
 
 
+@pytest.mark.slow
 def test_cuda_kernel_is_the_reference_bit_for_bit():
     """In Triton's interpreter, which needs no GPU; it is switched on before Triton is imported."""
     pytest.importorskip("triton")
@@ -397,6 +398,7 @@ for (uniform, wide), (bits, short), n_offsets in product(formulas, [(16, True), 
 """
 
 
+@pytest.mark.slow
 def test_cuda_kernel_compiles():
     """Triton's compiler needs no GPU either."""
     pytest.importorskip("triton")

@@ -165,8 +165,8 @@ def test_a_model_that_always_fails_is_an_error(tmp_path):
 
 
 def test_a_pool_whose_workers_all_die_ends_the_run(monkeypatch):
-    monkeypatch.setattr(scheduling, "PATIENCE_TO_SKIP", 2)
-    with pytest.raises(RuntimeError, match=r"Workers died 3 times in a row"):
+    monkeypatch.setattr(scheduling, "PATIENCE_TO_SKIP", 1)
+    with pytest.raises(RuntimeError, match=r"Workers died 2 times in a row"):
         smoothed("kills", n_jobs=2).certify(data(range(N)), on_error="skip")
 
 

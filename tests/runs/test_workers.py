@@ -190,6 +190,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same():
     done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True)
     assert done.stdout.endswith("equal\n"), done.stderr
