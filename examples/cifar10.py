@@ -3,9 +3,9 @@ Train a smoothed network on CIFAR-10 by the paper's recipe, and certify test ima
 ===================================================================================
 
 The script follows section 3 of the paper: a WideResNet-40-2, 120 epochs of SGD on noisy images, and 2,000 test images.
-For each image, 256 votes choose the class and 10,000 votes bound its probability. The votes go into a store, which
-gives the certificates of all radius strategies and of both schemes. If a run is interrupted, the same command resumes
-it.
+For each image, up to 256 votes choose the class and 10,000 votes bound its probability. The votes go into a store,
+which gives the certificates of all radius strategies and of both schemes. If a run is interrupted, the same command
+resumes it.
 
 The paper's network needs a GPU. For a small one on a laptop::
 

@@ -17,13 +17,17 @@ from .noise import (
     UniformMixtureNoise,
     UniformNoise,
 )
+from .regressor import SmoothedRegressor
 from .results import (
     Certificates,
     CertifiedAccuracyDisplay,
     Decisions,
     GreedyBudgetDisplay,
+    IntervalDisplay,
+    Intervals,
     ProbabilityDisplay,
     RowChanges,
+    ToleranceRadii,
     VoteCounts,
     VotesDisplay,
     average_certified_radius,
@@ -31,6 +35,7 @@ from .results import (
     certified_accuracy_envelope,
     certified_accuracy_score,
     make_certified_scorer,
+    make_interval_scorer,
 )
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
@@ -61,6 +66,8 @@ __all__ = [
     "GaussianNoise",
     "GreedyBudgetDisplay",
     "GreedyRadius",
+    "IntervalDisplay",
+    "Intervals",
     "LaplaceNoise",
     "LatticeNoise",
     "LipschitzRadius",
@@ -70,10 +77,12 @@ __all__ = [
     "RadiusStrategy",
     "RowChanges",
     "SmoothedClassifier",
+    "SmoothedRegressor",
     "SplitNoise",
     "StabilityTraining",
     "StoreAudit",
     "StoreError",
+    "ToleranceRadii",
     "TorchInference",
     "Training",
     "UniformMixtureNoise",
@@ -86,6 +95,7 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "make_interval_scorer",
     "merge_stores",
     "recertify",
     "stored_classifier",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,9 @@ from scipy.stats import binom
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_fraction, check_open_unit
+from ._utils.pipelines import last_step
 from .certify.algorithm import Algorithm
+from .certify.betting import checkpoints
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
 from .noise.seeding import resolve_seed
@@ -23,6 +24,7 @@ from .runs.inputs import Inputs
 from .runs.metadata import from_spec
 from .runs.run import in_order, sample_votes
 from .runs.store import read_status
+from .runs.verify import random_share
 
 #: The relative difference between radii that the logarithms of another machine may cause.
 MACHINES = 1e-9
@@ -91,7 +93,8 @@ class Audit:
     @property
     def consistent(self) -> bool:
         """Whether no radius is too large, and chance explains the contradicted certificates and their number."""
-        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > self.level
+        level = self.level if self.unexplained is None else self.level / 2
+        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > level
 
     def __repr__(self) -> str:
         verdict = "consistent" if self.consistent else "NOT consistent"
@@ -158,13 +161,24 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     run = read_status(path).run
     own = model if isinstance(model, SmoothedClassifier) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
+    params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
+    if own is not None and not run.features.numeric.all():
+        # It knows what the codes of its columns stand for.
+        return with_parameters(own, **params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
-    params = {"random_state": run.seed, "bounds": (run.box.lo, run.box.hi), "costs": run.features.costs} | params
-    params |= run.parameters | {"radius": radius}
+    costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
+    params |= {"bounds": (run.box.lo, run.box.hi), "costs": costs}
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)
+
+
+def with_parameters(own: SmoothedClassifier, **params: Any) -> SmoothedClassifier:
+    """Return the same fitted classifier with other parameters of certification."""
+    same = object.__new__(type(own))
+    same.__dict__.update(own.__dict__)
+    return same.set_params(**params)
 
 
 def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
@@ -191,7 +205,7 @@ def verify(
     ----------
     certificates : Certificates
         The certificates of a classifier with the parameters of ``clf``.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier, which stays as it is.
     X : array-like of shape (n_inputs, ...)
         The certified inputs, in the same order.
@@ -229,9 +243,9 @@ def verify(
     alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
     certificates is. Under deterministic noise, every certificate must agree with the counts.
 
-    If the certificates tell the number of their votes, each is tested as well, except with ``rtol``. Where no
-    probabilities make both the claim and the fresh votes likely, with Bonferroni's correction, alpha cannot explain
-    the claim, and it decides alone.
+    If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
+    claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
+    explain the claim, and it decides alone. Both tests then share ``level``.
 
     References
     ----------
@@ -247,14 +261,13 @@ def verify(
     >>> verify(clf.certify(X), clf, X, fraction=0.2, random_state=1).consistent
     True
     """
+    clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
-    level = check_open_unit("level", level)
-    fraction = check_fraction(fraction)
+    level, fraction = check_open_unit("level", level), check_fraction(fraction)
     opened = clf.open_inputs(X)
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
-    claims = np.flatnonzero(~certificates.abstained)
-    rows = np.sort(rng.choice(claims, size=math.ceil(fraction * len(claims)), replace=False))
+    rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
@@ -276,7 +289,8 @@ def verify(
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
-    unexplained = _unexplained(counts, clf.classes_, claimed, level, by_margin=clf.rtol is not None)
+    looks = None if clf.rtol is None else len(checkpoints(clf.n_samples))
+    unexplained = _unexplained(counts, clf.classes_, claimed, level / 2, looks)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
@@ -324,30 +338,56 @@ def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certifi
 
 
 def _unexplained(
-    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float, *, by_margin: bool
+    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float, looks: int | None
 ) -> NDArray[np.bool_]:
-    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are."""
-    if by_margin or claimed.alpha == 0 or claimed.n_samples is None or not claimed.n_samples.all():
+    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are.
+
+    ``looks`` is the number of checkpoints of a run with ``rtol``, whose claims are about the margin, and else None.
+    """
+    if claimed.alpha == 0 or claimed.n_samples is None or not claimed.n_samples.all():
         return np.zeros(len(counts), dtype=bool)
     top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
     (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
-    for_a = _likelihood(k_a, n, claimed.p_a, claimed.n_samples, claimed.alpha)
-    for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed.n_samples, claimed.alpha)
-    return 2 * np.minimum(for_a, for_b) <= level / len(counts)
+    if looks is None:
+        for_a = _likelihood(k_a, n, claimed.p_a, claimed.n_samples, claimed.alpha)
+        for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed.n_samples, claimed.alpha)
+        product = 2 * np.minimum(for_a, for_b)
+    else:
+        means = (1 + (k_a - k_b) / n) / 2, (1 + claimed.margin) / 2
+        product = looks * n_rivals * _likelihood_of_means(*means, n, claimed.n_samples)
+    # A product of two independent p-values is at most x with probability x (1 - ln x).
+    product = np.clip(product, np.finfo(np.float64).tiny, 1)
+    return np.asarray(product * (1 - np.log(product)) <= level / len(counts))
 
 
 def _likelihood(k: Any, n: Any, least: FloatArray, recorded: NDArray[np.int64], alpha: float) -> FloatArray:
     """Bound the probability of a claim of at least ``least`` and of at most ``k`` of ``n`` fresh votes.
 
     The claim needs a number of recorded votes that has a probability of alpha where the claim is just true. The
-    two are independent. Their probability is bounded for every probability p between neighbors on a grid.
+    two are independent.
     """
-    spread = np.sqrt(least * (1 - least) / np.minimum(n, recorded)) + 1e-9
+    below, above = _grid(least, np.minimum(n, recorded))
+    needed = binom.isf(alpha, recorded, np.clip(least, 0, 1))
+    return np.asarray(np.max(binom.sf(needed - 1, recorded, above) * binom.cdf(k, n, below), axis=0))
+
+
+def _likelihood_of_means(mean: Any, least: FloatArray, n: Any, recorded: NDArray[np.int64]) -> FloatArray:
+    """Do the same for a claim that the mean of (1 + [A] - [B])/2 is at least ``least``, by Chernoff's bound [1]_.
+
+    No bets win against a mean above that of the recorded votes, so the claim needs recorded votes of this mean. Fresh
+    votes have a mean of ``mean``.
+    """
+    below, above = _grid(least, np.minimum(n, recorded))
+    claim = recorded * _divergence(np.maximum(least, above), above)
+    return np.asarray(np.exp(-np.min(claim + n * _divergence(np.minimum(mean, below), below), axis=0)))
+
+
+def _grid(least: FloatArray, n: Any) -> tuple[FloatArray, FloatArray]:
+    """Return neighbors on a grid of probabilities, fine around ``least``: each probability lies between two of them."""
+    spread = np.sqrt(least * (1 - least) / n) + 1e-9
     near = least + np.linspace(-12, 12, 400)[:, None] * spread
     grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
-    needed = binom.isf(alpha, recorded, np.clip(least, 0, 1))
-    claims = binom.sf(needed - 1, recorded, grid[1:])
-    return np.max(claims * binom.cdf(k, n, grid[:-1]), axis=0)
+    return grid[:-1], grid[1:]
 
 
 def _divergence(q: FloatArray, p: FloatArray) -> FloatArray:

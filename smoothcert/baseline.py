@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import gen_batches
 
 from ._utils.checks import check_labels
+from ._utils.pipelines import last_step
 from .models.adapt import make_voter
 from .models.base import is_torch
 from .models.columns import NamedColumns
@@ -31,7 +32,7 @@ def baselines(
     ----------
     certificates : Certificates
         Certificates of X.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier that has made them.
     X_train : array-like of shape (n_train, ...)
         Training data.
@@ -72,6 +73,7 @@ def baselines(
           0.2     0.560           0.680
     50 inputs, 0 to 5 abstained, against every perturbation, alpha=0 or 0.001
     """
+    clf, X_train, X = last_step(clf, X_train, X)
     truth = check_labels(y_train, len(np.asarray(y_train)), clf.classes_)
     classes, counts = np.unique(truth, return_counts=True)
     majority = np.repeat(classes[counts.argmax() : counts.argmax() + 1], len(certificates))

@@ -83,8 +83,7 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         Whether the probabilities of the base model are computed, which is possible for decision trees and boosted trees
         of depth 1 under uniform and splitting noise and mixtures (see `smoothcert.sampling.exact.ExactVotes`).
         Certificates then hold with certainty, alpha is 0, and nothing is drawn. "auto" computes them where it can and
-        samples elsewhere. It also samples where fixed columns of the training data have missing values. "sample" always
-        samples, and "exact" raises an error that says why it cannot compute them.
+        samples elsewhere, "sample" always samples, and "exact" raises an error that says why it cannot compute them.
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
@@ -250,13 +249,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         After the first task of a run that will take more than ten minutes, the logger "smoothcert" says at level INFO
         how many seconds it will take, and how many it would take with ``rtol`` or `certify_at`.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         y = check_labels(y, len(inputs), self.classes_)
         if votes is None:
-            algorithm = self.algorithm(inputs.shape)
-            recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip"}
-            parts = self._votes(inputs, algorithm, algorithm.precision_rule(), **recording)
+            algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+            rule = algorithm.precision_rule()
+            parts = self._votes(inputs, algorithm, rule, store=store, y=y, vouched=same_model, skip=skip)
         else:
             algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
             parts = given_votes(votes, inputs)
@@ -313,13 +311,12 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
         spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
-        algorithm = self.algorithm(inputs.shape)
-        recording = {"store": store, "y": y, "vouched": same_model, "skip": on_error == "skip", "target": radii}
-        recording["decided_at"] = None if store is None else check_same_radii(radius, radii)
-        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording)
+        algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+        at = None if store is None else check_same_radii(radius, radii)
+        recording = {"store": store, "y": y, "vouched": same_model, "decided_at": at}
+        parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording, skip=skip, target=radii)
 
         def decided(part: Part) -> Decisions:
             at = radii[part.index]

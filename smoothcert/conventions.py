@@ -21,19 +21,29 @@ from .noise.threat import Features
 
 
 def kept_on_error(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method that raises an error leave its object as it was."""
+    """Let a method that raises an error leave its object, and the steps of a pipeline, as they were."""
 
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = dict(vars(self))
+        # Some estimators change the list of their parts in place.
+        before = [
+            (part, {k: v[:] if type(v) is list else v for k, v in vars(part).items()}) for part in _with_steps(self)
+        ]
         try:
             return method(self, *args, **kwargs)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            for part, state in before:
+                vars(part).clear()
+                vars(part).update(state)
             raise
 
     return wrapped
+
+
+def _with_steps(estimator: Any) -> list[Any]:
+    """Return an estimator, and for a pipeline all estimators inside: fitting it fits some of them in place."""
+    inside = estimator.get_params(deep=True).values() if hasattr(estimator, "steps") else []
+    return [estimator, *(part for part in inside if isinstance(part, BaseEstimator))]
 
 
 class Conventions(MetaEstimatorMixin, BaseEstimator):

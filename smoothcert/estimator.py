@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import (
     check_choice,
-    check_classes,
     check_count,
-    check_not_negative,
     check_positive,
     shape_of,
-    sorted_unique,
 )
 from ._utils.text import describe, exact
-from .certify.algorithm import Algorithm
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
@@ -35,129 +32,60 @@ from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
+from .training.carried import carried
+from .training.constant import warn_constant
 from .training.datasets import read_dataset
 from .training.tables import train_on_columns
 
 
 class SmoothedEstimator(Conventions):
-    """Parameters, fit and checked inputs of a smoothed estimator; see `SmoothedClassifier`."""
+    """Fit and checked inputs of a smoothed estimator, whose parameters its class defines; see `SmoothedClassifier`."""
 
-    def __init__(
-        self,
-        estimator: Any,
-        noise: Any = "split",
-        *,
-        radius: Any = "auto",
-        training: Any = "augment",
-        bounds: Any = (0.0, 1.0),
-        costs: Any = 1.0,
-        categorical_features: Any = None,
-        hidden: str = "auto",
-        missing: str = "error",
-        scheme: str = "multiclass",
-        bound: str = "clopper-pearson",
-        alpha: float = 0.001,
-        n_selection: int = 256,
-        n_samples: int = 10_000,
-        estimation: str = "auto",
-        rtol: float | None = None,
-        batch_size: int | str = "auto",
-        timeout: float | None = None,
-        n_jobs: int | None = None,
-        device: Any = None,
-        inference: TorchInference | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.noise = noise
-        self.radius = radius
-        self.training = training
-        self.bounds = bounds
-        self.costs = costs
-        self.categorical_features = categorical_features
-        self.hidden = hidden
-        self.missing = missing
-        self.scheme = scheme
-        self.bound = bound
-        self.alpha = alpha
-        self.n_selection = n_selection
-        self.n_samples = n_samples
-        self.estimation = estimation
-        self.rtol = rtol
-        self.batch_size = batch_size
-        self.timeout = timeout
-        self.n_jobs = n_jobs
-        self.device = device
-        self.inference = inference
-        self.random_state = random_state
-        self.verbose = verbose
+    #: What the base model is: "classifier" or "regressor".
+    kind: ClassVar[str]
+
+    noise: Any
+    radius: Any
+    bounds: Any
+    costs: Any
+    categorical_features: Any
+    hidden: str
+    missing: str
+    batch_size: int | str
+    timeout: float | None
+    n_jobs: int | None
+    device: Any
+    inference: TorchInference | None
+    random_state: Any
+    verbose: int
 
     @classmethod
-    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = None, **params: Any) -> Self:
-        """Smooth a trained model as it is.
-
-        Parameters
-        ----------
-        estimator : torch.nn.Module, skorch net, fitted classifier or function
-            Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
-            float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
-            and any service behind it must be deterministic, and answer each row independently of the rest of the batch.
-        classes : array-like of shape (n_classes,)
-            Labels: for torch models and functions in the order of the logits.
-        noise : str or Noise, optional
-            By default the noise and box of a `smoothcert.training.NoisyModule`, and "split" for other models.
-        **params
-            Other parameters of `SmoothedClassifier`.
-
-        Returns
-        -------
-        classifier : SmoothedClassifier
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
-
-        Examples
-        --------
-        >>> from smoothcert import SmoothedClassifier
-        >>> def brightness(batch):
-        ...     return batch.mean(axis=1) > 0.5
-        >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)
-        >>> print(clf.certify([[0.1, 0.2, 0.1]]).labels)
-        [False]
-        """
+    def _from_model(cls, estimator: Any, noise: Any, classes: Any, params: dict[str, Any]) -> Self:
+        """Smooth a trained model as it is; see ``from_pretrained``."""
         frozen = estimator if isinstance(estimator, FrozenEstimator) else FrozenEstimator(estimator)
-        check_base_model(frozen)
-        model = unwrap(frozen)
-        if is_torch(model):
-            from .training.torch_layers import carried
-
-            given = None if noise is None else resolve("noise", noise)
-            own = (params.pop(name, None) for name in ("bounds", "costs"))
-            noise, bounds, costs = carried(getattr(model, "module_", model), given, *own)
-            params |= {name: v for name, v in (("bounds", bounds), ("costs", costs)) if v is not None}
-        noise = "split" if noise is None else noise
-        classifier = cls(frozen, noise, **params)
-        if classifier.categorical_features is not None:
+        check_base_model(frozen, cls.kind)
+        given = None if noise is None else resolve("noise", noise)
+        own, *found = carried(unwrap(frozen), given, params.pop("bounds", None), params.pop("costs", None))
+        noise = noise or own or "split"
+        params |= {name: v for name, v in zip(("bounds", "costs"), found, strict=True) if v is not None}
+        smoothed = cls(frozen, noise, **params)
+        if smoothed.categorical_features is not None:
             raise ValueError(
-                f"categorical_features={classifier.categorical_features!r} needs data that hold the categories. Use "
-                f"SmoothedClassifier(FrozenEstimator(estimator), ...).fit(X, y), which trains nothing."
+                f"categorical_features={smoothed.categorical_features!r} needs data that hold the categories. Use "
+                f"{cls.__name__}(FrozenEstimator(estimator), ...).fit(X, y), which trains nothing."
             )
-        labels, noise = check_classes(classes), classifier._new_noise()
+        noise = smoothed._new_noise()
         columns = Columns.of_model(frozen)
         names = columns.names if columns else None
-        features = Features.from_costs(classifier.costs, names=names)
-        box = Box.from_bounds(classifier.bounds, names=names, unbounded=~features.numeric)
+        features = Features.from_costs(smoothed.costs, names=names)
+        box = Box.from_bounds(smoothed.bounds, names=names, unbounded=~features.numeric)
         for name in ("feature_names_in_", "n_features_in_") if columns else ():
-            setattr(classifier, name, getattr(unwrap(frozen), name))
+            setattr(smoothed, name, getattr(unwrap(frozen), name))
         # The shape of inputs is not known yet, and no parameter but costs depends on it.
         unit = Box.from_bounds((0, 1))
-        classifier._algorithm(NoiseMechanism(unit, noise, features.costs.shape, features), labels, None)
-        classifier._settle(frozen, labels, box, noise, features, columns)
-        return classifier
+        smoothed._algorithm(NoiseMechanism(unit, noise, features.costs.shape, features), classes, None)
+        smoothed._settle(frozen, classes, box, noise, features, columns)
+        return smoothed
 
     @kept_on_error
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
@@ -171,7 +99,7 @@ class SmoothedEstimator(Conventions):
             Torch models are trained on it, so that its transforms run in each epoch anew, before the noise; other
             models are fitted on one pass over it.
         y : array-like of shape (n_inputs,), or None for a Dataset
-            Labels of any type, read by position.
+            Labels of any type, or numbers where the base model is a regressor, read by position.
         sample_weight : array-like of shape (n_inputs,), optional
             Weights of the inputs in the loss.
         **fit_params
@@ -180,34 +108,31 @@ class SmoothedEstimator(Conventions):
 
         Returns
         -------
-        self : SmoothedClassifier
+        self
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            If a parameter is invalid, X lies outside the box, a category is missing, or the base model is no
-            classifier.
+            If a parameter is invalid, X lies outside the box, a category is missing, or the base model is of another
+            kind.
         """
-        check_base_model(self.estimator)
+        check_base_model(self.estimator, self.kind)
         training = resolve("training", self.training)
         training.check()
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        fit_params = self._requested(fit_params | weights)
+        fit_params = self._requested(fit_params | ({} if sample_weight is None else {"sample_weight": sample_weight}))
         X, y, dataset = read_dataset(X, y)
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)
-        classes = sorted_unique("y", y)
-        check_classification_targets(y)
+        y, classes = self._read_targets(y)
         noise, box = self._new_noise(), Box.from_bounds(self.bounds, X, features.names, ~features.numeric)
         mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
-        mechanism.box.check(mechanism.bounded(X), features.names)
-        self._algorithm(mechanism, classes, None)
-        mechanism.warn_dear_categories()
-        mechanism.points(X)
+        self._check_data(mechanism, X, classes)
         if isinstance(self.estimator, FrozenEstimator):
+            carried(unwrap(self.estimator), noise, box, features, X.shape[1:])
             fitted, hidden = self.estimator, features.hidden
             columns = Columns.of_model(fitted, columns.shown(hidden) if columns else None)
-            classes = np.asarray(getattr(unwrap(fitted), "classes_", classes)) if not is_torch(fitted) else classes
+            classes = _own_classes(fitted, classes)
         else:
             fitted, hidden, columns = train_on_columns(
                 training,
@@ -222,11 +147,20 @@ class SmoothedEstimator(Conventions):
                 output=None if self.inference is None else self.inference.output,
                 verbose=self.verbose,
                 dataset=dataset,
+                regression=classes is None,
                 fit_params=fit_params,
             )
         self._settle(fitted, classes, box, noise, replace(features, hidden=hidden), columns)
-        self.feature_shape_, self._has_missing = X.shape[1:], bool(np.isnan(X).any())
+        self.feature_shape_ = X.shape[1:]
+        warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
+
+    def _check_data(self, mechanism: NoiseMechanism, X: NDArray[Any], classes: Any) -> None:
+        """Check training inputs, and all parameters that do not concern training, before anything is trained."""
+        mechanism.box.check(mechanism.bounded(X), mechanism.features.names)
+        self._algorithm(mechanism, classes, None)
+        mechanism.warn_dear_categories()
+        mechanism.points(X)
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:
         """Return checked inputs: checked at once, or where they are not in memory as they are read.
@@ -252,6 +186,17 @@ class SmoothedEstimator(Conventions):
 
         return Inputs(X, validate, **options)
 
+    def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
+        """Return the inputs of a run, or of a part of one."""
+        check_is_fitted(self, "estimator_")
+        check_choice("on_error", on_error, ("raise", "skip"))
+        if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
+            raise ValueError(
+                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
+                f"None, with which each part would get other noise."
+            )
+        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
+
     def to_table(self, array: Any, X: Any) -> Any:
         """Return a matrix, such as the inputs that an attack finds, as a table with the user's columns and categories.
 
@@ -268,19 +213,19 @@ class SmoothedEstimator(Conventions):
         """
         return array if self._columns is None else self._columns.like(array, X)
 
-    def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Algorithm:
-        """Return Algorithm 1 as this estimator runs it: what draws votes, bounds probabilities and computes radii.
+    def algorithm(self, shape: tuple[int, ...], **choices: Any) -> Any:
+        """Return what draws votes and certifies, as this estimator does it: Algorithm 1, for a classifier.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of one input.
         **choices
-            ``n_samples`` and ``rtol`` in place of the estimator's.
+            Parameters in place of the estimator's: ``n_samples`` and ``rtol`` of a classifier.
 
         Returns
         -------
-        algorithm : Algorithm
+        algorithm : Algorithm or QuantileAlgorithm
 
         Raises
         ------
@@ -288,42 +233,39 @@ class SmoothedEstimator(Conventions):
             If a parameter is invalid, or what the fitted estimator depends on has changed since.
         """
         self._check_unchanged()
-        return self._algorithm(self._mechanism(shape), self.classes_, self._voter(), **choices)
+        return self._algorithm(self._mechanism(shape), getattr(self, "classes_", None), self._voter(), **choices)
 
     def _mechanism(self, shape: tuple[int, ...]) -> NoiseMechanism:
         """Return the noise mechanism for inputs of a shape."""
         return NoiseMechanism(self.box_, self.noise_, shape, self.features_)
 
-    def _algorithm(
-        self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
-    ) -> Algorithm:
-        """Check the parameters of certification, and return Algorithm 1 with them."""
+    @abstractmethod
+    def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return the targets of training data, and the classes among them; None if they are numbers."""
+
+    @abstractmethod
+    def _algorithm(self, mechanism: NoiseMechanism, classes: Any, voter: Voter | None, **choices: Any) -> Any:
+        """Check the parameters of certification, and return what certifies with them."""
+
+    def _common(self, mechanism: NoiseMechanism, voter: Voter | None, names: tuple[str, ...]) -> dict[str, Any]:
+        """Check the parameters that estimators share, and return those of the algorithm, with others by name."""
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
         if self.timeout is not None:
             check_positive("timeout", self.timeout)
-        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
-            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         if self.inference is not None:
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
-        if self.estimation == "auto" and getattr(self, "_has_missing", False):
-            # Exact probabilities cannot follow missing values of fixed columns through trees.
-            choices = {"estimation": "sample"} | choices
-        names = ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol", "estimation", "batch_size")
-        return Algorithm(
-            mechanism=mechanism,
-            strategy=resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None)),
-            classes=classes,
-            voter=voter,
-            **{name: getattr(self, name) for name in names} | choices,
-        )
+        strategy = resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None))
+        parameters = {name: getattr(self, name) for name in (*names, "alpha", "n_selection", "n_samples", "batch_size")}
+        return {"mechanism": mechanism, "strategy": strategy, "voter": voter} | parameters
 
     def _voter(self) -> Voter:
         """Return the fitted base model as the sampler sees it."""
         finite = not self.features_.fixed.any()
-        voter = make_voter(self.estimator_, self.classes_, self.device, self.inference, self._columns, finite=finite)
+        classes = getattr(self, "classes_", None)
+        voter = make_voter(self.estimator_, classes, self.device, self.inference, self._columns, finite=finite)
         return voter if self.timeout is None else TimedVoter(voter, self.timeout)
 
     def _read_features(self, X: Any) -> tuple[Features, Columns | None]:
@@ -350,16 +292,17 @@ class SmoothedEstimator(Conventions):
     def _settle(
         self,
         fitted: Any,
-        classes: NDArray[Any],
+        classes: NDArray[Any] | None,
         box: Box,
         noise: Noise,
         features: Features,
         columns: Columns | None,
     ) -> None:
-        """Set what a fitted classifier consists of; nothing is set if the base model does not fit the classes."""
+        """Set what a fitted estimator consists of; nothing is set if the base model does not fit the classes."""
         make_voter(fitted, classes, self.device, self.inference, columns)
         self.estimator_ = fitted
-        self.classes_ = classes
+        if classes is not None:
+            self.classes_ = classes
         self.box_ = box
         self.noise_ = noise
         self.features_ = features
@@ -371,7 +314,7 @@ class SmoothedEstimator(Conventions):
         self._seed = resolve_seed(self.random_state)
 
     def _check_unchanged(self) -> None:
-        """Raise a ValueError if a parameter that the fitted classifier depends on has changed."""
+        """Raise a ValueError if a parameter that the fitted estimator depends on has changed."""
         features, bounds = self.features_, self.bounds
         if not isinstance(bounds, str):
             bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
@@ -386,7 +329,7 @@ class SmoothedEstimator(Conventions):
             if now not in (fitted, "minmax"):
                 raise ValueError(
                     f"{name} has changed to {getattr(self, name)!r} after fit. Call fit again, or for a model that is "
-                    f"used as it is, SmoothedClassifier.from_pretrained."
+                    f"used as it is, {type(self).__name__}.from_pretrained."
                 )
 
     def _declarations(self) -> dict[str, str]:
@@ -397,3 +340,10 @@ class SmoothedEstimator(Conventions):
         if self.noise_.n_outcomes is not None:
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
+
+
+def _own_classes(fitted: Any, classes: Any) -> Any:
+    """Return the classes of a frozen model in its own order, or those of the labels where it has none."""
+    if classes is None or is_torch(fitted):
+        return classes
+    return np.asarray(getattr(unwrap(fitted), "classes_", classes))

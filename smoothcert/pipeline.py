@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import sklearn.pipeline
@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_bool
+from .conventions import kept_on_error
 from .results.certificates import Certificates, FloatArray
 from .results.decisions import Decisions
 from .results.votes import VoteCounts
@@ -60,6 +61,21 @@ class Pipeline(sklearn.pipeline.Pipeline):
     >>> print(pipeline.to_raw_units(certificates, X[::50]).radii.round(2))
     [0.68  nan 0.05]
     """
+
+    @kept_on_error
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Fit all steps, or none: after an error the pipeline and its steps are as they were.
+
+        Parameters
+        ----------
+        X, y, **params
+            As in `sklearn.pipeline.Pipeline.fit`.
+
+        Returns
+        -------
+        self : Pipeline
+        """
+        return super().fit(X, y, **params)
 
     @available_if(_last_step_has("certify"))
     def certify(self, X: Any, **params: Any) -> Certificates:

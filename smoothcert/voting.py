@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_choice
+from ._utils.checks import check_classes, check_not_negative, sorted_unique
 from .certify.algorithm import Algorithm
 from .estimator import SmoothedEstimator
+from .models.base import Voter
+from .models.inference import TorchInference
+from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
@@ -20,7 +24,115 @@ from .runs.run import Part, Parts, sample_votes
 
 
 class SmoothedVoting(SmoothedEstimator):
-    """Votes of the base model under noise; see `SmoothedClassifier`."""
+    """Parameters of a smoothed classifier, and votes of its base model under noise; see `SmoothedClassifier`."""
+
+    kind = "classifier"
+
+    def __init__(
+        self,
+        estimator: Any,
+        noise: Any = "split",
+        *,
+        radius: Any = "auto",
+        training: Any = "augment",
+        bounds: Any = (0.0, 1.0),
+        costs: Any = 1.0,
+        categorical_features: Any = None,
+        hidden: str = "auto",
+        missing: str = "error",
+        scheme: str = "multiclass",
+        bound: str = "clopper-pearson",
+        alpha: float = 0.001,
+        n_selection: int = 256,
+        n_samples: int = 10_000,
+        estimation: str = "auto",
+        rtol: float | None = None,
+        batch_size: int | str = "auto",
+        timeout: float | None = None,
+        n_jobs: int | None = None,
+        device: Any = None,
+        inference: TorchInference | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.noise = noise
+        self.radius = radius
+        self.training = training
+        self.bounds = bounds
+        self.costs = costs
+        self.categorical_features = categorical_features
+        self.hidden = hidden
+        self.missing = missing
+        self.scheme = scheme
+        self.bound = bound
+        self.alpha = alpha
+        self.n_selection = n_selection
+        self.n_samples = n_samples
+        self.estimation = estimation
+        self.rtol = rtol
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.n_jobs = n_jobs
+        self.device = device
+        self.inference = inference
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = None, **params: Any) -> Self:
+        """Smooth a trained model as it is.
+
+        Parameters
+        ----------
+        estimator : torch.nn.Module, skorch net, fitted classifier or function
+            Nothing is trained or copied. It should have met noise in its own training. A function takes a batch,
+            float64 of shape (n, *shape), and returns labels, shape (n,), or scores or logits, shape (n, n_classes). It
+            and any service behind it must be deterministic, and answer each row independently of the rest of the batch.
+        classes : array-like of shape (n_classes,)
+            Labels: for torch models and functions in the order of the logits.
+        noise : str or Noise, optional
+            By default the noise and box of a `smoothcert.training.NoisyModule`, and "split" for other models.
+        **params
+            Other parameters of `SmoothedClassifier`.
+
+        Returns
+        -------
+        classifier : SmoothedClassifier
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+
+        Examples
+        --------
+        >>> from smoothcert import SmoothedClassifier
+        >>> def brightness(batch):
+        ...     return batch.mean(axis=1) > 0.5
+        >>> clf = SmoothedClassifier.from_pretrained(brightness, classes=[False, True], random_state=0)
+        >>> print(clf.certify([[0.1, 0.2, 0.1]]).labels)
+        [False]
+        """
+        return cls._from_model(estimator, noise, check_classes(classes), params)
+
+    def _algorithm(
+        self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
+    ) -> Algorithm:
+        """Check the parameters of certification, and return Algorithm 1 with them."""
+        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
+            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
+        if self.estimation == "auto" and getattr(self, "_has_missing", False):
+            # Exact probabilities cannot follow missing values of fixed columns through trees.
+            choices = {"estimation": "sample"} | choices
+        names = ("scheme", "bound", "rtol", "estimation")
+        return Algorithm(classes=classes, **self._common(mechanism, voter, names) | choices)
+
+    def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        classes = sorted_unique("y", y)
+        check_classification_targets(y)
+        return y, classes
 
     def count_votes(self, X: Any) -> VoteCounts:
         """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
@@ -46,16 +158,6 @@ class SmoothedVoting(SmoothedEstimator):
         self._checked_votes[votes] = votes.origin.model
         return votes
 
-    def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
-        """Return the inputs of a run, or of a part of one."""
-        check_choice("on_error", on_error, ("raise", "skip"))
-        if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
-            raise ValueError(
-                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
-                f"None, with which each part would get other noise."
-            )
-        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
-
     def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
         """Return what chooses the class: selection votes, or exact probabilities."""
         check_is_fitted(self, "estimator_")
@@ -69,16 +171,24 @@ class SmoothedVoting(SmoothedEstimator):
         return found
 
     def _votes(
-        self, inputs: Inputs, algorithm: Algorithm, rule: Any, *, store: Any, decided_at: Any = None, **recording: Any
+        self,
+        inputs: Inputs,
+        algorithm: Algorithm,
+        rule: Any,
+        *,
+        store: Any,
+        y: Any,
+        vouched: bool,
+        decided_at: Any = None,
+        **drawing: Any,
     ) -> Parts:
         """Return the votes of all inputs in parts: those that are stored, and those drawn (or computed) now."""
         source = algorithm.source(self._call_seed(), rule)
         if store is None:
-            drawing = {name: recording[name] for name in ("skip", "target") if name in recording}
             return sample_votes(source, inputs, self.n_jobs, **drawing)
         fixed_seed = self.random_state is not None or algorithm.certain
         run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed, decided_at=decided_at)
-        return stored_votes(store, run, source, inputs, self.n_jobs, **recording)
+        return stored_votes(store, run, source, inputs, self.n_jobs, y=y, vouched=vouched, **drawing)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

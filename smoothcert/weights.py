@@ -13,6 +13,7 @@ from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .classifier import SmoothedClassifier
 from .models.base import is_module, is_net, is_torch, unwrap
+from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
 from .models.inference import TorchInference
 from .noise.box import Box
@@ -46,6 +47,7 @@ def trusted_types() -> list[str]:
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
     types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
+    types |= {Categories, FixedNumbers, FixedValues, Numbers}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 
@@ -82,6 +84,8 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     from .training.torch_layers import NoisyModule
     from .training.torch_noise import InputScaling
 
+    if not isinstance(classifier, SmoothedClassifier):
+        raise ValueError(f"classifier must be a SmoothedClassifier, got a {type(classifier).__name__}. Use joblib.")
     model = unwrap(classifier.estimator_)
     if not is_torch(model):
         raise ValueError(f"classifier must have a torch base model, got a {type(model).__name__}. Use skops or joblib.")
@@ -90,10 +94,16 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
             "classifier must not have categories, whose codes the file would not hold. Use joblib, or skops."
         )
     module = model.module_ if is_net(model) else model
+    module = getattr(module, "_orig_mod", module)
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
         raise ValueError(f"noise must be one of {', '.join(map(repr, names.values()))}, got {classifier.noise_!r}.")
-    scaling = InputScaling.of(module)
+    if getattr(model, "threshold", 0.5) != 0.5 or callable(getattr(model, "predict_nonlinearity", None)):
+        raise ValueError(
+            "classifier must not have a net with a threshold or predict_nonlinearity of its own, which the file would "
+            "not hold. Use joblib."
+        )
+    scalings = {name: InputScaling.of(part) for name, part in module.named_modules()}
     saved = {
         "classes": classifier.classes_,
         "classes_dtype": classifier.classes_.dtype.str,
@@ -102,7 +112,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         "noise": names[type(classifier.noise_)],
         "noise_params": classifier.noise_.get_params(),
         "n_copies": module.n_copies if isinstance(module, NoisyModule) else None,
-        "scaling": None if scaling is None else (scaling.center, scaling.scale),
+        "scalings": {name: (own.center, own.scale) for name, own in scalings.items() if own is not None},
     }
     content = json.dumps(saved, default=lambda value: value.tolist())
     safetensors.save_model(module, str(path), metadata={RECORD: content})
@@ -171,13 +181,14 @@ def load_weights(path: str | PathLike[str], module: Any, **params: Any) -> Smoot
             classes = np.asarray(saved["classes"], dtype=np.dtype(saved["classes_dtype"]))
             if saved["n_copies"] is not None:
                 module = NoisyModule(module, noise, bounds, costs=costs, n_copies=saved["n_copies"])
-            if saved["scaling"] is not None:
-                InputScaling(*saved["scaling"]).attach(module)
+            scalings = {name: InputScaling(*scaling) for name, scaling in saved["scalings"].items()}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path must be a file made by save_weights, but {str(path)!r} is not: {error}.") from error
     try:
+        for name, scaling in scalings.items():
+            scaling.attach(module.get_submodule(name))
         safetensors.load_model(module, str(path))
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError) as error:
         raise ValueError(
             f"module must have the architecture of the network whose weights {str(path)!r} holds: {error}"
         ) from error

@@ -96,6 +96,33 @@ def test_a_claim_that_alpha_cannot_explain_is_a_finding_of_its_own():
     assert "1 beyond what alpha explains" in repr(audit)
 
 
+def test_a_claim_about_the_margin_that_alpha_cannot_explain_is_a_finding_too():
+    clf, X, certificates = make(thresholds=(0.3, 0.7), rtol=0.1)
+    row = np.flatnonzero(~certificates.abstained)[np.argmin(certificates.margin[~certificates.abstained])]
+    found = []
+    for forged in (0.9, certificates.p_a[row] + 0.02):
+        p_a = certificates.p_a.copy()
+        p_a[row] = forged
+        radii = clf.algorithm(X.shape[1:]).radii(p_a, 1 - p_a, X)
+        audit = replace(certificates, p_a=p_a, p_b=1 - p_a, radii=radii).verify(clf, X, fraction=1.0, random_state=1)
+        found.append(audit.rows[audit.unexplained].tolist())
+        assert audit.consistent == (not found[-1])
+    # A small lie could be one of the errors that alpha allows.
+    assert found == [[row], []]
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_no_true_claim_is_beyond_what_alpha_explains(rtol):
+    """Claims at a large alpha, many of which are false, and a level at which alarms could be seen."""
+    clf, X, _ = make(n=60, n_samples=200, alpha=0.2, rtol=rtol)
+    alarms = 0
+    for seed in range(40):
+        certificates = clf.set_params(random_state=2 * seed).certify(X)
+        audit = certificates.verify(clf, X, fraction=1.0, level=0.1, random_state=2 * seed + 1)
+        alarms += bool(audit.unexplained.any())
+    assert alarms <= binom.isf(1e-4, 40, 0.1)
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_permuted_labels_are_found(settings):
     clf, X, certificates = make(**settings)

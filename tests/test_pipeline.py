@@ -13,7 +13,22 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC
 
-from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise, UniformNoise
+from smoothcert import (
+    CertifiedAccuracyDisplay,
+    GreedyBudgetDisplay,
+    GreedyRadius,
+    ProbabilityDisplay,
+    RowChanges,
+    SmoothedClassifier,
+    SplitNoise,
+    UniformNoise,
+    VotesDisplay,
+    baselines,
+    make_certified_scorer,
+    verify,
+    verify_store,
+)
+from smoothcert.attacks import GreedyFaceAttack
 from smoothcert.pipeline import Pipeline, make_pipeline
 
 from .base_models import Rule, steps
@@ -56,6 +71,95 @@ def test_certification_passes_through_the_transformers(fitted, cancer):
     found, expected = fitted.certify_at(X_test, 0.2), last.certify_at(Z, 0.2)
     np.testing.assert_array_equal(found.robust, expected.robust)
     np.testing.assert_array_equal(found.n_samples, expected.n_samples)
+
+
+@pytest.mark.parametrize("kind", [Pipeline, sklearn.pipeline.Pipeline])
+def test_whatever_takes_a_classifier_takes_its_pipeline(fitted, cancer, kind, tmp_path):
+    X, X_test, y, y_test = cancer
+    X_test, y_test = X_test[:12], y_test[:12]
+    pipeline, last = kind(fitted.steps), fitted[-1]
+    Z = fitted[0].transform(X_test)
+    expected = last.certify(Z)
+    for display in (CertifiedAccuracyDisplay, ProbabilityDisplay):
+        lines = [display.from_estimator(*given, y_test).ax_.lines for given in ((pipeline, X_test), (last, Z))]
+        for one, other in zip(*lines, strict=True):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    assert_same(VotesDisplay.from_estimator(pipeline, X_test).certificates, expected)
+    row = int(np.nanargmax(expected.radii))
+    pictures = [
+        GreedyBudgetDisplay.from_estimator(clf, rows[row], image_shape=(5, 6))
+        for clf, rows in ((pipeline, X_test), (last, Z))
+    ]
+    np.testing.assert_array_equal(pictures[0].perturbed, pictures[1].perturbed)
+    assert repr(RowChanges.from_estimator(pipeline, X_test[row])) == repr(RowChanges.from_estimator(last, Z[row]))
+    found = baselines(expected, pipeline, X, y, X_test)
+    assert_same(found["majority class"], baselines(expected, last, fitted[0].transform(X), y, Z)["majority class"])
+    scorer = make_certified_scorer(0.2)
+    assert scorer(pipeline, X_test, y_test) == scorer(last, Z, y_test) > 0.5
+    assert verify(expected, pipeline, X_test, random_state=0).consistent
+    last.certify(Z, store=tmp_path / "run.sqlite")
+    assert verify_store(tmp_path / "run.sqlite", pipeline, X_test).consistent
+    attack = GreedyFaceAttack(max_queries=3000, n_samples=100, random_state=0)
+    attacked = [attack.run(clf, rows[:2], radius=2.0).inputs for clf, rows in ((pipeline, X_test), (last, Z))]
+    np.testing.assert_array_equal(*attacked)
+
+
+def states(estimator):
+    """Return what all estimators inside one have learnt."""
+    parts = [estimator, *(part for part in estimator.get_params().values() if hasattr(part, "fit"))]
+    return [{name: value for name, value in vars(part).items() if name.endswith("_")} for part in parts]
+
+
+class Failing(GaussianNB):
+    """Fits three classes, and then fails."""
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        if len(self.classes_) > 3:
+            raise KeyError("too many classes")
+        return self
+
+
+@pytest.mark.parametrize(
+    "scalers",
+    [
+        [MinMaxScaler()],
+        [StandardScaler(), MinMaxScaler()],
+        [sklearn.pipeline.make_pipeline(StandardScaler(), MinMaxScaler())],
+        [sklearn.pipeline.FeatureUnion([("one", StandardScaler()), ("two", MinMaxScaler())]), MinMaxScaler()],
+    ],
+    ids=["scaler", "two", "pipeline", "union"],
+)
+@pytest.mark.parametrize("error", ["labels", "missing", "model", "interrupt"])
+def test_a_pipeline_is_fitted_as_a_whole_or_not_at_all(scalers, error, tmp_path, monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    other, labels = 9 * X + 1, y
+    if error == "labels":
+        labels = np.zeros((150, 2))
+    if error == "missing":
+        other[3, 2] = np.nan
+    if error == "model":
+        labels = np.arange(150) % 4
+    clf = SmoothedClassifier(Failing(), UniformNoise(0.5), n_samples=200, random_state=0)
+    for memory in (None, str(tmp_path)) if error == "model" else (None,):
+        pipeline = make_pipeline(*map(clone, scalers), clone(clf), memory=memory)
+        for fitted in (False, True):
+            expected = pipeline.fit(X, y).certify(X[::20]) if fitted else None
+            before = states(pipeline)
+            with monkeypatch.context() as context:
+                if error == "interrupt":
+                    context.setattr(Failing, "fit", _interrupt)
+                with pytest.raises((ValueError, KeyError, KeyboardInterrupt)):
+                    pipeline.fit(other, labels)
+            assert [state.keys() for state in states(pipeline)] == [state.keys() for state in before]
+            for now, then in zip(states(pipeline), before, strict=True):
+                assert all(now[name] is then[name] or type(then[name]) is list for name in then)
+            if fitted:
+                assert_same(pipeline.certify(X[::20]), expected)
+
+
+def _interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
 
 
 def test_votes_are_drawn_once_and_certified_often(fitted, cancer):

@@ -5,6 +5,8 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
+from importlib.util import find_spec
 
 import joblib
 import numpy as np
@@ -21,8 +23,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from smoothcert import Certificates, CleanTraining, SmoothedClassifier, UniformMixtureNoise, UniformNoise, baselines
+from smoothcert import (
+    Certificates,
+    CleanTraining,
+    RowChanges,
+    SmoothedClassifier,
+    UniformMixtureNoise,
+    UniformNoise,
+    baselines,
+)
+from smoothcert.attacks import CoordinateAttack
 from smoothcert.results import make_certified_scorer, summarize
+from smoothcert.weights import save_weights, trusted_types
 
 N, TEST = 300, 24
 RNG = np.random.default_rng(0)
@@ -251,6 +263,59 @@ def test_words_without_a_declaration_are_refused_with_the_remedies():
         smoothed(categorical_features=["kind", "flag"]).fit(PANDAS, Y)
 
 
+def test_a_base_model_that_cannot_read_words_is_refused_with_the_remedy():
+    X = PANDAS[["age", "job"]]
+    trees = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    clf = smoothed(trees, costs=1.0, bounds={"age": (0, 90)})
+    with pytest.raises(ValueError, match="could not convert string to float") as found:
+        clf.fit(X, Y)
+    assert "OneHotEncoder" in found.value.__notes__[0]
+    assert "give it the dtype 'category'" in found.value.__notes__[0]
+    assert clf.fit(X.astype({"job": "category"}), Y).features_.hidden == "mask"
+
+
+def test_a_category_whose_change_no_radius_covers_is_named():
+    X = PANDAS[["age", "job", "kind"]]
+    encode = make_column_transformer((OneHotEncoder(), ["job", "kind"]), remainder="passthrough")
+    clf = smoothed(make_pipeline(encode, DecisionTreeClassifier(max_depth=3)), UniformNoise(0.6))
+    clf.set_params(costs={"job": 0.6, "kind": 0.5}, bounds={"age": (0, 90)})
+    with pytest.warns(UserWarning, match=r"Radii will not cover a change of \['job'\], which costs up to 0.6.*cheaper"):
+        clf.fit(X, Y)
+    certificates = clf.certify(X[:TEST])
+    assert 0 < np.nanmax(certificates.radii) <= 0.6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.set_params(costs={"job": 0.59, "kind": 0.5}).fit(X, Y)
+
+
+def test_a_category_with_one_value_can_not_change():
+    X, rows = PANDAS[["age", "job"]].assign(job="clerk"), PANDAS[:TEST][["age", "job"]].assign(job="clerk")
+    for model in (DecisionTreeClassifier(max_depth=3), LogisticRegression()):
+        encode = make_column_transformer((OneHotEncoder(), ["job"]), remainder="passthrough")
+        clf = smoothed(make_pipeline(encode, model), UniformNoise(1.2), hidden="uniform", costs=1.0)
+        clf.set_params(bounds={"age": (0, 90)}).fit(X, Y)
+        certificates = clf.certify(rows)
+        assert (certificates.labels == Y[:TEST]).mean() > 0.6
+        row = int(np.nanargmax(certificates.radii))
+        assert RowChanges.from_estimator(clf, rows.iloc[[row]]).columns["feature"] == ["age"]
+        found = CoordinateAttack(n_samples=50, max_queries=2000, random_state=0).run(clf, rows[:1], radius=1.0)
+        assert len(found) == 1
+
+
+def test_a_constant_classifier_is_named_in_fit():
+    rare = np.where(np.arange(N) < 40, "good", "bad")
+    model = make_pipeline(one_hot(), LogisticRegression())
+    with pytest.warns(UserWarning, match=r"predicts 'bad' for all of 64 training inputs of 2 classes.*class_weight"):
+        smoothed(model, UniformNoise(3.0)).fit(PANDAS, rare)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # It learned something, or has too few inputs to tell.
+        smoothed(model, UniformNoise(1.5)).fit(PANDAS, Y)
+        smoothed(model, UniformNoise(3.0)).fit(PANDAS[20:], rare[20:])
+        # Without noise in training, this model cannot vote on what it never saw: certification says so.
+        smoothed(model, UniformNoise(3.0), training=None).fit(PANDAS, rare)
+
+
 def test_missing_as_a_category():
     X = PANDAS[["age", "town"]]
     encode = make_column_transformer((OneHotEncoder(), ["town"]), ("passthrough", ["age"]))
@@ -292,6 +357,20 @@ import numpy as np
 clf, X = pickle.load(open(sys.argv[1], "rb"))
 np.save(sys.argv[3], clf.certify(X, store=sys.argv[2]).radii)
 """
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_files_of_skops_hold_columns(library, tmp_path):
+    io = pytest.importorskip("skops.io")
+    names = ["age", "job", "town", "score"] + ["kind"] * (library == "pandas")
+    encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), ("passthrough", ["age"]))
+    X, model = FRAMES[library][names], make_pipeline(encode, DecisionTreeClassifier(max_depth=3))
+    clf = smoothed(model, bounds={"age": (0, 90)}, costs={"town": "fixed", "score": "fixed"}).fit(X, Y)
+    io.dump(clf, tmp_path / "clf.skops")
+    unknown = io.get_untrusted_types(file=tmp_path / "clf.skops")
+    assert not [name for name in {*unknown} - {*trusted_types()} if name.startswith("smoothcert.")]
+    loaded = io.load(tmp_path / "clf.skops", trusted=unknown)
+    assert_same(loaded.certify(X[:TEST]), clf.certify(X[:TEST]))
 
 
 def test_a_store_is_resumed_in_another_process(tmp_path):
@@ -422,7 +501,7 @@ def test_thresholds_and_class_weights_work_inside_each_vote():
     assert recalls[0] + 0.3 < min(recalls[1:])
 
 
-def test_torch_models_see_codes():
+def test_torch_models_see_codes(tmp_path):
     torch = pytest.importorskip("torch")
 
     class Net(torch.nn.Module):
@@ -443,5 +522,8 @@ def test_torch_models_see_codes():
     clf.fit(X, Y)
     assert clf.features_.hidden == "uniform"
     assert len(clf.certify(X[:TEST])) == TEST
+    if find_spec("safetensors"):
+        with pytest.raises(ValueError, match="must not have categories, whose codes the file would not hold"):
+            save_weights(clf, tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match="A torch model sees numbers and the codes of categories, but column 'job'"):
         clone(clf).set_params(costs={"job": "fixed"}).fit(X, Y)

@@ -34,7 +34,7 @@ from smoothcert import (
 )
 from smoothcert import weights as persistence
 from smoothcert.models import portable
-from smoothcert.training import make_net
+from smoothcert.training import NoisyModule, make_net
 
 PARAMS = {"n_samples": 60, "n_selection": 20, "random_state": 0}
 
@@ -155,6 +155,31 @@ def test_the_type_of_the_labels_is_kept(tmp_path):
     persistence.save_weights(clf, tmp_path / "weights.safetensors")
     loaded = persistence.load_weights(tmp_path / "weights.safetensors", nn.Linear(4, 3), **PARAMS)
     assert (loaded.classes_.dtype, loaded.classes_.tolist()) == (np.int8, [3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "fresh"),
+    [
+        (nn.Sequential, lambda: nn.Sequential(network())),
+        (lambda module: torch.compile(module, backend="eager"), network),
+        (
+            lambda module: nn.Sequential(NoisyModule(module, UniformNoise(0.5), center=0.2, scale=3.0)),
+            lambda: nn.Sequential(NoisyModule(network(), UniformNoise(0.5))),
+        ),
+    ],
+    ids=["inside", "compiled", "noisy"],
+)
+def test_the_input_scaling_is_kept_wherever_it_is(digits, wrap, fresh, tmp_path):
+    X, y = digits
+    trained = SmoothedClassifier(make_net(network(), max_epochs=2), UniformNoise(0.5), **PARAMS).fit(X, y)
+    wrapped = wrap(trained.estimator_.module_)
+    clf = SmoothedClassifier.from_pretrained(wrapped, trained.classes_, UniformNoise(0.5), **PARAMS)
+    persistence.save_weights(clf, tmp_path / "weights.safetensors")
+    loaded = persistence.load_weights(tmp_path / "weights.safetensors", fresh(), **PARAMS)
+    np.testing.assert_array_equal(loaded.count_votes(X[:9]).estimation, clf.count_votes(X[:9]).estimation)
+    if fresh is not network:
+        with pytest.raises(ValueError, match="module must have the architecture of the network"):
+            persistence.load_weights(tmp_path / "weights.safetensors", network(), **PARAMS)
 
 
 def test_wrong_files_and_networks(cancer, tmp_path):

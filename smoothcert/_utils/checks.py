@@ -45,8 +45,11 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def check_radii(radius: Any, n_inputs: int, *, several: bool = False) -> Any:
-    """Return one radius for each input, or a row of several; raise a ValueError unless they are numbers from 0 on."""
+def check_radii(radius: Any, n_inputs: int, *, several: bool = False, name: str = "radius") -> Any:
+    """Return one radius for each input, or a row of several; raise a ValueError unless they are numbers from 0 on.
+
+    ``name`` is that of the argument, which may be another distance.
+    """
     expected = f"a number of at least 0, or one for each of {n_inputs} inputs"
     if several:
         expected += ", or rows of several radii of shape (1, n_radii) or (n_inputs, n_radii)"
@@ -58,7 +61,7 @@ def check_radii(radius: Any, n_inputs: int, *, several: bool = False) -> Any:
         except ValueError:
             flat = several and radii.ndim == 1
             remedy = f" Write [{radii.tolist()}] to ask for all of these radii at each input." if flat else ""
-    raise ValueError(f"radius must be {expected}, got {radius!r}.{remedy}")
+    raise ValueError(f"{name} must be {expected}, got {radius!r}.{remedy}")
 
 
 def _radii(radius: Any) -> Any:
@@ -111,6 +114,17 @@ def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
     if (labels.dtype.kind in "OSU") != (classes.dtype.kind in "OSU"):
         raise ValueError(f"y must hold labels like the classes, {classes.tolist()[:3]!r}, got {labels.tolist()[:3]!r}.")
     return labels
+
+
+def check_numbers(name: str, values: Any, n_inputs: int) -> Any:
+    """Return values as an array of floats, or raise a ValueError unless they are one finite number for each input."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (n_inputs,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must hold one finite number for each of {n_inputs} inputs, got {values!r}.")
+    return numbers
 
 
 def check_bool(name: str, value: Any) -> bool:

@@ -229,7 +229,8 @@ class GradientAttack(Attack):
         rows = rows.clone().to(voter.precision).requires_grad_()
         with torch.enable_grad():
             answer = voter.module(rows)
-            logits = read_logits(answer, n, voter.n_classes, name_of(voter.module), voter.inference.output)
+            name, meaning = name_of(voter.module), (voter.inference.output, voter.decision)
+            logits = read_logits(answer, n, voter.n_classes, name, *meaning)
             # The device may have no float64.
             logits = logits.cpu().double()
             loss = self._loss(logits, target.label, rival)

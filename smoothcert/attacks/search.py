@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_choice, check_count, check_labels, check_open_unit, check_radii
+from .._utils.pipelines import last_step
 from ..classifier import SmoothedClassifier
 from ..noise.seeding import resolve_seed
 from ..results.certificates import FloatArray
@@ -91,8 +92,8 @@ class Attack(BaseEstimator, ABC):
 
         Parameters
         ----------
-        clf : SmoothedClassifier
-            The fitted classifier.
+        clf : SmoothedClassifier, or Pipeline that ends in one
+            The fitted classifier. Of a pipeline, the last step is attacked, and all inputs are those that it gets.
         X : array-like of shape (n_inputs, ...)
             Raw inputs, which are clipped to the box.
         y : array-like of shape (n_inputs,), optional
@@ -121,8 +122,8 @@ class Attack(BaseEstimator, ABC):
 
         Parameters
         ----------
-        clf : SmoothedClassifier
-            The fitted classifier.
+        clf : SmoothedClassifier, or Pipeline that ends in one
+            The fitted classifier. Of a pipeline, the last step is attacked, and all inputs are those that it gets.
         X : array-like of shape (n_inputs, ...)
             Raw inputs, which are clipped to the box.
         y : array-like of shape (n_inputs,), optional
@@ -163,6 +164,7 @@ class Attack(BaseEstimator, ABC):
             check_open_unit("alpha", self.alpha)
 
     def _attack(self, clf: SmoothedClassifier, X: Any, y: Any, radius: Any, *, closest: bool) -> Adversarials:
+        clf, X = last_step(clf, X)
         self._check(clf)
         opened = clf.open_inputs(X)
         # Votes read X as it was given: categories by their names, not by their codes.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..certify.radius import GreedyRadius, RadiusStrategy
+from ..certify.radius import GreedyRadius
+from ..certify.strategy import RadiusStrategy
 from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..results.certificates import FloatArray

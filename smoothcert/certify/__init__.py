@@ -8,13 +8,15 @@
 | bets on votes, valid whenever drawing stops (Ville) | `betting` |
 | alpha of `certify_at` is split between bets and a final bound; alpha of ``rtol`` | `evidence` |
 | when to stop drawing, which is a question of cost alone | `stopping`, `futility` |
-| Corollaries 2.4, 2.7, 2.13, 2.14, Proposition 2.5 and Theorem 2.8 as radius strategies | `radius` |
-| the same for raw inputs; the worst perturbation; the probability that a radius needs | `reach` |
+| Corollaries 2.4, 2.7, 2.13, 2.14, Proposition 2.5 and Theorem 2.8 as radius strategies | `radius`, `strategy` |
+| the same for raw inputs; the worst perturbation; the probability that a radius needs; the smallest overlap | `reach` |
+| quantiles of a regression model's votes, bounded by order statistics | `quantiles` |
 | the walk of Theorem 2.8 over decreasing reaches | `smoothcert.noise.greedy` |
 | cost and budget of each noise (Proposition 2.1, Theorem 2.11, Proposition 2.12) | `smoothcert.noise` |
 | strings such as "greedy" and "split" | `names` |
 """
 
-from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
+from .radius import BoxRadius, GreedyRadius, LipschitzRadius
+from .strategy import RadiusStrategy
 
 __all__ = ["BoxRadius", "GreedyRadius", "LipschitzRadius", "RadiusStrategy"]

@@ -27,9 +27,9 @@ from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
 from .duel import Duel
 from .evidence import anytime_probabilities, certified_at
-from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
+from .strategy import RadiusStrategy
 
 FloatArray = NDArray[np.float64]
 
@@ -131,14 +131,7 @@ class Algorithm:
 
     def level(self, n_samples: int) -> float:
         """Return alpha without the error of drawing ``n_samples`` votes."""
-        noise, n_features = self.mechanism.noise, self.mechanism.n_features
-        drawing = self.mechanism.draw_error * n_samples
-        if drawing >= self.alpha:
-            raise ValueError(
-                f"alpha={self.alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {noise} "
-                f"for {n_features} features."
-            )
-        return float(self.alpha - drawing)
+        return level_of_votes(self.alpha, self.mechanism, n_samples)
 
     def sampler(self, seed: int, rule: StoppingRule | None = None) -> Sampler:
         """Return the sampler of the votes of both stages."""
@@ -361,6 +354,17 @@ class Algorithm:
             "norm": self.strategy.norm,
             "threat": self.strategy.threat_under(self.mechanism.noise, self.mechanism.features),
         }
+
+
+def level_of_votes(alpha: float, mechanism: NoiseMechanism, n_samples: int) -> float:
+    """Return alpha without the error of drawing ``n_samples`` votes, or raise a ValueError if nothing is left."""
+    drawing = mechanism.draw_error * n_samples
+    if drawing >= alpha:
+        raise ValueError(
+            f"alpha={alpha:g} must exceed {drawing:.3g}, the error of drawing {n_samples} votes of {mechanism.noise} "
+            f"for {mechanism.n_features} features."
+        )
+    return float(alpha - drawing)
 
 
 def no_label(classes: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from ..noise.base import FloatArray, Noise
 from ..noise.greedy import STEP_ERROR, bisect
 from ..noise.mechanism import NoiseMechanism
 from ..noise.mixture import UniformMixtureNoise
-from .radius import RadiusStrategy
+from .strategy import RadiusStrategy, overlap_at
 
 #: Maximum number of sets of changed categories that are tried. Beyond it, categories of the least costs count as
 #: numbers, which can change in part: that only shrinks radii.
@@ -21,6 +21,9 @@ MOST_SETS = 512
 
 #: Bound on the rounding errors of a likelihood-ratio test, and the least share of outcomes that it tells apart.
 SLACK, LEAST_SHARE = 1e-12, 1e-6
+
+#: A set that leaves a larger overlap is payable: with a share of 1/2 less than the overlap, the test has half of it.
+DECIDED = 0.5 + 2 * LEAST_SHARE
 
 
 class ChangeSet(NamedTuple):
@@ -62,6 +65,13 @@ class ChangeSet(NamedTuple):
         # Shares below it are too small to be told from rounding errors, and votes never prove them.
         return np.where((overlap > 0.5) & (left > LEAST_SHARE), -np.log(0.5 + left), np.inf)
 
+    def shared(self, numbers: FloatArray) -> FloatArray:
+        """Return -ln of the overlap that changes leave together with moves of numbers, which cost ``numbers``."""
+        if self.curve is None:
+            return self.spent + numbers
+        before, after = (np.diff(shares) for shares in self.curve)
+        return numbers - np.log(np.minimum(before, after).sum() * (1 - SLACK))
+
     def rest(self, budget: FloatArray) -> FloatArray:
         """Return what numbers may cost besides the changes; below 0 where the changes alone take too much."""
         if self.curve is None:
@@ -101,6 +111,10 @@ class Changes:
     Parameters
     ----------
     mechanism : NoiseMechanism
+    partly : bool, default=False
+        Whether all categories count as numbers, which can change in part: that only shrinks radii and overlaps.
+    curved : bool, default=True
+        Whether the likelihood-ratio test, which knows that a label needs a probability of 1/2, is used where it helps.
 
     Examples
     --------
@@ -115,7 +129,7 @@ class Changes:
     [1.]
     """
 
-    def __init__(self, mechanism: NoiseMechanism) -> None:
+    def __init__(self, mechanism: NoiseMechanism, *, partly: bool = False, curved: bool = True) -> None:
         categories = mechanism.categories
         self.costs = None if mechanism.mixed is None else mechanism.costs
         columns = np.empty(0, dtype=np.intp) if categories is None else categories.columns
@@ -125,8 +139,8 @@ class Changes:
         #: Categories of one cost are of one kind.
         kinds, kind_of = np.unique(each, axis=0, return_inverse=True)
         kind_of = kind_of.ravel()
-        counts, first = np.bincount(kind_of, minlength=len(kinds)), 0
-        while (sets := _sets(mechanism.prices, kinds[first:], counts[first:])) is None:
+        counts, first = np.bincount(kind_of, minlength=len(kinds)), len(kinds) if partly else 0
+        while (sets := _sets(mechanism.prices, kinds[first:], counts[first:], curved)) is None:
             first += 1
         self.sets = sets
         self.whole = [columns[kind_of == kind] for kind in range(first, len(kinds))]
@@ -160,15 +174,27 @@ class Changes:
         """Return what the adversary must spend to cover distances, shape (n_inputs,): the inverse of `within`."""
         return self.costliest(strategy, reaches, distance)[1]
 
+    def overlap(self, strategy: RadiusStrategy, reaches: Reaches, distance: FloatArray) -> FloatArray:
+        """Return the smallest overlap with the noise of any input within distances, shape (n_inputs,).
+
+        Only overlaps above `DECIDED` are sure to be the smallest: `sets` ends with those that no budget pays for.
+        """
+        price = self.costliest(strategy, reaches, distance, ChangeSet.shared)[1]
+        return overlap_at(price, distance, reaches.numbers.shape[1])
+
     def costliest(
-        self, strategy: RadiusStrategy, reaches: Reaches, distance: FloatArray
+        self,
+        strategy: RadiusStrategy,
+        reaches: Reaches,
+        distance: FloatArray,
+        total: Callable[[ChangeSet, FloatArray], FloatArray] = ChangeSet.total,
     ) -> tuple[NDArray[np.intp], FloatArray]:
         """Return the place of the set whose changes cost the adversary most within a distance, and what that is."""
         chosen, price = np.zeros(len(distance), dtype=np.intp), np.full(len(distance), -np.inf)
         for place, (one, rows) in self._possible(strategy, reaches):
             left = distance[rows] - one.distance
             numbers = strategy.limited(reaches.numbers[rows], one.size)
-            spent = one.total(strategy.price(one.noise, numbers, np.maximum(left, 0.0)))
+            spent = total(one, strategy.price(one.noise, numbers, np.maximum(left, 0.0)))
             more = (left >= -2 * STEP_ERROR * one.distance) & (spent > price[rows])
             chosen[rows], price[rows] = np.where(more, place, chosen[rows]), np.where(more, spent, price[rows])
         return chosen, price
@@ -194,10 +220,10 @@ class Changes:
                     yield place, (one, rows)
 
 
-@lru_cache(maxsize=4)
-def changes_of(mechanism: NoiseMechanism) -> Changes:
+@lru_cache(maxsize=8)
+def changes_of(mechanism: NoiseMechanism, **choices: bool) -> Changes:
     """Return the sets of changes under a mechanism; they are made once."""
-    return Changes(mechanism)
+    return Changes(mechanism, **choices)
 
 
 def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers: FloatArray) -> FloatArray:
@@ -211,11 +237,11 @@ def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers:
     return radii
 
 
-def _sets(noise: Noise, kinds: FloatArray, counts: NDArray[np.int64]) -> list[ChangeSet] | None:
+def _sets(noise: Noise, kinds: FloatArray, counts: NDArray[np.int64], curved: bool) -> list[ChangeSet] | None:
     """Return the sets that some budget pays for, and the least sets that none pays for; None if they are too many."""
     costs, moves, pairs = kinds[:, 0], kinds[:, 1], kinds[:, 2:]
     # The parts of a mixture have offsets of their own.
-    curved = pairs[:, 1].any() and not isinstance(noise, UniformMixtureNoise)
+    curved = curved and bool(pairs[:, 1].any()) and not isinstance(noise, UniformMixtureNoise)
     most = float(noise.budget(1.0, 0.0))
     found: list[ChangeSet] = []
     waiting = [(np.zeros(len(kinds), dtype=np.int64), 0)]

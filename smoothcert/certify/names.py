@@ -13,7 +13,8 @@ from ..noise.gaussian import GaussianNoise, LaplaceNoise
 from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mixture import UniformMixtureNoise
 from ..training.strategies import CleanTraining, NoiseAugmentation, StabilityTraining, Training
-from .radius import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
+from .radius import BoxRadius, GreedyRadius, LipschitzRadius
+from .strategy import RadiusStrategy
 
 STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstimator]]]] = {
     "noise": (

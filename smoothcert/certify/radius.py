@@ -1,137 +1,20 @@
-"""Radius strategies: from probabilities to certified radii. They differ only in the reach they grant the adversary."""
+"""The radius strategies of the paper. They differ only in the reach they grant the adversary."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
 from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_bool, check_count
-from .._utils.text import exact, in_words, name_of
+from .._utils.text import exact, in_words
 from ..noise.base import Noise
-from ..noise.greedy import STEP_ERROR, bisect, largest, walk_largest
-from ..noise.threat import Features
-
-FloatArray = NDArray[np.float64]
-
-#: What a radius without limits covers.
-EVERY = "every perturbation"
-
-
-class RadiusStrategy(BaseEstimator, ABC):
-    """A way to turn bounds on probabilities into a certified radius.
-
-    See Also
-    --------
-    GreedyRadius, BoxRadius, LipschitzRadius : The strategies of the paper.
-
-    References
-    ----------
-    .. [1] Voracek and Hein, "Improving l1-Certified Robustness via Randomized Smoothing by Leveraging Box Constraints",
-       ICML 2023, section 2.
-    """
-
-    #: Norm in which the radius is measured; strategies with a choice take it as a parameter.
-    norm: float = 1
-
-    #: Whether the strategy relies on the box; not every noise has a certificate that does.
-    uses_box: bool = True
-
-    @property
-    def threat(self) -> str:
-        """The perturbations that a radius covers. A strategy of your own states them here; by default it is named."""
-        return self._named(EVERY)
-
-    def _named(self, perturbations: str) -> str:
-        """Name the class beside the perturbations that the library proves, if the class is not from the library."""
-        own = type(self).__module__.startswith("smoothcert.")
-        return perturbations if own else f"{perturbations} that {name_of(self)} covers"
-
-    def threat_under(self, noise: Noise, features: Features | None = None) -> str:
-        """Return the perturbations that a radius covers: lattice, costs and fixed features included."""
-        levels, threat = noise.digital_levels, self.threat
-        lattice = "" if levels is None else f"on the lattice of {levels} levels"
-        limits = [lattice, "" if features is None else features.describe()]
-        for limit in filter(None, reversed(limits)):
-            threat = f"perturbations {limit}" if threat == EVERY else f"{threat}, {limit}"
-        return threat
-
-    def check(self, noise: Noise) -> None:
-        """Raise a ValueError if a parameter is invalid, or there is no certificate for this noise."""
-        norms = [norm for norm in noise.norms if norm == 1 or not self.uses_box]
-        if (self.uses_box and not noise.uses_box) or not any(self.norm == norm for norm in norms):
-            valid = [f"LipschitzRadius(norm={norm:g})" for norm in noise.norms]
-            valid += ["BoxRadius()", "GreedyRadius()"] if noise.uses_box else []
-            raise ValueError(f"radius={self!r} has no certificate for {noise!r}. Valid are {', '.join(valid)}.")
-
-    def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Compute certified radii in the unit box.
-
-        Parameters
-        ----------
-        noise : Noise
-            The noise that the votes were drawn with.
-        p_a, p_b : array-like of shape (n_inputs,)
-            Lower bound on the probability of the predicted class, upper bound on that of every other; p_a > p_b.
-        down, up : array-like of shape (n_inputs, n_features)
-            How far each feature can move down and up inside the box; both 0 where it cannot. All arguments are
-            broadcast: one row stands for all inputs.
-
-        Returns
-        -------
-        radii : ndarray of shape (n_inputs,)
-            Rounded down; +inf where the whole box is certified.
-
-        Raises
-        ------
-        ValueError
-            If probabilities are not numbers from 0 to 1 with p_a > p_b.
-        """
-        p_a, p_b = (np.atleast_1d(np.asarray(p, dtype=np.float64)) for p in (p_a, p_b))
-        if not ((p_b >= 0) & (p_a > p_b) & (p_a <= 1)).all():
-            raise ValueError(f"p_a and p_b must be probabilities from 0 to 1 with p_a > p_b, got {p_a!r} and {p_b!r}.")
-        room = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (down, up))
-        reach = self.limited(self.reach(noise, *room))
-        n_inputs = np.broadcast_shapes(p_a.shape, p_b.shape, reach.shape[:1])
-        budget = np.broadcast_to(noise.budget(p_a, p_b), n_inputs)
-        return self.within(noise, budget, np.broadcast_to(reach, (*n_inputs, reach.shape[1])))
-
-    def reach(self, noise: Noise, down: FloatArray, up: FloatArray) -> FloatArray:
-        """Return how far each feature can move, shape (n_inputs, n_features): to its far face."""
-        return np.maximum(down, up)
-
-    def limited(self, reach: FloatArray, n_changed: int = 0) -> FloatArray:
-        """Return the reaches that are left to an adversary who has changed a number of categories."""
-        return reach
-
-    @property
-    def needs_inputs(self) -> bool:
-        """Whether radii depend on the places of inputs in the box."""
-        return self.uses_box
-
-    @property
-    def needs_every_feature(self) -> bool:
-        """Whether radii depend on which feature has which reach, so that the largest reaches alone do not decide."""
-        return self.uses_box
-
-    def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return what the adversary must spend to cover ``distance``, shape (n_inputs,): the inverse of `within`."""
-        most = np.full(len(distance), float(noise.budget(1.0, 0.0)))
-        return bisect(lambda budget: self.within(noise, budget, reach) < distance, np.zeros(len(distance)), most, 60)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "radii" in vars(cls):
-            raise TypeError(f"{cls.__name__} must not define radii, which certification does not ask for, but within.")
-
-    @abstractmethod
-    def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
-        """Compute radii from what the adversary may spend, shape (n_inputs,), and how far each feature can move."""
+from ..noise.greedy import STEP_ERROR, largest, walk_largest
+from .strategy import FloatArray, RadiusStrategy
 
 
 class LipschitzRadius(RadiusStrategy):
@@ -175,7 +58,8 @@ class LipschitzRadius(RadiusStrategy):
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
         """Return the cost of moving one feature by ``distance``, or in l-inf all that can move."""
-        return self._n_moved(reach) * noise.cost(distance)
+        n_moved = self._n_moved(reach)
+        return n_moved * noise.cost(np.where(n_moved > 0, distance, 0.0))
 
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Spend the budget on one feature, or in l-inf in equal parts on all that can move."""

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from .._utils.memory import keep_freed
 from ..noise.greedy import STEP_ERROR, bisect, largest, moves
 from ..noise.mechanism import NoiseMechanism
-from .changes import Changes, Reaches, changes_of
-from .radius import GreedyRadius, RadiusStrategy
+from .changes import DECIDED, Changes, Reaches, changes_of
+from .radius import GreedyRadius
+from .strategy import RadiusStrategy, check_pays_by_overlap
 
 FloatArray = NDArray[np.float64]
 
@@ -41,6 +42,7 @@ def certified_radii(
     p_b: FloatArray,
     *,
     largest_reaches: FloatArray | None = None,
+    by_overlap: bool = False,
 ) -> FloatArray:
     """Return the radii of raw inputs: those of their points, less what rounding takes.
 
@@ -54,6 +56,9 @@ def certified_radii(
         As in `RadiusStrategy.radii`.
     largest_reaches : ndarray of shape (n_inputs, k), optional
         What `reaches_to_keep` returned for the inputs, where ``X`` is None.
+    by_overlap : bool, default=False
+        Whether nothing but the overlap counts, so that the radii hold for any event whose probability may change by
+        ``(p_a - p_b) / 2``, and not only for the label of a classifier.
 
     Returns
     -------
@@ -66,7 +71,8 @@ def certified_radii(
         If ``X`` is None and the largest reaches do not decide: the strategy limits single features, or its walk does
         not end among the reaches that are known.
     """
-    budget, changes = mechanism.noise.budget(p_a, p_b), changes_of(mechanism)
+    budget = mechanism.noise.budget(p_a, p_b)
+    changes = changes_of(mechanism, curved=False) if by_overlap else changes_of(mechanism)
     if X is None and strategy.needs_inputs:
         radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
     else:
@@ -119,12 +125,68 @@ def required_probability(
             found = np.where(radii >= goal, p_a, found)
         return np.where(goal <= 0, 0.5, found)
 
-    def required_each(rows: slice, reaches: Reaches) -> FloatArray:
-        if goals.ndim == 1:
-            return required(reaches, goals[rows])
-        return np.stack([required(reaches, goal) for goal in goals[rows].T], axis=1)
+    return _over_reaches(_each_radius(required, goals), strategy, mechanism, changes, X, len(X))
 
-    return _over_reaches(required_each, strategy, mechanism, changes, X, len(X))
+
+def smallest_overlap(
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any] | None, radius: FloatArray
+) -> FloatArray:
+    """Return the smallest overlap of the noise of raw inputs with that of any input within radii, in raw units.
+
+    Parameters
+    ----------
+    strategy : RadiusStrategy
+    mechanism : NoiseMechanism
+        With noise whose cost is the negative logarithm of the overlap: uniform, splitting or mixture noise.
+    X : ndarray of shape (n_inputs, *shape) or None
+        Raw inputs. None asks for an overlap that holds for all inputs.
+    radius : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
+        What perturbations cost at most.
+
+    Returns
+    -------
+    overlap : ndarray
+        In the shape of ``radius``, from 0 to 1, rounded down; exactly 1 for radius 0. It is sharp, except that below
+        about 1/2 it is that of an adversary who can change categories in part, which is smaller.
+
+    Raises
+    ------
+    ValueError
+        If the noise has no such cost, or ``X`` is None and the overlap depends on the input.
+    """
+    check_pays_by_overlap(mechanism.noise)
+    if X is None and strategy.needs_inputs:
+        raise ValueError(
+            f"radius must be 'lipschitz' or 'box', under which all inputs have the same overlap, got {strategy!r}."
+        )
+
+    def least(changes: Changes, X: NDArray[Any] | None, goals: FloatArray) -> FloatArray:
+        def overlap(reaches: Reaches, goal: FloatArray) -> FloatArray:
+            found = changes.overlap(strategy, reaches, mechanism.point_radius(goal, strategy.norm))
+            return np.where(goal > 0, found, 1.0)
+
+        return _over_reaches(_each_radius(overlap, goals), strategy, mechanism, changes, X, len(goals))
+
+    found = least(changes_of(mechanism), X, radius)
+    rows = (found <= DECIDED).reshape(len(found), -1).any(axis=1)
+    if mechanism.categories is None or not rows.any():
+        return found
+    partly = least(changes_of(mechanism, partly=True), None if X is None else X[rows], radius[rows])
+    found[rows] = np.where(found[rows] <= DECIDED, np.minimum(found[rows], partly), found[rows])
+    return found
+
+
+def _each_radius(
+    compute: Callable[[Reaches, FloatArray], FloatArray], radius: FloatArray
+) -> Callable[[slice, Reaches], FloatArray]:
+    """Return a function of rows and their reaches that computes something for one radius, or for several, each."""
+
+    def each(rows: slice, reaches: Reaches) -> FloatArray:
+        if radius.ndim == 1:
+            return compute(reaches, radius[rows])
+        return np.stack([compute(reaches, one) for one in radius[rows].T], axis=1)
+
+    return each
 
 
 def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) -> FloatArray:

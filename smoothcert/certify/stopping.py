@@ -19,8 +19,8 @@ from .betting import checkpoints
 from .duel import Counts, Duel, FloatArray
 from .evidence import certified_at
 from .futility import is_futile
-from .radius import RadiusStrategy
 from .reach import certified_radii, required_probability
+from .strategy import RadiusStrategy
 
 #: Quantile of a class's share, given the votes so far, that counts as the best possible share.
 HOPE = 0.7

@@ -33,6 +33,10 @@ class Group(click.Group):
                 if not debug:
                     warnings.showwarning = show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            where = ctx.command_path if error.ctx is None else error.ctx.command_path
+            click.echo(f"Error: {one_line(error.format_message())} See {where} --help.", err=True)
+            ctx.exit(error.exit_code)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:

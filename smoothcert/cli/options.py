@@ -10,8 +10,9 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 
-from ..audit import with_features_of
+from ..audit import with_features_of, with_parameters
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
@@ -23,6 +24,9 @@ NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "ra
 
 #: The options that are parameters of certification.
 CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
+
+#: The options that are parameters of the noise mechanism and of the classes.
+MECHANISM = ("bounds", "classes", "costs", "categorical", "categorical_features")
 
 #: The options that are parameters of some noises.
 NOISE_PARAMETERS = ("lam", "lams", "weights", "levels")
@@ -55,6 +59,21 @@ def parse_bounds(text: str) -> tuple[Any, Any]:
     except ValueError:
         raise click.UsageError(f"--bounds must be LO,HI or a .npy file of shape (2, ...), got {text!r}.") from None
     return lo, hi
+
+
+def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float64]:
+    """Return one cost for each column, from texts COLUMN=VALUE."""
+    costs = np.ones(len(columns))
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            costs[columns.index(name)] = np.inf if value == "fixed" else float(value)
+        except ValueError:
+            raise click.UsageError(
+                f"--cost must be COLUMN=VALUE, with a number, inf or fixed, and one of the columns {columns}, got "
+                f"{text!r}."
+            ) from None
+    return costs
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -104,9 +123,20 @@ SMOOTHING = options(
     click.option("--levels", type=int, help="Steps of digital data, 255 for 8-bit images.  [default: real numbers]"),
     click.option("--bounds", type=parse_bounds, metavar="LO,HI", help="Box, or a .npy of its ends.  [default: 0,1]"),
     click.option(
+        "--cost",
+        "costs",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        help="Cost of a column, or fixed if it cannot change; by name or position; repeatable.  [default: 1]",
+    ),
+    click.option("--categorical", multiple=True, metavar="COLUMN", help="Column that holds categories; repeatable."),
+    click.option(
+        "--categorical-features", type=click.Choice(["from_dtype"]), help="Columns that hold categories, by their type."
+    ),
+    click.option(
         "--classes", type=parse_classes, metavar="A,B,C", help="Labels in the order of the logits, or their number."
     ),
-    click.option("--n-selection", type=int, help="Votes that choose the class.  [default: 256]"),
+    click.option("--n-selection", type=int, help="Largest number of votes that choose the class.  [default: 256]"),
     click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]"),
     click.option("--seed", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"),
 )
@@ -190,31 +220,59 @@ def resources(given: dict[str, Any]) -> dict[str, Any]:
     return chosen | {"verbose": int(shows_bar)}
 
 
-def smoothed(given: dict[str, Any]) -> SmoothedClassifier:
-    """Return the classifier that the options describe; a loaded SmoothedClassifier supplies everything else."""
+def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
+    """Return the classifier that the options describe; a loaded SmoothedClassifier supplies everything else.
+
+    The options by column speak of the columns of ``X``.
+    """
     model, radius = load(given), make_radius(given)
     names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
     chosen = {name: given[option] for option, name in names.items() if given.get(option) is not None}
     chosen |= resources(given) | ({} if radius is None else {"radius": radius})
     own = model if isinstance(model, SmoothedClassifier) else None
-    changed = [name for name in (*NOISE_PARAMETERS, "noise", "sigma", "bounds", "classes") if given[name] is not None]
+    changed = [name for name in (*MECHANISM, *NOISE_PARAMETERS, "noise", "sigma") if given[name] not in (None, ())]
     if own is not None and not changed:
-        same = object.__new__(type(own))
-        same.__dict__.update(own.__dict__)
-        return same.set_params(**chosen)
+        return with_parameters(own, **chosen)
     classes = getattr(model, "classes_", None) if given["classes"] is None else given["classes"]
     if classes is None:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
-    noise = make_noise(given, None if own is None else own.noise_) if {*changed} - {"bounds", "classes"} else None
+    noise = make_noise(given, None if own is None else own.noise_) if {*changed} - {*MECHANISM} else None
+    if given["costs"]:
+        chosen["costs"] = parse_costs(given["costs"], columns_of(X))
     if own is None:
-        bounds = given["bounds"] or (0.0, 1.0)
-        return SmoothedClassifier.from_pretrained(model, classes, noise or "split", bounds=bounds, **chosen)
+        # A NoisyModule supplies what is not given.
+        chosen |= {} if given["bounds"] is None else {"bounds": given["bounds"]}
+        return mixed(model, given, X, chosen | {"noise": noise or "split"}) or SmoothedClassifier.from_pretrained(
+            model, classes, noise, **chosen
+        )
     kept = {name: value for name, value in own.get_params(deep=False).items() if name not in ("estimator", "noise")}
-    if own.features_.categorical.any():
-        raise click.UsageError("The noise, box and classes of a classifier with categories cannot be changed.")
+    if own.features_.categorical.any() or given["categorical"] or given["categorical_features"]:
+        raise click.UsageError("The noise, box, costs and classes of a classifier with categories cannot be changed.")
     kept |= {"bounds": given["bounds"] or (own.box_.lo, own.box_.hi), "costs": own.features_.costs}
     clf = SmoothedClassifier.from_pretrained(own.estimator_, classes, noise or own.noise_, **kept | chosen)
     return with_features_of(own, clf)
+
+
+def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> SmoothedClassifier | None:
+    """Return a trained model, smoothed, whose categories and fixed values are those in the data; None without any."""
+    columns = columns_of(X)
+    unknown = [name for name in given["categorical"] if name not in columns]
+    if unknown:
+        raise click.UsageError(f"--categorical must be one of the columns {columns}, got {unknown[0]!r}.")
+    categorical = given["categorical_features"] or [columns.index(name) for name in given["categorical"]]
+    if not categorical and not np.isinf(chosen.get("costs", 1.0)).any():
+        return None
+    if given["classes"] is not None or not hasattr(model, "classes_"):
+        raise click.UsageError("Categories and fixed columns need a model that knows its classes, and no --classes.")
+    clf = SmoothedClassifier(FrozenEstimator(model), **chosen, categorical_features=categorical or None)
+    X = X if hasattr(unwrap(model), "feature_names_in_") else np.asarray(X)
+    # Nothing is trained: fit reads the columns alone.
+    return clf.fit(X, np.resize(model.classes_, len(X)))
+
+
+def columns_of(X: Any) -> list[str]:
+    """Return the names of the columns of a table, or their positions, as text."""
+    return [str(name) for name in getattr(X, "columns", range(int(np.prod(X.shape[1:]))))]
 
 
 def make_noise(given: dict[str, Any], own: Any) -> Any:

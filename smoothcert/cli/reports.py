@@ -62,7 +62,9 @@ def status_of(path: str, *, results: bool = False) -> dict[str, Any]:
             radii = [0.0, 0.5, 1.0, 2.0]
             shares = certified_accuracy_score(y, certificates, radii).tolist()
             shown["certified_accuracy"] = {f"{r:g}": share for r, share in zip(radii, shares, strict=True)}
-    shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": run.seed}
+    # Programs that read JSON round numbers of 128 bits.
+    seed = None if run.seed is None else str(run.seed)
+    shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": seed}
     shown |= {"n_classes": len(run.classes), "shard": run.shard, "decided_at": run.decided_at}
     shown |= {name: value["text"] if isinstance(value, dict) else value for name, value in run.parameters.items()}
     return shown | {"versions": run.versions, "digest": found.digest}

@@ -44,7 +44,7 @@ def certify(**given: Any) -> None:
     0.001, the strategy with the largest radii).
     """  # noqa: D301
     X, y = read(given)
-    run_and_report(options.smoothed(given), X, y, given)
+    run_and_report(options.smoothed(given, X), X, y, given)
 
 
 @click.command()
@@ -63,7 +63,7 @@ def certify_at(radii: Any, **given: Any) -> None:
       smoothcert certify-at model.skops test.npz --radii 0.5,1 --store run.sqlite -o robust.csv
     """  # noqa: D301
     X, y = read(given)
-    run_and_report(options.smoothed(given), X, y, given, float(radii[0]) if len(radii) == 1 else radii.tolist())
+    run_and_report(options.smoothed(given, X), X, y, given, float(radii[0]) if len(radii) == 1 else radii.tolist())
 
 
 @click.command()
@@ -125,7 +125,7 @@ def predict(output: str | None, force: bool, **given: Any) -> None:
     if output is not None:
         check_output(output, force=force, inputs=options.files(given))
     X, _ = options.read_data(given)
-    clf = options.smoothed(given)
+    clf = options.smoothed(given, X)
     text = "".join(f"{label}\n" for label in clf.predict(options.as_fitted(clf, X)))
     if output is None:
         click.echo(text, nl=False)

@@ -5,60 +5,75 @@ from __future__ import annotations
 from typing import Any
 
 from numpy.typing import NDArray
-from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from .base import Voter, is_function, is_module, is_net, is_torch, name_of, unwrap
+from .base import Voter, is_function, is_module, is_torch, name_of, unwrap
 from .function import FunctionVoter
 from .inference import TorchInference
+from .outputs import Decision
 from .sklearn import SklearnVoter
 from .torch import TorchVoter
 
 
-def check_base_model(estimator: Any) -> None:
-    """Raise a ValueError unless this can be a base model."""
+def check_base_model(estimator: Any, kind: str = "classifier") -> None:
+    """Raise a ValueError unless this can be a base model that is a "classifier" or a "regressor"."""
     model, remedy = unwrap(estimator), "Pass a model."
     if isinstance(model, type):
         remedy = f"Pass an instance: {model.__name__}()."
     elif is_torch(model):
         return
     elif _is_smoothed(model):
-        remedy = "It is smoothed already. Pass its base model, or call certify on it."
-    elif _classifies(model):
+        remedy = (
+            "It is smoothed already. Pass its base model, also inside a search or an ensemble, or call certify on it."
+        )
+    elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):
-        remedy = "It must be a classifier. Its predict method alone can be one, in from_pretrained."
+        remedy = f"It must be a {kind}. Its predict method alone can be one, in from_pretrained."
     elif is_function(model):
         if isinstance(estimator, FrozenEstimator):
             return
-        remedy = "A function cannot be trained: use SmoothedClassifier.from_pretrained."
+        remedy = f"A function cannot be trained: use Smoothed{kind.title()}.from_pretrained."
     elif isinstance(model, (str, bytes)):
         remedy = "Load the model first."
     raise ValueError(
-        f"estimator must be a scikit-learn classifier, a torch.nn.Module or a skorch net, got {model!r}. {remedy}"
+        f"estimator must be a scikit-learn {kind}, a torch.nn.Module or a skorch net, got {model!r}. {remedy}"
     )
 
 
-def _classifies(model: Any) -> bool:
-    """Tell whether this is a classifier: by scikit-learn's tags, or else by its ``predict`` method."""
+def _is_a(kind: str, model: Any) -> bool:
+    """Tell whether this is of a kind: by scikit-learn's tags, or else by its ``predict`` method."""
     if hasattr(model, "__sklearn_tags__"):
         # Some have no predict method before they are fitted.
-        return bool(is_classifier(model))
-    return hasattr(model, "predict") and getattr(model, "_estimator_type", "classifier") == "classifier"
+        return bool(get_tags(model).estimator_type == kind)
+    return hasattr(model, "predict") and getattr(model, "_estimator_type", kind) == kind
 
 
 def _is_smoothed(model: Any) -> bool:
-    """Tell whether this is a smoothed classifier, or a pipeline that ends in one."""
-    steps = getattr(model, "steps", None)
-    if isinstance(steps, list) and steps:
-        return _is_smoothed(unwrap(steps[-1][-1]))
-    return not isinstance(model, type) and hasattr(model, "count_votes") and hasattr(model, "certify")
+    """Tell whether this is a smoothed estimator, a method of one, or a search, an ensemble or a wrapper around one."""
+    inside, seen = [model], set()
+    while inside:
+        value = inside.pop()
+        value = unwrap(getattr(value, "__self__", value))
+        if isinstance(value, (list, tuple)):
+            inside.extend(value)
+        elif (
+            not isinstance(value, type)
+            and (hasattr(value, "predict") or hasattr(value, "fit"))
+            and id(value) not in seen
+        ):
+            if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+                return True
+            seen.add(id(value))
+            inside.extend(getattr(value, "__dict__", {}).values())
+    return False
 
 
 def make_voter(
     estimator: Any,
-    classes: NDArray[Any],
+    classes: NDArray[Any] | None,
     device: Any = None,
     inference: TorchInference | None = None,
     columns: Any = None,
@@ -71,8 +86,8 @@ def make_voter(
     ----------
     estimator : object
         See `check_base_model`.
-    classes : ndarray of shape (n_classes,)
-        Labels of the base model.
+    classes : ndarray of shape (n_classes,) or None
+        Labels of the base model; None if it predicts numbers.
     device : torch.device or str, optional
         Device of a torch model.
     inference : TorchInference, optional
@@ -91,9 +106,12 @@ def make_voter(
     """
     model = unwrap(estimator)
     if is_torch(model):
-        if is_net(model):
-            check_is_fitted(model, "module_")
-        return TorchVoter(model if is_module(model) else model.module_, len(classes), device, inference)
+        n_outputs = 1 if classes is None else len(classes)
+        if is_module(model):
+            return TorchVoter(model, n_outputs, device, inference)
+        check_is_fitted(model, "module_")
+        decision = None if classes is None else Decision.of(model, None if inference is None else inference.output)
+        return TorchVoter(model.module_, n_outputs, device, inference, decision)
     if inference is not None:
         raise ValueError(f"inference={inference!r} is for torch models, got a {name_of(model)}. Use inference=None.")
     if is_function(model):

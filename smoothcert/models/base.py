@@ -56,6 +56,9 @@ class Voter(ABC):
     batch_values: int
     most_rows: int = 2**15
 
+    #: Number of rows up to which a batch takes about as long as a single row.
+    free_rows: int = 1
+
     #: Largest number of near ties that are settled together.
     most_together: int = 2**6
 
@@ -107,6 +110,26 @@ class Voter(ABC):
         """Return the class index of each row of a batch of near ties."""
         return self(batch)
 
+    def probabilities(self, batch: Any) -> NDArray[np.float64]:
+        """Return the probability that the base model gives each class for each row, shape (n, n_classes).
+
+        Raises
+        ------
+        ValueError
+            If the base model has no probabilities, or returns anything but finite numbers.
+        """
+        raise ValueError(no_probabilities(f"The base model {self.content().split()[0]}"))
+
+    def values(self, batch: Any) -> NDArray[np.float64]:
+        """Return the number that the base model predicts for each row, shape (n,).
+
+        Raises
+        ------
+        ValueError
+            If the base model returns anything but one number per row.
+        """
+        raise ValueError(f"The base model {self.content().split()[0]} predicts no numbers.")
+
     @abstractmethod
     def content(self) -> str:
         """Return the model's name, its content or "?" (see `identity`), and how it is run where that is a choice."""
@@ -150,6 +173,40 @@ class LabelTable:
                 f"{self.classes.tolist()!r}. Nothing was certified."
             )
         return self.order[place]
+
+
+def no_probabilities(model: str) -> str:
+    """Return the message for a base model that answers labels alone."""
+    return (
+        f"{model} has no probabilities, which scores of labels need. Use a classifier with predict_proba, such as "
+        f"sklearn.calibration.CalibratedClassifierCV around it, a torch module, or a function that returns the "
+        f"probabilities of all classes."
+    )
+
+
+def checked_probabilities(values: Any, n_rows: int, n_classes: int, name: str) -> NDArray[np.float64]:
+    """Return probabilities as an array, or raise a ValueError unless they are finite numbers in the right shape."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (n_rows, n_classes) or not np.isfinite(found).all():
+        what = "values that are not finite" if found.shape == (n_rows, n_classes) else f"shape {found.shape}"
+        raise ValueError(
+            f"The base model {name} must return one finite probability per class, shape {(n_rows, n_classes)}, but "
+            f"returned {what}. No set was made."
+        )
+    return found
+
+
+def checked_values(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
+    """Return predicted numbers as an array, or raise a ValueError unless there is one for each row."""
+    array = np.asarray(values)
+    if array.shape not in ((n_rows,), (n_rows, 1)) or array.dtype.kind not in "biuf" or np.isnan(array).any():
+        is_nan = array.dtype.kind == "f" and np.isnan(array).any()
+        what = "NaN" if is_nan else f"shape {array.shape} of {array.dtype}"
+        raise ValueError(
+            f"The base model {name} must return one number per row, shape ({n_rows},), but returned {what}. Nothing "
+            f"was certified."
+        )
+    return array.reshape(-1).astype(np.float64)
 
 
 def name_of(model: Any) -> str:

@@ -102,6 +102,13 @@ class Categories:
         known += [None] * (fixed or (None in found and missing == "category"))
         return cls(name, tuple(known), series.filled(known, column.dtype, library), fixed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what files hold; see `series.packed`."""
+        return vars(self) | {"column": series.packed(self.column)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"column": series.unpacked(state["column"])})
+
     def masked(self, library: str) -> Self:
         """Return the same categories with a mask, of code K."""
         declared = [value for value in self.known if value is not None]
@@ -166,6 +173,10 @@ class FixedValues:
         self.name, self.dtype, self.library = name, dtype, library
         self.known: dict[int, Any] = {}
         self.sorted: tuple[FloatArray, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what files hold: values in order are made anew."""
+        return vars(self) | {"sorted": None}
 
     def encode(self, column: Any) -> FloatArray:
         """Return the codes of values, which are remembered."""

@@ -29,8 +29,9 @@ class TorchInference(BaseEstimator):
     compile : bool, default=False
         Whether ``torch.compile`` compiles the model. It needs a C++ compiler on CPUs and Triton on GPUs.
     output : callable or None, default=None
-        Turns what the model returns into logits of shape (n, n_classes), in training too. None takes logits as they
-        are, the first entry of a tuple, and ``logits`` of a dict or an object.
+        Turns what the model returns into logits of shape (n, n_classes). None takes logits as they are, the first entry
+        of a tuple, and ``logits`` of a dict or an object. Losses of logits from torch get them in training too; losses
+        of probabilities, and a loss of the user's own, do not.
 
     See Also
     --------
@@ -76,6 +77,12 @@ class TorchInference(BaseEstimator):
             return float(torch.finfo(getattr(torch, self.autocast)).eps)
         return float(torch.finfo(torch.get_autocast_dtype(device_type)).eps) if is_autocast(device_type) else 0.0
 
+    def way(self) -> str:
+        """Return how the model runs, as text; nothing where that is as by default."""
+        plain, output = TorchInference(self.autocast, self.channels_last, self.compile), self.output
+        way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
+        return way + ("" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}")
+
     def in_full_precision(self) -> TorchInference:
         """Return how the model runs without autocast, of its own or of the caller, and without compilation."""
         return FullPrecision(None, self.channels_last, False, self.output)
@@ -108,6 +115,11 @@ class FullPrecision(TorchInference):
     def step(self, device_type: str) -> float:
         """Return 0: there is no autocast."""
         return 0.0
+
+
+def hooks_of(part: Any) -> list[Any]:
+    """Return the hooks that run when a module is called."""
+    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
 
 
 def is_autocast(device_type: str) -> bool:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dis
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from .base import name_of
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import checked_values, name_of
 
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
 SHAPE_ERROR = re.compile(
-    r"shape|mat1 and mat2|size of tensor|sizes of tensors|size mismatch|invalid for input of size|expected input|"
-    r"dimension|channels|\dD",
+    r"sizes? of (the )?tensors?.* must match|size (mismatch|does not match)|cannot be multiplied|expected input|"
+    r"invalid for input of size|got input of s|equal size|must be equal to input_size|should contain \d+ elements|"
+    r"input size|number of dimensions|\dD.* (input|tensor)|expected size|tensor size|size is too small|"
+    r"not broadcast|broadcast shape|multiply up|channels? in input|divisible by",
     re.IGNORECASE,
 )
-
-#: Rows of a batch that tell whether single outputs are probabilities.
-TELLING_ROWS = 32
 
 
 def read_logits(
@@ -26,8 +30,7 @@ def read_logits(
     n_classes: int,
     name: str,
     output: Callable[[Any], Any] | None = None,
-    *,
-    telling: bool = False,
+    decision: Decision | None = None,
 ) -> Any:
     """Return the logits in a torch model's answer.
 
@@ -41,8 +44,9 @@ def read_logits(
         Name of the model in messages.
     output : callable, optional
         Returns the logits in an answer of any other kind.
-    telling : bool, default=False
-        Whether single outputs must not look like probabilities.
+    decision : Decision, optional
+        What becomes of the logits before they are compared. None leaves them as they are, also single outputs that look
+        like probabilities.
 
     Returns
     -------
@@ -57,11 +61,14 @@ def read_logits(
     import torch
 
     logits = find_logits(answer, name) if output is None else output(answer)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
+    is_tensor = isinstance(logits, torch.Tensor)
+    logits = decision(logits) if decision is not None and is_tensor else logits
+    shape = tuple(logits.shape) if is_tensor else None
     if n_classes == 2 and shape in ((n_rows,), (n_rows, 1), () if n_rows == 1 else None):
         logit = logits.reshape(n_rows)
-        if output is None and telling:
+        if decision is not None and output is None and decision.threshold is None and not decision.told:
             check_one_logit(logit, name)
+            decision.told.add(True)
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
     elif shape != (n_rows, n_classes):
         returned = f"a {name_of(logits)}" if shape is None else f"shape {shape}"
@@ -73,15 +80,38 @@ def read_logits(
     return logits if logits.is_floating_point() else logits.float()
 
 
+def read_numbers(
+    answer: Any, n_rows: int, name: str, output: Callable[[Any], Any] | None = None
+) -> NDArray[np.float64]:
+    """Return the numbers in a regression model's answer, shape (n_rows,); see `read_logits`.
+
+    Raises
+    ------
+    ValueError
+        If the answer holds no such numbers.
+    """
+    import torch
+
+    found = find_logits(answer, name) if output is None else output(answer)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
+    if shape not in ((n_rows,), (n_rows, 1)):
+        raise ValueError(
+            f"The base model {name} must return one number per row, shape ({n_rows},), but returned "
+            f"{f'a {name_of(found)}' if shape is None else f'shape {shape}'}. Nothing was certified. Change its "
+            f"forward, or set TorchInference(output=...) to a function that finds the numbers in its answer."
+        )
+    return checked_values(found.detach().cpu().double().numpy(), n_rows, name)
+
+
 def find_logits(answer: Any, name: str) -> Any:
     """Return what holds the logits in an answer, if that is clear."""
     if isinstance(answer, Mapping):
         if "logits" not in answer and len(answer) != 1:
             raise ValueError(
                 f"The base model {name} returned a {name_of(answer)} with the keys {list(answer)}, and no 'logits' "
-                f"among them. Nothing was certified. Set TorchInference(output=...) to a function that finds "
-                f"the logits, such as "
-                f"output=lambda answer: answer[{next(iter(answer), 'logits')!r}]."
+                f"among them. Nothing was certified. Set TorchInference(output=...) to a function that finds the "
+                f"logits, such as output=lambda answer: answer[{next(iter(answer), 'logits')!r}]. In training, a loss "
+                f"of logits uses it too, and a loss of probabilities (NLLLoss, BCELoss) does not."
             )
         return find_logits(answer["logits"] if "logits" in answer else next(iter(answer.values())), name)
     if hasattr(answer, "logits"):
@@ -101,6 +131,52 @@ def check_one_logit(logit: Any, name: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of logits before they are compared: votes of a skorch net are what its ``predict`` returns.
+
+    Parameters
+    ----------
+    function : callable, optional
+        The net's own ``predict_nonlinearity``.
+    threshold : float, optional
+        What the output of a binary net must exceed for the second class.
+    told : set
+        Not empty once single outputs were seen that cannot be probabilities. All voters of a model share it.
+    """
+
+    function: Callable[[Any], Any] | None = None
+    threshold: float | None = None
+    told: set[bool] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, net: Any, output: Callable[[Any], Any] | None) -> Decision:
+        """Read the decision of an initialized net; what ``output`` returns are logits, whatever the loss is."""
+        from skorch import NeuralNetBinaryClassifier
+        from torch.nn import BCELoss
+
+        function = net.predict_nonlinearity if callable(net.predict_nonlinearity) else None
+        threshold = net.threshold if isinstance(net, NeuralNetBinaryClassifier) else None
+        criterion = getattr(net, "criterion_", None)
+        criterion = getattr(criterion, "_orig_mod", criterion)
+        is_probability = function is not None or (output is None and isinstance(criterion, BCELoss))
+        if threshold is not None and not is_probability:
+            with np.errstate(divide="ignore"):
+                threshold = float(np.log(threshold) - np.log1p(-threshold))
+        return cls(function, threshold)
+
+    def __call__(self, logits: Any) -> Any:
+        """Return numbers that are compared, or a number whose sign is the vote."""
+        if self.function is None:
+            return logits if self.threshold is None else logits - self.threshold
+        answer = self.function(logits)
+        return answer if self.threshold is None else answer[:, 1] - self.threshold
+
+    def __str__(self) -> str:
+        name = "" if self.function is None else f" by {getattr(self.function, '__qualname__', name_of(self.function))}"
+        return name + (f" above {self.threshold:g}" if self.threshold else "")
+
+
 def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:
     """Return what to raise for a torch module's own error; it names the remedy where that is known.
 
@@ -117,6 +193,10 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in message:
         return MemoryError(message)
     failed = f"The base model {name_of(module)} failed on a batch of shape {shape}"
+    frame = raising_frame(error)
+    if frame is not None and not frame.f_globals.get("__name__", "").startswith("torch."):
+        # The words of the user's own error say nothing about inputs.
+        return RuntimeError(f"{failed}: {error}")
     if TYPE_ERROR.search(message):
         return ValueError(
             f"{failed}: {error}. Noisy inputs are real numbers, of the type of the network's parameters. Convert them "
@@ -128,3 +208,12 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
             f"network takes, such as (n, channels, height, width) for images."
         )
     return RuntimeError(f"{failed}: {error}")
+
+
+def raising_frame(error: BaseException) -> Any:
+    """Return the frame whose ``raise`` statement has raised an error, or None if something that it called has."""
+    trace: Any = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    raised = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return trace.tb_frame if raised else None

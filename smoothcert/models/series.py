@@ -112,6 +112,24 @@ def taken(column: Any, index: NDArray[np.intp]) -> Any:
     return column.gather(index) if hasattr(column, "gather") else column.take(index)
 
 
+def packed(column: Any) -> Any:
+    """Return a `filled` column as files hold it: the arrays of pandas as lists and their type, for skops."""
+    if type(column).__module__.split(".")[0] != "pandas":
+        return column
+    categories = getattr(column.dtype, "categories", None)
+    return values(column), column.dtype if categories is None else (list(categories), bool(column.dtype.ordered))
+
+
+def unpacked(content: Any) -> Any:
+    """Return the column that `packed` was given."""
+    if not isinstance(content, tuple):
+        return content
+    items, dtype = content
+    return filled(
+        items, import_module("pandas").CategoricalDtype(*dtype) if isinstance(dtype, tuple) else dtype, "pandas"
+    )
+
+
 def cast(column: FloatArray, dtype: Any, library: str) -> Any:
     """Return floats in another type of numbers, or as they are where it cannot hold one of them."""
     if library == "polars":

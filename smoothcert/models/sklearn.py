@@ -12,33 +12,31 @@ from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 
-from .base import LabelTable, Voter, name_of
+from .base import LabelTable, Voter, checked_probabilities, checked_values, name_of, no_probabilities
 from .identity import content_of
-from .threads import limit_blas, n_threads
+from .threads import n_threads, process_settings
 
 
 class SklearnVoter(Voter):
-    """Votes of a model whose ``predict`` returns one label per row, in an array of shape (n,) or (n, 1)."""
+    """Votes of a model whose ``predict`` returns one label or number per row, in shape (n,) or (n, 1).
+
+    Without ``classes``, it predicts numbers.
+    """
 
     dtype = np.float64
     batch_values = 2**20
+    # Steps on columns take a few milliseconds, however few rows there are.
+    free_rows = 2**12
 
-    def __init__(self, estimator: Any, classes: NDArray[Any], columns: Any = None, *, finite: bool = True) -> None:
-        known = np.asarray(getattr(estimator, "classes_", classes))
-        if not np.isin(known, classes).all():
-            raise ValueError(
-                f"The base model {name_of(estimator)} has the classes {known.tolist()!r}. classes must hold all of "
-                f"them, got {classes.tolist()!r}."
-            )
-        if len(classes) == 1 and not hasattr(estimator, "classes_"):
-            raise ValueError(
-                f"The base model {name_of(estimator)} has no classes_, so it may return other labels than "
-                f"{classes[0]!r}. classes must hold at least two labels."
-            )
+    def __init__(
+        self, estimator: Any, classes: NDArray[Any] | None, columns: Any = None, *, finite: bool = True
+    ) -> None:
+        if classes is not None:
+            _check_known(estimator, classes)
+            self.labels = LabelTable(classes)
         self.estimator = estimator
         self.columns = columns
-        self.labels = LabelTable(classes)
-        self.n_classes = len(classes)
+        self.n_classes = 1 if classes is None else len(classes)
         parts = sklearn_parts(estimator)
         self.votes_alone = not parts
         # A dummy that draws labels at random answers by the place of a row in the batch.
@@ -52,16 +50,36 @@ class SklearnVoter(Voter):
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
-        rows = batch if self.columns is None else self.columns.frame(batch)
-        # scikit-learn has one configuration per thread.
-        with config_context(**self.config):
-            labels = np.asarray(self.estimator.predict(rows))
+        labels = self._predict(batch)
         if labels.shape not in ((len(batch),), (len(batch), 1)):
             raise ValueError(
                 f"The base model {name_of(self.estimator)} must return one label per row, shape ({len(batch)},), but "
                 f"returned shape {labels.shape}. Nothing was certified."
             )
         return self.labels.indices(labels.reshape(-1), name_of(self.estimator))
+
+    def values(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return predicted numbers; see `Voter.values`."""
+        return checked_values(self._predict(batch), len(batch), name_of(self.estimator))
+
+    def _predict(self, batch: NDArray[Any]) -> NDArray[Any]:
+        rows = batch if self.columns is None else self.columns.frame(batch)
+        # scikit-learn has one configuration per thread.
+        with config_context(**self.config):
+            return np.asarray(self.estimator.predict(rows))
+
+    def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the base model's ``predict_proba``, 0 for classes that it does not know; see `Voter.probabilities`."""
+        name = name_of(self.estimator)
+        if not hasattr(self.estimator, "predict_proba"):
+            raise ValueError(no_probabilities(f"The base model {name}"))
+        rows = batch if self.columns is None else self.columns.frame(batch)
+        with config_context(**self.config):
+            answer = self.estimator.predict_proba(rows)
+        known = np.asarray(getattr(self.estimator, "classes_", self.labels.classes))
+        found = np.zeros((len(batch), self.n_classes))
+        found[:, self.labels.indices(known, name)] = checked_probabilities(answer, len(batch), len(known), name)
+        return found
 
     def content(self) -> str:
         """Return the content of the fitted estimator; see `Voter.content`."""
@@ -72,9 +90,24 @@ class SklearnVoter(Voter):
         return [self] * (1 if self.votes_alone else n_threads(self.n_cores))
 
     def voting(self) -> AbstractContextManager[Any]:
-        """Limit BLAS to each thread's share of the cores."""
+        """Limit BLAS to each thread's share of the cores, and keep the filters of warnings."""
         n_voters = len(self.for_threads())
-        return limit_blas(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
+        return process_settings(max(1, self.n_cores // n_voters)) if n_voters > 1 else nullcontext()
+
+
+def _check_known(estimator: Any, classes: NDArray[Any]) -> None:
+    """Raise a ValueError if a model knows other classes, or may know some."""
+    known = np.asarray(getattr(estimator, "classes_", classes))
+    if not np.isin(known, classes).all():
+        raise ValueError(
+            f"The base model {name_of(estimator)} has the classes {known.tolist()!r}. classes must hold all of "
+            f"them, got {classes.tolist()!r}."
+        )
+    if len(classes) == 1 and not hasattr(estimator, "classes_"):
+        raise ValueError(
+            f"The base model {name_of(estimator)} has no classes_, so it may return other labels than "
+            f"{classes[0]!r}. classes must hold at least two labels."
+        )
 
 
 def sklearn_parts(estimator: Any) -> list[BaseEstimator]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,9 @@ from threadpoolctl import ThreadpoolController
 
 #: Largest number of threads: between the operations of a model, Python runs one of them at a time.
 MOST = 8
+
+#: How scikit-learn's warning begins where a thread finds no filters of warnings.
+NO_FILTERS = "`sklearn.utils.parallel.delayed` should be used with"
 
 _lock = Lock()
 
@@ -139,8 +143,27 @@ class SharedContext:
                     self._context.__exit__(None, None, None)
 
 
-#: Limits the number of cores that BLAS libraries use, which is one setting for the whole process.
-limit_blas = SharedContext(lambda n_cores: _controller().limit(limits=n_cores, user_api="blas"))
+@contextmanager
+def _process_settings(n_cores: int) -> Iterator[None]:
+    """Limit the cores of BLAS libraries, and keep the filters of warnings.
+
+    Steps of scikit-learn change the filters while they run, and threads that do so at the same time lose some of them.
+    Where one finds no filters at all, it warns of what nobody did.
+    """
+    with warnings.catch_warnings(), _controller().limit(limits=n_cores, user_api="blas"):
+        warnings.filterwarnings("ignore", message=NO_FILTERS)
+        show = warnings.showwarning
+
+        def show_others(message: Any, *where: Any, **more: Any) -> None:
+            if not str(message).startswith(NO_FILTERS):
+                show(message, *where, **more)
+
+        warnings.showwarning = show_others
+        yield
+
+
+#: Settings of the whole process while threads vote: the number of cores of BLAS libraries, and filters of warnings.
+process_settings = SharedContext(_process_settings)
 
 
 def _forget() -> None:
@@ -148,7 +171,7 @@ def _forget() -> None:
     global _lock
     _lock = Lock()
     _pool.cache_clear()
-    limit_blas.forget()
+    process_settings.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -32,22 +33,31 @@ class TimedVoter(Voter):
         self.voter = voter
         self.seconds = seconds
         self.dtype, self.n_classes = voter.dtype, voter.n_classes
-        self.batch_values, self.most_rows = voter.batch_values, voter.most_rows
+        self.batch_values, self.most_rows, self.free_rows = voter.batch_values, voter.most_rows, voter.free_rows
         self.most_changed, self.content_decides = voter.most_changed, voter.content_decides
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
-        """Return class indices; see `Voter.__call__`.
+        """Return class indices; see `Voter.__call__`."""
+        return self._answer(self.voter, batch)
 
-        Raises
-        ------
-        TimeoutError
-            If they are late. The call is abandoned, in a thread that ends with the process.
+    def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return probabilities; see `Voter.probabilities`."""
+        return self._answer(self.voter.probabilities, batch)
+
+    def values(self, batch: NDArray[Any]) -> NDArray[np.float64]:
+        """Return predicted numbers; see `Voter.values`."""
+        return self._answer(self.voter.values, batch)
+
+    def _answer(self, ask: Callable[[NDArray[Any]], Any], batch: NDArray[Any]) -> Any:
+        """Return the answer to a batch, or raise a TimeoutError if it is late.
+
+        The call is then abandoned, in a thread that ends with the process.
         """
         answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         # An abandoned call must not see the next batch.
-        Thread(target=_answer, args=(self.voter, batch.copy(), answers), daemon=True).start()
+        Thread(target=_answer, args=(ask, batch.copy(), answers), daemon=True).start()
         try:
-            votes, error = answers.get(timeout=self.seconds)
+            answer, error = answers.get(timeout=self.seconds)
         except Empty:
             raise TimeoutError(
                 f"The base model {self.voter.content().split()[0]} did not answer {len(batch)} rows within "
@@ -56,7 +66,7 @@ class TimedVoter(Voter):
             ) from None
         if error is not None:
             raise error
-        return votes
+        return answer
 
     def content(self) -> str:
         """Return the content of the voter's model; see `Voter.content`."""
@@ -67,8 +77,10 @@ class TimedVoter(Voter):
         return self.voter.ready()
 
 
-def _answer(voter: Voter, batch: NDArray[Any], answers: SimpleQueue[tuple[Any, BaseException | None]]) -> None:
+def _answer(
+    ask: Callable[[NDArray[Any]], Any], batch: NDArray[Any], answers: SimpleQueue[tuple[Any, BaseException | None]]
+) -> None:
     try:
-        answers.put((voter(batch), None))
+        answers.put((ask(batch), None))
     except BaseException as error:
         answers.put((None, error))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Voter, name_of
+from .base import Voter, checked_probabilities, name_of
 from .identity import content_of_tensors
-from .inference import TorchInference, check_rows_are_independent, is_autocast
-from .outputs import TELLING_ROWS, explained, read_logits
+from .inference import TorchInference, check_rows_are_independent, hooks_of, is_autocast
+from .outputs import Decision, explained, read_logits, read_numbers
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -71,6 +71,8 @@ class TorchVoter(Voter):
     device : torch.device or str, optional
         By default that of the module.
     inference : TorchInference, optional
+    decision : Decision, optional
+        By default logits are compared as they are.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TorchVoter(Voter):
         n_classes: int,
         device: Any = None,
         inference: TorchInference | None = None,
+        decision: Decision | None = None,
     ) -> None:
         import torch
 
@@ -99,7 +102,7 @@ class TorchVoter(Voter):
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
             self.most_together = TOGETHER_ON_ACCELERATORS
-        self.inference = inference or TorchInference()
+        self.inference, self.decision = inference or TorchInference(), decision or Decision()
         self.module_lock = module_lock(module)
         step = max(torch.finfo(self.precision).eps, self.inference.step(self.device_type))
         if self.device_type == "cuda" and self.precision == torch.float32:
@@ -109,7 +112,6 @@ class TorchVoter(Voter):
         self.is_measured = not self.is_reduced
         self.many_near_ties = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
-        self.knows_output = False
         self.original = self
         self._forget()
 
@@ -149,7 +151,7 @@ class TorchVoter(Voter):
             self.inference.compile
             or is_autocast(self.device_type)
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
-            or any(not getattr(hook, "is_pure", False) for part in parts for hook in _hooks(part))
+            or any(not getattr(hook, "is_pure", False) for part in parts for hook in hooks_of(part))
             or any("forward" in vars(part) for part in parts)
         )
 
@@ -161,7 +163,7 @@ class TorchVoter(Voter):
             module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
-        return TorchVoter(module, self.n_classes, to[0] if to else self.device, inference)
+        return TorchVoter(module, self.n_classes, to[0] if to else self.device, inference, self.decision)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
@@ -318,7 +320,8 @@ class TorchVoter(Voter):
 
         inference = self.inference.in_full_precision()
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
-            return TorchVoter(getattr(self.module, "_orig_mod", self.module), self.n_classes, self.device, inference)
+            module = getattr(self.module, "_orig_mod", self.module)
+            return TorchVoter(module, self.n_classes, self.device, inference, self.decision)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY or self.n_classes == 1:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
@@ -328,32 +331,41 @@ class TorchVoter(Voter):
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
+        how = name_of(self.module), self.inference.output, self.decision
+        logits = read_logits(self._answer(rows), len(rows), self.n_classes, *how)
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
+        return logits.detach()
+
+    def _answer(self, rows: Any) -> Any:
+        """Return what the module answers to a batch, which it may change in place."""
         import torch
 
-        name, first, evaluating = name_of(self.module), self.forward is None, not self.module.training
+        first, evaluating = self.forward is None, not self.module.training
         try:
             with torch.inference_mode(), self.module_lock.lock, self.inference.context(self.device):
                 if first:
                     self.forward = self.inference.prepare(self.module)
-                answer = self.forward(rows.to(self.precision))
+                answer = self.forward(torch.as_tensor(rows).to(self.device, self.precision))
         except RuntimeError as error:
             raise explained(error, self.module, tuple(rows.shape)) from error
         if first and evaluating:
             # A forward method may change the mode of its parts.
             check_evaluation_mode(self.module)
-        telling = not self.knows_output and len(rows) >= TELLING_ROWS
-        logits = read_logits(answer, len(rows), self.n_classes, name, self.inference.output, telling=telling)
-        self.knows_output |= telling
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        return answer
+
+    def probabilities(self, batch: Any) -> NDArray[np.float64]:
+        """Return the softmax of the module's logits; see `Voter.probabilities`."""
+        found = self.logits(batch).cpu().double().softmax(dim=1).numpy()
+        return checked_probabilities(found, len(batch), self.n_classes, name_of(self.module))
+
+    def values(self, batch: Any) -> NDArray[np.float64]:
+        """Return the module's numbers; see `Voter.values`."""
+        return read_numbers(self._answer(batch), len(batch), name_of(self.module), self.inference.output)
 
     def content(self) -> str:
         """Return a digest of the module's parameters and buffers, and how it is run; see `Voter.content`."""
-        output = self.inference.output
-        plain = TorchInference(self.inference.autocast, self.inference.channels_last, self.inference.compile)
-        way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
-        way += "" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}"
-        return f"{name_of(self.module)} {content_of_tensors([*self.module.parameters(), *self.module.buffers()])}{way}"
+        content = content_of_tensors([*self.module.parameters(), *self.module.buffers()])
+        return f"{name_of(self.module)} {content}{self.inference.way()}{self.decision}"
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {
@@ -386,8 +398,3 @@ class TorchVoter(Voter):
         device = torch.cuda.device(self.device) if self.device_type == "cuda" else nullcontext()
         with device, self.module_lock.evaluating(self.module):
             yield
-
-
-def _hooks(part: Any) -> list[Any]:
-    """Return the hooks that run when a module is called."""
-    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]

@@ -172,10 +172,12 @@ class Noise(BaseEstimator, ABC):
         """
         if cost == 1:
             return self
-        reason = "defines no for_cost" if self.uses_box else "has no certificate that relies on the box"
+        reason = "it defines no for_cost"
+        if not self.uses_box:
+            reason = "its certificates bound the distance of all features together, and know nothing of single ones"
         raise ValueError(
-            f"costs must be 1 for all features under {self!r}, which {reason}, got {cost:g}. Use uniform, splitting, "
-            f"mixture or Gaussian noise."
+            f"costs must be 1 for all features under {self!r}, since {reason}, got "
+            f"{'fixed' if np.isinf(cost) else format(cost, 'g')}. Use uniform, splitting, mixture or Gaussian noise."
         )
 
     def with_costs(self, costs: tuple[float, ...]) -> Self:

@@ -122,7 +122,8 @@ class Box:
         """Raise a ValueError if training data lies outside the box: that is a mistake in the units."""
         self.check_shape(np.shape(X)[1:])
         slack = TOLERANCE * self.width
-        outside = (np.asarray(X) < self.lo - slack) | (np.asarray(X) > self.hi + slack)
+        # A comparison with NaN is false.
+        outside = ~((np.asarray(X) >= self.lo - slack) & (np.asarray(X) <= self.hi + slack))
         if outside.any():
             feature = _first(outside.any(axis=0)) if self.width.ndim else ()
             lo, hi = (np.broadcast_to(end, outside.shape[1:])[feature] for end in (self.lo, self.hi))

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.by_column import is_by_column
 from .._utils.checks import check_count, check_positive
 from ._philox import SPLIT, UNIFORM, OffsetRecipe
 from .base import FloatArray, KeyedNoise
@@ -251,9 +252,11 @@ def check_levels(levels: Any) -> None:
     except ValueError:
         valid = False
     if not valid:
+        by_column = np.ndim(levels) or is_by_column(levels)
+        remedy = ' One number holds for all columns. Use "auto" for tables of whole numbers.' * bool(by_column)
         raise ValueError(
             f'levels must be "auto" for real-valued inputs, or a whole number from 1 to {DIGITAL_LEVELS} for digital '
-            f"ones, got {levels!r}."
+            f"ones, got {levels!r}.{remedy}"
         )
 
 

@@ -86,10 +86,11 @@ class NoiseMechanism:
         if dear.any():
             columns = self.categories.columns[dear].tolist()
             names = columns if self.features.names is None else [self.features.names[column] for column in columns]
+            most = self.categories.costs[dear].max()
             warnings.warn(
-                f"No change of the categories {names} can ever be certified: their costs, up to "
-                f"{self.categories.costs[dear].max():g}, must lie below the noise's lam. Widen the noise, lower the "
-                f"costs, or give columns that the adversary cannot change the cost 'fixed'.",
+                f"Radii will not cover a change of {names}, which costs up to {most:g}: radii stay below such a cost "
+                f"unless it is below the noise's lam. All cheaper changes can be certified. To cover it too, widen the "
+                f"noise or lower the cost, or give columns that the adversary cannot change the cost 'fixed'.",
                 stacklevel=4,
             )
 

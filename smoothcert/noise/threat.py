@@ -17,7 +17,7 @@ from .box import FloatArray
 HIDDEN = ("mask", "uniform")
 
 #: Maximum number of features that are named one by one.
-FEW_NAMES = 12
+FEW_NAMES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ class Features:
         Examples
         --------
         >>> Features.from_costs({"age": "fixed", "job": 2.0}, names=["age", "job", "wage"]).describe()
-        "that leave column 'age' as it is, at costs of 2 for column 'job' and 1 for column 'wage'"
+        "that leave column 'age' as it is, at costs of 2 for column 'job' and 1 for the others"
         """
         parts = []
         if self.fixed.any():
@@ -159,12 +159,13 @@ class Features:
             parts.append(f"that leave {self._named(self.fixed)} as {'it is' if one else 'they are'}")
         if self.categorical.any():
             parts.append(f"with changed categories of {self._named(self.categorical)}")
-        values = np.unique(self.costs[np.isfinite(self.costs)])[::-1]
+        values, counts = np.unique(self.costs[np.isfinite(self.costs)], return_counts=True)
         if (values != 1).any() and len(values) == 1:
             parts.append(f"at a cost of {values[0]:g} for each feature")
         elif (values != 1).any():
-            each = [f"{value:g} for {self._named(self.costs == value)}" for value in values]
-            parts.append(f"at costs of {', '.join(each[:-1])} and {each[-1]}")
+            most = 1.0 if 1 in values else values[counts.argmax()]
+            each = [f"{value:g} for {self._named(self.costs == value)}" for value in values[::-1] if value != most]
+            parts.append(f"at costs of {', '.join(each)} and {most:g} for the others")
         return ", ".join(parts)
 
     def _named(self, chosen: NDArray[np.bool_]) -> str:

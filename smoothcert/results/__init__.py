@@ -8,6 +8,8 @@ from .budget_display import GreedyBudgetDisplay
 from .certificates import Certificates
 from .decisions import Decisions
 from .display import CertifiedAccuracyDisplay
+from .interval_display import IntervalDisplay
+from .intervals import Intervals, ToleranceRadii
 from .metrics import (
     average_certified_radius,
     certified_accuracy_curve,
@@ -16,7 +18,7 @@ from .metrics import (
 )
 from .probability_display import ProbabilityDisplay
 from .row_changes import RowChanges
-from .scorer import make_certified_scorer
+from .scorer import make_certified_scorer, make_interval_scorer
 from .summaries import summarize
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
@@ -26,8 +28,11 @@ __all__ = [
     "CertifiedAccuracyDisplay",
     "Decisions",
     "GreedyBudgetDisplay",
+    "IntervalDisplay",
+    "Intervals",
     "ProbabilityDisplay",
     "RowChanges",
+    "ToleranceRadii",
     "VoteCounts",
     "VotesDisplay",
     "average_certified_radius",
@@ -35,5 +40,6 @@ __all__ = [
     "certified_accuracy_envelope",
     "certified_accuracy_score",
     "make_certified_scorer",
+    "make_interval_scorer",
     "summarize",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._utils.optional import optional
+from .._utils.pipelines import last_step
 from .certificates import Certificates, FloatArray
 from .tables import rounded_down
 
@@ -85,7 +86,7 @@ class GreedyBudgetDisplay:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier, with ``radius="greedy"``.
         x : array-like
             One input.
@@ -104,7 +105,7 @@ class GreedyBudgetDisplay:
         ValueError
             If the radius strategy is not greedy, the classifier abstains, or x is not an image.
         """
-        X = np.asarray(x)[None]
+        estimator, X = last_step(estimator, np.asarray(x)[None])
         shape = tuple(X.shape[1:] if image_shape is None else image_shape)
         if np.prod(shape) != X.size or not (len(shape) == 2 or (len(shape) == 3 and {shape[0], shape[-1]} & {1, 3})):
             raise ValueError(

@@ -10,10 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
 from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
-from .metrics import certified_accuracy_curve, check_one_kind
+from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
 from .votes import VoteCounts
 
 __all__ = ["CertifiedAccuracyDisplay", "Curve"]
@@ -100,7 +101,7 @@ class CertifiedAccuracyDisplay:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier.
         X : array-like of shape (n_inputs, ...)
         y : array-like of shape (n_inputs,)
@@ -117,6 +118,7 @@ class CertifiedAccuracyDisplay:
         -------
         display : CertifiedAccuracyDisplay
         """
+        estimator, X = last_step(estimator, X)
         certificates = estimator.certify(X) if votes is None else estimator.certify(X, votes=votes)
         noise = getattr(estimator, "noise_", None)
         shown = type(estimator).__name__ if noise is None else describe(noise).replace(", levels='auto'", "")
@@ -170,6 +172,9 @@ class CertifiedAccuracyDisplay:
             for name, group in groups.items()
         }
         majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
+        if any((curve.accuracy == majority).all() for curve in curves.values()):
+            # The baseline of the majority class is among the curves.
+            majority = None
         display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
         return display.plot(ax, **kwargs)
 
@@ -232,13 +237,12 @@ def note_of(certificates: Sequence[Certificates]) -> str:
     counts = [one.n_samples for one in certificates if one.n_samples is not None]
     least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
     votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
-    alphas = " or ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in certificates}))
     sizes = sorted({len(one) for one in certificates})
     inputs = " or ".join(f"{size:,}" for size in sizes) + (" input" if sizes == [1] else " inputs")
     threat = certificates[0].threat
     # A limited threat is long, and stands below the axis.
     against = f"\nagainst {threat}" if threat == "every perturbation" else ""
-    return ", ".join([inputs, *([votes] if most else []), f"alpha = {alphas}"]) + against
+    return ", ".join([inputs, *([votes] if most else []), f"alpha = {named_alphas(certificates)}"]) + against
 
 
 def _radius_label(norm: float, threat: str, width: float) -> str:

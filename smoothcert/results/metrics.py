@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -351,6 +351,11 @@ def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
     if len(kinds) != 1:
         raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
     return next(iter(certificates.values()))
+
+
+def named_alphas(certificates: Iterable[Certificates]) -> str:
+    """Return the different levels of some certificates as text."""
+    return " or ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in certificates}))
 
 
 def are_certificates(thing: Any) -> bool:

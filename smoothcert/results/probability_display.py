@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.pipelines import last_step
 from .certificates import Certificates
 from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .display import Named, by_name, note_of
@@ -71,7 +72,7 @@ class ProbabilityDisplay:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier.
         X : array-like of shape (n_inputs, ...)
         y : array-like of shape (n_inputs,)
@@ -86,6 +87,7 @@ class ProbabilityDisplay:
         -------
         display : ProbabilityDisplay
         """
+        estimator, X = last_step(estimator, X)
         certificates = estimator.certify(X) if votes is None else estimator.certify(X, votes=votes)
         return cls.from_certificates(certificates, y, ax=ax, **kwargs)
 

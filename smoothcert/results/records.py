@@ -191,7 +191,7 @@ class TableRecords(Records):
 
     def __post_init__(self) -> None:
         if self.failed is None:
-            object.__setattr__(self, "failed", np.zeros(len(self.labels), dtype=bool))
+            object.__setattr__(self, "failed", np.zeros(len(self), dtype=bool))
         super().__post_init__()
 
     def _saved(self) -> dict[str, NDArray[Any]]:
@@ -202,6 +202,11 @@ class TableRecords(Records):
         """Return the columns of the table by name."""
         return self._saved()
 
+    def _judged(self, y: Any) -> dict[str, NDArray[Any]]:
+        """Return the true labels, and which predicted labels are right."""
+        truth = check_labels(y, len(self), self.labels)
+        return {"truth": truth, "correct": truth == self.labels}
+
     def to_frame(self, *, y: Any = None, index: Any = None) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.
 
@@ -209,7 +214,7 @@ class TableRecords(Records):
         ----------
         y : array-like of shape (n_inputs,), optional
             True labels, read by position. They add the columns ``truth`` and ``correct``, which tells whether the
-            predicted label is right.
+            predicted label is right. Numbers add ``truth`` and ``error``, the distance of the prediction.
         index : pandas DataFrame, Series or Index, or array-like of shape (n_inputs,), optional
             The index of the result: that of a DataFrame or Series, such as the certified X, or the values given.
 
@@ -240,9 +245,8 @@ class TableRecords(Records):
         columns = {name: column.copy() for name, column in self._columns().items()}
         frame = optional("pandas", "tables").DataFrame(columns)
         frame.attrs.update({name: value for name, value in self._scalars().items() if value is not None})
-        if y is not None:
-            truth = check_labels(y, len(self), self.labels)
-            frame["truth"], frame["correct"] = truth, truth == self.labels
+        for name, column in ({} if y is None else self._judged(y)).items():
+            frame[name] = column
         if index is not None:
             found = index.index if hasattr(index, "iloc") else index
             if len(found) != len(self):
@@ -262,7 +266,7 @@ def _cell(name: str, value: Any) -> str:
     """Show one value of a table: bounds are rounded to their safe side."""
     if not isinstance(value, np.floating):
         return str(value)
-    return rounded_up(float(value)) if name == "p_b" else rounded_down(float(value))
+    return rounded_up(float(value)) if name.startswith(("p_b", "upper")) else rounded_down(float(value))
 
 
 def made_anew(function: str, *given: Any, **choices: Any) -> Any:

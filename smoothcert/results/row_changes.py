@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.optional import optional
+from .._utils.pipelines import last_step
 from .._utils.text import in_words
 from .budget_display import certificate_of
 from .certificates import Certificates, FloatArray
@@ -74,8 +75,9 @@ class RowChanges:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
-            The fitted classifier, with ``radius="greedy"`` or the default for its noise.
+        estimator : SmoothedClassifier, or Pipeline that ends in one
+            The fitted classifier, with ``radius="greedy"`` or the default for its noise. Values are those that it gets,
+            after the other steps of the pipeline.
         x : DataFrame or array of one row, Series, or array-like of shape (n_features,)
         certificate : Certificates, optional
             The certificate of the row, of length 1; the classifier makes it by default.
@@ -93,7 +95,7 @@ class RowChanges:
         ValueError
             If the radius strategy is not greedy, the classifier abstains, or x is not one row.
         """
-        row, X, algorithm = _opened(estimator, x)
+        estimator, row, X, algorithm = _opened(estimator, x)
         certificate = certificate_of(estimator, row, certificate)
         radius = float(certificate.radii[0])
         reach, moves, perturbed = estimator.worst_perturbations(row, radius)
@@ -123,7 +125,7 @@ class RowChanges:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier.
         x : DataFrame or array of one row, Series, or array-like of shape (n_features,)
             The row that was attacked.
@@ -141,7 +143,7 @@ class RowChanges:
         ValueError
             If the attack was no success, or x is not one row.
         """
-        row, X, algorithm = _opened(estimator, x)
+        estimator, row, X, algorithm = _opened(estimator, x)
         if len(adversarials) != 1 or not adversarials.success[0]:
             raise ValueError(f"adversarials must be a single success, such as found[[0]], got {adversarials!r}.")
         found = np.asarray(adversarials.inputs, dtype=np.float64)
@@ -210,11 +212,11 @@ class RowChanges:
         return self._table("html")
 
 
-def _opened(estimator: Any, x: Any) -> tuple[Any, FloatArray, Any]:
-    """Return one row as a table, as a matrix with numbers inside the box, and Algorithm 1 for it."""
+def _opened(estimator: Any, x: Any) -> tuple[Any, Any, FloatArray, Any]:
+    """Return the classifier, one row as a table and as a matrix with numbers inside the box, and Algorithm 1 for it."""
     if hasattr(x, "to_frame") and hasattr(x, "iloc"):
         x = x.to_frame().T
-    row = x if np.ndim(x) >= 2 else np.array([x], dtype=object)
+    estimator, row = last_step(estimator, x if np.ndim(x) >= 2 else np.array([x], dtype=object))
     inputs = estimator.open_inputs(row)
     if len(inputs) != 1 or len(inputs.shape) != 1:
         raise ValueError(
@@ -223,7 +225,7 @@ def _opened(estimator: Any, x: Any) -> tuple[Any, FloatArray, Any]:
         )
     algorithm = estimator.algorithm(inputs.shape)
     X, box = np.asarray(inputs.read(np.arange(1)), dtype=np.float64), algorithm.mechanism.box
-    return row, np.where(_features(algorithm.mechanism)[0], np.clip(X, box.lo, box.hi), X), algorithm
+    return estimator, row, np.where(_features(algorithm.mechanism)[0], np.clip(X, box.lo, box.hi), X), algorithm
 
 
 def _features(mechanism: Any) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:

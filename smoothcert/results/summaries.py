@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._utils.checks import check_choice
-from .metrics import AVERAGES, are_certificates, certified_accuracy_score, check_one_kind
+from .metrics import AVERAGES, are_certificates, certified_accuracy_score, check_one_kind, named_alphas
 from .tables import Summary
 
 #: The names of these scores.
@@ -68,10 +68,9 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike, *, average: str
     first = check_one_kind(named)
     least = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     abstained = sorted({int(one.abstained.sum()) for one in named.values()})
-    levels = sorted({one.alpha for one in named.values()})
     note = (
         f"{len(first)} inputs, {' to '.join(map(str, abstained[:: max(1, len(abstained) - 1)]))} abstained, against "
-        f"{first.threat}, alpha={' or '.join(f'{alpha:g}' for alpha in levels)}"
+        f"{first.threat}, alpha={named_alphas(named.values())}"
     )
     found = {str(name): certified_accuracy_score(y, one, least, average=average) for name, one in named.items()}
     if average is None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._utils.optional import optional
+from .._utils.pipelines import last_step
 from .certificates import Certificates
 from .curves import COLORS, NEUTRAL, background
 from .tables import rounded_down
@@ -76,7 +77,7 @@ class VotesDisplay:
 
         Parameters
         ----------
-        estimator : SmoothedClassifier
+        estimator : SmoothedClassifier, or Pipeline that ends in one
             The fitted classifier.
         X : array-like of shape (n_inputs, ...)
             At most 12 inputs.
@@ -92,6 +93,7 @@ class VotesDisplay:
         -------
         display : VotesDisplay
         """
+        estimator, X = last_step(estimator, X)
         drawn = estimator.count_votes(X) if votes is None else votes
         certificates = estimator.certify(X, votes=drawn)
         return cls(drawn, certificates, classes=estimator.classes_, y=y).plot(axes, **kwargs)

@@ -125,11 +125,11 @@ class Store:
         drawn = np.zeros(len(index), dtype=np.int64) if isinstance(votes, Shares) else votes.selection.sum(axis=1)
         columns = (
             index.tolist(),
-            map(bytes, votes.inputs),
+            bytes_of_rows(votes.inputs),
             *map(to_text, votes.recorded),
             drawn.tolist(),
             votes.estimation.sum(axis=1).tolist(),
-            map(bytes, np.ascontiguousarray(reach, dtype="<f8")),
+            bytes_of_rows(reach.astype("<f8")),
         )
         rows = [(i, *row, n, each, kept, now) for i, *row, n, kept in zip(*columns, strict=True)]
         with self._explained(), self._connection:
@@ -359,6 +359,13 @@ def write_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def bytes_of_rows(array: NDArray[Any]) -> list[bytes]:
+    """Return the bytes of each row of an array."""
+    content, n = array.tobytes(), len(array)
+    size = len(content) // n
+    return [content[i * size : (i + 1) * size] for i in range(n)]
 
 
 def to_text(counts: NDArray[Any]) -> list[str]:

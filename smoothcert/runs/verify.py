@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_fraction, check_open_unit
+from .._utils.pipelines import last_step
 from ..certify.algorithm import Algorithm
 from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
@@ -127,7 +128,7 @@ def verify_store(
     ----------
     path : str or path-like
         A store, written by ``certify`` or ``certify_at``.
-    clf : SmoothedClassifier
+    clf : SmoothedClassifier, or Pipeline that ends in one
         The fitted classifier, with the parameters of the run; see `smoothcert.stored_classifier`.
     X : array-like of shape (n_inputs, ...) or sequence
         The inputs of the run.
@@ -181,9 +182,9 @@ def verify_store(
     ...     print(verify_store(f"{folder}/run.sqlite", clf, X[::25], fresh=True, random_state=1).consistent)
     True
     """
+    clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
-    level = check_open_unit("level", level)
-    fraction = check_fraction(fraction)
+    level, fraction = check_open_unit("level", level), check_fraction(fraction)
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)
@@ -196,8 +197,7 @@ def verify_store(
         )
     other_input = ~np.concatenate([[], *_same_inputs(stored, algorithm, inputs)]).astype(bool)
     rng = np.random.default_rng(resolve_seed(random_state))
-    candidates = np.flatnonzero(~other_input)
-    chosen = np.sort(rng.choice(candidates, size=math.ceil(fraction * len(candidates)), replace=False))
+    chosen = random_share(np.flatnonzero(~other_input), fraction, rng)
     checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
     p_values = np.ones(len(chosen))
     if fresh and algorithm.may_stop and not algorithm.certain and len(chosen):
@@ -211,6 +211,11 @@ def verify_store(
         same_model=same_content(run.model, sampler.voter.content()),
         level=level,
     )
+
+
+def random_share(rows: NDArray[np.intp], fraction: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Choose a share of the rows at random, and return them in order."""
+    return np.sort(rng.choice(rows, size=math.ceil(fraction * len(rows)), replace=False))
 
 
 def _same_inputs(stored: StoredRun, algorithm: Algorithm, inputs: Inputs) -> Iterator[NDArray[np.bool_]]:

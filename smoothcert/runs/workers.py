@@ -205,10 +205,10 @@ def _backend(shared: SharedSampler, n_jobs: int | None) -> Iterator[Callable[[_T
         yield lambda tasks: (work(shared, task, tasks.skip) for task in tasks)
     elif client is not None:
         with on_dask(shared, client):
-            yield lambda tasks: _by_dask(shared, tasks, client)
+            yield lambda tasks: _by_dask(shared, tasks, client, backend.submit_kwargs)
     elif type(backend).__name__ == "RayBackend":
         with on_ray(shared):
-            yield lambda tasks: _by_ray(shared, tasks, limit if n_jobs is None else n_jobs)
+            yield lambda tasks: _by_ray(shared, tasks, limit if n_jobs is None else n_jobs, backend.ray_remote_args)
     else:
         yield lambda tasks: _by_joblib(shared, tasks, n_jobs)
 
@@ -232,13 +232,21 @@ def _by_joblib(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Resu
     return cast(Results, parallel(delayed(work)(shared, task, tasks.skip) for task in tasks))
 
 
-def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
+def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any, options: dict[str, Any]) -> Results:
     """Run tasks on a dask cluster, which repeats those of a lost worker by itself.
 
-    joblib is not used here: it reads tasks in the thread that talks to the scheduler, where a dask array would wait for
-    itself.
+    joblib would read tasks in the thread that talks to the scheduler, where a dask array would wait for itself.
+    ``options`` are those of ``client.submit``, such as ``resources``.
     """
     from distributed import wait
+
+    needs = options.get("resources") or {}
+
+    def slots() -> int:
+        if not needs:
+            return sum(client.ncores().values())
+        workers = client.scheduler_info()["workers"].values()
+        return sum(min(worker["nthreads"], n_at_once(needs, worker["resources"])) for worker in workers)
 
     def finished(out: list[Any]) -> tuple[list[Any], list[Any]]:
         try:
@@ -252,8 +260,8 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
         for future in _under_way(
             tasks,
             out,
-            slots=lambda: sum(client.ncores().values()),
-            submit=lambda task: client.submit(work, shared, task, tasks.skip, pure=False),
+            slots=slots,
+            submit=lambda task: client.submit(work, shared, task, tasks.skip, **{"pure": False} | options),
             finished=finished,
         ):
             yield future.result()
@@ -262,18 +270,21 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any) -> Results:
         client.cancel(out)
 
 
-def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Results:
+def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None, options: dict[str, Any] | None) -> Results:
     """Run tasks on a ray cluster, which repeats those of a lost worker.
 
-    joblib is not used here: its ray backend does not support generators.
+    joblib's ray backend does not support generators. ``options`` are those of ``ray.remote``, such as ``num_gpus``.
     """
     import ray
 
-    remote = ray.remote(work)
+    # A worker is kept for further tasks, also on a GPU.
+    options = {"num_cpus": 1, "max_calls": 0} | (options or {})
+    needs = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)} | options.get("resources", {})
+    remote = ray.remote(**options)(work)
     out: list[Any] = []
 
     def slots() -> int:
-        return n_jobs if n_jobs is not None and n_jobs > 0 else int(ray.cluster_resources().get("CPU", 0))
+        return n_jobs if n_jobs is not None and n_jobs > 0 else n_at_once(needs, ray.cluster_resources())
 
     try:
         for task in _under_way(
@@ -287,6 +298,17 @@ def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None) -> Results
     finally:
         for task in out:
             ray.cancel(task)
+
+
+def n_at_once(needs: dict[str, float], there: dict[str, float]) -> int:
+    """Return how many tasks with some needs of resources can run at once.
+
+    Examples
+    --------
+    >>> n_at_once({"CPU": 1, "GPU": 0.5}, {"CPU": 16, "GPU": 2})
+    4
+    """
+    return min(int(there.get(name, 0) / need) for name, need in needs.items() if need)
 
 
 def _under_way(

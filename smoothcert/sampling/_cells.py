@@ -33,11 +33,13 @@ class Cells:
         In increasing order; for fixed values, the number of features and the column of the model, added.
     cut : ndarray of shape (n_cuts,)
         The largest whole number of quarter steps of the lattice that is not above the threshold, or for fixed values
-        the rank of the threshold; increasing for each feature. A category has a cut after each code but the last.
+        the rank of the threshold; increasing for each feature. A category has a cut after each code but the last. Fixed
+        values have a cut above all numbers, behind which they are missing, if these go left at some split.
     of_split : ndarray of shape (n_splits,)
         The cut of each split of the trees, tree after tree.
     codes : dict of int to ndarray of bool
-        For each split of a category, the codes that go left.
+        For each split of a category, the codes that go left. For each split of fixed values at which missing values go
+        left, the cells that do.
     q : int
         Lattice steps per unit.
     """
@@ -49,12 +51,22 @@ class Cells:
     q: int
 
     @classmethod
-    def from_cuts(cls, feature: IntArray, cut: IntArray, codes: dict[int, NDArray[np.bool_]], q: int) -> Cells:
-        """Return the cells of splits, several of which may share a cut."""
+    def from_cuts(
+        cls, feature: IntArray, cut: IntArray, codes: dict[int, NDArray[np.bool_]], q: int, missing: dict[int, int]
+    ) -> Cells:
+        """Return the cells of splits, several of which may share a cut.
+
+        ``missing`` holds the splits of fixed values at which missing values go left, and the cut in front of these.
+        """
         own = [(feature[split], code) for split, left in codes.items() for code in range(len(left) - 1)]
+        own += [(feature[split], last) for split, last in missing.items()]
         pairs = np.concatenate([np.stack([feature, cut], axis=1), np.array(own, dtype=np.int64).reshape(-1, 2)])
         pairs, places = np.unique(pairs, axis=0, return_inverse=True)
-        return cls(pairs[:, 0], pairs[:, 1], places.reshape(-1)[: len(feature)], codes, q)
+        of_split = places.reshape(-1)[: len(feature)]
+        for split in missing:
+            own_cuts = np.flatnonzero(pairs[:, 0] == feature[split])
+            codes[split] = np.append(own_cuts <= of_split[split], True)
+        return cls(pairs[:, 0], pairs[:, 1], of_split, codes, q)
 
     @property
     def features(self) -> IntArray:

@@ -28,13 +28,14 @@ class NotExactError(ValueError):
 
 
 class Tree(NamedTuple):
-    """A binary tree: a value that is at most the threshold goes left.
+    """A binary tree: a value that is at most the threshold goes left, and at some nodes a missing value does.
 
     Attributes
     ----------
     left, right : ndarray of shape (n_nodes,)
         Children of each node; negative for leaves.
     feature, threshold : ndarray of shape (n_nodes,)
+    missing_left : ndarray of bool, shape (n_nodes,)
     value : ndarray of shape (n_nodes,)
         What a leaf adds to the score, or the index of its class in a single decision tree.
     """
@@ -43,6 +44,7 @@ class Tree(NamedTuple):
     right: NDArray[np.intp]
     feature: NDArray[np.intp]
     threshold: NDArray[np.float64]
+    missing_left: NDArray[np.bool_]
     value: NDArray[Any]
 
     @property
@@ -170,7 +172,8 @@ def _sources(step: Any, source: NDArray[np.intp], numeric: NDArray[np.bool_]) ->
 
 def _tree(tree: Any, value: Any) -> Tree:
     """Return a tree of `sklearn.tree` with these values of its nodes."""
-    return Tree(tree.children_left, tree.children_right, tree.feature, tree.threshold, value)
+    missing_left = tree.missing_go_to_left.astype(bool)
+    return Tree(tree.children_left, tree.children_right, tree.feature, tree.threshold, missing_left, value)
 
 
 def _read_decision_tree(model: Any) -> StepModel:
@@ -211,7 +214,8 @@ def _read_hist_gradient_boosting(model: Any) -> StepModel:
         nodes = tree.nodes
         left, right = (np.where(nodes["is_leaf"], -1, nodes[side].astype(np.intp)) for side in ("left", "right"))
         feature = nodes["feature_idx"].astype(np.intp)
-        trees.append(Tree(left, right, feature, nodes["num_threshold"], nodes["value"]))
+        missing_left = nodes["missing_go_to_left"].astype(bool)
+        trees.append(Tree(left, right, feature, nodes["num_threshold"], missing_left, nodes["value"]))
     start, scored = float(model._baseline_prediction.flat[0]), len(model.classes_) == 2
     return StepModel(trees, model.classes_, scored=scored, constant=start, real=np.float64)
 
@@ -234,7 +238,8 @@ def _read_xgboost(model: Any) -> StepModel:
         # At a leaf the condition is its value.
         condition = np.array(tree["split_conditions"], dtype=np.float32)
         below = np.nextafter(condition, np.float32(-np.inf))
-        trees.append(Tree(left, right, feature, below.astype(np.float64), condition.astype(np.float64)))
+        missing_left = np.array(tree["default_left"], dtype=bool)
+        trees.append(Tree(left, right, feature, below.astype(np.float64), missing_left, condition.astype(np.float64)))
     if objective != "binary:logistic":
         return StepModel(trees, np.asarray(model.classes_))
     start = float(np.float32(str(content["learner_model_param"]["base_score"]).strip("[]")))
@@ -267,15 +272,17 @@ def _read_lightgbm_tree(root: dict[str, Any]) -> Tree:
         if "leaf_value" in node:
             if "leaf_coeff" in node:
                 _refuse("LightGBM with constant leaves", "linear_tree=True")
-            rows.append([-1, -1, 0, 0.0, node["leaf_value"]])
+            rows.append([-1, -1, 0, 0.0, False, node["leaf_value"]])
             continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
             _refuse("LightGBM without categories and zero_as_missing", "a split on categories or zeros")
         waiting += [(node["left_child"], len(rows), 0), (node["right_child"], len(rows), 1)]
-        rows.append([-1, -1, node["split_feature"], node["threshold"], 0.0])
+        # Without missing values in training, they count as 0.
+        missing_left = node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0
+        rows.append([-1, -1, node["split_feature"], node["threshold"], missing_left, 0.0])
     left, right, feature = np.array([row[:3] for row in rows], dtype=np.intp).T
-    threshold, value = np.array([row[3:] for row in rows], dtype=np.float64).T
-    return Tree(left, right, feature, threshold, value)
+    threshold, missing_left, value = np.array([row[3:] for row in rows], dtype=np.float64).T
+    return Tree(left, right, feature, threshold, missing_left > 0, value)
 
 
 READERS: dict[str, Callable[[Any], StepModel]] = {

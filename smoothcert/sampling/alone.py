@@ -26,7 +26,12 @@ def is_due(voter: Voter) -> bool:
     return voter.most_changed is not None and voter.n_batches & (voter.n_batches - 1) == 0
 
 
-def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[np.intp]], Any]) -> None:
+def check_alone(
+    voter: Voter,
+    votes: NDArray[Any],
+    draw: Callable[[NDArray[np.intp]], Any],
+    is_changed: Callable[[Any, int], bool] | None = None,
+) -> None:
     """Ask about a few rows of a batch alone.
 
     Parameters
@@ -36,6 +41,9 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
         The votes on the batch; -1 for near ties, which are asked again anyway.
     draw : callable
         Returns some rows of the batch, by their numbers.
+    is_changed : callable, optional
+        Tells whether the answer to a batch of one row differs from that to a row of the batch, by its number; by
+        default it compares votes.
 
     Raises
     ------
@@ -45,17 +53,21 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
     if len(votes) == 1 or voter.most_changed is None:
         return
 
+    def is_other_vote(alone: Any, row: int) -> bool:
+        return bool(voter(alone)[0] != votes[row])
+
     def changes(rows: NDArray[np.intp]) -> list[bool]:
+        compare = is_changed or is_other_vote
         try:
-            return [bool(voter(row[None])[0] != vote) for row, vote in zip(draw(rows), votes[rows], strict=True)]
+            return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
             ) from error
 
-    if (votes < 0).any() and (votes >= 0).sum() < FEW:
+    tied = np.flatnonzero(votes < 0)[:MANY]
+    if len(tied) and (votes >= 0).sum() < FEW:
         # Near ties are settled together, and their votes may depend on the others too.
-        tied = np.flatnonzero(votes < 0)[:MANY]
         votes = votes.copy()
         votes[tied] = voter.settle(draw(tied))
     rows = telling_rows(votes)
@@ -65,7 +77,7 @@ def check_alone(voter: Voter, votes: NDArray[np.intp], draw: Callable[[NDArray[n
     if sum(changed) > voter.most_changed:
         raise ValueError(
             f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
-            f"rows got another vote when they were asked alone. {REMEDY}"
+            f"rows got another answer when they were asked alone. {REMEDY}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -81,6 +81,30 @@ class VoteCounter:
             # This comes last: a batch that fails is not pending.
             self.pending.append((segments, self.voter.vote(self.batches.draw(segments))))
 
+    def count_apart(self, segments: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take the votes of one batch without near ties, and return those of parts of it.
+
+        They are not added to the votes so far.
+
+        Parameters
+        ----------
+        segments : ndarray of shape (n_segments, 3)
+            As in `count_batch`.
+        sizes : ndarray of shape (n_parts,)
+            Number of consecutive rows of each part.
+
+        Returns
+        -------
+        counts : ndarray of shape (n_parts, n_classes)
+        """
+        from ._counting import count_votes
+
+        with memory_errors():
+            wait = self.voter.vote(self.batches.draw(segments))
+            counts, near_ties = count_votes(self._answers(segments, wait), sizes, self.total.shape[1])
+        assert not near_ties.size
+        return counts
+
     def counts(self) -> NDArray[np.int64]:
         """Settle all near ties, and return the votes for each input so far, shape (n_inputs, n_classes)."""
         with memory_errors():
@@ -96,14 +120,20 @@ class VoteCounter:
         from ._counting import count_votes
 
         segments, wait = self.pending[0]
-        cast = wait()
-        if is_due(self.voter):
-            check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
-        votes, near_ties = count_votes(cast, segments[:, 2], self.total.shape[1])
+        votes, near_ties = count_votes(self._answers(segments, wait), segments[:, 2], self.total.shape[1])
         places = list(single_rows(segments, near_ties)) if near_ties.size else []
         self.total[segments[:, 0]] += votes
         self.near_ties += places
         self.pending.popleft()
+
+    def _answers(self, segments: NDArray[np.int64], wait: Callable[[], NDArray[np.intp]]) -> NDArray[np.intp]:
+        """Wait for the votes of a batch, and ask about some of its rows alone where that is due."""
+        cast = wait()
+        if is_due(self.voter):
+            # If memory does not suffice for it now, later batches are checked.
+            with suppress(MemoryError):
+                check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
+        return cast
 
     def _settle(self) -> None:
         """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""

@@ -137,7 +137,8 @@ class ExactVotes:
         self.q, self._row = mechanism.noise.q, self._some_row()
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
-        self._check_reading()
+        self._missing_checked = False
+        self._check_reading(self._rows(1, (0, []), np.zeros(0, dtype=np.int64))[0])
         self._fine: OutcomeSum | None = None
 
     def bounds(self, X: Any) -> tuple[FloatArray, FloatArray]:
@@ -179,18 +180,20 @@ class ExactVotes:
         return rows
 
     def _below(self, X: Any) -> NDArray[np.bool_]:
-        """Return whether fixed values of raw inputs are not above their thresholds, shape (n_inputs, n_cuts)."""
+        """Return whether fixed values of raw inputs are not above their thresholds, shape (n_inputs, n_cuts).
+
+        Missing values are above all of them.
+        """
         cuts, d = self.cells.feature >= self.mechanism.n_features, self.mechanism.n_features
         if not cuts.any():
             return np.zeros((len(X), 0), dtype=bool)
         # A copy: scalers with copy=False write into their input.
         values = self._compared(np.array(X, dtype=np.float64))[:, self.cells.feature[cuts] - d]
-        if np.isnan(values).any():
-            raise NotExactError(
-                "Exact probabilities need fixed columns without missing values. Use estimation='sample', or fill them "
-                "in."
-            )
-        return values <= self._thresholds[self.cells.cut[cuts]]
+        missing = np.isnan(values).any(axis=1)
+        if missing.any() and not self._missing_checked:
+            self._missing_checked = True
+            self._check_reading(X[missing.argmax()])
+        return values <= np.append(self._thresholds, np.inf)[self.cells.cut[cuts]]
 
     def _bounds(
         self, points: NDArray[Any], below: NDArray[np.bool_], outcome_sum: OutcomeSum
@@ -242,7 +245,10 @@ class ExactVotes:
                     "estimation='sample', or encode missing values, as OrdinalEncoder(encoded_missing_value=-1) does."
                 )
             codes[split] = of_codes <= threshold[split]
-        return Cells.from_cuts(np.where(fixed, self.mechanism.n_features + column, feature), low, codes, self.q)
+        missing_left = np.concatenate([tree.missing_left[tree.inner] for tree in trees])
+        missing = dict.fromkeys(np.flatnonzero(fixed & missing_left).tolist(), len(self._thresholds))
+        feature = np.where(fixed, self.mechanism.n_features + column, feature)
+        return Cells.from_cuts(feature, low, codes, self.q, missing)
 
     def _n_codes(self, feature: int) -> int:
         """Return the number of codes that the model may see in place of a category, with that of a mask at the end."""
@@ -287,11 +293,14 @@ class ExactVotes:
         slack = model.error + 2 * EPS * (2 * len(model.trees) + len(cells.sizes) + 8) * size
         return ScoreSum(scores, constant, slack, labels, self.voter.n_classes, GRID_CELLS)
 
-    def _check_reading(self) -> None:
-        """Raise a NotExactError if the model votes otherwise than was read on both sides of some thresholds."""
+    def _check_reading(self, row: FloatArray) -> None:
+        """Raise a NotExactError if the model votes otherwise than was read on both sides of some thresholds.
+
+        Fixed values are those of the row.
+        """
         rng, (low, high), places = np.random.default_rng(0), self._ends, []
         fixed = self.cells.feature[self.cells.feature >= self.mechanism.n_features]
-        below, rows = self._below(self._row[None])[0], self._rows(CHECKED, (0, []), np.zeros(0, dtype=np.int64))
+        below, rows = self._below(row[None])[0], np.repeat(row[None], CHECKED, axis=0)
         for f in self.cells.features:
             cuts = self.cells.cut[self.cells.feature == f]
             if f >= self.mechanism.n_features:

@@ -75,7 +75,7 @@ class Votes:
     """
 
     selection: NDArray[Any]
-    estimation: NDArray[np.int64]
+    estimation: NDArray[Any]
     inputs: NDArray[np.uint8]
     seed: int
     seconds: float = 0.0
@@ -194,20 +194,50 @@ def count(
     Each input gets ``n`` votes, or fewer if a rule finds them enough; for ``known`` see `StoppingRule.known`.
     """
     counters = open_counters(voter, mechanism, mechanism.points(X), keys)
-    undecided, drawn = np.arange(len(X)), 0
-    for checkpoint in [n] if rule is None else rule.checkpoints:
-        rows = _draw_votes(counters, undecided, drawn, int(checkpoint), rows)
-        drawn = checkpoint
-        if rule is not None and checkpoint < n:
-            rows_of = {name: values[undecided] for name, values in (known or {}).items()}
-            undecided = undecided[~rule.enough(total_counts(counters)[undecided], **rows_of)]
-            if not len(undecided):
-                break
+    undecided, drawn, free_rows = np.arange(len(X)), 0, min(rows, voter.free_rows)
+    waiting = deque([n] if rule is None else rule.checkpoints.tolist())
+    while waiting and len(undecided):
+        ends, ahead = [waiting.popleft()], None
+        # Few votes more take no time, and at most as many votes are drawn in vain as are needed.
+        while waiting and waiting[0] <= 2 * drawn and len(undecided) * (waiting[0] - drawn) <= free_rows:
+            ends.append(waiting.popleft())
+        if len(ends) == 1:
+            rows = draw_votes(counters, undecided, drawn, ends[0], rows)
+        else:
+            try:
+                ahead = _votes_ahead(counters, undecided, [drawn, *ends])
+            except MemoryError:
+                waiting.extendleft(reversed(ends))
+                ends, free_rows = [], 0
+        for place, drawn in enumerate(ends):
+            if ahead is not None:
+                counters[0].total[undecided] += ahead[undecided, place]
+            if rule is not None and drawn < n:
+                rows_of = {name: values[undecided] for name, values in (known or {}).items()}
+                undecided = undecided[~rule.enough(total_counts(counters)[undecided], **rows_of)]
     return total_counts(counters)
 
 
-def _draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
-    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed."""
+def _votes_ahead(counters: list[Any], inputs: NDArray[np.intp], drawn: list[int]) -> NDArray[np.int64]:
+    """Return the votes of all inputs between successive numbers of votes, (n_inputs, n_intervals, n_classes).
+
+    Votes are drawn for some inputs in one batch. A rule that stops in between leaves the others out.
+    """
+    sizes, (_, n_classes) = np.diff(drawn), counters[0].total.shape
+    segments = np.stack([inputs, np.full_like(inputs, drawn[0]), np.full_like(inputs, sizes.sum())], axis=1)
+    parts = np.tile(sizes, len(inputs))
+    count_apart, n_cores = counters[0].count_apart, counters[0].voter.n_cores
+    [counts] = side_by_side(lambda segments: count_apart(segments, parts), [segments], len(counters), n_cores)
+    found = np.zeros((len(counters[0].total), len(sizes), n_classes), dtype=np.int64)
+    found[inputs] = counts.reshape(len(inputs), len(sizes), n_classes)
+    return found
+
+
+def draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
+    """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed.
+
+    ``counters`` are those of `open_counters`, or others with a ``count_batch`` and a ``voter``.
+    """
     votes_each = end - first
     total = votes_each * len(inputs)
     # Several counters get the same number of batches of the same size, so that none waits long for the last.

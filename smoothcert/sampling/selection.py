@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 #: Number of selection votes after which the rule looks for the first time.
 FIRST_STEP = 16
 
-#: Standard deviations by which the votes to come may differ from those so far, when drawing stops before the cap.
-DECISIVE = 3.5
+#: Standard deviations by which the votes to come may differ from those so far, when drawing stops before the cap. There
+#: are more above a cap of `USUAL` votes, so that the probability of another class falls as the cap grows.
+DECISIVE, USUAL = 3.5, 256
 
 #: Tied votes that are added before the lead per vote is estimated: few votes say little about it.
 TIED_BEFORE = 16
@@ -85,4 +86,5 @@ def is_decisive(counts: NDArray[np.int64], n_selection: int) -> NDArray[np.bool_
     variance = (first + second + 1) / (n + 1) - (lead / (n + TIED_BEFORE)) ** 2
     # If the leader gains lead / n on average in each vote to come, the final lead is N lead / n. Its standard
     # deviation, with the uncertainty of lead / n, is sqrt(variance (N - n) N / n). The inequality compares the two.
-    return np.asarray(lead >= DECISIVE * np.sqrt(variance * n * (1 - n / n_selection)))
+    decisive = np.sqrt(DECISIVE**2 + 2 * np.log(max(1, n_selection / USUAL)))
+    return np.asarray(lead >= decisive * np.sqrt(variance * n * (1 - n / n_selection)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,22 @@ def check_no_loader(X: Any) -> None:
 def _arrays(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read the items of a Dataset once."""
     try:
-        items = [(np.asarray(x), np.asarray(label)[()]) for x, label in (dataset[i] for i in range(len(dataset)))]
+        items = [_pair(dataset[i]) for i in range(len(dataset))]
         inputs, labels = zip(*items, strict=True)
         return np.stack(inputs), np.asarray(labels)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"X must be a torch Dataset of pairs (input, label), with a length and inputs of one shape: {error}."
         ) from error
+
+
+def _pair(item: Any) -> tuple[NDArray[Any], Any]:
+    """Return the input and the label of an item."""
+    if not isinstance(item, (tuple, list)):
+        keys = f" with the keys {list(item)}" if isinstance(item, Mapping) else ""
+        raise ValueError(
+            f"an item is a {type(item).__name__}{keys}. Wrap the Dataset in one whose items are pairs, such as "
+            f"(item['image'], item['label'])"
+        )
+    x, label = item
+    return np.asarray(x), np.asarray(label).reshape(())[()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_regressor
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -60,40 +61,64 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     UserWarning
         If a part of the estimator makes folds that see some of its rows only, or stops early by a random split.
     """
-    given = estimator.get_params(deep=True) if n_copies > 1 and hasattr(estimator, "get_params") else {}
-    if split := [name for name in given if _splits_randomly(given, name, len(X), params)]:
+    model = estimator
+    while isinstance(model, (NamedColumns, IndexedLabels)):
+        model = model.estimator
+    given = model.get_params(deep=True) if n_copies > 1 and hasattr(model, "get_params") else {}
+    stopping = [remedy for name in given for remedy in _splits_randomly(given, name, len(X), params)]
+    names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
+    own = {name: names.pop(name) for name in _own_folds(model) if name in names}
+    hidden = [name for name, value in names.items() if not isinstance(value, str)]
+    # RidgeClassifierCV leaves one row out at a time, and takes no folds where it stores the results.
+    alone = [name for name in own if given.get(f"{name.removesuffix('cv')}store_cv_results") and own[name] is None]
+    hidden += alone + [name for name, value in own.items() if isinstance(value, float)]
+    hidden += [name for name, value in given.items() if name.rpartition("__")[2] == "oob_score" and value]
+    own = {name: value for name, value in own.items() if not (name in alone or isinstance(value, (str, float)))}
+    classifies = not predicts_numbers(model)
+    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=classifies), n_copies) for name, value in own.items()}
+    if folds:
+        model.set_params(**folds)
+    fitted = estimator.fit(X, y, **params)
+    if folds:
+        model.set_params(**own)
+    # Warnings come after fit, which may fail and be tried in another way.
+    if stopping:
         warnings.warn(
-            f"Early stopping in the base model holds back random rows ({', '.join(split)}), so noisy copies of one "
-            f"input are on both sides of the split, and training may stop too late. Turn early stopping off "
-            f"(early_stopping=False or n_iter_no_change=None), or give validation data of its own to fit where it "
-            f"takes them, such as X_val and y_val.",
+            f"Early stopping of the base model holds back random rows, so noisy copies of one input are on both sides "
+            f"of its split, and training may stop too late. Switch it off ({', '.join(stopping)}), or give validation "
+            f"data of its own to fit where it takes them, such as X_val and y_val.",
             stacklevel=4,
         )
-    names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
-    own = {name: names.pop(name) for name in _own_folds(estimator) if name in names}
-    hidden = [name for name, value in names.items() if not isinstance(value, str)]
-    hidden += [name for name, value in own.items() if isinstance(value, float)]
     if hidden:
         warnings.warn(
             f"The base model makes folds of its own ({', '.join(sorted(hidden))}), which put noisy copies of one input "
-            f"on both sides of a split: what it chooses may overfit. Put the search outside: "
-            f"GridSearchCV(SmoothedClassifier(...), ...).",
+            f"on both sides of a split: its scores are too good, and what it chooses by them may overfit. Put the "
+            f"search outside: GridSearchCV(SmoothedClassifier(...), ...).",
             stacklevel=4,
         )
-    own = {name: value for name, value in own.items() if not isinstance(value, (str, float))}
-    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=True), n_copies) for name, value in own.items()}
-    fitted = (estimator.set_params(**folds) if folds else estimator).fit(X, y, **params)
-    return fitted.set_params(**own) if folds else fitted
+    return fitted
 
 
-def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> bool:
-    """Tell whether the parameter ``name`` is a share of random rows that early stopping holds back."""
+def predicts_numbers(estimator: Any) -> bool:
+    """Tell whether an estimator, which may take matrices instead of tables, is a regressor."""
+    model = estimator.estimator if isinstance(estimator, NamedColumns) else estimator
+    return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
+
+
+def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> list[str]:
+    """Return how to switch early stopping off, if the parameter ``name`` is a share of random rows that it holds back.
+
+    The list holds one text, or none.
+    """
     prefix = name.removesuffix("validation_fraction")
-    stops = given.get(f"{prefix}early_stopping", given.get(f"{prefix}n_iter_no_change") is not None)
+    if prefix == name or not given[name] or INPUTS in params:
+        return []
+    switch = "early_stopping" if f"{prefix}early_stopping" in given else "n_iter_no_change"
+    stops, off = given.get(f"{prefix}{switch}"), False if switch == "early_stopping" else None
     if stops == "auto":
         # HistGradientBoostingClassifier stops early above this number of rows.
         stops = n_rows > 10_000
-    return prefix != name and bool(stops and given[name]) and INPUTS not in params
+    return [f"{prefix}{switch}={off}"] if stops else []
 
 
 def _own_folds(model: Any, prefix: str = "") -> Iterator[str]:
@@ -101,7 +126,5 @@ def _own_folds(model: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(model, Pipeline):
         for name, step in model.steps:
             yield from _own_folds(step, f"{prefix}{name}__")
-    elif isinstance(model, (NamedColumns, IndexedLabels)):
-        yield from _own_folds(model.estimator, f"{prefix}estimator__")
     elif type(model).__module__.startswith("sklearn.") and "cv" in getattr(model, "get_params", dict)():
         yield f"{prefix}cv"

@@ -19,7 +19,7 @@ from ..models.base import is_torch
 from ..models.columns import Columns, NamedColumns
 from ..models.validation import INPUTS, LABELS, PAIRS, converted
 from ..noise.mechanism import NoiseMechanism
-from .folds import fit_copies
+from .folds import fit_copies, predicts_numbers
 from .labels import indexed
 
 
@@ -64,6 +64,7 @@ class Training(BaseEstimator, ABC):
         output: Callable[[Any], Any] | None = None,
         verbose: int = 0,
         dataset: Any = None,
+        regression: bool = False,
         fit_params: dict[str, Any] | None = None,
     ) -> Any:
         """Fit a copy of a base model.
@@ -75,7 +76,7 @@ class Training(BaseEstimator, ABC):
         X : ndarray of shape (n_inputs, *shape)
             Raw inputs inside the box.
         y : ndarray of shape (n_inputs,)
-            Labels. Torch models are trained on their indices among the sorted labels.
+            Labels, or numbers for regression. Torch models are trained on the indices among the sorted labels.
         mechanism : NoiseMechanism
             The noise that certification will use.
         seed : int
@@ -89,6 +90,8 @@ class Training(BaseEstimator, ABC):
         dataset : torch.utils.data.Dataset, optional
             What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run in each
             epoch anew.
+        regression : bool, default=False
+            Whether the base model predicts numbers.
         fit_params : dict, optional
             Passed to the base model's ``fit``.
 
@@ -110,7 +113,7 @@ class Training(BaseEstimator, ABC):
             from .torch_training import fit_net
 
             options = {"device": device, "verbose": 1 if verbose else None}
-            return fit_net(self, estimator, options, output, X, y, dataset, mechanism, seed, params)
+            return fit_net(self, estimator, options, output, X, y, dataset, mechanism, seed, params, regression)
 
         params = self._with_validation(estimator, params, mechanism, seed)
 
@@ -121,7 +124,7 @@ class Training(BaseEstimator, ABC):
         try:
             return fit(seeded(estimator, seed))
         except (TypeError, ValueError) as error:
-            if np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
+            if regression or np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
                 raise
             # The estimator may take class indices alone, as XGBoost does.
             try:
@@ -265,7 +268,8 @@ class NoiseAugmentation(Training):
                 f"stream=False."
             )
         for _ in range(self.n_copies):
-            estimator.partial_fit(noisy(), y, classes=np.unique(y), **params)
+            classes = {} if predicts_numbers(estimator) else {"classes": np.unique(y)}
+            estimator.partial_fit(noisy(), y, **classes, **params)
         return estimator
 
 

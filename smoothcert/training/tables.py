@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -58,11 +59,15 @@ def train_on_columns(
     hidden = mechanism.features.hidden
     try:
         return train(hidden)
-    except (TypeError, ValueError):
-        if not any_way or hidden == "uniform" or not mechanism.features.categorical.any():
-            raise
-        try:
-            return train("uniform")
-        except (TypeError, ValueError):
-            pass
+    except (TypeError, ValueError) as error:
+        if any_way and hidden != "uniform" and mechanism.features.categorical.any():
+            with suppress(TypeError, ValueError):
+                return train("uniform")
+        if columns is not None and columns.codecs is not None and "could not convert" in str(error):
+            error.add_note(
+                "The base model got the columns of X as they are, and cannot read one that holds no numbers. Encode it "
+                "inside the base model, with make_column_transformer((OneHotEncoder(), [...]), ...) for instance, or "
+                "give it the dtype 'category' if the base model has categories of its own, as "
+                "HistGradientBoostingClassifier(categorical_features='from_dtype') does."
+            )
         raise

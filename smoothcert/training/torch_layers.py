@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback
 from torch import nn
 
-from .._utils.text import describe
 from ..noise.base import Noise
-from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.threat import Features
+from .carried import box_of, noisy_modules
 from .torch_noise import noisy_copies, split_copies
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
@@ -76,6 +75,9 @@ class NoisyModule(nn.Module):
     (8, 2)
     """
 
+    #: How `noisy_modules` finds it.
+    carries_noise = True
+
     def __init__(
         self,
         module: nn.Module,
@@ -91,8 +93,13 @@ class NoisyModule(nn.Module):
         super().__init__()
         noise.check()
         self.module: nn.Module = module.module if isinstance(module, NoisyModule) else module
+        if noisy_modules(self.module):
+            raise ValueError(
+                f"module must hold no NoisyModule below the top, where noise would be added twice, got a "
+                f"{type(module).__name__} that does. Use the network inside it."
+            )
         self.noise = noise
-        self.box = _box(bounds)
+        self.box = box_of(bounds)
         self.costs = costs
         Features.from_costs(costs)
         self.n_copies = n_copies
@@ -140,48 +147,6 @@ class NoisyModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def carried(module: Any, noise: Any, bounds: Any, costs: Any = None) -> tuple[Any, Any, Any]:
-    """Return the noise, the bounds and the costs for a trained module, which a `NoisyModule` carries.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    noise : Noise or None
-        None takes the module's, if it has one.
-    bounds : (lo, hi), Box or None
-    costs : float, "fixed", array-like or None
-        As for ``noise``.
-
-    Returns
-    -------
-    noise, bounds, costs
-        None for what neither the module nor the caller has.
-
-    Raises
-    ------
-    ValueError
-        If the module was trained with other noise, in another box, or at other costs.
-    """
-    if not isinstance(module, NoisyModule):
-        return noise, bounds, costs
-    box = module.box
-    remedy = "Leave it out, or set the attribute of the module if it shall be certified for another."
-    if noise is not None and describe(noise) != describe(module.noise):
-        raise ValueError(f"noise must be that of the NoisyModule, {describe(module.noise)}, got {noise!r}. {remedy}")
-    if bounds is not None:
-        given = _box(bounds)
-        if not (np.all(given.lo == box.lo) and np.all(given.hi == box.hi)):
-            raise ValueError(f"bounds must be those of the NoisyModule, ({box.lo}, {box.hi}), got {bounds!r}. {remedy}")
-    own = Features.from_costs(module.costs).fingerprint()
-    if costs is not None and Features.from_costs(costs).fingerprint() != own:
-        raise ValueError(f"costs must be those of the NoisyModule, {module.costs!r}, got {costs!r}. {remedy}")
-    return module.noise, (box.lo, box.hi), module.costs
-
-
-def _box(bounds: Any) -> Box:
-    return bounds if isinstance(bounds, Box) else Box.from_bounds(bounds)
-
-
 def noisy_statistics(
     X: NDArray[Any], noise: Noise, bounds: Any = (0.0, 1.0), *, costs: Any = 1.0, seed: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -222,7 +187,7 @@ def noisy_statistics(
     """
     X = np.asarray(X)
     noise.check()
-    mechanism = NoiseMechanism(_box(bounds), noise, X.shape[1:], Features.from_costs(costs, shape=X.shape[1:]))
+    mechanism = NoiseMechanism(box_of(bounds), noise, X.shape[1:], Features.from_costs(costs, shape=X.shape[1:]))
     mechanism.box.check(mechanism.bounded(X))
     return statistics(X, mechanism, seed)
 
@@ -362,3 +327,18 @@ def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
     if "optimizer" in params:
         recipe = {name: value for name, value in recipe.items() if not name.startswith("optimizer__")}
     return NeuralNetClassifier(module, **(recipe | params))
+
+
+def regression_net(module: Any) -> NeuralNetRegressor:
+    """Wrap a torch module in a skorch net for regression: Adam with cosine annealing, 40 epochs on all inputs."""
+    return NeuralNetRegressor(
+        module,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        batch_size=64,
+        max_epochs=40,
+        iterator_train__shuffle=True,
+        train_split=None,
+        callbacks=[("schedule", CosineSchedule)],
+        verbose=0,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mechanism import NoiseMechanism
 from ..noise.mixture import UniformMixtureNoise
 
-#: Key of `InputScaling` among the forward pre-hooks of a module. It is fixed, so that equal networks have equal hooks.
+#: Key of `InputScaling` and `OutputScaling` among the hooks of a module. It is fixed, so that equal networks have equal
+#: hooks.
 SCALING = -1
 
 
@@ -39,12 +41,24 @@ class InputScaling:
     def __init__(self, center: Any, scale: Any) -> None:
         self.center, self.scale = (torch.as_tensor(value, dtype=torch.float32) for value in (center, scale))
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments of the module."""
+    @property
+    def __name__(self) -> str:
+        # torch.jit.script asks for it, and takes functions alone.
+        raise AttributeError(
+            "torch.jit.script cannot compile the input scaling of a trained module. Use torch.export or torch.compile."
+        )
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        """Return the arguments of the module; quantization registers hooks anew, without those by name."""
         tensors = chain(module.parameters(), module.buffers())
         dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-        X = args[0].to(dtype)
-        return ((X - self.center.to(X)) / self.scale.to(X), *args[1:])
+
+        def scaled(X: torch.Tensor) -> torch.Tensor:
+            X = X.to(dtype)
+            return (X - self.center.to(X)) / self.scale.to(X)
+
+        changed, named = with_first(scaled, module, args, kwargs or {})
+        return changed if kwargs is None else (changed, named)
 
     def __getstate__(self) -> dict[str, Any]:
         # Arrays, whose pickles are the same in every process, so that equal scalings have equal hashes.
@@ -55,14 +69,38 @@ class InputScaling:
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first pre-hook of a module, in place of one that an earlier training has left."""
+        module = getattr(module, "_orig_mod", module)
         rest = {key: hook for key, hook in module._forward_pre_hooks.items() if key != SCALING}
         module._forward_pre_hooks = OrderedDict({SCALING: self} | rest)
+        module._forward_pre_hooks_with_kwargs[SCALING] = True
 
     @staticmethod
     def of(module: nn.Module) -> InputScaling | None:
         """Return the scaling of a trained module, if it has one."""
-        found: Any = module._forward_pre_hooks.get(SCALING)
+        found: Any = getattr(module, "_orig_mod", module)._forward_pre_hooks.get(SCALING)
         return found
+
+
+class OutputScaling:
+    """A forward hook that scales the outputs of a module to the mean and standard deviation of targets.
+
+    It belongs to the trained module, as `InputScaling` does.
+    """
+
+    #: Threads may share the hook: it changes nothing.
+    is_pure = True
+
+    def __init__(self, center: float, scale: float) -> None:
+        self.center, self.scale = center, scale
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
+        """Return the scaled answer; one that is no tensor stays as it is."""
+        return answer * self.scale + self.center if isinstance(answer, torch.Tensor) else answer
+
+    def attach(self, module: nn.Module) -> None:
+        """Make this the first hook of a module, in place of one that an earlier training has left."""
+        rest = {key: hook for key, hook in module._forward_hooks.items() if key != SCALING}
+        module._forward_hooks = OrderedDict({SCALING: self} | rest)
 
 
 class NoiseHooks:
@@ -90,7 +128,7 @@ class NoiseHooks:
     def attached(self, module: nn.Module) -> Iterator[None]:
         """Add noise within a context, before the input scaling."""
         handles = [
-            module.register_forward_pre_hook(self.before, prepend=True),
+            module.register_forward_pre_hook(self.before, prepend=True, with_kwargs=True),
             module.register_forward_hook(self.after),
         ]
         try:
@@ -99,22 +137,37 @@ class NoiseHooks:
             for handle in handles:
                 handle.remove()
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments of the module with noisy inputs; weights of rows, in a list with them, are left out."""
-        X = args[0][0] if isinstance(args[0], list) else args[0]
-        if self.n_copies:
-            X = noisy_copies(X, self.mechanism, self.rng, self.n_copies if module.training else 1)
-        return (X, *args[1:])
+
+        def noisy(X: Any) -> torch.Tensor:
+            X = X[0] if isinstance(X, list) else X
+            n_copies = self.n_copies if module.training else 1
+            return noisy_copies(X, self.mechanism, self.rng, n_copies) if self.n_copies else X
+
+        return with_first(noisy, module, args, kwargs)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
         """Return the answers to several copies as a tuple; float32 logits, which NumPy knows, for bfloat16 ones."""
-        answer = answer if self.output is None else self.output(answer)
+        if self.output is not None:
+            answer = self.output(answer)
+            _check_tensor(module, answer)
         if isinstance(answer, torch.Tensor) and answer.dtype in (torch.float16, torch.bfloat16):
             answer = answer.float()
         return split_copies(module, answer, self.n_copies if module.training else 1)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"n_copies": 0, "output": None}
+
+
+def with_first(
+    change: Callable[[Any], Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a module with another first one, which holds the inputs, by place or by name."""
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    names = [name for name in signature(module.forward).parameters if name in kwargs] or list(kwargs)
+    return args, kwargs | {names[0]: change(kwargs[names[0]])}
 
 
 def noisy_copies(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.Generator, n_copies: int) -> torch.Tensor:
@@ -135,12 +188,19 @@ def split_copies(module: nn.Module, answer: Any, n_copies: int) -> Any:
     """
     if n_copies < 2:
         return answer
+    _check_tensor(module, answer)
+    chunks: tuple[torch.Tensor, ...] = answer.chunk(n_copies)
+    return chunks
+
+
+def _check_tensor(module: nn.Module, answer: Any) -> None:
+    """Raise a ValueError if an answer is not a tensor of logits alone."""
     if not isinstance(answer, torch.Tensor):
         raise ValueError(
-            f"The module {type(module).__name__} must return a tensor of logits to be trained on {n_copies} noisy "
-            f"copies of a batch, but returned a {type(answer).__name__}. Return the logits alone."
+            f"The module {type(module).__name__} must return a tensor of logits to be trained, but returned a "
+            f"{type(answer).__name__}. Return the logits alone, or set TorchInference(output=...) to a function that "
+            f"finds them."
         )
-    return answer.chunk(n_copies)
 
 
 @torch.compiler.disable

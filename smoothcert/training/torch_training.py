@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
@@ -20,10 +19,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..models.base import name_of
-from ..models.outputs import explained, find_logits, read_logits
+from ..models.outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
-from .torch_layers import NoisyModule, divergence, make_net, statistics
-from .torch_noise import InputScaling, NoiseHooks
+from .carried import noisy_modules
+from .torch_layers import NoisyModule, divergence, make_net, regression_net, statistics
+from .torch_noise import InputScaling, NoiseHooks, OutputScaling
+
+#: Losses of probabilities, not of logits.
+PROBABILITY_LOSSES = (nn.NLLLoss, nn.BCELoss)
 
 #: Accuracies on noisy batches that the history records, and whether they are those of training.
 SCORES = {"train_noisy_accuracy": True, "valid_noisy_accuracy": False}
@@ -36,22 +39,44 @@ class Items(Dataset[Any]):
     Parameters
     ----------
     inputs : ndarray of shape (n, *shape) or Dataset of pairs
-    indices : ndarray of int64, shape (n,)
+        A Dataset may return another pair at each call; its label comes with the input.
+    classes : ndarray of shape (n_classes,), or None
+        None stands for numbers in the place of labels.
+    indices : ndarray of int64, or float32 for numbers, shape (n,)
     weights : ndarray of float32, shape (n,), or None
         An input with a weight is a list of both; see `NoiseHooks`.
     """
 
     inputs: Any
-    indices: NDArray[np.int64]
+    classes: NDArray[Any] | None
+    indices: NDArray[Any]
     weights: NDArray[np.float32] | None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, row: int) -> tuple[Any, Any]:
-        x = self.inputs[row]
-        x = np.asarray(x[0], dtype=np.float32) if isinstance(self.inputs, Dataset) else x
-        return x if self.weights is None else [x, self.weights[row]], self.indices[row]
+        x, index = self.inputs[row], self.indices[row]
+        if isinstance(self.inputs, Dataset):
+            x, index = np.asarray(x[0], dtype=np.float32), self._index(row, x[1])
+        return x if self.weights is None else [x, self.weights[row]], index
+
+    def _index(self, row: int, label: Any) -> Any:
+        """Return the class index, or number, that an item brings along, which may be another one in each epoch."""
+        if self.classes is None:
+            return np.float32(label)
+        label, index = np.asarray(label).reshape(()), self.indices[row]
+        if label == self.classes[index]:
+            return index
+        found = np.flatnonzero(self.classes == label)
+        if not len(found) or self.weights is not None:
+            problem = "to which sample_weight does not belong" if len(found) else "which is a new class"
+            raise ValueError(
+                f"Item {row} of the Dataset had the label {self.classes.tolist()[index]!r} when it was read first, and "
+                f"now has {label.tolist()!r}, {problem}. A Dataset must keep its labels, or draw items of the same "
+                f"classes without weights."
+            )
+        return np.int64(found[0])
 
 
 def fit_net(
@@ -65,61 +90,87 @@ def fit_net(
     mechanism: NoiseMechanism,
     seed: int,
     params: dict[str, Any],
-) -> NeuralNetClassifier:
+    regression: bool = False,
+) -> Any:
     """Fit a copy of a torch model under noise.
 
     Parameters
     ----------
     training : Training
-    estimator : torch.nn.Module or skorch.NeuralNetClassifier
+    estimator : torch.nn.Module or skorch.NeuralNet
     options : dict
         Parameters of the net to change; None changes nothing.
     output : callable, optional
-        Finds the logits in the module's answer, for losses of logits. Other losses get the answer as it is.
-    X, y, dataset, mechanism, seed, params
+        Finds the logits in the module's answer; see `_loss_input`.
+    X, y, dataset, mechanism, seed, params, regression
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
     """
-    classes, indices = np.unique(y, return_inverse=True)
-    X, indices = X.astype(np.float32), indices.astype(np.int64)
+    classes, indices = (None, y) if regression else np.unique(y, return_inverse=True)
+    X, indices = X.astype(np.float32), indices.astype(np.float32 if regression else np.int64)
     weights = params.pop("sample_weight", None)
     if weights is not None:
         check_non_negative(weights, "sample_weight")
         weights = (weights / weights.mean()).astype(np.float32)
-    data = X if dataset is None and weights is None else Items(X if dataset is None else dataset, indices, weights)
+    inputs = X if dataset is None else dataset
+    data = X if dataset is None and weights is None else Items(inputs, classes, indices, weights)
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
     n_copies = training.copies_per_batch
     known = n_copies and training.standardize
     scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
-        net = _initialized(estimator, options)
+        net = _initialized(estimator, options, regression)
         net.notify("on_train_begin", X=data, y=indices)
         InputScaling(*scaling).attach(net.module_)
-        found = output if isinstance(_criterion(net), (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)) else None
+        if regression and isinstance(estimator, nn.Module):
+            OutputScaling(float(y.mean()), float(y.std()) or 1.0).attach(net.module_)
+        found = _loss_input(net, output)
         with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
             _check_net(net, training, weights)
-            _check_answer(net, X[:2], len(classes), output if found is None else None)
+            _leave_unscored(net, _check_answer(net, X[:2], classes, output if found is None else None))
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
     net.module_.eval()
     return net
 
 
-def _initialized(estimator: Any, options: dict[str, Any]) -> NeuralNetClassifier:
-    """Return an initialized net that records accuracies; a fitted net with ``warm_start`` hands on its weights."""
+def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> Any:
+    """Return an initialized net, which records accuracies; a fitted net with ``warm_start`` hands on its weights."""
     if isinstance(estimator, NoisyModule):
         estimator = estimator.module
-    net = clone(make_net(estimator) if isinstance(estimator, nn.Module) else estimator)
+    make = regression_net if regression else make_net
+    net = clone(make(estimator) if isinstance(estimator, nn.Module) else estimator)
     net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
     if getattr(estimator, "warm_start", False) and estimator.initialized_:
         net.module_.load_state_dict(estimator.module_.state_dict())
-    if net.callbacks != "disable":
+    if net.callbacks != "disable" and is_classifier(net):
         net.callbacks_[:0] = [
             (name, EpochScoring("accuracy", lower_is_better=False, on_train=on_train, name=name).initialize())
             for name, on_train in SCORES.items()
         ]
     return net
+
+
+def _leave_unscored(net: Any, answer: Any) -> None:
+    """Take the accuracies off a net whose answers skorch cannot score."""
+    if not isinstance(answer, (torch.Tensor, tuple)):
+        net.callbacks_ = [callback for callback in net.callbacks_ if callback[0] not in SCORES]
+
+
+def _loss_input(net: NeuralNetClassifier, output: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return what turns the module's answer into the input of the net's loss; None leaves the answer as it is.
+
+    A loss of torch gets the logits that votes compare, or the probabilities in their place. A loss of the user's own,
+    or a ``get_loss``, may need the whole answer, such as auxiliary heads.
+    """
+    criterion = _criterion(net)
+    if not isinstance(criterion, nn.modules.loss._Loss):
+        return None
+    if output is not None and not isinstance(criterion, PROBABILITY_LOSSES):
+        return output
+    has_own_loss = not type(net).get_loss.__module__.startswith("skorch.")
+    return None if has_own_loss else partial(find_logits, name=name_of(net.module_))
 
 
 def _run(net: NeuralNetClassifier, data: Any, indices: Any, stability_weight: float | None, params: Any) -> None:
@@ -141,7 +192,7 @@ def _run(net: NeuralNetClassifier, data: Any, indices: Any, stability_weight: fl
 
 
 def _loss(
-    net: Any, get_loss: Any, stability_weight: float | None, reduction: Any, answer: Any, y: Any, X: Any, **mode: Any
+    net: Any, get_loss: Any, stability_weight: Any, reduction: Any, answer: Any, y: Any, X: Any, **mode: Any
 ) -> Any:
     """Return the loss of a batch: the net's own, with the stability term and the weights of the inputs.
 
@@ -150,13 +201,23 @@ def _loss(
     ValueError
         If it is not a number.
     """
-    if isinstance(net.criterion_, nn.BCEWithLogitsLoss):
-        y = y.to(answer.dtype)
-    if stability_weight is not None and isinstance(answer, tuple):
-        loss = get_loss(answer[0], y, X=X, **mode)
-        loss = loss + stability_weight * divergence(answer, net.criterion_.reduction)
-    else:
-        loss = get_loss(answer, y, X=X, **mode)
+    if isinstance(_criterion(net), (nn.BCELoss, nn.BCEWithLogitsLoss)):
+        y = y.to(answer.dtype if isinstance(answer, torch.Tensor) else torch.float32)
+    if y.is_floating_point() and isinstance(answer, torch.Tensor) and answer.numel() == len(y):
+        y = y.reshape(answer.shape)
+    pair = answer if stability_weight is not None and isinstance(answer, tuple) else None
+    try:
+        loss = get_loss(answer if pair is None else pair[0], y, X=X, **mode)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The loss {name_of(_criterion(net))} failed on what it got from the base model, a {name_of(answer)}: "
+            f"{error}. A loss of torch gets the logits: set TorchInference(output=...) to a function that finds them. "
+            f"A loss of your own gets the whole answer, and class indices."
+        ) from error
+    if pair is not None:
+        loss = loss + stability_weight * divergence(pair, _criterion(net).reduction)
     if isinstance(X, list):
         rows = loss * X[1].to(loss)
         loss = rows.mean() if reduction == "mean" else rows.sum()
@@ -170,19 +231,18 @@ def _loss(
 
 def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
     """Tell whether a callback has raised this by a ``raise`` statement, as skorch's EarlyStopping ends a training."""
-    trace: Any = interrupt.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    frame = trace.tb_frame
-    raised = frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and isinstance(frame.f_locals.get("self"), Callback)
+    frame = raising_frame(interrupt)
+    return frame is not None and isinstance(frame.f_locals.get("self"), Callback)
 
 
 def _check_net(net: NeuralNetClassifier, training: Any, weights: Any) -> None:
     """Raise a ValueError before any epoch if the net cannot be trained in this way."""
     criterion = _criterion(net)
-    if isinstance(net.module_, NoisyModule):
-        raise ValueError("The net must build a bare module, since fit adds the noise, got a NoisyModule.")
+    if noisy_modules(net.module_):
+        raise ValueError(
+            f"The base model {name_of(net.module_)} holds a NoisyModule, but fit adds the noise itself. Use the "
+            f"network inside it, NoisyModule.module, or certify it as it is: SmoothedClassifier.from_pretrained."
+        )
     if training.stability_weight is not None and not isinstance(criterion, nn.CrossEntropyLoss):
         raise ValueError(
             f"StabilityTraining needs a net whose criterion is torch.nn.CrossEntropyLoss on logits, got "
@@ -200,15 +260,18 @@ def _criterion(net: NeuralNetClassifier) -> Any:
     return getattr(net.criterion_, "_orig_mod", net.criterion_)
 
 
-def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: int, output: Any) -> None:
-    """Raise a ValueError before any training if the module fails on X or returns no logits, as votes need them."""
+def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -> Any:
+    """Return the answer to X; a ValueError before any training if it holds no logits or numbers, as votes need."""
     try:
         answer = next(iter(net.forward_iter(X)))
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
     found = find_logits(answer, name) if output is None else output(answer)
-    logits = read_logits(found, len(X), n_classes, name)
+    if classes is None:
+        read_numbers(found, len(X), name)
+        return answer
+    logits = read_logits(found, len(X), len(classes), name)
     if found.shape != logits.shape and isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.NLLLoss)):
         raise ValueError(
             f"The base model {name} returns one logit per input, which {name_of(net.criterion_)} cannot be trained on. "
@@ -220,3 +283,4 @@ def _check_answer(net: NeuralNetClassifier, X: NDArray[np.float32], n_classes: i
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
             stacklevel=2,
         )
+    return answer

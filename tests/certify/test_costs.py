@@ -352,7 +352,9 @@ def test_worst_perturbations_change_whole_categories_and_spend_the_distance():
 @pytest.mark.parametrize("noise", [LaplaceNoise(), DeterministicSplitNoise(1.0, 4)])
 @pytest.mark.parametrize("costs", [[1, 2], [1, np.inf], [2, 2]])
 def test_noise_without_box_certificates_refuses_costs(noise, costs):
-    with pytest.raises(ValueError, match=r"costs must be 1 for all features under .* no certificate that relies on"):
+    with pytest.raises(
+        ValueError, match=r"costs must be 1 for all features under .* bound the distance of all features together"
+    ):
         NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,), Features(np.array(costs, dtype=float)))
 
 

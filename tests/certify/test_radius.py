@@ -16,8 +16,8 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert._utils.memory import keep_freed
-from smoothcert.certify.radius import RadiusStrategy
 from smoothcert.certify.reach import certified_radii, required_probability
+from smoothcert.certify.strategy import RadiusStrategy
 from smoothcert.noise.box import Box
 from smoothcert.noise.greedy import covering, largest, walk, walk_largest
 from smoothcert.noise.mechanism import NoiseMechanism

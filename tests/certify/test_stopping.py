@@ -27,6 +27,7 @@ from smoothcert.certify.duel import Duel
 from smoothcert.certify.evidence import BET, certified_at, rejected
 from smoothcert.certify.reach import certified_radii
 from smoothcert.certify.stopping import RadiusTest, expected_votes
+from smoothcert.models.sklearn import SklearnVoter
 from smoothcert.noise.mechanism import NoiseMechanism
 
 from ..base_models import Rule, constant
@@ -59,6 +60,35 @@ def smooth(shares, noise=None, n_classes=None, **params):
 def rarely(wrong, tried, alpha=ALPHA):
     """Tell whether so many errors are compatible with probability ``alpha`` each."""
     return wrong <= binom.ppf(1 - 1e-4, tried, alpha)
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.54, 0.46], [0.4, 0.35, 0.25]])
+def test_labels_of_close_inputs_are_those_of_predict(shares):
+    """Selection takes other numbers of votes for some of them, and not always the most probable class."""
+    X = inputs(100)
+    clf, _ = smooth(shares, n_selection=256, n_samples=200)
+    labels = clf.predict(X)
+    assert len(set(labels)) > 1
+    for found in (clf.certify_at(X, 0.1), clf.certify_at(X, [[0.1, 0.2]]), clf.certify(X)):
+        np.testing.assert_array_equal(found.labels, labels)
+    drawn = clf.algorithm((3,)).sampler(0).draw(X).selection
+    np.testing.assert_array_equal(drawn.argmax(axis=1), labels)
+    assert len(set(drawn.sum(axis=1))) > 1
+
+
+def test_predict_proba_draws_all_selection_votes():
+    clf, _ = smooth([0.9, 0.1], n_selection=256)
+    model, X = clf.estimator_.estimator, inputs(40)
+    asked, answer = [], model.function
+    model.function = lambda rows: asked.append(len(rows)) or answer(rows)
+    votes = 256 * clf.predict_proba(X)
+    # Some rows are asked alone too, at most 40 of a batch.
+    assert 256 * len(X) <= sum(asked) < 256 * len(X) + 200
+    np.testing.assert_allclose(votes, votes.round(), atol=1e-10)
+    assert (votes.round().astype(int) % 16).any()
+    asked.clear()
+    clf.predict(X)
+    assert sum(asked) < 64 * len(X)
 
 
 SHARES = [
@@ -339,6 +369,36 @@ def test_neither_batches_nor_company_nor_workers_matter(model, mode):
     np.testing.assert_array_equal(run(rows=[5]), whole[[5]])
     for backend in ("threading", "loky"):
         np.testing.assert_array_equal(run(n_jobs=2, backend=backend), whole)
+
+
+@pytest.mark.parametrize("noise", [SplitNoise(1.0), GaussianNoise(0.5)], ids=["split", "gaussian"])
+@pytest.mark.parametrize("mode", ["certify_at", "rtol"])
+def test_votes_that_are_drawn_ahead_change_nothing(mode, noise, monkeypatch):
+    """Few rows more cost no time, so that votes for several checkpoints share a batch."""
+    X, n_calls = np.random.default_rng(1).random((12, 4)), []
+
+    class Counting(LogisticRegression):
+        def predict(self, X):
+            n_calls[-1] += 1
+            return super().predict(X)
+
+    def run(free_rows):
+        monkeypatch.setattr(SklearnVoter, "free_rows", free_rows)
+        n_calls.append(0)
+        model = random_models()["linear"]
+        model.__class__ = Counting
+        clf = SmoothedClassifier.from_pretrained(model, range(3), noise, n_samples=2000, random_state=0)
+        if mode == "certify_at":
+            found = clf.certify_at(X, [[0.2, 0.3]])
+            return np.column_stack([found.labels, found.n_samples, found.robust])
+        found = clf.set_params(rtol=0.1).certify(X)
+        return np.column_stack([found.labels, found.n_samples, found.radii])
+
+    whole = run(1)
+    assert len(np.unique(whole[:, 1])) > 2
+    for free_rows in (300, 4000, 10**6):
+        np.testing.assert_array_equal(run(free_rows), whole)
+    assert n_calls[0] > 1.3 * n_calls[-1], n_calls
 
 
 @pytest.mark.parametrize(

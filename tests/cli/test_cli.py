@@ -16,9 +16,12 @@ import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.compose import make_column_transformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import (
     Certificates,
@@ -40,11 +43,18 @@ from smoothcert.runs.store import read_store
 
 NETS = """
 import torch
+from sklearn.compose import make_column_transformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 def small():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+
+def noisy():
+    from smoothcert import UniformNoise
+    from smoothcert.training import NoisyModule
+    return torch.nn.Sequential(NoisyModule(small(), UniformNoise(0.3), bounds=(0, 2), costs=[1.0, 2.0, 3.0, 4.0]))
 
 def broken():
     raise KeyError("weights")
@@ -126,6 +136,7 @@ def test_a_run_from_beginning_to_end(skops_model, folder):
     assert (state["finished"], state["failed"], state["n_inputs"]) == (30, 0, 30)
     assert state["being_written"] is False
     assert state["seconds_since_last"] >= 0
+    assert state["seed"] == str(read_store("run.sqlite").run.seed)
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
         texts = connection.execute("SELECT selection, estimation FROM results").fetchall()
     selection, estimation = (
@@ -360,6 +371,28 @@ def test_networks_from_factories_and_weights(folder, monkeypatch):
     assert run("certify", "nets:broken", "images.npy", code=1) == "Error: KeyError: 'weights'\n"
 
 
+def test_a_noisy_module_supplies_what_is_not_given(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("nets", None)
+    given = ("nets:noisy", "images.npy", "--classes", "3", "--seed", "0", *FAST)
+    run("certify", *given, "-o", "net.csv")
+    import nets
+
+    clf = SmoothedClassifier.from_pretrained(nets.noisy(), range(3), n_samples=300, alpha=0.01, random_state=0)
+    assert (clf.noise_.lam, clf.box_.hi, clf.costs) == (0.3, 2, [1.0, 2.0, 3.0, 4.0])
+    expected = clf.certify(np.load("images.npy"))
+    assert [float(row["radius"]) for row in table("net.csv")] == pytest.approx(expected.radii, abs=0, nan_ok=True)
+    run("certify", *given, "--noise", "uniform", "--lam", "0.3", "--bounds", "0,2", "-o", "same.csv")
+    assert Path("same.csv").read_text() == Path("net.csv").read_text()
+    run("certify", *given, "--store", "run.sqlite", "-o", "stored.csv")
+    run("resume", "run.sqlite", "nets:noisy", "images.npy", "--quiet", "-o", "resumed.csv")
+    assert [row["radius"] for row in table("resumed.csv")] == [row["radius"] for row in table("net.csv")]
+    assert "noise must be that of the NoisyModule, UniformNoise(lam=0.3" in run(
+        "predict", *given[:6], "--lam", "1", code=1
+    )
+    assert "bounds must be those of the NoisyModule" in run("predict", *given[:6], "--bounds", "0,1", code=1)
+
+
 def test_tables(folder):
     pandas = pytest.importorskip("pandas")
     with np.load("test.npz") as arrays:
@@ -478,6 +511,24 @@ def test_mistakes_are_explained(folder, skops_model):
     assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
     np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))
     assert "name the inputs with --key" in run("certify", skops_model, "three.npz", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("status nothere.sqlite", "Path 'nothere.sqlite' does not exist. See smoothcert status --help."),
+        ("certify", "Missing argument 'MODEL'. See smoothcert certify --help."),
+        ("curve run.sqlite --nonsense", "No such option '--nonsense'"),
+        ("nonsense", "No such command 'nonsense'. See smoothcert --help."),
+    ],
+)
+def test_wrong_usage_is_one_line(folder, arguments, message):
+    (folder / "run.sqlite").touch()
+    result = CliRunner().invoke(cli, arguments.split(), prog_name="smoothcert")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
 
 
 def test_warnings_are_one_line(folder):
@@ -740,3 +791,67 @@ def test_python_m():
     if "is not installed" in done.stderr:
         pytest.skip("smoothcert is not installed")
     assert done.stdout.startswith("smoothcert, version")
+
+
+@pytest.fixture
+def mixed(folder):
+    """A table of mixed columns, and models that were fitted on it."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({"age": rng.random(80), "job": rng.choice(["cook", "pilot"], 80), "town": ["P", "Q"] * 40})
+    y = np.where(X["age"] + 0.6 * (X["job"] == "cook") > 0.8, "yes", "no")
+    X[:20].assign(label=y[:20]).to_csv("mixed.csv", index=False)
+    X[:20].assign(label=y[:20]).to_parquet("mixed.parquet")
+    encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), remainder="passthrough")
+    base = make_pipeline(encode, DecisionTreeClassifier(max_depth=3))
+    joblib.dump(make_pipeline(encode, DecisionTreeClassifier(max_depth=3)).fit(X, y), "plain.joblib")
+    settings = {"costs": {"town": "fixed", "job": 0.5}, "categorical_features": ["job"], "random_state": 0}
+    joblib.dump(SmoothedClassifier(base, UniformNoise(1.0), **settings).fit(X, y), "smoothed.joblib")
+    return X[:20], settings
+
+
+def test_mixed_columns_of_a_smoothed_classifier(mixed):
+    X, _ = mixed
+    files, expected = ("--allow-pickle", "--target", "label", "--quiet"), joblib.load("smoothed.joblib").certify(X)
+    for data in ("mixed.csv", "mixed.parquet"):
+        run("certify", "smoothed.joblib", data, *files, "-o", "out.csv", "--force", "--store", f"{data}.sqlite")
+        np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], expected.radii)
+        shown = run("verify", f"{data}.sqlite", "smoothed.joblib", data, *files)
+        assert shown.startswith("StoreAudit(consistent: of 20 recorded inputs, 0 are not those of X; of 20 checked")
+        assert "20 inputs" in run("resume", f"{data}.sqlite", "smoothed.joblib", data, *files)
+    message = "noise, box, costs and classes of a classifier with categories cannot be changed"
+    assert message in run("certify", "smoothed.joblib", "mixed.csv", *files, "--cost", "age=2", code=2)
+    assert "need the fitted classifier itself" in run(
+        "verify", "mixed.csv.sqlite", "plain.joblib", "mixed.csv", *files, code=1
+    )
+
+
+def test_costs_and_categories_of_a_plain_model(mixed):
+    X, settings = mixed
+    y = np.array(["no", "yes"] * 10)
+    command = ("certify", "plain.joblib", "mixed.csv", "--allow-pickle", "--target", "label", "--quiet", "--seed", "0")
+    noise = ("--noise", "uniform", "--cost", "job=0.5")
+    base = FrozenEstimator(joblib.load("plain.joblib"))
+    expected = SmoothedClassifier(base, UniformNoise(1.0), **settings).fit(X, y).certify(X)
+    assert np.nanmax(expected.radii) > 0.1
+    for kind in (["--cost", "town=fixed", "--categorical", "job"], ["--cost", "town=inf", "--categorical", "job"]):
+        run(*command, *noise, *kind, "-o", "out.csv", "--force")
+        np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], expected.radii)
+    by_type = SmoothedClassifier(base, UniformNoise(1.0), **settings | {"categorical_features": "from_dtype"}).fit(X, y)
+    run(*command, *noise, "--cost", "town=fixed", "--categorical-features", "from_dtype", "-o", "out.csv", "--force")
+    np.testing.assert_array_equal([float(row["radius"]) for row in table("out.csv")], by_type.certify(X).radii)
+    for wrong in ("home=2", "age", "age=much"):
+        assert "--cost must be COLUMN=VALUE, with a number, inf or fixed" in run(*command, "--cost", wrong, code=2)
+    assert "--categorical must be one of the columns ['age'" in run(*command, "--categorical", "home", code=2)
+
+
+def test_costs_by_position(folder):
+    command = ("certify", "model.joblib", "test.npz", "--allow-pickle", "--seed", "0", *FAST)
+    run(*command, "--cost", "1=2", "--cost", "3=0.5", "-o", "out.csv")
+    clf = SmoothedClassifier.from_pretrained(
+        joblib.load("model.joblib"), [0, 1], costs=[1, 2, 1, 0.5, 1], n_samples=300, alpha=0.01, random_state=0
+    )
+    with np.load("test.npz") as arrays:
+        np.testing.assert_array_equal(
+            [float(row["radius"]) for row in table("out.csv")], clf.certify(arrays["X"]).radii
+        )

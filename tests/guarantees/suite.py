@@ -19,12 +19,13 @@ from smoothcert.certify.reach import certified_radii
 
 from .mixed import mixed_problem
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
+from .regression import linear_problem, try_linear, try_problem
 
 ALPHA = 0.1
 
 #: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy, "stored" certifies from
-#: votes that were drawn before, "store" from the file of a run.
-MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic")
+#: votes that were drawn before, "store" from the file of a run. "regression" bounds a median in place of a label.
+MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic", "regression")
 
 #: How unlikely the count of false certificates must be for a row to fail, if each is false with probability alpha.
 SIGNIFICANCE = 1e-6
@@ -109,7 +110,12 @@ def _kinds(noise: str) -> Iterator[tuple[str, str, str]]:
     if noise.startswith("deterministic"):
         yield "-", "-", "deterministic"
         return
+    if noise == "linear":
+        yield "-", "-", "regression"
+        return
     yield "-", "-", "exact"
+    if not noise.startswith(("gaussian", "laplace", "uniform, tie", "uniform, three")):
+        yield "-", "-", "regression"
     for scheme in ("binary", "multiclass"):
         for bound in ("clopper-pearson", "randomized-clopper-pearson", "hoeffding"):
             for mode in ("fixed", "stored"):
@@ -204,6 +210,9 @@ def _sources() -> Iterator[tuple[str, str, Any]]:
 
     yield "laplace", "lipschitz", double_exponential
 
+    for label in ("lipschitz", "box", "greedy"):
+        yield "linear", label, lambda rng, strategy=strategies[label][0]: linear_problem(strategy, rng)
+
     mixes = {
         "costs": {"n_categories": ()},
         "categories, masked": {"n_categories": (3, 2)},
@@ -229,12 +238,18 @@ def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:
         for _ in range(max(1, n_inputs // 25)):
             _try_deterministic(row, *make(rng))
         return
+    if row.mode == "regression":
+        problem = make(rng)
+        while getattr(problem, "n_classes", 2) > 2:
+            problem = make(rng)
+        (try_linear if row.noise == "linear" else try_problem)(row, problem, rng, n_inputs, ALPHA)
+        return
     if row.mode == "exact":
         # Each is a problem of its own: nothing is drawn, so that one input tells all.
         for _ in range(max(1, n_inputs // 4)):
             _try_exact(row, make(rng))
         return
-    problem: Problem = make(rng)
+    problem = make(rng)
     X = problem.inputs(n_inputs, rng)
     bound = "clopper-pearson" if row.bound == "betting" else row.bound
     clf = problem.classifier(

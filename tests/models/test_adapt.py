@@ -7,10 +7,13 @@ import sys
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import StackingClassifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -60,6 +63,14 @@ class Duck:
     fit, predict = Wrapper.fit, Wrapper.predict
 
 
+class Answering:
+    """A fitted model that has been told how to predict, and nothing else."""
+
+    def __init__(self, model):
+        self.model = model
+        self.predict = model.predict
+
+
 @pytest.mark.parametrize("make", [lambda: Wrapper(GaussianNB()), lambda: Column(GaussianNB()), Duck])
 def test_other_classifiers_vote_as_their_model_does(make):
     settings = {"noise": SplitNoise(1.0), "n_samples": 100, "random_state": 0}
@@ -98,7 +109,17 @@ SMOOTHED = SmoothedClassifier(GaussianNB(), SplitNoise(1.0))
         make_pipeline(StandardScaler(), SMOOTHED),
         smoothcert.pipeline.make_pipeline(StandardScaler(), SMOOTHED),
         make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), FrozenEstimator(SMOOTHED))),
+        GridSearchCV(SMOOTHED, {"alpha": [0.1]}),
+        BaggingClassifier(SMOOTHED),
+        CalibratedClassifierCV(FrozenEstimator(SMOOTHED)),
+        VotingClassifier([("a", GaussianNB()), ("b", make_pipeline(StandardScaler(), SMOOTHED))]),
+        StackingClassifier([("a", GaussianNB())], final_estimator=SMOOTHED),
+        OneVsRestClassifier(GridSearchCV(BaggingClassifier(SMOOTHED), {})),
+        make_pipeline(StandardScaler(), BaggingClassifier(SMOOTHED)),
+        Wrapper(SMOOTHED),
+        Answering(SMOOTHED),
     ],
+    ids=lambda model: type(model).__name__,
 )
 def test_smoothed_classifiers_are_not_smoothed_again(model):
     with pytest.raises(ValueError, match=r"It is smoothed already\. Pass its base model"):
@@ -107,6 +128,20 @@ def test_smoothed_classifiers_are_not_smoothed_again(model):
         SmoothedClassifier(model).fit(X, Y)
     with pytest.raises(ValueError, match="It is smoothed already"):
         SmoothedClassifier.from_pretrained(model, ["no", "yes"])
+
+
+def test_methods_of_smoothed_classifiers_are_not_smoothed_again():
+    fitted = SmoothedClassifier(GaussianNB(), n_samples=100).fit(X, Y)
+    for method in (fitted.predict, make_pipeline(StandardScaler(), fitted).predict):
+        with pytest.raises(ValueError, match="It is smoothed already"):
+            SmoothedClassifier.from_pretrained(method, ["no", "yes"])
+
+
+def test_models_that_hold_themselves_are_base_models():
+    model = Answering(GaussianNB())
+    model.me = [model]
+    check_base_model(model)
+    check_base_model(BaggingClassifier(VotingClassifier([("a", GaussianNB())])).fit(X, Y))
 
 
 class Denying(Duck):

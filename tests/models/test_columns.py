@@ -38,6 +38,8 @@ def cancer():
 def _no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Some of the models below are constant.
+        warnings.filterwarnings("ignore", message="The smoothed classifier predicts")
         yield
 
 

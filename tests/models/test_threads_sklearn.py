@@ -1,7 +1,8 @@
 """Models of scikit-learn that vote in several threads: results are those of one thread, and settings are restored."""
 
 import time
-from threading import get_ident
+import warnings
+from threading import Barrier, Lock, get_ident
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 from sklearn.utils._testing import ignore_warnings
+from sklearn.utils.parallel import delayed
 from threadpoolctl import threadpool_info
 
 from smoothcert import SmoothedClassifier, SplitNoise
 from smoothcert.models.sklearn import SklearnVoter, sklearn_parts
-from smoothcert.models.threads import limit_blas, side_by_side
+from smoothcert.models.threads import process_settings, side_by_side
 
 RNG = np.random.default_rng(0)
 X = RNG.random((90, 4))
@@ -168,7 +170,7 @@ def blas_threads():
 
 def test_blas_is_limited_until_the_last_user_ends():
     before = blas_threads()
-    first, second = limit_blas(1), limit_blas(1)
+    first, second = process_settings(1), process_settings(1)
     with first:
         assert set(blas_threads()) == {1}
         second.__enter__()
@@ -190,7 +192,49 @@ def test_votes_leave_blas_as_it_was(cores, monkeypatch):
     count(LogisticRegression().fit(X, Y))
     assert set(seen) == {1}
     assert blas_threads() == before
-    assert limit_blas._n_users == 0
+    assert process_settings._n_users == 0
+
+
+def test_votes_leave_the_filters_of_warnings_as_they_were(cores, monkeypatch):
+    """Steps of scikit-learn change them while they run; two that overlap leave those of the other behind."""
+    cores(2)
+    meeting, lock, n_calls = Barrier(2), Lock(), [0]
+
+    def predict(self, X):
+        with lock:
+            n_calls[0] += len(X) > 200
+            place = n_calls[0] if len(X) > 200 else 3
+        if place == 1:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                meeting.wait(10)
+                meeting.wait(10)
+            meeting.wait(10)
+        elif place == 2:
+            meeting.wait(10)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                meeting.wait(10)
+                meeting.wait(10)
+        return np.zeros(len(X), dtype=int)
+
+    # Libraries that are imported at first use have filters of their own.
+    count(GaussianNB().fit(X, Y))
+    before = list(warnings.filters)
+    monkeypatch.setattr(LogisticRegression, "predict", predict)
+    count(LogisticRegression().fit(X, Y))
+    assert n_calls[0] > 2
+    assert warnings.filters == before
+
+
+def test_a_warning_of_scikit_learn_that_comes_from_the_filters_of_another_thread_is_not_shown():
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with process_settings(1):
+            warnings.resetwarnings()
+            delayed(sum)([1])[0]([1])
+            warnings.warn("another one", stacklevel=1)
+    assert [str(one.message) for one in found] == ["another one"]
 
 
 def test_openmp_has_one_core_in_each_thread():

@@ -52,7 +52,9 @@ def test_logits_are_found(pack):
 @pytest.mark.parametrize("pack", [lambda logit: logit, lambda logit: logit[:, 0], lambda logit: logit.squeeze()])
 @pytest.mark.parametrize("n", [1, 2, 50])
 def test_a_positive_single_logit_is_a_vote_for_the_second_class(pack, n):
-    votes = TorchVoter(Answering(pack, single=True), 2)(X[:n])
+    voter = TorchVoter(Answering(pack, single=True), 2)
+    voter(X)
+    votes = voter(X[:n])
     np.testing.assert_array_equal(votes, SIGN[:n] > 0)
     assert n < 50 or 10 < votes.sum() < 40
 
@@ -90,16 +92,17 @@ def test_single_probabilities_are_not_taken_for_logits():
     assert TorchVoter(positive, 2, inference=TorchInference(output=lambda logit: logit))(X).all()
 
 
-def test_single_outputs_are_judged_once():
+def test_single_outputs_are_judged_until_one_is_no_probability():
     """A long run does not end because of a batch whose logits all lie between 0 and 1."""
     rows = np.column_stack([np.linspace(0, 0.9, 50), np.zeros((50, 3))]).astype(np.float32)
     voter = TorchVoter(Answering(lambda logit: logit, single=True), 2)
-    # Too few rows tell nothing.
-    voter(rows[:20])
+    copies = voter.for_threads()
     voter(X)
     assert voter(rows).sum() == 49
-    with pytest.raises(ValueError, match="look like probabilities"):
-        TorchVoter(Answering(lambda logit: logit, single=True), 2)(rows)
+    assert all(copied(rows).sum() == 49 for copied in copies)
+    for n in (1, 5, 50):
+        with pytest.raises(ValueError, match="look like probabilities"):
+            TorchVoter(Answering(lambda logit: logit, single=True), 2)(rows[:n])
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,16 @@ TYPE = "Convert them in its forward method"
         (lambda m, rows: m.linear(rows.double()), ValueError, TYPE),
         (lambda m, rows: m.linear(rows.half()), ValueError, TYPE),
         (lambda m, rows: nn.functional.embedding(rows, torch.zeros(3, 3)), ValueError, TYPE),
+        (lambda m, rows: torch.cat([rows, rows[:7, :1]], dim=1), ValueError, SHAPE),
+        (lambda m, rows: nn.LSTM(7, 3)(rows), ValueError, SHAPE),
+        (lambda m, rows: torch.einsum("bij,jk->bik", rows, torch.rand(4, 2)), ValueError, SHAPE),
+        (lambda m, rows: nn.LayerNorm(3)(rows), ValueError, SHAPE),
+        (lambda m, rows: nn.MaxPool2d(2)(rows), ValueError, SHAPE),
         (raises(RuntimeError("the license server is away")), RuntimeError, None),
+        (raises(RuntimeError("no row in the dimension table has the shape of a 2D input")), RuntimeError, None),
+        (raises(RuntimeError("the data type of column 3 must match its dtype")), RuntimeError, None),
+        (lambda m, rows: torch.linalg.cholesky(-torch.eye(3)), RuntimeError, None),
+        (lambda m, rows: rows.sum().backward(), RuntimeError, None),
         (raises(KeyError("a bug")), KeyError, None),
         (raises(ConnectionError("no route to host")), ConnectionError, None),
     ],

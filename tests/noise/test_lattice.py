@@ -162,6 +162,8 @@ def test_sigma_is_the_standard_deviation_of_uniform_noise():
         ({"levels": 2**21}, 'levels must be "auto" .*, got 2097152'),
         ({"lam": 1e305}, r"lam must lie between .* got 1e\+305"),
         ({"lam": 128.0}, r"lam must lie between .* and 127.002 .* got 128.0. A coarser lattice, such as levels=255"),
+        ({"levels": {"age": 90}}, "levels must be .* One number holds for all columns. Use .auto. for tables"),
+        ({"levels": [90, 2]}, "levels must be .* One number holds for all columns"),
         ({"levels": "fine"}, "levels must be .auto. .* got 'fine'"),
         ({"lam": 1e-9}, "lam must lie between 2.98028e-08"),
         ({"lam": 0.1, "levels": 4}, "lam must lie between 0.125"),

@@ -162,6 +162,10 @@ def test_the_legend_says_what_a_reader_must_know():
     assert "3 inputs, n = 100 to 10,000, alpha = 0.001 or 0.01" in title(display).splitlines()
     assert title(display).count("against every perturbation") == 1
     assert len([line for line in display.ax_.lines if line.get_gid() == "majority"]) == 1
+    # The baseline of the majority class is such a line itself.
+    baseline = dataclasses.replace(few, labels=np.ones(3, dtype=int), radii=np.full(3, np.inf))
+    shown = CertifiedAccuracyDisplay.from_certificates({"a": few, "majority class": baseline}, [0, 1, 1])
+    assert not [line for line in shown.ax_.lines if line.get_gid() == "majority"]
     unknown = CertifiedAccuracyDisplay.from_certificates(certificates([1], threat="2 features"), [0])
     assert title(unknown) == "1 input, alpha = 0.001"
 

@@ -201,11 +201,14 @@ def test_selection_through_a_pipeline(cancer):
     assert (many["test_robust"] > 0.3).all()
 
 
-def test_scikit_learns_own_pipeline_is_refused(cancer):
-    X, _, y, _ = cancer
+def test_pipelines_must_end_in_a_smoothed_classifier(cancer):
+    X, X_test, y, y_test = cancer
     own = make_pipeline(MinMaxScaler(), smoothed()).fit(X, y)
-    with pytest.raises(ValueError, match=r"smoothcert\.pipeline\.Pipeline that ends in one, .* got a Pipeline"):
-        make_certified_scorer(0.4)(own, X, y)
+    expected = make_certified_scorer(0.4)(own[-1], own[0].transform(X_test), y_test)
+    assert make_certified_scorer(0.4)(own, X_test, y_test) == expected > 0
+    plain = make_pipeline(MinMaxScaler(), LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match=r"or a Pipeline that ends in one, .* got a LogisticRegression"):
+        make_certified_scorer(0.4)(plain, X, y)
 
 
 def test_radii_in_another_norm_are_refused(cancer):

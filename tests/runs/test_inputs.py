@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import tracemalloc
+from dataclasses import replace
 
 import dask.array
 import numpy as np
@@ -216,6 +217,23 @@ def test_the_log_says_how_long_a_long_run_takes_and_what_takes_less(caplog, monk
     assert re.search(r"certifying: \d+ inputs are left, about \d+ s", estimates[0])
     assert ("rtol=0.05 would take about" in estimates[0]) == (rtol is None)
     assert ("certify_at(X, " in estimates[0]) == (rtol is None)
+
+
+@pytest.mark.parametrize(("n_jobs", "seconds"), [(None, 1960), (2, 980)])
+def test_the_estimate_is_the_time_of_the_inputs_that_are_left(caplog, n_jobs, seconds):
+    clf, X = bright()
+    algorithm = clf.algorithm(X.shape[1:])
+    # 20 inputs took a worker 40 seconds.
+    part = Part(index=np.arange(20), X=X[:20], votes=replace(algorithm.sampler(0).draw(X[:20]), seconds=40.0))
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        for n_inputs in (1000, 300):
+            with Progress(n_inputs, "certifying", algorithm=algorithm, n_jobs=n_jobs) as progress:
+                progress.update(part)
+                progress.update(part)
+    (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert estimate.startswith(f"certifying: 980 inputs are left, about {seconds} s; rtol=0.05 would take about ")
+    fewer = int(re.search(r"rtol=0.05 would take about (\d+) s", estimate).group(1))
+    assert fewer < 0.8 * seconds
 
 
 def test_exact_probabilities_have_no_votes_to_save(caplog, monkeypatch):

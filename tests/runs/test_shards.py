@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, merge_stores
 from smoothcert.runs.inputs import shard_positions
 from smoothcert.runs.store import StoreError, read_store
+from smoothcert.runs.verify import verify_store
 
 X = np.round(np.random.default_rng(0).random((30, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)
@@ -125,6 +127,32 @@ def test_only_one_run_is_merged(tmp_path):
     with pytest.raises(StoreError, match="is damaged"):
         merge_stores(new, stores)
     assert not list(tmp_path.glob("*new*"))
+
+
+def first(batch):
+    return batch[:, 0] > 0.5
+
+
+def second(batch):
+    return batch[:, 1] > 0.5
+
+
+def test_shards_of_functions_are_merged_with_a_warning(tmp_path):
+    """Nothing tells one function from another, except its name."""
+    second_as_first = partial(second)
+    second_as_first.__name__ = "first"
+    for i, model in enumerate((first, first, second, second_as_first), start=1):
+        clf = SmoothedClassifier.from_pretrained(model, [False, True], n_samples=200, random_state=3)
+        clf.certify(X, store=tmp_path / f"{i}.sqlite", shard=(min(i, 2), 2))
+    stores = [tmp_path / f"{i}.sqlite" for i in range(1, 5)]
+    with pytest.raises(StoreError, match=r"are not of one run: model: first \?, second \?"):
+        merge_stores(tmp_path / "other.sqlite", [stores[0], stores[2]])
+    warned = r"content of the model first is not known.*same one has voted in all shards\. verify_store"
+    for name, part in {"same": stores[1], "namesake": stores[3]}.items():
+        with pytest.warns(UserWarning, match=warned):
+            merge_stores(tmp_path / f"{name}.sqlite", [stores[0], part])
+        clf = SmoothedClassifier.from_pretrained(first, [False, True], n_samples=200, random_state=3)
+        assert verify_store(tmp_path / f"{name}.sqlite", clf, X).consistent == (name == "same")
 
 
 def test_what_is_missing_is_drawn_into_the_merged_store(tmp_path):

@@ -172,11 +172,12 @@ def test_dask_gives_the_same_and_delivers_once(tmp_path):
 
 
 RAY = """
+import os
 import joblib, numpy as np, ray
 from ray.util.joblib import register_ray
 from sklearn.linear_model import LogisticRegression
 from smoothcert import SmoothedClassifier
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
 register_ray()
 X = np.random.default_rng(0).random((30, 4))
 base = LogisticRegression().fit(X, X[:, 0] > 0.5)
@@ -186,6 +187,14 @@ def certify():
 with joblib.parallel_config(backend="ray", n_jobs=2):
     found = certify()
 assert np.array_equal(found.radii, certify().radii, equal_nan=True)
+
+def on_the_gpu(rows):
+    return np.full(len(rows), os.environ.get("CUDA_VISIBLE_DEVICES") == "0").astype(int)
+
+clf = SmoothedClassifier.from_pretrained(on_the_gpu, [0, 1], n_samples=100, alpha=0.1, random_state=0)
+assert clf.predict(X).sum() == 0
+with joblib.parallel_config(backend="ray", ray_remote_args={"num_gpus": 1}):
+    assert clf.predict(X).sum() == len(X)
 print("equal")
 """
 
@@ -338,6 +347,24 @@ def test_dask_workers_that_join_later_do_the_work(monkeypatch, tmp_path):
         found = smoothed(Traveller(os.devnull)).certify(DATA, store=tmp_path / "run.sqlite")
         assert started[:3] == [0, 0, 0]
     np.testing.assert_array_equal(found.radii, expected.radii)
+
+
+@pytest.mark.parametrize(("tags", "slots"), [({}, 8), ({"resources": {"GPU": 1}}, 2), ({"resources": {"GPU": 0.5}}, 4)])
+def test_dask_tasks_may_need_resources(monkeypatch, tags, slots):
+    seen, original = [], scheduling._Watch.check
+    monkeypatch.setattr(scheduling._Watch, "check", lambda watch, n: seen.append(n) or original(watch, n))
+    cluster = {"n_workers": 2, "threads_per_worker": 4, "processes": False, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**cluster, resources={"GPU": 1}) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask", **tags),
+    ):
+        asked, submit = [], client.submit
+        monkeypatch.setattr(client, "submit", lambda *a, **options: asked.append(options) or submit(*a, **options))
+        found = smoothed(Traveller(os.devnull)).certify(DATA)
+    assert set(seen) == {slots}
+    assert all(options == {"pure": False} | tags for options in asked)
+    np.testing.assert_array_equal(found.radii, smoothed(Traveller(os.devnull)).certify(DATA).radii)
 
 
 # Devices

@@ -205,6 +205,12 @@ def test_few_rows_are_asked_alone():
     assert FEW <= alone[0] <= FEW * (1 + np.log2(n_batches))
 
 
+@pytest.mark.parametrize("base", [lambda: lambda rows: rows[:, 0] > 0.5, Net])
+def test_batches_of_a_few_rows_are_checked_too(base):
+    votes = [smooth(base(), batch_size=size, n_samples=60, alpha=0.1).count_votes(X[:2]).estimation for size in (3, 60)]
+    np.testing.assert_array_equal(*votes)
+
+
 # The rule
 
 

@@ -390,7 +390,7 @@ def test_trees_without_splits_add_to_the_score(monkeypatch):
     mechanism = mechanism_of(UniformNoise(0.5, levels=4), BOXES[0])
     model, X = fitted("gradient", mechanism), lattice_inputs(mechanism, 5)
     none = np.array([-1])
-    leaf = Tree(none, none, none, np.array([-2.0]), np.array([0.7]))
+    leaf = Tree(none, none, none, np.array([-2.0]), none < 0, np.array([0.7]))
 
     def read_with_leaf(estimator, *kinds):
         arrays = read(estimator, *kinds)

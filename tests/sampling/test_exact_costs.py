@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import beta
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import AdaBoostClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier
@@ -22,7 +23,7 @@ from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.categories import CategoryNoise
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
-from smoothcert.sampling import _cells, exact
+from smoothcert.sampling import _cells, _step_models, exact
 from smoothcert.sampling._cells import code_counts
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum
 from smoothcert.sampling.exact import ExactVotes, NotExactError
@@ -149,12 +150,48 @@ def test_everything_is_fixed():
     np.testing.assert_allclose(upper, lower, atol=1e-14)
 
 
-def test_missing_values_of_fixed_columns():
-    mechanism, X, y = problem(SplitNoise(1.0))
-    votes = ExactVotes(make_voter(trained(MODELS["tree"][0], mechanism, X, y), np.array([0, 1])), mechanism)
-    X[2, 1] = np.nan
-    with pytest.raises(NotExactError, match="without missing values"):
-        votes.bounds(X[:5])
+def takes_missing_values(name):
+    """A model of a library that may not be installed."""
+    if name in ("tree", "hist"):
+        return clone(MODELS[name][0])
+    kind = {"lightgbm": "LGBMClassifier", "xgboost": "XGBClassifier"}[name]
+    return getattr(pytest.importorskip(name), kind)(max_depth=1, n_estimators=15, learning_rate=0.5, n_jobs=1)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen in training", "not seen"])
+@pytest.mark.parametrize("low", [True, False], ids=["like low values", "like high values"])
+@pytest.mark.parametrize("name", ["tree", "hist", "lightgbm", "xgboost"])
+def test_missing_values_of_fixed_columns_go_the_way_that_each_split_has_learned(name, low, seen):
+    mechanism, X, y = problem(SplitNoise(1.0, levels=4))
+    missing = (X[:, 1] < -1) if low else X[:, 1] > 0
+    missing &= np.arange(len(X)) % 2 == 0
+    given = X.copy()
+    given[missing, 1] = np.nan
+    model = trained(takes_missing_values(name), mechanism, given if seen else X, y)
+    if not seen and name == "tree":
+        pytest.skip("This tree refuses missing values.")
+    votes = ExactVotes(make_voter(model, np.array([0, 1]), finite=False), mechanism)
+    chosen = given[np.append(np.flatnonzero(missing)[:8], np.flatnonzero(~missing)[:8])]
+    lower, upper = votes.bounds(chosen)
+    truth = np.array([enumerated(model, mechanism, x) for x in chosen])
+    assert_inside(np.stack([1 - truth, truth], axis=1), lower, upper)
+    assert np.max(upper - lower) < 1e-3
+    assert len(np.unique(truth)) > 4
+
+
+def test_a_wrong_way_of_missing_values_is_noticed(monkeypatch):
+    mechanism, X, y = problem(SplitNoise(1.0, levels=4))
+    X[(X[:, 1] < -1), 1] = np.nan
+    model = trained(takes_missing_values("tree"), mechanism, X, y)
+
+    def mistaken(tree, value):
+        return right(tree, value)._replace(missing_left=np.zeros(tree.node_count, dtype=bool))
+
+    right = _step_models._tree
+    monkeypatch.setattr(_step_models, "_tree", mistaken)
+    votes = ExactVotes(make_voter(model, np.array([0, 1]), finite=False), mechanism)
+    with pytest.raises(NotExactError, match="that votes as its trees say"):
+        votes.bounds(X[np.isnan(X[:, 1])][:1])
 
 
 def test_scalers_that_write_into_their_input_change_no_inputs():

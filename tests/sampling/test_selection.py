@@ -44,6 +44,14 @@ def test_no_input_is_bad_even_near_ties(shares):
     assert (early != late).mean() < 4e-3
 
 
+def test_a_larger_cap_makes_other_classes_rarer():
+    """With 3.5 deviations at all caps, a share of .55 would be lost on 6 and 4 in 100,000 inputs."""
+    rng, shares = np.random.default_rng(4), np.tile([0.55, 0.45], (200_000, 1))
+    lost = [(select(rng, shares, cap)[0] != 0).mean() for cap in (2**12, 2**16)]
+    assert lost[0] < 2e-5
+    assert lost[1] == 0
+
+
 def test_the_hardest_inputs_take_most_votes():
     rng = np.random.default_rng(2)
     mean = [select(rng, np.tile([p, 1 - p], (4000, 1)))[2].mean() for p in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]

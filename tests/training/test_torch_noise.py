@@ -5,6 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
 from torch import nn
 
 from smoothcert import (
@@ -20,8 +23,8 @@ from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
-from smoothcert.training.torch_layers import carried
-from smoothcert.training.torch_noise import noisy_copies, noisy_on_device
+from smoothcert.training.carried import carried
+from smoothcert.training.torch_noise import InputScaling, noisy_copies, noisy_on_device
 
 
 class OwnNoise(UniformNoise):
@@ -144,8 +147,149 @@ def test_a_noisy_module_does_not_nest():
     X, y = np.random.default_rng(0).random((40, 4)), np.arange(40) % 2
     fitted = SmoothedClassifier(noisy, UniformNoise(0.2), random_state=0).fit(X, y).estimator_
     assert type(fitted.module_) is nn.Linear
-    with pytest.raises(ValueError, match="must build a bare module, since fit adds the noise, got a NoisyModule"):
-        SmoothedClassifier(make_net(noisy, max_epochs=1), random_state=0).fit(X, y)
+    below = [torch.compile(noisy, backend="eager"), *(wrap(noisy) for wrap in list(WRAPPED.values())[:3])]
+    for base in [make_net(noisy, max_epochs=1), *below, *(make_net(module, max_epochs=1) for module in below)]:
+        with pytest.raises(ValueError, match=r"holds a NoisyModule, but fit adds the noise itself\. Use the network"):
+            SmoothedClassifier(base, random_state=0).fit(X, y)
+    for module in below:
+        with pytest.raises(ValueError, match="module must hold no NoisyModule below the top"):
+            NoisyModule(module, SplitNoise())
+
+
+class Wrapper(nn.Module):
+    """A module of the user's own around another."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = nn.ModuleDict({"one": inner})
+
+    def forward(self, X):
+        return self.inner["one"](X)
+
+
+WRAPPED = {
+    "sequential": nn.Sequential,
+    "parallel": nn.DataParallel,
+    "wrapper": Wrapper,
+    "compiled": lambda module: torch.compile(nn.Sequential(module), backend="eager"),
+    "averaged": torch.optim.swa_utils.AveragedModel,
+    "frozen": FrozenEstimator,
+    "net": lambda module: make_net(nn.Sequential(module)).initialize(),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_noise_is_found_wherever_it_is(wrap):
+    torch.manual_seed(0)
+    noise, ends, rows = UniformNoise(2.0), (0.0, 255.0), 255 * np.random.default_rng(0).random((4, 3))
+    module = NoisyModule(nn.Linear(3, 2), noise, ends, costs=[1, 2, "fixed"], center=9.0)
+    params = {"random_state": 0, "n_samples": 200}
+    expected = SmoothedClassifier.from_pretrained(
+        module.module, [0, 1], noise, bounds=ends, costs=module.costs, **params
+    )
+    clf = SmoothedClassifier.from_pretrained(wrap(module), [0, 1], **params)
+    assert (repr(clf.noise_), clf.box_.fingerprint()) == (repr(noise), expected.box_.fingerprint())
+    assert clf.features_.fingerprint() == expected.features_.fingerprint() != ""
+    for other in ({"noise": "split"}, {"bounds": (0, 1)}, {"costs": 1.0}):
+        name = next(iter(other))
+        with pytest.raises(ValueError, match=rf"{name} must be th(at|ose) of the NoisyModule"):
+            SmoothedClassifier.from_pretrained(wrap(module), [0, 1], **other)
+    frozen = SmoothedClassifier(
+        wrap(module) if wrap is FrozenEstimator else FrozenEstimator(wrap(module)), noise, **params
+    )
+    own = {"bounds": ends, "costs": np.array([1, 2, np.inf])}
+    fitted = frozen.set_params(**own).fit(rows, [0, 1, 0, 1])
+    np.testing.assert_array_equal(fitted.certify(rows).radii, clf.certify(rows).radii)
+    for name, other in {"noise": "split", "bounds": (0, 256), "costs": [1, 2, 3]}.items():
+        with pytest.raises(ValueError, match=rf"{name} must be th(at|ose) of the NoisyModule"):
+            clone(frozen).set_params(**own | {name: other}).fit(rows, [0, 1, 0, 1])
+
+
+def test_several_noisy_modules_must_agree():
+    modules = [NoisyModule(nn.Linear(3, 2), UniformNoise(lam)) for lam in (1.0, 1.0, 2.0)]
+    assert SmoothedClassifier.from_pretrained(nn.Sequential(*modules[:2]), [0, 1]).noise_.lam == 1
+    with pytest.raises(ValueError, match="noise must be that of the NoisyModule"):
+        SmoothedClassifier.from_pretrained(nn.Sequential(*modules), [0, 1])
+
+
+def test_what_torchscript_forgets_must_be_given():
+    module = NoisyModule(nn.Linear(3, 2), UniformNoise(1.0)).eval()
+    traced = nn.Sequential(torch.jit.trace(module, torch.rand(2, 3)))
+    with pytest.raises(ValueError, match="noise and bounds must be given: TorchScript does not keep"):
+        SmoothedClassifier.from_pretrained(traced, [0, 1])
+    given = SmoothedClassifier.from_pretrained(traced, [0, 1], UniformNoise(1.0), bounds=(0, 1))
+    assert given.predict(np.full((1, 3), 0.5)).shape == (1,)
+
+
+def test_values_that_are_no_numbers_are_refused():
+    rows = torch.rand(5, 3)
+    rows[2, 1] = torch.nan
+    module = NoisyModule(nn.Identity(), UniformNoise(1.0), costs=[1, 1, "fixed"])
+    with pytest.raises(ValueError, match="X must lie inside bounds"):
+        module(rows)
+    with pytest.raises(ValueError, match="X must lie inside bounds"):
+        noisy_statistics(rows.numpy(), UniformNoise(1.0))
+    fixed = rows[:, [0, 2, 1]]
+    assert module(fixed).isnan().sum() == 1
+
+
+# Inputs by name, and the compilers of torch
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, pixels, gain=1.0):
+        return gain * self.linear(pixels)
+
+
+def test_the_scaling_takes_inputs_by_name():
+    module, rows = Named(), torch.rand(5, 3)
+    InputScaling([0.5, 0.4, 0.3], [2.0, 3.0, 4.0]).attach(module)
+    expected = 2 * module(rows)
+    for found in (module(pixels=rows, gain=2.0), module(gain=2.0, pixels=rows), module(rows, gain=2.0)):
+        assert torch.equal(found, expected)
+    assert torch.equal(copy.deepcopy(module)(gain=2.0, pixels=rows), expected)
+    # As torch.ao.quantization registers hooks anew.
+    again = Named()
+    again.load_state_dict(module.state_dict())
+    again.register_forward_pre_hook(InputScaling.of(module))
+    assert torch.equal(again(rows, gain=2.0), expected)
+
+
+def test_fit_trains_nets_that_pass_inputs_by_name():
+    class ByName(NeuralNetClassifier):
+        def infer(self, x, **params):
+            return self.module_(pixels=x)
+
+    X, y = np.random.default_rng(0).random((40, 3)).astype(np.float32), np.arange(40) % 2
+    settings = {"criterion": nn.CrossEntropyLoss, "max_epochs": 2, "train_split": None, "verbose": 0}
+    torch.manual_seed(0)
+    module = Named()
+    found, expected = (
+        SmoothedClassifier(kind(module, **settings), random_state=0).fit(X, y).estimator_.module_.linear.weight
+        for kind in (ByName, NeuralNetClassifier)
+    )
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, module.linear.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compilers_keep_the_scaling_or_refuse_it():
+    module, rows = Named().eval(), torch.rand(5, 3)
+    InputScaling(0.5, 2.0).attach(module)
+    expected = module(rows)
+    compiled = (
+        torch.jit.trace(module, rows),
+        torch.compile(module, backend="eager"),
+        torch.export.export(module, (rows,)),
+    )
+    for found in (compiled[0](rows), compiled[1](rows), compiled[2].module()(rows)):
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(AttributeError, match=r"torch.jit.script cannot compile the input scaling.* Use torch.export"):
+        torch.jit.script(module)
 
 
 def test_a_checkpoint_is_loaded_before_the_statistics_are_known():
@@ -174,6 +318,8 @@ def test_a_noisy_module_says_what_it_was_trained_for():
         carried(module, None, (0, 1))
     with pytest.raises(ValueError, match=r"costs must be those of the NoisyModule, 1.0, got 2"):
         carried(module, None, None, 2)
+    image = NoisyModule(nn.Flatten(), SplitNoise(), costs=np.full((1, 2, 2), 3.0))
+    assert carried(image, None, None, [3.0] * 4)[2] is image.costs
     given = (SplitNoise(1.0), (0, 1), [1, 2, 3, 4])
     assert carried(module.module, *given) == given
 

@@ -253,6 +253,64 @@ def test_a_dataset_trains_as_its_arrays_do(digits):
     )
 
 
+class Drawn(Dataset):
+    """Draws a pair at random, whatever item it is asked for, as datasets of samples and of mixtures do."""
+
+    def __init__(self, X, y):
+        self.X, self.y, self.rng = X, y, np.random.default_rng(0)
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        i = self.rng.integers(len(self.X))
+        return self.X[i], self.y[i]
+
+
+def test_labels_come_with_their_inputs(digits):
+    X, y = digits
+    names = np.array([f"digit {i}" for i in range(10)])
+    clf = smooth(net(max_epochs=15), UniformNoise(0.2)).fit(Drawn(X, names[y]))
+    assert clf.score(X, names[y]) > 0.8
+    assert clf.estimator_.history[-1, "train_noisy_accuracy"] > 0.8
+    with pytest.raises(
+        ValueError, match=r"Item \d+ of the Dataset had the label .* to which sample_weight does not belong"
+    ):
+        smooth(net()).fit(Drawn(X, names[y]), sample_weight=np.ones(600))
+
+
+def test_labels_that_come_later_are_refused(digits):
+    X, y = digits
+
+    class Later(Flipped):
+        def __getitem__(self, i):
+            return self.X[i], self.y[i] if len(self.given) < 600 and not self.given.append(i) else 99
+
+    with pytest.raises(
+        ValueError, match=r"Item \d+ of the Dataset had the label .* and now has 99, which is a new class"
+    ):
+        smooth(net()).fit(Later(X, y))
+
+
+def test_labels_of_a_dataset_may_be_columns(digits):
+    X, y = digits
+    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y)[:, None])
+    a, b = (smooth(net()).fit(*given).estimator_.module_.state_dict() for given in ((X, y), (data,)))
+    for name, tensor in a.items():
+        torch.testing.assert_close(tensor, b[name])
+
+
+class OfItems(Dataset):
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
 class Packed(Mlp):
     """A network whose logits are found by name alone."""
 
@@ -303,6 +361,10 @@ def test_what_is_no_dataset_names_the_remedy(digits):
         ((data, y), r"y must be None where X is a torch Dataset"),
         ((X,), r"y should be a 1d array of labels, got None"),
         ((TensorDataset(torch.from_numpy(X)),), r"Dataset of pairs \(input, label\)"),
+        ((OfItems({"pixels": X[0], "label": 1}),), r"a dict with the keys \['pixels', 'label'\]\. Wrap .* are pairs"),
+        ((OfItems(X[0], X[1]),), r"Dataset of pairs .* an item is a ndarray\. Wrap"),
+        ((OfItems((X[0], np.ones(10))),), r"Dataset of pairs"),
+        ((OfItems((X[0], 1), (X[0, :9], 0)),), r"Dataset of pairs .* inputs of one shape"),
     ):
         with pytest.raises(ValueError, match=message):
             smooth(net()).fit(*given)

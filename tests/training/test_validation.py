@@ -10,8 +10,11 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    RandomForestClassifier,
     StackingClassifier,
     VotingClassifier,
 )
@@ -76,18 +79,18 @@ def test_names_of_fit_parameters_do_not_collide():
 )
 def test_early_stopping_on_random_rows_warns(base, warns):
     """Copies of one input would be on both sides of the split."""
-    message = "Early stopping in the base model holds back random rows .*validation_fraction"
+    message = r"Early stopping of the base model holds back random rows.* off \((early_stopping=False|.*change=None)\)"
     for n_copies, expected in ((10, warns), (1, False)):
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             smooth(base, n_copies=n_copies).fit(X, Y)
-        assert any(re.match(message, str(one.message)) for one in found) == expected
+        assert sum(bool(re.match(message, str(one.message))) for one in found) == expected
 
 
 def test_early_stopping_on_the_default_of_boosted_trees_warns_from_10_000_rows_on():
     base = HistGradientBoostingClassifier(max_iter=2)
     assert not _splits_randomly(base.get_params(), "validation_fraction", 10_000, {})
-    assert _splits_randomly(base.get_params(), "validation_fraction", 10_001, {})
+    assert _splits_randomly(base.get_params(), "validation_fraction", 10_001, {}) == ["early_stopping=False"]
     assert not _splits_randomly(base.get_params(), "validation_fraction", 10_001, {"X_val": EVAL})
     assert not _splits_randomly(base.get_params(), "max_iter", 10_001, {})
 
@@ -226,6 +229,28 @@ def test_hidden_folds_are_named():
         warnings.simplefilter("error")
         smooth(hidden, n_copies=0).fit(X, Y)
         smooth(hidden, n_copies=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("wrap", [lambda base: base, lambda base: make_pipeline(StandardScaler(), base)])
+def test_stored_results_of_leaving_one_out_are_those_of_copies(wrap):
+    """RidgeClassifierCV refuses folds where it stores the results of each row."""
+    stored = wrap(RidgeClassifierCV(store_cv_results=True))
+    with pytest.warns(UserWarning, match=r"folds of its own \((ridgeclassifiercv__)?cv\).* its scores are too good"):
+        clf = smooth(stored, n_copies=4).fit(X, Y)
+    fitted = clf.estimator_[-1] if hasattr(clf.estimator_, "steps") else clf.estimator_
+    assert len(fitted.cv_results_) == 4 * len(X)
+    assert fitted.cv is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        smooth(stored, n_copies=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("forest", [RandomForestClassifier, ExtraTreesClassifier, BaggingClassifier])
+def test_scores_of_rows_out_of_the_bag_warn(forest):
+    params = {"n_estimators": 30, "oob_score": True, "bootstrap": True}
+    with pytest.warns(UserWarning, match=r"folds of its own \(oob_score\).* its scores are too good"):
+        clf = smooth(forest(**params), UniformNoise(0.002), n_copies=4).fit(SPREAD, np.tile([0, 1, 1, 0], 6))
+    assert clf.estimator_.oob_score_ > 0.95
 
 
 def test_a_failed_second_fit_on_other_columns_changes_nothing():
