@@ -181,6 +181,7 @@ print(clf.count_votes(np.full((2, 3), 0.3)).estimation.tolist())
 """
 
 
+@pytest.mark.slow
 def test_compiled_code_runs_without_a_cache_directory(capsys):
     command = [sys.executable, "-c", UNCACHED + VOTES]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
