@@ -24,9 +24,9 @@ from smoothcert.noise import (
 from smoothcert.noise import (
     mechanism as mechanism,
 )
-from smoothcert.noise._philox import apply_offsets
 from smoothcert.sampling.sampler import Sampler
 
+from ..noise import reference
 from .suite import failures, run
 
 MUTANTS = {}
@@ -86,16 +86,13 @@ def reach_to_the_near_face_of_sampled_certificates(patch):
 
 @mutant(noise="uniform, wide", mode="fixed", bound="clopper-pearson")
 def offsets_by_a_modulo(patch):
-    def sample(recipe, points, keys, segments, out):
-        row = 0
-        for owner, first, count in segments.tolist():
-            for number in range(first, first + count):
-                rng = np.random.default_rng([*keys[owner].tolist(), number])
-                words = rng.integers(2**32, size=(1, points.shape[1]), dtype=np.uint64)
-                apply_offsets(recipe, points[owner], words % np.uint64(recipe.n_offsets), out[row : row + 1])
-                row += 1
+    words = reference.offsets
 
-    patch.setattr("smoothcert.noise._cpu.sample", sample)
+    def offsets(key, first, count, n_features, n_offsets):
+        return words(key, first, count, n_features, 2**32) % np.uint32(n_offsets)
+
+    patch.setattr(reference, "offsets", offsets)
+    patch.setattr("smoothcert.noise._cpu.sample", reference.sample)
 
 
 @mutant(noise=("uniform, 8-bit", "split, 8-bit"), mode="exact")
