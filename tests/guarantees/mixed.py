@@ -173,19 +173,23 @@ class MixedProblem:
         return clf
 
 
-def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True):
+def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True, dear=False):
     """Return a worst case: the nearest y whose overlap with a random x falls below a random share.
 
     Parameters
     ----------
     whole_lattice : bool
         Whether all costs are such that the half-widths of all features are equal, so that certificates are tight.
+    dear : bool
+        Whether numbers cost little and categories much. The adversary then needs categories to come far.
     """
     q = 12
     while True:
         lam = Fraction(int(rng.integers(6, 13)), 12)
         steps = [c for c in (6, 12, 24) if (2 * lam * q * 12) % c == 0] if whole_lattice else [5, 7, 12, 17, 29]
         costs = tuple(Fraction(int(rng.choice(steps)), 12) for _ in range(2 + len(n_categories)))
+        if dear:
+            costs = (Fraction(steps[0], 12),) * 2 + (Fraction(steps[-1], 12),) * len(n_categories)
         mix = Mix(kind, q, lam, costs, n_categories, hidden)
         x = (*rng.integers(q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in n_categories))
         share = Fraction(rng.uniform(0.52, 0.95))

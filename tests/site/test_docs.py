@@ -64,7 +64,7 @@ def test_the_table_of_parameters_is_that_of_the_code():
         noise = resolve("noise", name.strip("`"))
         assert set(parameters.split(", ")) == set(noise.get_params())
         assert (box == "used") == noise.uses_box
-        assert (calls == "floor(2 lam levels)") == (noise.n_outcomes is not None)
+        assert (calls == "all floor(2 lam levels)") == (noise.n_outcomes is not None)
 
 
 # Code blocks
