@@ -15,6 +15,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
+from skorch.dataset import Dataset as Data
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -79,6 +80,13 @@ class Items(Dataset[Any]):
         return np.int64(found[0])
 
 
+class Rows(Data):
+    """Arrays of inputs and targets, read without skorch's checks of each item."""
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        return self.X[row], self.y[row]
+
+
 def fit_net(
     training: Any,
     estimator: Any,
@@ -112,16 +120,16 @@ def fit_net(
     if weights is not None:
         check_non_negative(weights, "sample_weight")
         weights = (weights / weights.mean()).astype(np.float32)
-    inputs = X if dataset is None else dataset
-    data = X if dataset is None and weights is None else Items(inputs, classes, indices, weights)
+    given: Any = X if dataset is None else dataset
+    given = Items(given, classes, indices, weights) if given is not X or weights is not None else X
+    data = Rows(X, indices) if given is X and getattr(estimator, "dataset", Data) is Data else given
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
     n_copies = training.copies_per_batch
-    known = n_copies and training.standardize
-    scaling: Any = statistics(X, mechanism, statistics_seed) if known else (0.0, 1.0)
+    scaling: Any = statistics(X, mechanism, statistics_seed) if n_copies and training.standardize else (0.0, 1.0)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(torch_seed)
         net = _initialized(estimator, options, regression)
-        net.notify("on_train_begin", X=data, y=indices)
+        net.notify("on_train_begin", X=given, y=indices)
         InputScaling(*scaling).attach(net.module_)
         if regression and isinstance(estimator, nn.Module):
             OutputScaling(float(y.mean()), float(y.std()) or 1.0).attach(net.module_)
@@ -130,7 +138,7 @@ def fit_net(
             _check_net(net, training, weights)
             _leave_unscored(net, _check_answer(net, X[:2], classes, output if found is None else None))
             _run(net, data, indices, training.stability_weight, params)
-        net.notify("on_train_end", X=data, y=indices)
+        net.notify("on_train_end", X=given, y=indices)
     net.module_.eval()
     return net
 
