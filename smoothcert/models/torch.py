@@ -41,7 +41,7 @@ TOGETHER_ON_ACCELERATORS = 2**10
 #: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
 TF32 = 2.0**-10
 
-#: Rows of the first batch whose leads are compared with those in higher precision.
+#: Rows of some batches whose leads are compared with those in higher precision.
 COMPARED_ROWS = 128
 
 #: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
@@ -58,7 +58,7 @@ class TorchVoter(Voter):
 
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
-    largest logits differ by less than twice the largest error that the lead had on some rows of the first batch.
+    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -109,7 +109,7 @@ class TorchVoter(Voter):
             step = max(step, TF32)
         self.is_reduced = step > torch.finfo(torch.float32).eps
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
-        self.is_measured = not self.is_reduced
+        self.is_measured, self.n_large_batches = not self.is_reduced, 0
         self.many_near_ties = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.original = self
@@ -182,9 +182,10 @@ class TorchVoter(Voter):
 
         with torch.inference_mode():
             rows = torch.as_tensor(batch).to(self.device)
-            kept = None if self.is_measured else rows[:COMPARED_ROWS].clone()
+            compared = self._compared(len(rows))
+            kept = None if compared is None else rows[compared].clone()
             logits = self.logits(rows)
-            if kept is not None and not self._measure(kept, logits[: len(kept)].detach()):
+            if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
             if self.device_type != "cpu":
                 return self._download(self._votes_by_lead(logits, self.near_tie))
@@ -196,24 +197,39 @@ class TorchVoter(Voter):
             self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
         return lambda: votes
 
+    def _compared(self, n_rows: int) -> slice | None:
+        """Count a batch, and return which of its rows are compared with higher precision, if any are.
+
+        They are spread over batches 1, 2, 4, 8, ... since a batch may hold noisy copies of few inputs only.
+        """
+        if n_rows < MEASURED_ROWS:
+            return None if self.is_measured else slice(None)
+        self.n_large_batches += 1
+        due = self.is_reduced and self.n_large_batches & (self.n_large_batches - 1) == 0
+        return slice(None, None, -(-n_rows // COMPARED_ROWS)) if due else None
+
     def _measure(self, rows: Any, logits: Any) -> bool:
         """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
 
         If they do, near ties are from now on the rows whose lead does not exceed twice the largest error, plus one step
         of the reduced precision.
         """
+        import torch
+
         precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
             return False
-        self.is_measured = True
+        is_first, self.is_measured = not self.is_measured, True
         if precise:
             try:
                 errors = logits.double() - precise.logits(rows).to(logits.device)
             except (MemoryError, RuntimeError, ValueError):
-                self.original.precise = False
+                if is_first:
+                    self.original.precise = False
                 return True
             first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
-            self.scale = 2 * float((first - second).abs().max()) / self.near_tie
+            error = float((first - second).abs().nan_to_num(torch.inf).max())
+            self.scale = max(self.scale, 2 * error / self.near_tie)
         return True
 
     def _votes_by_lead(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
@@ -319,10 +335,12 @@ class TorchVoter(Voter):
         import torch
 
         inference = self.inference.in_full_precision()
+        if self.n_classes == 1:
+            return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             module = getattr(self.module, "_orig_mod", self.module)
             return TorchVoter(module, self.n_classes, self.device, inference, self.decision)
-        if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY or self.n_classes == 1:
+        if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
         # Only these accelerators have float64.
