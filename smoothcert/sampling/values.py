@@ -18,11 +18,6 @@ from .sampler import Sampler, Votes, draw_votes, fingerprints
 
 FloatArray = NDArray[np.float64]
 
-#: Largest difference, as a share of the spread of a batch and of the number, that is put down to rounding where a row
-#: is asked alone.
-SAME = 1e-4
-
-
 class Values(Votes):
     """Numbers that the base model predicts under noise, each row in increasing order; for parameters see `Votes`.
 
@@ -99,7 +94,7 @@ class ValueCounter:
 
         def is_changed(alone: Any, row: int) -> bool:
             now, then = float(self.voter.values(alone)[0]), float(values[row])
-            return now != then and not abs(now - then) <= SAME * (spread + abs(then))
+            return now != then and not abs(now - then) <= self.voter.rounding * (spread + abs(then))
 
         check_alone(
             self.voter,
