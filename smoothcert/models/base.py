@@ -70,9 +70,8 @@ class Voter(ABC):
     #: Votes that rounding may change when 40 rows of a batch are asked alone; None if rows are known to be independent.
     most_changed: int | None = 1
 
-    #: Difference of predicted numbers, as a share of the spread of a batch and of the number, that is put down to
-    #: rounding where a row is asked alone.
-    rounding: float = 1e-4
+    #: Relative distance of neighboring numbers where a model computes with fewer digits than float32.
+    coarse_step: float = 0.0
 
     #: Whether equal content, where it is known, means equal votes: no code or attribute of the model is left out.
     content_decides: bool = False

@@ -44,9 +44,6 @@ TF32 = 2.0**-10
 #: Rows of some batches whose leads are compared with those in higher precision.
 COMPARED_ROWS = 128
 
-#: Steps of the precision by which rounding may change a number.
-ROUNDED_STEPS = 8
-
 #: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
 COARSE_CHANGES = 5
 
@@ -111,7 +108,7 @@ class TorchVoter(Voter):
         if self.device_type == "cuda" and self.precision == torch.float32:
             step = max(step, TF32)
         self.is_reduced = step > torch.finfo(torch.float32).eps
-        self.rounding = max(Voter.rounding, ROUNDED_STEPS * step)
+        self.coarse_step = step if self.is_reduced else 0.0
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
         self.is_measured, self.n_large_batches = not self.is_reduced, 0
         self.many_near_ties = False
