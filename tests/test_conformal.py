@@ -211,7 +211,6 @@ def test_scores_in_reduced_precision_may_exceed_the_threshold_by_more():
     counts = (scores <= clf.threshold_ + 2 * 2.0**-7).sum(axis=1)
     assert sets[counts >= rule.rank - copies_lost(np.float64(0.95), 50, rule.eta)].all()
     assert sizes[0] < sizes[1]
-    np.testing.assert_array_equal(clf.set_params(timeout=60.0).predict_set(X[TEST]), sets)
 
 
 def test_a_table_with_categories_and_costs():

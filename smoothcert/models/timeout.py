@@ -34,8 +34,7 @@ class TimedVoter(Voter):
         self.seconds = seconds
         self.dtype, self.n_classes = voter.dtype, voter.n_classes
         self.batch_values, self.most_rows, self.free_rows = voter.batch_values, voter.most_rows, voter.free_rows
-        self.most_changed, self.coarse_step = voter.most_changed, voter.coarse_step
-        self.content_decides = voter.content_decides
+        self.most_changed, self.content_decides = voter.most_changed, voter.content_decides
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""

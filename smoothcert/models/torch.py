@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference, check_rows_are_independent, hooks_of, is_autocast
-from .outputs import Decision, explained, read_logits, read_numbers
+from .outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -189,7 +189,7 @@ class TorchVoter(Voter):
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
             if self.device_type != "cpu":
-                return self._download(self._votes_by_lead(logits, self.near_tie))
+                return self._download(votes_by_lead(logits, self.scale, self.near_tie))
             # numba takes as long to import as scikit-learn.
             from ._argmax import votes_of_logits
 
@@ -212,39 +212,20 @@ class TorchVoter(Voter):
     def _measure(self, rows: Any, logits: Any) -> bool:
         """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
 
-        If they do, near ties are from now on the rows whose lead does not exceed twice the largest error, plus one step
-        of the reduced precision.
+        Near ties then are rows whose lead does not exceed twice the largest error so far, plus one step of the precision.
         """
-        import torch
-
         precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
             return False
-        is_first, self.is_measured = not self.is_measured, True
+        is_later, self.is_measured = self.is_measured, True
         if precise:
             try:
-                errors = logits.double() - precise.logits(rows).to(logits.device)
+                error = lead_error(logits, precise.logits(rows))
             except (MemoryError, RuntimeError, ValueError):
-                if is_first:
-                    self.original.precise = False
+                self.original.precise = precise if is_later else False
                 return True
-            first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
-            error = float((first - second).abs().nan_to_num(torch.inf).max())
             self.scale = max(self.scale, 2 * error / self.near_tie)
         return True
-
-    def _votes_by_lead(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
-        """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
-        import torch
-
-        if self.n_classes == 1:
-            return -logits[:, 0].isnan().long()
-        # topk takes several times as long on GPUs.
-        first, votes = logits.max(dim=1)
-        second = logits.scatter(1, votes[:, None], -torch.inf).amax(dim=1)
-        tie = (near_tie * (self.scale + first.abs())).clamp(min=least)
-        # A comparison with NaN is false.
-        return votes.where(first - second > tie, -1)
 
     def _download(self, votes: Any) -> Callable[[], NDArray[np.intp]]:
         """Send votes to the host, where the device allows it without waiting for them."""
@@ -300,7 +281,7 @@ class TorchVoter(Voter):
         if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
             measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
             self.scale = measured if self.scale == 1 else max(self.scale, measured)
-        votes: NDArray[np.intp] = self._votes_by_lead(exact, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
+        votes: NDArray[np.intp] = votes_by_lead(exact, self.scale, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
         if len(rows) >= MEASURED_ROWS and (votes < 0).all():
             self.original.precise = False
         return votes
