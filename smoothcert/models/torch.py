@@ -212,7 +212,7 @@ class TorchVoter(Voter):
     def _measure(self, rows: Any, logits: Any) -> bool:
         """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
 
-        Near ties then are rows whose lead does not exceed twice the largest error so far, plus one step of the precision.
+        Near ties are then rows whose lead is at most twice the largest error so far, plus one step of the precision.
         """
         precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
