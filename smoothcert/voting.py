@@ -123,9 +123,6 @@ class SmoothedVoting(SmoothedEstimator):
         """Check the parameters of certification, and return Algorithm 1 with them."""
         if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
             raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
-        if self.estimation == "auto" and getattr(self, "_has_missing", False):
-            # Exact probabilities cannot follow missing values of fixed columns through trees.
-            choices = {"estimation": "sample"} | choices
         names = ("scheme", "bound", "rtol", "estimation")
         return Algorithm(classes=classes, **self._common(mechanism, voter, names) | choices)
 

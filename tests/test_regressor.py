@@ -353,3 +353,21 @@ def test_base_models_that_return_anything_but_one_number_per_row(function, messa
 def test_modules_that_return_several_numbers_are_refused(diabetes):
     with pytest.raises(ValueError, match="must return one number per row"):
         SmoothedRegressor(nn.Linear(10, 2), n_samples=50).fit(*diabetes)
+
+
+@pytest.mark.parametrize("error", [2.0**-7, 0.5])
+def test_rounding_of_reduced_precision_is_no_dependence_on_the_batch(error):
+    class Rough(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+
+        def forward(self, rows):
+            return (rows @ self.weight + 1) * (1 + error * (len(rows) > 1))
+
+    reg = SmoothedRegressor.from_pretrained(Rough(), n_samples=100, random_state=0)
+    if error == 0.5:
+        with pytest.raises(ValueError, match="depends on the batch"):
+            reg.certify(np.full((1, 3), 0.5), 0.1)
+    else:
+        assert 2 < reg.certify(np.full((1, 3), 0.5), 0.1).lower[0] < 3

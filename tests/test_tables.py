@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -314,6 +315,16 @@ def test_a_constant_classifier_is_named_in_fit():
         smoothed(model, UniformNoise(3.0)).fit(PANDAS[20:], rare[20:])
         # Without noise in training, this model cannot vote on what it never saw: certification says so.
         smoothed(model, UniformNoise(3.0), training=None).fit(PANDAS, rare)
+
+
+def test_a_base_model_that_cannot_vote_yet_is_fitted_without_the_warning():
+    class Offline(DummyClassifier):
+        def predict(self, X):
+            raise RuntimeError("offline")
+
+    clf = smoothed(make_pipeline(one_hot(), Offline()), UniformNoise(1.5)).fit(PANDAS, Y)
+    with pytest.raises(RuntimeError, match="offline"):
+        clf.certify(PANDAS[:TEST])
 
 
 def test_missing_as_a_category():

@@ -70,6 +70,9 @@ class Voter(ABC):
     #: Votes that rounding may change when 40 rows of a batch are asked alone; None if rows are known to be independent.
     most_changed: int | None = 1
 
+    #: Relative distance of neighboring numbers where a model computes with fewer digits than float32.
+    coarse_step: float = 0.0
+
     #: Whether equal content, where it is known, means equal votes: no code or attribute of the model is left out.
     content_decides: bool = False
 

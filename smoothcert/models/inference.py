@@ -22,7 +22,7 @@ class TorchInference(BaseEstimator):
     ----------
     autocast : {None, "bfloat16", "float16"}, default=None
         Precision of ``torch.autocast``. Votes are those of the model without it: rows whose two largest logits differ
-        by less than twice the largest error of this lead, measured on up to 128 rows, are asked again without autocast.
+        by less than twice the largest error of this lead, measured on some rows, are asked again without autocast.
         A vote can differ only if the error of its row exceeds this.
     channels_last : bool, default=False
         Whether images and convolutions have their channels last in memory.

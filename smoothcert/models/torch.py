@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of
 from .identity import content_of_tensors
 from .inference import TorchInference, check_rows_are_independent, hooks_of, is_autocast
-from .outputs import Decision, explained, read_logits, read_numbers
+from .outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 from .threads import check_evaluation_mode, module_lock, n_threads
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -41,7 +41,7 @@ TOGETHER_ON_ACCELERATORS = 2**10
 #: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
 TF32 = 2.0**-10
 
-#: Rows of the first batch whose leads are compared with those in higher precision.
+#: Rows of some batches whose leads are compared with those in higher precision.
 COMPARED_ROWS = 128
 
 #: Votes that may change when 40 rows are asked alone, where numbers have fewer digits than float32.
@@ -58,7 +58,7 @@ class TorchVoter(Voter):
 
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
-    largest logits differ by less than twice the largest error that the lead had on some rows of the first batch.
+    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -108,8 +108,9 @@ class TorchVoter(Voter):
         if self.device_type == "cuda" and self.precision == torch.float32:
             step = max(step, TF32)
         self.is_reduced = step > torch.finfo(torch.float32).eps
+        self.coarse_step = step if self.is_reduced else 0.0
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
-        self.is_measured = not self.is_reduced
+        self.is_measured, self.n_large_batches = not self.is_reduced, 0
         self.many_near_ties = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.original = self
@@ -182,12 +183,13 @@ class TorchVoter(Voter):
 
         with torch.inference_mode():
             rows = torch.as_tensor(batch).to(self.device)
-            kept = None if self.is_measured else rows[:COMPARED_ROWS].clone()
+            compared = self._compared(len(rows))
+            kept = None if compared is None else rows[compared].clone()
             logits = self.logits(rows)
-            if kept is not None and not self._measure(kept, logits[: len(kept)].detach()):
+            if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
             if self.device_type != "cpu":
-                return self._download(self._votes_by_lead(logits, self.near_tie))
+                return self._download(votes_by_lead(logits, self.scale, self.near_tie))
             # numba takes as long to import as scikit-learn.
             from ._argmax import votes_of_logits
 
@@ -196,38 +198,34 @@ class TorchVoter(Voter):
             self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
         return lambda: votes
 
+    def _compared(self, n_rows: int) -> slice | None:
+        """Count a batch, and return which of its rows are compared with higher precision, if any are.
+
+        They are spread over batches 1, 2, 4, 8, ... since a batch may hold noisy copies of few inputs only.
+        """
+        if n_rows < MEASURED_ROWS:
+            return None if self.is_measured else slice(None)
+        self.n_large_batches += 1
+        due = self.is_reduced and self.n_large_batches & (self.n_large_batches - 1) == 0
+        return slice(None, None, -(-n_rows // COMPARED_ROWS)) if due else None
+
     def _measure(self, rows: Any, logits: Any) -> bool:
         """Compare leads in reduced precision with those in higher precision, and tell whether the rows suffice for it.
 
-        If they do, near ties are from now on the rows whose lead does not exceed twice the largest error, plus one step
-        of the reduced precision.
+        Near ties are then rows whose lead is at most twice the largest error so far, plus one step of the precision.
         """
         precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
             return False
-        self.is_measured = True
+        is_later, self.is_measured = self.is_measured, True
         if precise:
             try:
-                errors = logits.double() - precise.logits(rows).to(logits.device)
+                error = lead_error(logits, precise.logits(rows))
             except (MemoryError, RuntimeError, ValueError):
-                self.original.precise = False
+                self.original.precise = precise if is_later else False
                 return True
-            first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
-            self.scale = 2 * float((first - second).abs().max()) / self.near_tie
+            self.scale = max(self.scale, 2 * error / self.near_tie)
         return True
-
-    def _votes_by_lead(self, logits: Any, near_tie: float, least: float = 0.0) -> Any:
-        """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
-        import torch
-
-        if self.n_classes == 1:
-            return -logits[:, 0].isnan().long()
-        # topk takes several times as long on GPUs.
-        first, votes = logits.max(dim=1)
-        second = logits.scatter(1, votes[:, None], -torch.inf).amax(dim=1)
-        tie = (near_tie * (self.scale + first.abs())).clamp(min=least)
-        # A comparison with NaN is false.
-        return votes.where(first - second > tie, -1)
 
     def _download(self, votes: Any) -> Callable[[], NDArray[np.intp]]:
         """Send votes to the host, where the device allows it without waiting for them."""
@@ -283,7 +281,7 @@ class TorchVoter(Voter):
         if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
             measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
             self.scale = measured if self.scale == 1 else max(self.scale, measured)
-        votes: NDArray[np.intp] = self._votes_by_lead(exact, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
+        votes: NDArray[np.intp] = votes_by_lead(exact, self.scale, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
         if len(rows) >= MEASURED_ROWS and (votes < 0).all():
             self.original.precise = False
         return votes
@@ -319,10 +317,12 @@ class TorchVoter(Voter):
         import torch
 
         inference = self.inference.in_full_precision()
+        if self.n_classes == 1:
+            return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             module = getattr(self.module, "_orig_mod", self.module)
             return TorchVoter(module, self.n_classes, self.device, inference, self.decision)
-        if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY or self.n_classes == 1:
+        if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
         # Only these accelerators have float64.

@@ -243,6 +243,8 @@ def _read_xgboost(model: Any) -> StepModel:
     if objective != "binary:logistic":
         return StepModel(trees, np.asarray(model.classes_))
     start = float(np.float32(str(content["learner_model_param"]["base_score"]).strip("[]")))
+    if not 0 < start < 1:
+        _refuse("XGBoost with base_score between 0 and 1", str(start))
     odds, eps = start / (1 - start), float(np.finfo(np.float32).eps)
     largest = [float(np.abs(tree.value[tree.left < 0]).max()) for tree in trees]
     # The sum, the logit of the start and the comparison of a probability with 1/2 are rounded.

@@ -16,7 +16,7 @@ from ..noise import seeding
 from .alone import check_alone, is_due
 from .counters import memory_errors, noisy_batches, single_rows
 from .sampler import Sampler, draw_votes, fingerprints
-from .values import SAME
+from .values import SAME, SAME_STEPS
 
 FloatArray = NDArray[np.float64]
 
@@ -210,8 +210,7 @@ class ScoreCounter:
     ) -> None:
         self.voter, self.sampler, self.copies, self.labels = voter, sampler, copies, labels
         self.batches = noisy_batches(voter, sampler.mechanism, points, keys)
-        is_reduced = getattr(voter, "is_reduced", False)
-        self.rounding = REDUCED_ROUNDING * float(voter.near_tie) if is_reduced else ROUNDING  # type: ignore[attr-defined]
+        self.rounding = max(ROUNDING, REDUCED_ROUNDING * voter.coarse_step)
         self.keys = seeding.derived_keys(keys, b"score") if sampler.score.randomized else None
         counts = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.found: NDArray[Any] = counts if labels is None else np.zeros((len(points), sampler.n_samples))
@@ -252,9 +251,8 @@ class ScoreCounter:
         """Raise a ValueError if probabilities change by more than rounding where rows are asked alone."""
 
         def is_changed(alone: Any, row: int) -> bool:
-            return bool(
-                np.abs(self.voter.probabilities(alone)[0] - probabilities[row]).max() > max(SAME, self.rounding)
-            )
+            now = self.voter.probabilities(alone)[0]
+            return bool(np.abs(now - probabilities[row]).max() > max(SAME, SAME_STEPS * self.voter.coarse_step))
 
         votes = np.zeros(len(probabilities), dtype=np.intp)
         check_alone(self.voter, votes, lambda rows: self.batches.draw(single_rows(segments, rows)), is_changed)

@@ -19,8 +19,8 @@ from .sampler import Sampler, Votes, draw_votes, fingerprints
 FloatArray = NDArray[np.float64]
 
 #: Largest difference, as a share of the spread of a batch and of the number, that is put down to rounding where a row
-#: is asked alone.
-SAME = 1e-4
+#: is asked alone; and in steps of reduced precision.
+SAME, SAME_STEPS = 1e-4, 8
 
 
 class Values(Votes):
@@ -96,10 +96,11 @@ class ValueCounter:
         """Raise a ValueError if numbers change by more than rounding where rows are asked alone."""
         finite = values[np.isfinite(values)]
         spread = float(np.ptp(finite)) if len(finite) else 0.0
+        same = max(SAME, SAME_STEPS * self.voter.coarse_step)
 
         def is_changed(alone: Any, row: int) -> bool:
             now, then = float(self.voter.values(alone)[0]), float(values[row])
-            return now != then and not abs(now - then) <= SAME * (spread + abs(then))
+            return now != then and not abs(now - then) <= same * (spread + abs(then))
 
         check_alone(
             self.voter,

@@ -43,7 +43,7 @@ def warn_constant(voter: Any, mechanism: NoiseMechanism, X: NDArray[Any], y: NDA
     try:
         with np.errstate(all="ignore"):
             cast = voter(noisy)
-    except (TypeError, ValueError):
+    except Exception:
         # Where the base model cannot vote, certification says so.
         return
     votes = np.eye(voter.n_classes, dtype=np.int64)[cast].reshape(len(rows), N_COPIES, voter.n_classes)

@@ -209,6 +209,33 @@ def test_votes_in_reduced_precision_are_those_of_float32(way):
         np.testing.assert_array_equal(np.concatenate([voter(X[i : i + size]) for i in range(0, 400, size)]), votes)
 
 
+def test_rows_with_larger_errors_of_reduced_precision_come_later():
+    """Half of the rows have large activations that cancel in the logits, behind as many clear rows with small ones."""
+
+    class Offset(Network):
+        def forward(self, rows):
+            hidden = self.layers[:2](rows)
+            return self.layers[2](hidden + torch.where(rows[:, :1] > 0, 100.0, 0.0))
+
+    network = Offset(None)
+    with torch.no_grad():
+        network.layers[2].weight -= network.layers[2].weight.mean(dim=1, keepdim=True)
+    rows = X * np.r_[np.zeros(200), np.ones(200)].astype(np.float32)[:, None]
+    rows[:200, 1:] = X[:200, 1:]
+    precise = TorchVoter(network, 10)(rows)
+    for size in (400, 200):
+        voter = TorchVoter(network, 10, inference=TorchInference(autocast="bfloat16"))
+        np.testing.assert_array_equal(np.concatenate([voter(rows[i : i + size]) for i in range(0, 400, size)]), precise)
+
+
+@pytest.mark.parametrize("inference", [None, TorchInference(autocast="bfloat16")])
+def test_a_single_class_needs_no_second_logit(inference):
+    network = Network(lambda logits: logits[:, :1])
+    assert (TorchVoter(network, 1, inference=inference)(X) == 0).all()
+    with pytest.raises(ValueError, match="NaN logits"):
+        TorchVoter(Network(lambda logits: logits[:, :1] * torch.nan), 1, inference=inference)(X)
+
+
 def test_the_callers_autocast_reduces_precision_too():
     network = softmax_network()
     precise = TorchVoter(network, 1000)(X)

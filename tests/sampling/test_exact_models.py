@@ -130,6 +130,15 @@ def test_thresholds_of_xgboost_that_noisy_values_meet():
     assert_exact(model, mechanism, X, [0, 1])
 
 
+def test_xgboost_that_has_met_one_class_is_sampled():
+    X = np.random.default_rng(0).random((20, 2))
+    clf = SmoothedClassifier(xgboost_model(), n_samples=100, random_state=0)
+    clf.fit(X, np.zeros(20, dtype=int))
+    assert clf.certify(X[:2]).labels.tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"base_score between 0 and 1, got 0\.0\. Use estimation='sample'"):
+        clf.set_params(estimation="exact").certify(X[:2])
+
+
 def test_early_stopping_of_other_libraries():
     xgboost, lightgbm = (
         xgboost_model(n_estimators=300, early_stopping_rounds=3, learning_rate=1.0),
