@@ -3,8 +3,8 @@ Certified intervals of a regression
 ===================================
 
 A forest predicts how far diabetes has progressed a year later, from ten measurements. How far can the prediction move
-if some measurements are wrong? `SmoothedRegressor` answers with an interval that holds for every change up to a given
-size.
+if some measurements are wrong? :class:`~smoothcert.SmoothedRegressor` answers with an interval that holds for every
+change up to a given size.
 """
 
 # %%
