@@ -57,7 +57,7 @@ def draw_pictures(app: Any) -> None:
 
 def _in_a_row(digit: GreedyBudgetDisplay, label: Any) -> Any:
     """Draw the image, its worst perturbation and the perturbed image side by side."""
-    figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5), layout="constrained")
     titles = (
         f"input: a {label}",
         "worst change within\nthe certified radius",
@@ -73,7 +73,7 @@ def _in_a_row(digit: GreedyBudgetDisplay, label: Any) -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, transparent=True, metadata={"Date": None})
+    figure.savefig(path, transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     plt.close("all")
 
 
