@@ -5,6 +5,7 @@ from typing import Any
 from ._utils.optional import attribute
 from .certify import BoxRadius, GreedyRadius, LipschitzRadius, RadiusStrategy
 from .classifier import SmoothedClassifier
+from .conformal import SmoothedConformalClassifier
 from .models import TorchInference
 from .noise import (
     Box,
@@ -25,6 +26,7 @@ from .results import (
     GreedyBudgetDisplay,
     IntervalDisplay,
     Intervals,
+    PredictionSetDisplay,
     ProbabilityDisplay,
     RowChanges,
     ToleranceRadii,
@@ -36,7 +38,10 @@ from .results import (
     certified_accuracy_score,
     make_certified_scorer,
     make_interval_scorer,
+    mean_set_size_score,
+    set_coverage_score,
 )
+from .sampling.scores import APSScore, ConformityScore, LACScore
 from .training import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 
 __version__ = "0.2.0"
@@ -55,12 +60,14 @@ _LATE = {
 }
 
 __all__ = [
+    "APSScore",
     "Audit",
     "Box",
     "BoxRadius",
     "Certificates",
     "CertifiedAccuracyDisplay",
     "CleanTraining",
+    "ConformityScore",
     "Decisions",
     "DeterministicSplitNoise",
     "GaussianNoise",
@@ -68,15 +75,18 @@ __all__ = [
     "GreedyRadius",
     "IntervalDisplay",
     "Intervals",
+    "LACScore",
     "LaplaceNoise",
     "LatticeNoise",
     "LipschitzRadius",
     "Noise",
     "NoiseAugmentation",
+    "PredictionSetDisplay",
     "ProbabilityDisplay",
     "RadiusStrategy",
     "RowChanges",
     "SmoothedClassifier",
+    "SmoothedConformalClassifier",
     "SmoothedRegressor",
     "SplitNoise",
     "StabilityTraining",
@@ -96,8 +106,10 @@ __all__ = [
     "certified_accuracy_score",
     "make_certified_scorer",
     "make_interval_scorer",
+    "mean_set_size_score",
     "merge_stores",
     "recertify",
+    "set_coverage_score",
     "stored_classifier",
     "verify",
     "verify_store",

@@ -93,7 +93,8 @@ class Audit:
     @property
     def consistent(self) -> bool:
         """Whether no radius is too large, and chance explains the contradicted certificates and their number."""
-        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > self.level
+        level = self.level if self.unexplained is None else self.level / 2
+        return not self.too_large.any() and not np.any(self.unexplained) and self.p_value > level
 
     def __repr__(self) -> str:
         verdict = "consistent" if self.consistent else "NOT consistent"
@@ -245,7 +246,7 @@ def verify(
 
     If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
     claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
-    explain the claim, and it decides alone.
+    explain the claim, and it decides alone. Both tests then share ``level``.
 
     References
     ----------
@@ -290,7 +291,7 @@ def verify(
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
     looks = None if clf.rtol is None else len(checkpoints(clf.n_samples))
-    unexplained = _unexplained(counts, clf.classes_, claimed, level, looks)
+    unexplained = _unexplained(counts, clf.classes_, claimed, level / 2, looks)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii, check_same_radii
@@ -146,9 +145,6 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
     >>> print((labels == y[1::2]).mean().round(1), (radii >= 0.5).mean().round(1))
     0.9 0.7
     """
-
-    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
-    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class that the selection votes, or exact probabilities, choose.

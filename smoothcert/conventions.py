@@ -50,7 +50,13 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
     """A meta-estimator around the base model ``estimator``."""
 
     estimator: Any
+    radius: Any
     training: Any
+
+    @property
+    def _strategy(self) -> Any:
+        """The radius strategy, or its name."""
+        return self.radius
 
     def __sklearn_tags__(self) -> Tags:
         """Return tags that follow the base model's where smoothing does not decide them."""

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import (
@@ -40,6 +41,9 @@ from .training.tables import train_on_columns
 
 class SmoothedEstimator(Conventions):
     """Fit and checked inputs of a smoothed estimator, whose parameters its class defines; see `SmoothedClassifier`."""
+
+    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
+    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     #: What the base model is: "classifier" or "regressor".
     kind: ClassVar[str]
@@ -127,16 +131,12 @@ class SmoothedEstimator(Conventions):
         y, classes = self._read_targets(y)
         noise, box = self._new_noise(), Box.from_bounds(self.bounds, X, features.names, ~features.numeric)
         mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
-        mechanism.box.check(mechanism.bounded(X), features.names)
-        self._algorithm(mechanism, classes, None)
-        mechanism.warn_dear_categories()
-        mechanism.points(X)
+        self._check_data(mechanism, X, classes)
         if isinstance(self.estimator, FrozenEstimator):
             carried(unwrap(self.estimator), noise, box, features, X.shape[1:])
             fitted, hidden = self.estimator, features.hidden
             columns = Columns.of_model(fitted, columns.shown(hidden) if columns else None)
-            if classes is not None and not is_torch(fitted):
-                classes = np.asarray(getattr(unwrap(fitted), "classes_", classes))
+            classes = _own_classes(fitted, classes)
         else:
             fitted, hidden, columns = train_on_columns(
                 training,
@@ -158,6 +158,13 @@ class SmoothedEstimator(Conventions):
         self.feature_shape_ = X.shape[1:]
         warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
+
+    def _check_data(self, mechanism: NoiseMechanism, X: NDArray[Any], classes: Any) -> None:
+        """Check training inputs, and all parameters that do not concern training, before anything is trained."""
+        mechanism.box.check(mechanism.bounded(X), mechanism.features.names)
+        self._algorithm(mechanism, classes, None)
+        mechanism.warn_dear_categories()
+        mechanism.points(X)
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:
         """Return checked inputs: checked at once, or where they are not in memory as they are read.
@@ -254,7 +261,7 @@ class SmoothedEstimator(Conventions):
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
-        strategy = resolve_radius(self.radius, mechanism.prices, getattr(self, "feature_names_in_", None))
+        strategy = resolve_radius(self._strategy, mechanism.prices, getattr(self, "feature_names_in_", None))
         parameters = {name: getattr(self, name) for name in (*names, "alpha", "n_selection", "n_samples", "batch_size")}
         return {"mechanism": mechanism, "strategy": strategy, "voter": voter} | parameters
 
@@ -337,3 +344,10 @@ class SmoothedEstimator(Conventions):
         if self.noise_.n_outcomes is not None:
             return 0
         return self._seed if isinstance(self.random_state, np.random.RandomState) else resolve_seed(self.random_state)
+
+
+def _own_classes(fitted: Any, classes: Any) -> Any:
+    """Return the classes of a frozen model in its own order, or those of the labels where it has none."""
+    if classes is None or is_torch(fitted):
+        return classes
+    return np.asarray(getattr(unwrap(fitted), "classes_", classes))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_radii
@@ -101,9 +100,6 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
     >>> print((lower <= reg.predict(X[1:4:2])) & (reg.predict(X[1:4:2]) <= upper))
     [ True  True]
     """
-
-    #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
-    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
 
     kind = "regressor"
 

@@ -16,3 +16,11 @@ def threads_of_torch():
     yield
     if before is not None:
         assert sys.modules["torch"].get_num_threads() == before
+
+
+@pytest.fixture(autouse=True)
+def figures_of_pyplot():
+    """Close the figures that a test has opened: pyplot keeps them, and warns of many."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -153,12 +153,16 @@ def _log_wealth(
     n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n = (
         np.asarray(value, dtype=np.float64) for value in (n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n)
     )
+    nulls = np.broadcast(n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n)
+    column = _BETS.reshape(-1, *[1] * nulls.ndim)
     log_stakes = log_wealth = np.asarray(-np.inf)
-    for bet in _BETS:
+    # All bets at once are faster for few nulls; one after another, they take less memory for many.
+    for bets in [column] if nulls.size < 1000 else column[:, None]:
         # Without selection votes, stakes follow the arcsine law. It is heavy at both ends, where bets are close.
-        log_stake = np.log(bet * (1 - bet)) / 2 + _log_factor(bet, start, prior_a, prior_b, prior_n)
-        log_stakes = np.logaddexp(log_stakes, log_stake)
-        log_wealth = np.logaddexp(log_wealth, log_stake + _log_factor(bet, mu0, n_a, n_b, n))
+        stakes = np.log(bets * (1 - bets)) / 2 + _log_factor(bets, start, prior_a, prior_b, prior_n)
+        wealth = stakes + _log_factor(bets, mu0, n_a, n_b, n)
+        log_stakes = np.logaddexp(log_stakes, np.logaddexp.reduce(stakes, axis=0, initial=None))
+        log_wealth = np.logaddexp(log_wealth, np.logaddexp.reduce(wealth, axis=0, initial=None))
     # The logarithm of a vote's factor is at most 5.1, so sums are at most 5.1 (n + prior_n) + 10. The error for each
     # bet is 10 eps of this, and 1 eps for each addition to the two totals. Errors of stakes do not matter as long as
     # the stakes add up to 1.
@@ -166,7 +170,7 @@ def _log_wealth(
     return np.asarray(log_wealth - log_stakes - error)
 
 
-def _log_factor(bet: float, mu0: FloatArray, n_a: FloatArray, n_b: FloatArray, n: FloatArray) -> FloatArray:
+def _log_factor(bet: FloatArray, mu0: FloatArray, n_a: FloatArray, n_b: FloatArray, n: FloatArray) -> FloatArray:
     """Return the logarithm of the factor by which votes multiply the wealth of a bet."""
     win, draw, loss = np.log1p(bet * (1 - mu0) / mu0), np.log1p(-bet * (mu0 - 0.5) / mu0), np.log1p(-bet)
     return np.asarray(n_a * win + n_b * loss + (n - n_a - n_b) * draw)

@@ -12,6 +12,7 @@ from ..noise.deterministic import DeterministicSplitNoise
 from ..noise.gaussian import GaussianNoise, LaplaceNoise
 from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mixture import UniformMixtureNoise
+from ..sampling.scores import APSScore, ConformityScore, LACScore
 from ..training.strategies import CleanTraining, NoiseAugmentation, StabilityTraining, Training
 from .radius import BoxRadius, GreedyRadius, LipschitzRadius
 from .strategy import RadiusStrategy
@@ -32,8 +33,12 @@ STRATEGIES: dict[str, tuple[type[BaseEstimator], dict[str | None, type[BaseEstim
         RadiusStrategy,
         {"auto": GreedyRadius, "lipschitz": LipschitzRadius, "box": BoxRadius, "greedy": GreedyRadius},
     ),
+    "conformity_score": (ConformityScore, {"lac": LACScore, "aps": APSScore}),
     "training": (Training, {"augment": NoiseAugmentation, "stability": StabilityTraining, None: CleanTraining}),
 }
+
+#: Where ``radius`` is a number, another parameter holds the strategy.
+STRATEGIES["strategy"] = STRATEGIES["radius"]
 
 
 def resolve(argument: str, value: Any) -> Any:
@@ -41,7 +46,7 @@ def resolve(argument: str, value: Any) -> Any:
 
     Parameters
     ----------
-    argument : {"noise", "radius", "training"}
+    argument : {"noise", "radius", "strategy", "training", "conformity_score"}
     value : str, None or strategy
 
     Raises

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from .base import Voter, is_function, is_module, is_torch, name_of, unwrap
+from .base import Voter, is_function, is_module, is_torch, name_of, no_probabilities, unwrap
 from .function import FunctionVoter
 from .inference import TorchInference
 from .outputs import Decision
@@ -41,6 +41,13 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
     raise ValueError(
         f"estimator must be a scikit-learn {kind}, a torch.nn.Module or a skorch net, got {model!r}. {remedy}"
     )
+
+
+def check_has_probabilities(estimator: Any) -> None:
+    """Raise a ValueError if a base model is known to answer labels alone; functions show it when they answer."""
+    model = unwrap(estimator)
+    if hasattr(model, "predict") and not is_torch(model) and not hasattr(model, "predict_proba"):
+        raise ValueError(no_probabilities(f"estimator={model!r}"))
 
 
 def _is_a(kind: str, model: Any) -> bool:

@@ -1,7 +1,7 @@
 """Plain data: certificates and votes, their files, scores and plots.
 
 `certificates` and `votes` hold the data, `metrics` and `scorer` compare them with true labels, and the displays plot
-them. `files`, `tsv` and `tables` write them.
+them. `sets` does both for prediction sets. `files`, `tsv` and `tables` write them.
 """
 
 from .budget_display import GreedyBudgetDisplay
@@ -19,6 +19,7 @@ from .metrics import (
 from .probability_display import ProbabilityDisplay
 from .row_changes import RowChanges
 from .scorer import make_certified_scorer, make_interval_scorer
+from .sets import PredictionSetDisplay, mean_set_size_score, set_coverage_score
 from .summaries import summarize
 from .votes import VoteCounts
 from .votes_display import VotesDisplay
@@ -30,6 +31,7 @@ __all__ = [
     "GreedyBudgetDisplay",
     "IntervalDisplay",
     "Intervals",
+    "PredictionSetDisplay",
     "ProbabilityDisplay",
     "RowChanges",
     "ToleranceRadii",
@@ -41,5 +43,7 @@ __all__ = [
     "certified_accuracy_score",
     "make_certified_scorer",
     "make_interval_scorer",
+    "mean_set_size_score",
+    "set_coverage_score",
     "summarize",
 ]

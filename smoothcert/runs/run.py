@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
+from tqdm.auto import tqdm
 
 from ..certify.reach import reaches_to_keep
 from ..results.records import Records
@@ -107,6 +108,33 @@ def sample_votes(
                 store.fail({int(index[0]): votes})
     if failures:
         yield failed_part(sampler, failures, len(positions))
+
+
+def draw_inputs(
+    sampler: Any, inputs: Inputs, n_jobs: int | None, *, target: NDArray[Any] | None = None, verbose: int = 0
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any], Any]]:
+    """Yield positions, inputs and what a sampler of its own kind draws for them, as workers finish; nothing is stored.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Its ``draw`` may return anything.
+    inputs : Inputs
+    n_jobs : int or None
+    target : ndarray of shape (n_inputs, ...), optional
+        Handed to the sampler with each input.
+    verbose : int, default=0
+        Above 0, show a bar.
+    """
+
+    def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
+        return inputs.read(index), None if target is None else target[index]
+
+    chunks = [inputs.positions[part] for part in gen_batches(len(inputs), sampler.chunk_size(len(inputs)))]
+    with tqdm(total=len(inputs), disable=not verbose, desc="drawing", unit="input") as bar:
+        for index, X, found in draw_all(sampler, chunks, read, n_jobs):
+            yield index, X, found
+            bar.update(len(index))
 
 
 def kept_values(

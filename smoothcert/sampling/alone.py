@@ -56,9 +56,10 @@ def check_alone(
     def is_other_vote(alone: Any, row: int) -> bool:
         return bool(voter(alone)[0] != votes[row])
 
-    def changes(row: int) -> bool:
+    def changes(rows: NDArray[np.intp]) -> list[bool]:
+        compare = is_changed or is_other_vote
         try:
-            return (is_changed or is_other_vote)(draw(np.array([row])), row)
+            return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:
             raise ValueError(
                 f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
@@ -70,9 +71,9 @@ def check_alone(
         votes = votes.copy()
         votes[tied] = voter.settle(draw(tied))
     rows = telling_rows(votes)
-    changed = [changes(row) for row in rows[:FEW]]
-    if any(changed):
-        changed += [changes(row) for row in rows[FEW:]]
+    changed = changes(rows[:FEW])
+    if any(changed) and len(rows) > FEW:
+        changed += changes(rows[FEW:])
     if sum(changed) > voter.most_changed:
         raise ValueError(
             f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
@@ -80,14 +81,14 @@ def check_alone(
         )
 
 
-def telling_rows(votes: NDArray[np.intp]) -> list[int]:
+def telling_rows(votes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return up to `MANY` rows that are no near ties: the first with each vote, and others evenly spread."""
     clear = np.flatnonzero(votes >= 0)
     _, first = np.unique(votes[clear], return_index=True)
     spread: NDArray[np.intp] = np.linspace(0, len(clear), min(MANY, len(clear)), endpoint=False, dtype=np.intp)
     # A spread of the spread: the first few rows are not neighbors either.
     order = dict.fromkeys([*first[: FEW // 2], *spread[:: MANY // FEW], *spread])
-    return [int(clear[place]) for place in order][:MANY]
+    return clear[list(order)][:MANY]
 
 
 def _name(voter: Voter) -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import gen_batches
 
 from .._utils.checks import check_bool
+from ..models.base import Voter
 from ..noise import seeding
-from .counters import memory_errors, noisy_batches
-from .sampler import Sampler, fingerprints
+from .alone import check_alone, is_due
+from .counters import memory_errors, noisy_batches, single_rows
+from .sampler import Sampler, draw_votes, fingerprints
+from .values import SAME
 
 FloatArray = NDArray[np.float64]
 
 #: Bound on what rounding in the base model adds to a score: the last bits of answers can depend on the batch.
 ROUNDING = 2.0**-20
+
+#: The same in reduced precision (half, bfloat16, autocast, TF32), in units of the distance of numbers around 1.
+REDUCED_ROUNDING = 2
 
 
 class ConformityScore(BaseEstimator, ABC):
@@ -31,6 +35,16 @@ class ConformityScore(BaseEstimator, ABC):
     See Also
     --------
     LACScore, APSScore : The scores of the library.
+
+    Examples
+    --------
+    A score that ranks the labels:
+
+    >>> class RankScore(ConformityScore):
+    ...     def scores(self, probabilities, uniforms):
+    ...         return (probabilities[:, None, :] > probabilities[:, :, None]).sum(axis=2)
+    >>> RankScore().scores(np.array([[0.5, 0.125, 0.375]]), np.ones((1, 1)))
+    array([[0, 2, 1]])
     """
 
     #: Whether the score draws a uniform number for each noisy copy.
@@ -60,6 +74,10 @@ class ConformityScore(BaseEstimator, ABC):
 class LACScore(ConformityScore):
     """One minus the probability of the label: the smallest sets on average.
 
+    See Also
+    --------
+    APSScore : Sets that adapt to how hard an input is.
+
     References
     ----------
     .. [1] Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 2019.
@@ -85,6 +103,10 @@ class APSScore(ConformityScore):
     randomized : bool, default=True
         Whether the share of the label's own probability is a uniform random number, drawn for each noisy copy. If not,
         it is 1, and sets are larger.
+
+    See Also
+    --------
+    LACScore : Smaller sets on average.
 
     References
     ----------
@@ -122,7 +144,7 @@ class ScoreSampler(Sampler):
     rank : int
         Calibration returns the score of this rank among those of an input's own label, 1 being the smallest.
     threshold : float, optional
-        Otherwise, the scores of each label that reach no higher than this are counted.
+        Otherwise, the scores of each label that are no larger than this are counted.
     """
 
     score: ConformityScore
@@ -147,52 +169,109 @@ class ScoreSampler(Sampler):
         -------
         found : ndarray of shape (n_inputs,) or of shape (n_inputs, n_classes)
         """
-        rows = self.rows
-        while True:
-            try:
-                with self.voter.voting(), memory_errors():
-                    return self._counts(X, rows) if target is None else self._own_scores(X, target, rows)
-            except MemoryError:
-                if rows == 1:
-                    raise
-                rows //= 2
+        stage = seeding.ESTIMATION if target is None else seeding.SELECTION
+        labels, copies = (None, np.zeros(len(X), dtype=np.int64)) if target is None else target.T
+        keys, points = seeding.keys(self.seed, fingerprints(self.mechanism, X), stage), self.mechanism.points(X)
+        with self.voter.voting():
+            counters = [ScoreCounter(one, self, points, keys, copies, labels) for one in self.voter.for_threads()]
+            draw_votes(counters, np.arange(len(X)), 0, self.n_samples, self.rows)
+        found: Any = sum(counter.found for counter in counters)
+        return found if target is None else np.partition(found, self.rank - 1, axis=1)[:, self.rank - 1]
 
-    def _own_scores(self, X: NDArray[Any], target: NDArray[np.int64], rows: int) -> FloatArray:
-        own = np.empty((len(X), self.n_samples))
-        for inputs, samples, scores in self._scores(X, seeding.SELECTION, target[:, 1], rows):
-            labels = target[inputs, 0][:, None, None]
-            own[inputs, samples] = np.take_along_axis(scores, labels, axis=2)[..., 0]
-        return np.partition(own, self.rank - 1, axis=1)[:, self.rank - 1]
 
-    def _counts(self, X: NDArray[Any], rows: int) -> NDArray[np.int64]:
-        counts = np.zeros((len(X), self.voter.n_classes), dtype=np.int64)
-        for inputs, _, scores in self._scores(X, seeding.ESTIMATION, np.zeros(len(X), dtype=np.int64), rows):
-            counts[inputs] += (scores <= self.threshold + 2 * ROUNDING).sum(axis=1)
-        return counts
+class ScoreCounter:
+    """Collects the scores of labels, or counts those below a threshold; several counters share the work in threads.
 
-    def _scores(
-        self, X: NDArray[Any], stage: int, copy: NDArray[np.int64], rows: int
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
-        """Yield some inputs, some of their samples, and the scores, shape (n_inputs, n_samples, n_classes)."""
-        keys = seeding.keys(self.seed, fingerprints(self.mechanism, X), stage)
-        batches = noisy_batches(self.voter, self.mechanism, self.mechanism.points(X), keys)
-        for inputs in gen_batches(len(X), max(1, rows // self.n_samples)):
-            index = np.arange(len(X))[inputs]
-            for samples in gen_batches(self.n_samples, rows):
-                n = samples.stop - samples.start
-                segments = np.column_stack(
-                    [index, copy[inputs] * self.n_samples + samples.start, np.full(len(index), n)]
-                )
-                probabilities = self.voter.probabilities(batches.draw(segments))
-                scores = self.score.scores(probabilities, self._uniforms(keys[inputs], copy[inputs], samples))
-                yield inputs, samples, scores.reshape(len(index), n, -1)
+    Parameters
+    ----------
+    voter : Voter
+    sampler : ScoreSampler
+    points, keys
+        As in `VoteCounter`.
+    copies : ndarray of int64, shape (n_inputs,)
+        The number of equal inputs before each.
+    labels : ndarray of int64, shape (n_inputs,), optional
+        The label whose scores are collected.
 
-    def _uniforms(self, keys: NDArray[np.uint32], copy: NDArray[np.int64], samples: slice) -> FloatArray:
+    Attributes
+    ----------
+    found : ndarray of shape (n_inputs, n_samples) or (n_inputs, n_classes)
+        Scores of the label, 0 for those that other counters collect; or counts for each label.
+    """
+
+    def __init__(
+        self,
+        voter: Voter,
+        sampler: ScoreSampler,
+        points: NDArray[Any],
+        keys: NDArray[np.uint32],
+        copies: NDArray[np.int64],
+        labels: NDArray[np.int64] | None,
+    ) -> None:
+        self.voter, self.sampler, self.copies, self.labels = voter, sampler, copies, labels
+        self.batches = noisy_batches(voter, sampler.mechanism, points, keys)
+        is_reduced = getattr(voter, "is_reduced", False)
+        self.rounding = REDUCED_ROUNDING * float(voter.near_tie) if is_reduced else ROUNDING  # type: ignore[attr-defined]
+        self.keys = seeding.derived_keys(keys, b"score") if sampler.score.randomized else None
+        counts = np.zeros((len(points), voter.n_classes), dtype=np.int64)
+        self.found: NDArray[Any] = counts if labels is None else np.zeros((len(points), sampler.n_samples))
+
+    def count_batch(self, segments: NDArray[np.int64]) -> None:
+        """Take the scores of one batch; see `VoteCounter.count_batch`."""
+        owners, first, count = segments.T
+        drawn = np.column_stack([owners, first + self.copies[owners] * self.sampler.n_samples, count])
+        with memory_errors():
+            probabilities = self.voter.probabilities(self.batches.draw(drawn))
+            if is_due(self.voter):
+                self._check_alone(drawn, probabilities)
+            scores = np.asarray(self.sampler.score.scores(probabilities, self._uniforms(segments)))
+        if scores.shape != probabilities.shape or np.isnan(scores).any():
+            raise ValueError(
+                f"{type(self.sampler.score).__name__}.scores must return one number for each label, shape "
+                f"{probabilities.shape}, but returned {scores!r}. No set was made."
+            )
+        starts, rows = np.cumsum(count) - count, np.arange(len(scores))
+        if self.labels is None:
+            reached = scores <= self.sampler.threshold + 2 * self.rounding
+            self.found[owners] += np.add.reduceat(reached, starts, axis=0, dtype=np.int64)
+        else:
+            owner = np.repeat(owners, count)
+            self.found[owner, rows + np.repeat(first - starts, count)] = scores[rows, self.labels[owner]]
+
+    def _uniforms(self, segments: NDArray[np.int64]) -> FloatArray:
         """Return a uniform number for each noisy copy, a function of the input's key and the number of the sample."""
-        if not self.score.randomized:
-            return np.ones((len(keys) * (samples.stop - samples.start), 1))
+        if self.keys is None:
+            return np.ones((int(segments[:, 2].sum()), 1))
         drawn = [
-            seeding.generator(key, block).random(self.n_samples)[samples]
-            for key, block in zip(seeding.derived_keys(keys, b"score"), copy.tolist(), strict=True)
+            seeding.generator(self.keys[owner], int(self.copies[owner])).random(first + count)[first:]
+            for owner, first, count in segments.tolist()
         ]
         return np.concatenate(drawn)[:, None]
+
+    def _check_alone(self, segments: NDArray[np.int64], probabilities: FloatArray) -> None:
+        """Raise a ValueError if probabilities change by more than rounding where rows are asked alone."""
+
+        def is_changed(alone: Any, row: int) -> bool:
+            return bool(
+                np.abs(self.voter.probabilities(alone)[0] - probabilities[row]).max() > max(SAME, self.rounding)
+            )
+
+        votes = np.zeros(len(probabilities), dtype=np.intp)
+        check_alone(
+            self.voter, votes, lambda row: self.batches.draw(single_rows(segments, np.array([row]))), is_changed
+        )
+
+
+def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how many equal inputs come before each input, by their fingerprints.
+
+    Examples
+    --------
+    >>> copies_before(np.array([[7, 1], [7, 2], [7, 1], [7, 1]], dtype=np.uint8))
+    array([0, 0, 1, 2])
+    """
+    order, places = np.lexsort(digests.T), np.arange(len(digests))
+    is_first = np.append(True, (digests[order[1:]] != digests[order[:-1]]).any(axis=1))
+    found = np.empty(len(digests), dtype=np.int64)
+    found[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return found

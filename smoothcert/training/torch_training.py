@@ -128,10 +128,7 @@ def fit_net(
         found = _loss_input(net, output)
         with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
             _check_net(net, training, weights)
-            answer = _check_answer(net, X[:2], classes, output if found is None else None)
-            if not isinstance(answer, (torch.Tensor, tuple)):
-                # skorch cannot score it.
-                net.callbacks_ = [callback for callback in net.callbacks_ if callback[0] not in SCORES]
+            _leave_unscored(net, _check_answer(net, X[:2], classes, output if found is None else None))
             _run(net, data, indices, training.stability_weight, params)
         net.notify("on_train_end", X=data, y=indices)
     net.module_.eval()
@@ -153,6 +150,12 @@ def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> A
             for name, on_train in SCORES.items()
         ]
     return net
+
+
+def _leave_unscored(net: Any, answer: Any) -> None:
+    """Take the accuracies off a net whose answers skorch cannot score."""
+    if not isinstance(answer, (torch.Tensor, tuple)):
+        net.callbacks_ = [callback for callback in net.callbacks_ if callback[0] not in SCORES]
 
 
 def _loss_input(net: NeuralNetClassifier, output: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -70,23 +69,24 @@ class Mix:
         at_x, at_y = self.outcomes(i, x), self.outcomes(i, y)
         return Fraction(sum(min(n, at_y.get(value, 0)) for value, n in at_x.items()), sum(at_x.values()))
 
+    def price(self, i: int, x: int, y: int) -> Fraction:
+        """Return what the adversary pays for the way from x to y of feature i."""
+        return self.costs[i] * (Fraction(abs(x - y), self.q) if i < 2 else x != y)
+
     def distance(self, x: Any, y: Any) -> Fraction:
         """Return what the adversary pays for the way from x to y."""
-        numbers = (cost * Fraction(abs(a - b), self.q) for cost, a, b in zip(self.costs, x, y, strict=True))
-        return sum(itertools.islice(numbers, 2), Fraction()) + sum(
-            (cost for cost, a, b in list(zip(self.costs, x, y, strict=True))[2:] if a != b), Fraction()
-        )
+        return sum((self.price(i, a, b) for i, (a, b) in enumerate(zip(x, y, strict=True))), Fraction())
 
     def ways(self, x: Any) -> list[tuple[Any, Fraction, Fraction]]:
-        """Return every y, its distance from x and its overlap with x: every feature's, multiplied."""
-        values = [range(self.q + 1)] * 2 + [range(n) for n in self.n_categories]
-        shares = [[self.overlap(i, x[i], value) for value in each] for i, each in enumerate(values)]
-        found = []
-        for y in itertools.product(*values):
-            kept = Fraction(1)
-            for i, value in enumerate(y):
-                kept *= shares[i][value]
-            found.append((y, self.distance(x, y), kept))
+        """Return every y, its distance from x and its overlap with x: every feature's, added and multiplied."""
+        found = [((), Fraction(0), Fraction(1))]
+        for i, values in enumerate([range(self.q + 1)] * 2 + [range(n) for n in self.n_categories]):
+            steps = [(value, self.price(i, x[i], value), self.overlap(i, x[i], value)) for value in values]
+            found = [
+                ((*y, value), distance + price, kept * overlap)
+                for y, distance, kept in found
+                for value, price, overlap in steps
+            ]
         return found
 
 
@@ -173,30 +173,35 @@ class MixedProblem:
         return clf
 
 
-def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True):
+def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True, dear=False):
     """Return a worst case: the nearest y whose overlap with a random x falls below a random share.
 
     Parameters
     ----------
     whole_lattice : bool
         Whether all costs are such that the half-widths of all features are equal, so that certificates are tight.
+    dear : bool
+        Whether numbers cost little and categories much. The adversary then needs categories to come far.
     """
     q = 12
     while True:
         lam = Fraction(int(rng.integers(6, 13)), 12)
         steps = [c for c in (6, 12, 24) if (2 * lam * q * 12) % c == 0] if whole_lattice else [5, 7, 12, 17, 29]
         costs = tuple(Fraction(int(rng.choice(steps)), 12) for _ in range(2 + len(n_categories)))
+        if dear:
+            costs = (Fraction(steps[0], 12),) * 2 + (Fraction(steps[-1], 12),) * len(n_categories)
         mix = Mix(kind, q, lam, costs, n_categories, hidden)
         x = (*rng.integers(q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in n_categories))
         share = Fraction(rng.uniform(0.52, 0.95))
-        reached = [(distance, kept, y) for y, distance, kept in mix.ways(x) if kept <= share]
+        ways = mix.ways(x)
+        reached = [(distance, kept, y) for y, distance, kept in ways if kept <= share]
         if not reached:
             continue
         distance, _, y = min(reached)
         model = Worst(mix, x, y)
         if model.p_a > Fraction(51, 100):
             # The certificate of the true p_a ends at the nearest y that its budget does not pay for.
-            ends = min(d for _, d, share_kept in mix.ways(x) if share_kept <= Fraction(3, 2) - model.p_a)
+            ends = min(d for _, d, share_kept in ways if share_kept <= Fraction(3, 2) - model.p_a)
             tight = (
                 whole_lattice and hidden == "mask" and ends == distance and type(strategy).__name__ == "GreedyRadius"
             )

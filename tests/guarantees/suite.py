@@ -114,6 +114,8 @@ def _kinds(noise: str) -> Iterator[tuple[str, str, str]]:
         yield "-", "-", "regression"
         return
     yield "-", "-", "exact"
+    if "dear" in noise:
+        return
     if not noise.startswith(("gaussian", "laplace", "uniform, tie", "uniform, three")):
         yield "-", "-", "regression"
     for scheme in ("binary", "multiclass"):
@@ -230,6 +232,13 @@ def _sources() -> Iterator[tuple[str, str, Any]]:
 
     for name, lam in (("deterministic-split", 1.0), ("deterministic-split, narrow", 0.3)):
         yield name, "lipschitz", lambda rng, lam=lam: deterministic_problem(lam, 15, rng)
+
+    for kind in ("uniform", "split"):
+
+        def dear(rng, kind=kind):
+            return mixed_problem(kind, GreedyRadius(), rng, n_categories=(3, 2), dear=True)
+
+        yield f"{kind}, dear categories", "greedy", dear
 
 
 def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:

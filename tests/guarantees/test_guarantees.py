@@ -199,7 +199,9 @@ def test_radius_never_falls_below_zero():
 
 def test_no_kind_of_certificate_is_false_more_often_than_alpha():
     """The short version of ``python -m tests.guarantees``; test_mutations.py tells what it can see."""
-    rows = run(1, n_inputs=30)
+    # Stored votes are certified the same way whatever the bound: one bound is enough here.
+    rows = run(1, n_inputs=30, mode=set(MODES) - {"stored"})
+    rows += run(1, n_inputs=30, mode="stored", bound="clopper-pearson")
     assert not failures(rows)
     assert sum(row.tried for row in rows) > 30_000
     assert {row.mode for row in rows} == set(MODES)

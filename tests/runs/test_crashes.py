@@ -122,7 +122,7 @@ def workers_of(pid: int) -> set[int]:
 
 
 def test_workers_killed(processes, paths):
-    moments, kills = random.Random(1), 3
+    moments, kills = random.Random(1), 2
     log, store = paths
     seen: set[int] = set()
     with running(processes, log, store, "loky", 2, None) as process:
@@ -141,6 +141,7 @@ def test_workers_killed(processes, paths):
     assert NEEDED < votes_cast(log) <= NEEDED + kills * 8 * EACH + 2 * REPLAY
 
 
+@pytest.mark.slow
 def test_dask_workers_killed(processes, paths):
     moments, kills = random.Random(2), 2
     log, store = paths

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 
 import numpy as np
 import pandas
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
 
 from smoothcert import (
     Certificates,
@@ -23,31 +21,11 @@ from smoothcert.certify.algorithm import no_label
 from smoothcert.runs import workers as scheduling
 from smoothcert.runs.store import add_labels, read_store
 
+from .models import Fragile
+
 N, BAD = 40, 23
 NOISE = UniformNoise(0.05)
 FIELDS = ("labels", "radii", "abstained", "p_a", "p_b", "n_samples")
-
-
-class Fragile(ClassifierMixin, BaseEstimator):
-    """A rule that fails on inputs whose first feature is large; noise is narrow, so that only these inputs do."""
-
-    def __init__(self, how: str, driver: int = 0) -> None:
-        self.how = how
-        self.driver = driver
-        self.classes_ = np.array([0, 1])
-
-    def fit(self, X, y):
-        return self
-
-    def predict(self, X):
-        if (X[:, 0] > 0.9).any():
-            if self.how == "raises":
-                raise KeyError("no such price")
-            if self.how == "hangs":
-                time.sleep(60)
-            if self.how == "kills" and os.getpid() != self.driver:
-                os.kill(os.getpid(), 9)
-        return (X[:, 1] > 0.5).astype(int)
 
 
 def data(bad=BAD):
@@ -187,8 +165,8 @@ def test_a_model_that_always_fails_is_an_error(tmp_path):
 
 
 def test_a_pool_whose_workers_all_die_ends_the_run(monkeypatch):
-    monkeypatch.setattr(scheduling, "PATIENCE_TO_SKIP", 2)
-    with pytest.raises(RuntimeError, match=r"Workers died 3 times in a row"):
+    monkeypatch.setattr(scheduling, "PATIENCE_TO_SKIP", 1)
+    with pytest.raises(RuntimeError, match=r"Workers died 2 times in a row"):
         smoothed("kills", n_jobs=2).certify(data(range(N)), on_error="skip")
 
 

@@ -14,7 +14,6 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -25,28 +24,10 @@ from smoothcert.runs import workers as scheduling
 
 from ..base_models import MeanOfFirst
 from . import crashes
+from .models import Deadly, Traveller
 
 DATA = np.random.default_rng(0).random((60, 4))
 LABELS = (DATA[:, 0] > 0.5).astype(int)
-
-
-class Traveller(ClassifierMixin, BaseEstimator):
-    """Leaves a line in a file wherever it arrives."""
-
-    def __init__(self, log: str) -> None:
-        self.log = log
-        self.classes_ = np.array([0, 1])
-
-    def fit(self, X, y):
-        return self
-
-    def predict(self, X):
-        return (X[:, 0] > 0.5).astype(int)
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        with open(self.log, "a") as file:
-            file.write(f"{os.getpid()}\n")
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +199,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same():
     done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True)
     assert done.stdout.endswith("equal\n"), done.stderr
@@ -278,22 +260,6 @@ def test_parallel_work_inside_parallel_work(backend, tmp_path):
 
 
 # Failure
-
-
-class Deadly(ClassifierMixin, BaseEstimator):
-    """Kills its process at a certain input."""
-
-    def __init__(self, driver: int) -> None:
-        self.driver = driver
-        self.classes_ = np.array([0, 1])
-
-    def fit(self, X, y):
-        return self
-
-    def predict(self, X):
-        if X.mean() > 0.9 and os.getpid() != self.driver:
-            os.kill(os.getpid(), 9)
-        return np.zeros(len(X), dtype=int)
 
 
 def test_an_input_that_kills_every_worker_ends_the_run(monkeypatch):
