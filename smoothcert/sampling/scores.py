@@ -257,9 +257,7 @@ class ScoreCounter:
             )
 
         votes = np.zeros(len(probabilities), dtype=np.intp)
-        check_alone(
-            self.voter, votes, lambda row: self.batches.draw(single_rows(segments, np.array([row]))), is_changed
-        )
+        check_alone(self.voter, votes, lambda rows: self.batches.draw(single_rows(segments, rows)), is_changed)
 
 
 def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
