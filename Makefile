@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow lint docs guarantees mutants gpu clean
 
-demo: .venv/installed
+demo: .venv/demo
 	$(BIN)/python examples/mnist.py
 
 test: .venv/installed
@@ -36,11 +36,17 @@ mutants: .venv/installed
 gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
+.venv/demo: pyproject.toml constraints.txt
+	@echo "Setting up .venv for the demo: this takes a minute or two."
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples]"
+	touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples,test]"
-	touch $@
+	touch $@ .venv/demo
 
 clean:
 	rm -rf .venv mutants examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg

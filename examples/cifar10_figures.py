@@ -10,6 +10,7 @@ figure::
     python examples/cifar10_figures.py --cifar10 examples/output/cifar10 1 5 6
 """
 
+# sphinx_gallery_thumbnail_path = "_static/cifar10.png"
 from __future__ import annotations
 
 import re

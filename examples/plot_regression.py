@@ -3,8 +3,8 @@ Certified intervals of a regression
 ===================================
 
 A forest predicts how far diabetes has progressed a year later, from ten measurements. How far can the prediction move
-if some measurements are wrong? `SmoothedRegressor` answers with an interval that holds for every change up to a given
-size.
+if some measurements are wrong? :class:`~smoothcert.SmoothedRegressor` answers with an interval that holds for every
+change up to a given size.
 """
 
 # %%
@@ -29,9 +29,9 @@ plain = forest.fit(X_train, y_train).score(X_test, y_test)
 print(f"R2 of the forest {plain:.2f}, smoothed {reg.score(X_test, y_test):.2f}")
 
 # %%
-# Each band holds the smoothed prediction for every change of the measurements up to the radius. Dots are what happened.
+# Each band holds the smoothed prediction for every change of the measurements up to the radius. Dots are true values.
 
-rows = [27, 2, 14]
+rows = [27, 2, 78]
 patients = X_test.iloc[rows].set_axis(["patient 1", "patient 2", "patient 3"])
 IntervalDisplay.from_estimator(reg, patients, y_test.iloc[rows], radius=0.6)
 plt.show()

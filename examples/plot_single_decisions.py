@@ -2,8 +2,9 @@
 Looking at single decisions
 ===========================
 
-Why is one input certified and another not? `VotesDisplay` shows the votes of the base model under noise, and the bounds
-that they prove: the predicted class has probability at least p_a, and every other class has probability at most p_b.
+Why is one input certified and another not? :class:`~smoothcert.VotesDisplay` shows the votes of the base model under
+noise, and the bounds that they prove: the predicted class has probability at least p_a, and every other class has
+probability at most p_b.
 """
 
 # %%

@@ -240,8 +240,9 @@ def verify(
 
     A true certificate is contradicted with probability at most ``level``, and a certificate is false with probability
     at most alpha. So the number of inputs with a contradicted certificate is compared with a binomial of probability
-    alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count once, contradicted if one of their
-    certificates is. Under deterministic noise, every certificate must agree with the counts.
+    alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count as one, which is
+    contradicted if one of their certificates is. Under deterministic noise, every certificate must agree with the
+    counts.
 
     If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
     claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot

@@ -337,8 +337,8 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
         Returns
         -------
         perturbations : WorstPerturbations
-            ``(reach, moves, perturbed)``; ``perturbed`` is a table like X. The largest reaches are filled first; of
-            equal ones the first. The categories change whose changes cost the adversary most.
+            ``(reach, moves, perturbed)``; ``perturbed`` is a table like X. The largest reaches are filled first, and
+            of equal reaches the first. Those categories change that make the perturbation most expensive.
 
         Raises
         ------

@@ -73,7 +73,7 @@ def _in_a_row(digit: GreedyBudgetDisplay, label: Any) -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, transparent=True, metadata={"Date": None})
+    figure.savefig(path, transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     plt.close("all")
 
 

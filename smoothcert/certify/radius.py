@@ -57,7 +57,7 @@ class LipschitzRadius(RadiusStrategy):
         return np.count_nonzero(reach, axis=1) if self.norm == np.inf else np.ones(len(reach))
 
     def price(self, noise: Noise, reach: FloatArray, distance: FloatArray) -> FloatArray:
-        """Return the cost of moving one feature by ``distance``, or in l-inf all that can move."""
+        """Return the cost of a move by ``distance``: of one feature or, in l-inf, of every feature that can move."""
         n_moved = self._n_moved(reach)
         return n_moved * noise.cost(np.where(n_moved > 0, distance, 0.0))
 

@@ -141,7 +141,7 @@ def smallest_overlap(
     X : ndarray of shape (n_inputs, *shape) or None
         Raw inputs. None asks for an overlap that holds for all inputs.
     radius : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
-        What perturbations cost at most.
+        The maximum cost of a perturbation.
 
     Returns
     -------

@@ -148,7 +148,7 @@ def _process_settings(n_cores: int) -> Iterator[None]:
     """Limit the cores of BLAS libraries, and keep the filters of warnings.
 
     Steps of scikit-learn change the filters while they run, and threads that do so at the same time lose some of them.
-    Where one finds no filters at all, it warns of what nobody did.
+    A thread that finds no filters at all raises a warning without a cause, which is ignored.
     """
     with warnings.catch_warnings(), _controller().limit(limits=n_cores, user_api="blas"):
         warnings.filterwarnings("ignore", message=NO_FILTERS)

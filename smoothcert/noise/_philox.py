@@ -67,7 +67,7 @@ class SumRecipe(NamedTuple):
         `NORMAL`, `LAPLACE` or `STEPS`.
     size, step : float
     thresholds : ndarray of uint64
-        For `STEPS`, whose number is the count of thresholds that 64 random bits reach, less half the number of
+        For `STEPS`. The number drawn is the count of thresholds that 64 random bits reach, less half the number of
         thresholds. The upper half of the bits is a word, the lower half is the word of the second attempt at the same
         place.
     """

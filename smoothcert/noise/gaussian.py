@@ -226,7 +226,7 @@ class LaplaceNoise(KeyedNoise):
 
 
 def _lead(upper: Any, lower: Any) -> Any:
-    """Return the difference of two quantiles or logarithms, less what cancellation may have left in it."""
+    """Return the difference of two quantiles or logarithms, less a bound on its rounding error."""
     with np.errstate(invalid="ignore"):
         error = 8 * np.finfo(np.float64).eps * (np.abs(upper) + np.abs(lower))
         return np.maximum(upper - lower - error, 0.0)

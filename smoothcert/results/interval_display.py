@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .curves import COLORS, LINE_STYLES, FloatArray, add_legend, background, new_axes
+from .curves import COLORS, LINE_STYLES, NEUTRAL, FloatArray, add_legend, background, new_axes
 from .intervals import Intervals
 
 #: Number of radii at which intervals are drawn.
@@ -138,6 +138,8 @@ class IntervalDisplay:
             ax.plot([radius[0], radius[-1]], ends, linewidth=2.4, label=name, gid="curve", **line)
             if self.truth is not None:
                 ax.plot(radius[0], self.truth[i], marker="o", color=color, clip_on=False, zorder=5)
+        if self.truth is not None:
+            ax.scatter([], [], color=NEUTRAL, label="true value")
         ax.set(xlabel=f"l{one.norm:g} radius of the adversary", ylabel="smoothed prediction")
         ax.set_xlim(one.radius.min(), one.radius.max())
         name = "median" if one.quantile == 0.5 else f"{one.quantile:g}-quantile"

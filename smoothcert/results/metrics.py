@@ -191,7 +191,7 @@ def average_certified_radius(
     Returns
     -------
     radius : float
-        In the unit box; +inf where a right input has an infinite radius and there is no ``max_radius``.
+        In the unit box; +inf if a correct input has an infinite radius and there is no ``max_radius``.
 
     Raises
     ------

@@ -25,7 +25,8 @@ from .metadata import RunMetadata
 from .run import Parts, sample_votes, stored_part
 from .store import Store
 
-#: Number of selection votes that are drawn again, of those among so many inputs whose votes are the least unanimous.
+#: Number of selection votes that are drawn again, and number of inputs among which those with the least unanimous
+#: votes are chosen.
 REPLAYED, CANDIDATES = 2048, 1000
 
 #: Maximum number of inputs whose votes are drawn again.
@@ -92,7 +93,7 @@ def check_same_model(
     what : str
         What holds the votes.
     vouched : bool
-        Whether the caller vouches for the model although its content or some votes differ; not both may.
+        Whether the caller vouches for the model. Then its content or some votes may differ, but not both.
     """
     index, selection, content = recorded
     drawn = selection_votes(sampler, inputs.read(index), selection.sum(axis=1))
