@@ -1,4 +1,3 @@
-import os
 import runpy
 import subprocess
 import sys
