@@ -18,7 +18,7 @@ from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
-from .runs.progress import Progress, followed
+from .runs.progress import followed, written
 from .runs.run import Part, sample_votes
 
 
@@ -196,11 +196,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         algorithm, found = self.algorithm(inputs.shape), np.empty(len(inputs))
         parts = sample_votes(algorithm.sampler(self._call_seed(), n_samples=0), inputs, self.n_jobs)
-        with Progress(len(inputs), "predicting", self.verbose) as progress:
-            for part in parts:
-                found[part.index] = algorithm.predictions(part.votes)
-                progress.update(part)
-        return found
+        return written(parts, found, "predicting", self.verbose, algorithm.predictions)
 
     def certify(
         self, X: Any, radius: Any, *, shard: tuple[int, int] | None = None, on_error: str = "raise"

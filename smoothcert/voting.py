@@ -18,7 +18,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import RunMetadata, origin_of
-from .runs.progress import Progress, followed
+from .runs.progress import followed, written
 from .runs.replay import check_given, stored_votes
 from .runs.run import Part, Parts, sample_votes
 
@@ -161,11 +161,7 @@ class SmoothedVoting(SmoothedEstimator):
         inputs = self.open_inputs(X)
         source = self.algorithm(inputs.shape).source(self._call_seed(), n_samples=0, all_selection=all_selection)
         parts, found = sample_votes(source, inputs, self.n_jobs), np.empty((len(inputs), len(self.classes_)))
-        with Progress(len(inputs), "predicting", self.verbose) as progress:
-            for part in parts:
-                found[part.index] = part.votes.selection
-                progress.update(part)
-        return found
+        return written(parts, found, "predicting", self.verbose, lambda votes: votes.selection)
 
     def _votes(
         self,

@@ -41,6 +41,17 @@ RTOL = 0.05
 WORTHWHILE = 0.8
 
 
+def written(
+    parts: Parts, found: NDArray[Any], task: str, verbose: int, read: Callable[[Any], NDArray[Any]]
+) -> NDArray[Any]:
+    """Write what the votes of each part say into an array with a row for each input, show progress, and return it."""
+    with closing(parts), Progress(len(found), task, verbose) as progress:
+        for part in parts:
+            found[part.index] = read(part.votes)
+            progress.update(part)
+    return found
+
+
 def followed(
     parts: Parts,
     n_inputs: int,
