@@ -9,6 +9,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_workers():
+    """Fork loky's workers from a server: as interpreters, each pair of them would import for seconds."""
+    from .processes import start_workers_by
+
+    start_workers_by("forkserver")
+
+
 @pytest.fixture(autouse=True)
 def threads_of_torch():
     """Fail a test that leaves torch with another number of threads."""

@@ -37,6 +37,7 @@ from smoothcert import (
 from smoothcert.models.sklearn import SklearnVoter
 
 from .base_models import MeanOfFirst, Rule, constant, steps
+from .processes import run_python
 
 SMALL = {"bounds": "minmax", "n_selection": 32, "n_samples": 50}
 NARROW = UniformNoise(lam=0.1)
@@ -455,7 +456,7 @@ def test_saved_votes_are_taken_in_another_process(cancer, base, tmp_path):
     votes = clf.count_votes(X_test[:3])
     path = tmp_path / "votes.pickle"
     path.write_bytes(pickle.dumps((clf, X_test[:3], votes, clf.certify(X_test[:3], votes=votes).radii)))
-    subprocess.run([sys.executable, "-c", SAVED, path], check=True)
+    run_python(SAVED, path)
 
 
 def test_votes_for_inputs_of_another_shape_are_refused():

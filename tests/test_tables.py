@@ -3,8 +3,6 @@
 import datetime as dt
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
 
@@ -36,6 +34,8 @@ from smoothcert import (
 from smoothcert.attacks import CoordinateAttack
 from smoothcert.results import make_certified_scorer, summarize
 from smoothcert.weights import save_weights, trusted_types
+
+from .processes import run_python
 
 N, TEST = 300, 24
 RNG = np.random.default_rng(0)
@@ -391,7 +391,7 @@ def test_a_store_is_resumed_in_another_process(tmp_path):
     (tmp_path / "clf.pkl").write_bytes(pickle.dumps((clf, X)))
     files = [tmp_path / "clf.pkl", store, tmp_path / "radii.npy"]
     assert_same(clf.certify(X, store=store), expected)
-    subprocess.run([sys.executable, "-c", RESUME, *map(str, files)], check=True)
+    run_python(RESUME, *files)
     np.testing.assert_array_equal(np.load(files[2]), expected.radii)
     assert_same(Certificates.from_store(store, X=None), expected)
 

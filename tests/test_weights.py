@@ -3,8 +3,6 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -35,6 +33,8 @@ from smoothcert import (
 from smoothcert import weights as persistence
 from smoothcert.models import portable
 from smoothcert.training import NoisyModule, make_net
+
+from .processes import run_python
 
 PARAMS = {"n_samples": 60, "n_selection": 20, "random_state": 0}
 
@@ -76,7 +76,7 @@ def test_joblib_files_are_self_contained(cancer, digits, tmp_path):
         clf.fit(X, y)
         saved.append((clf, X[:5], clf.certify(X[:5]).radii))
     joblib.dump(saved, tmp_path / "saved.joblib", compress=3)
-    subprocess.run([sys.executable, "-c", SAVED, tmp_path / "saved.joblib"], check=True)
+    run_python(SAVED, tmp_path / "saved.joblib")
 
 
 # skops

@@ -2,8 +2,6 @@
 
 import functools
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -15,6 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 
 from ..base_models import Rule, steps
+from ..processes import run_python
 
 PARAMS = {"noise": UniformNoise(0.5), "n_samples": 300, "random_state": 0}
 X = np.random.default_rng(0).random((20, 3))
@@ -193,7 +192,7 @@ def test_saved_votes_are_accepted_in_another_process(tmp_path):
         saved.append((clf, X[:3], votes, clf.certify(X[:3], votes=votes).radii))
     path = tmp_path / "votes.pickle"
     path.write_bytes(pickle.dumps(saved))
-    subprocess.run([sys.executable, "-c", SAVED, path], check=True)
+    run_python(SAVED, path)
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])

@@ -1,8 +1,5 @@
 """The content of a model is the same where nothing was learnt anew, and "?" where it cannot be seen."""
 
-import subprocess
-import sys
-
 import joblib
 import numpy as np
 import pytest
@@ -17,6 +14,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from smoothcert.models.adapt import make_voter
 from smoothcert.models.identity import content_of
+
+from ..processes import run_python
 
 X, Y = load_iris(return_X_y=True)
 
@@ -51,8 +50,7 @@ import joblib
 from smoothcert.models.identity import content_of
 print(*map(content_of, joblib.load({str(tmp_path / "models")!r})))
 """
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert found.split() == [content_of(model) for model in models]
+    assert run_python(script).split() == [content_of(model) for model in models]
 
 
 @pytest.mark.parametrize(

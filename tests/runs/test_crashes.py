@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -19,22 +18,12 @@ import pytest
 from smoothcert import Certificates, SmoothedClassifier
 from smoothcert.runs.store import read_status, read_store
 
+from ..processes import processes
 from . import crashes
 from .crashes import EACH, NEEDED, votes_cast
 
 #: Most votes that a start may draw again to see whether the model is the same: selection votes of finished inputs.
 REPLAY = crashes.INPUTS * crashes.SELECTION
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Start processes that have everything imported already."""
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), before])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs.crashes"])
-    yield context
-    os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture
@@ -46,9 +35,9 @@ def paths(tmp_path):
 
 
 @contextmanager
-def running(processes, *arguments):
+def running(*arguments):
     """Run in a process of its own, which is killed at the end if it is still there."""
-    process = processes.Process(target=crashes.run, args=arguments)
+    process = processes().Process(target=crashes.run, args=arguments)
     process.start()
     try:
         yield process
@@ -92,11 +81,11 @@ def assert_same(found: Certificates, store: str) -> None:
     ("backend", "n_jobs", "kills", "in_flight"),
     [(None, None, 9, 1), ("threading", 2, 3, 4), pytest.param("loky", 2, 4, 8, marks=pytest.mark.slow)],
 )
-def test_driver_killed(processes, paths, backend, n_jobs, kills, in_flight):
+def test_driver_killed(paths, backend, n_jobs, kills, in_flight):
     moments = random.Random(repr(backend))
     log, store = paths
     for kill in range(kills):
-        with running(processes, log, store, backend, n_jobs, None):
+        with running(log, store, backend, n_jobs, None):
             if kill % 3 == 0:
                 wait_for(lambda: os.path.exists(store))
             else:
@@ -121,11 +110,11 @@ def workers_of(pid: int) -> set[int]:
     return found
 
 
-def test_workers_killed(processes, paths):
+def test_workers_killed(paths):
     moments, kills = random.Random(1), 2
     log, store = paths
     seen: set[int] = set()
-    with running(processes, log, store, "loky", 2, None) as process:
+    with running(log, store, "loky", 2, None) as process:
         for _ in range(kills):
             # After a death, loky replaces all workers.
             wait_for(lambda seen=seen: workers_of(process.pid) - seen)
@@ -142,13 +131,13 @@ def test_workers_killed(processes, paths):
 
 
 @pytest.mark.slow
-def test_dask_workers_killed(processes, paths):
+def test_dask_workers_killed(paths):
     moments, kills = random.Random(2), 2
     log, store = paths
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**27}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        running(processes, log, store, "dask", None, cluster.scheduler_address) as process,
+        running(log, store, "dask", None, cluster.scheduler_address) as process,
     ):
         for _ in range(kills):
             wait_for_votes(log, moments.randrange(1, 2 * EACH))
@@ -183,9 +172,9 @@ def at_work(log: str, store: str, process) -> set[int]:
 
 
 @pytest.mark.parametrize("backend", [None, "loky"])
-def test_a_terminated_run_closes_everything(processes, paths, backend):
+def test_a_terminated_run_closes_everything(paths, backend):
     log, store = paths
-    with running(processes, log, store, backend, 2 if backend else None, None) as process:
+    with running(log, store, backend, 2 if backend else None, None) as process:
         workers = set()
         if backend is None:
             wait_for(lambda: n_finished(store))
@@ -201,9 +190,9 @@ def test_a_terminated_run_closes_everything(processes, paths, backend):
     assert_same(crashes.certify(log, store, None, None), store)
 
 
-def test_workers_end_with_their_driver_and_the_next_run_cleans_up(processes, paths, monkeypatch):
+def test_workers_end_with_their_driver_and_the_next_run_cleans_up(paths, monkeypatch):
     log, store = paths
-    with running(processes, log, store, "loky", 2, None) as process:
+    with running(log, store, "loky", 2, None) as process:
         workers = at_work(log, store, process)
         os.kill(process.pid, signal.SIGKILL)
         process.join()

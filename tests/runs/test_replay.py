@@ -1,8 +1,6 @@
 """A store and votes belong to the model that draws the same votes again; its classes and globals stay as they are."""
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,8 @@ from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
 from smoothcert.runs.replay import Recorded, same_content
 from smoothcert.runs.store import read_store
+
+from ..processes import run_python
 
 X, Y = load_iris(return_X_y=True)
 X = ((X - X.min(axis=0)) / np.ptp(X, axis=0))[::5]
@@ -292,8 +292,7 @@ print(clf.certify(np.full((1, 2), 0.2)).labels)
 
 
 def test_classes_of_the_main_script_stay_as_they_are():
-    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
-    assert found.stdout.strip() == "[1]", found.stderr
+    assert run_python(SCRIPT) == "[1]\n"
 
 
 def test_contents_are_compared_as_far_as_they_are_known():

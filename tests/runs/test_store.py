@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -40,6 +38,7 @@ from smoothcert.runs import database
 from smoothcert.runs.store import read_store
 
 from ..base_models import Rule, constant
+from ..processes import run_python
 
 FIELDS = ("labels", "radii", "abstained", "p_a", "p_b", "n_samples")
 
@@ -371,9 +370,7 @@ print(len(read_store({str(path)!r})))
 found = clf.certify(X, store={str(path)!r})
 assert np.array_equal(found.radii, clf.certify(X).radii, equal_nan=True)
 """
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert output.returncode == 0, output.stderr
-    message, finished = output.stdout.splitlines()
+    message, finished = run_python(script).splitlines()
     assert "cannot be written" in message
     assert "Is the disk full" in message
     assert 0 < int(finished) < 2000

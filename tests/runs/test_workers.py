@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 
 import dask.array
@@ -23,6 +24,7 @@ from smoothcert.runs import sharing as delivery
 from smoothcert.runs import workers as scheduling
 
 from ..base_models import MeanOfFirst
+from ..processes import fresh_workers, run_python, running
 from . import crashes
 from .models import Deadly, Traveller
 
@@ -64,7 +66,6 @@ def test_networks_travel_too():
 SCRIPT = """
 import numpy as np
 import torch
-from smoothcert import SmoothedClassifier
 
 def rule(batch):
     return np.where(batch[:, 0] > 0.5, 1, 0)
@@ -76,22 +77,20 @@ class Net(torch.nn.Module):
 
     def forward(self, rows):
         return self.linear(rows)
-
-if __name__ == "__main__":
-    X = np.random.default_rng(0).random((4, 3))
-    for base in (rule, Net()):
-        clf = SmoothedClassifier.from_pretrained(base, [0, 1], n_samples=50, alpha=0.01, random_state=0)
-        alone = clf.certify(X).p_a
-        np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(X).p_a, alone)
 """
 
 
-def test_functions_and_classes_of_a_script_travel_too(tmp_path):
+def test_functions_and_classes_of_a_script_travel_too(monkeypatch):
     """A worker's __main__ is not that of the script or notebook."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    script = {"__name__": "__main__"}
+    exec(SCRIPT, script)
+    for name in ("rule", "Net"):
+        monkeypatch.setattr(sys.modules["__main__"], name, script[name], raising=False)
+    with fresh_workers(), joblib.parallel_config(backend="loky"):
+        for base in (script["rule"], script["Net"]()):
+            clf = smoothed(base)
+            alone = clf.certify(DATA[:4, :3]).p_a
+            np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(DATA[:4, :3]).p_a, alone)
 
 
 @pytest.mark.parametrize(("n_jobs", "times"), [(None, 1), (2, 0)])
@@ -138,20 +137,16 @@ def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
 
 def test_copies_of_dead_runs_are_removed_and_those_of_others_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    script = "import pickle, sys; from smoothcert.runs.sharing import SharedSampler\n"
-    script += "shared = SharedSampler('x'); pickle.dumps(shared); print(shared.folder, flush=True); sys.stdin.read()"
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    run = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    living, dead = (subprocess.Popen([sys.executable, "-c", script], **run) for _ in range(2))
-    folders = [process.stdout.readline().strip() for process in (living, dead)]
-    dead.kill()
-    dead.wait()
-    assert all(map(os.path.exists, folders))
-    with delivery.SharedSampler("a sampler") as shared:
-        pickle.dumps(shared)
-        assert [os.path.exists(folder) for folder in folders] == [True, False]
-    living.kill()
-    living.wait()
+    script = "import pickle; from smoothcert.runs.sharing import SharedSampler\n"
+    script += "shared = SharedSampler('x'); pickle.dumps(shared); connection.send(shared.folder); connection.recv()"
+    with running(script, TMPDIR=tmp_path) as (_, living), running(script, TMPDIR=tmp_path) as (process, dead):
+        folders = [living.recv(), dead.recv()]
+        process.kill()
+        process.join()
+        assert all(map(os.path.exists, folders))
+        with delivery.SharedSampler("a sampler") as shared:
+            pickle.dumps(shared)
+            assert [os.path.exists(folder) for folder in folders] == [True, False]
 
 
 def test_dask_gives_the_same_and_delivers_once(tmp_path):
@@ -253,6 +248,9 @@ if __name__ == "__main__":
     "backend", ["threading", *(pytest.param(b, marks=pytest.mark.slow) for b in ("loky", "dask", "ray"))]
 )
 def test_parallel_work_inside_parallel_work(backend, tmp_path):
+    if backend == "threading":
+        assert run_python(NESTED, backend) == "equal\n"
+        return
     script = tmp_path / "nested.py"
     script.write_text(NESTED)
     done = subprocess.run([sys.executable, script, backend], capture_output=True, text=True, timeout=240)
@@ -384,36 +382,26 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch, tmp_path):
 def test_settled_models_vote(monkeypatch):
     module = MeanOfFirst().train()
     voter = TorchVoter(module, 2)
-    delivery.prepare_worker(type("Sampler", (), {"voter": voter})())
-    assert not module.training
-
-
-NUMBER = """
-import sys, time
-from smoothcert.runs.sharing import worker_number
-print(worker_number(), flush=True)
-sys.stdin.read()
-"""
+    with ExitStack() as state:
+        monkeypatch.setattr(delivery, "_voting_state", state)
+        delivery.prepare_worker(type("Sampler", (), {"voter": voter})())
+        assert not module.training
+    assert module.training
 
 
 def test_numbers_of_dead_workers_are_given_again(tmp_path):
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    script = "from smoothcert.runs.sharing import worker_number\nconnection.send(worker_number()); connection.recv()"
+    with ExitStack() as stack:
 
-    def start():
-        process = subprocess.Popen(
-            [sys.executable, "-c", NUMBER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        return process, int(process.stdout.readline())
+        def start():
+            process, connection = stack.enter_context(running(script, TMPDIR=tmp_path))
+            return process, connection.recv()
 
-    living = [start() for _ in range(2)]
-    assert [number for _, number in living] == [0, 1]
-    living[0][0].kill()
-    living[0][0].wait()
-    living[0] = start()
-    assert living[0][1] == 0
-    for process, _ in living:
-        process.kill()
-        process.wait()
+        (first, _), _ = living = [start() for _ in range(2)]
+        assert [number for _, number in living] == [0, 1]
+        first.kill()
+        first.join()
+        assert start()[1] == 0
 
 
 def test_chunks_depend_on_nothing_but_the_run():

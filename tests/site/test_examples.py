@@ -6,7 +6,15 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from ..processes import run_python
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
+AS_SCRIPT = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
@@ -35,8 +43,7 @@ def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
 )
 def test_smaller_runs_of_the_other_examples(script, arguments, shown, tmp_path):
     arguments = [argument.format(output=tmp_path) for argument in arguments]
-    command = [sys.executable, EXAMPLES / script, "--samples=50", *arguments]
-    assert shown in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown in run_python(AS_SCRIPT, EXAMPLES / script, "--samples=50", *arguments)
 
 
 # make docs runs the others, and fails if one of them does.
