@@ -223,6 +223,7 @@ def test_costs_categories_and_names_of_columns(diabetes):
     intervals = reg.certify(frame[:5], [[0.0, 0.2, 0.4]])
     assert (np.diff(intervals.lower, axis=1) <= 0).all()
     assert (np.diff(intervals.upper, axis=1) >= 0).all()
+    assert (intervals.upper - intervals.lower)[:, 2].mean() > (intervals.upper - intervals.lower)[:, 0].mean()
     assert intervals.threat.startswith("perturbations that leave column 'a' as it is, with changed categories")
     assert pickle.loads(pickle.dumps(reg)).predict(frame[:3]).tolist() == reg.predict(frame[:3]).tolist()
 

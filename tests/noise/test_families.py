@@ -133,7 +133,7 @@ def test_samplers_follow_their_law(noise, law):
 def test_wider_noise_certifies_more(strategy, family):
     x = np.random.default_rng(0).random(60)
     radii = [radius(strategy, family(width), 0.9, 0.1, x) for width in (0.2, 0.5, 0.8, 1.0, 2.0, 5.0)]
-    assert radii == sorted(radii)
+    assert radii == sorted(set(radii))
 
 
 def test_the_mixture_draws_one_width_for_all_features():
