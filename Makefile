@@ -36,16 +36,17 @@ mutants: .venv/installed
 gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
+# Python compiles a module when it is first imported. Most modules of the packages never are.
 .venv/demo: pyproject.toml constraints.txt
 	@echo "Setting up .venv for the demo: this takes a minute or two."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[examples]"
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[examples,test]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[examples,test]"
 	touch $@ .venv/demo
 
 clean:
