@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import reduce
@@ -18,7 +19,6 @@ from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
 from ..models.base import is_torch, unwrap
 from .loading import load_data, load_labels, load_model
-from .logs import EchoHandler, show_log
 
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
@@ -41,15 +41,15 @@ def parse_classes(text: str) -> list[Any]:
     return numbers if len(numbers) > 1 else list(range(numbers[0]))
 
 
-def parse_radii(text: str) -> NDArray[np.float64]:
-    """Return the radii in a list 0,0.5,1."""
+def parse_numbers(text: str) -> list[float]:
+    """Return the numbers in a list 0,0.5,1."""
     try:
-        radii = np.array([float(radius) for radius in text.split(",")])
+        numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        radii = np.array([np.nan])
-    if not (radii >= 0).all():
-        raise click.UsageError(f"--radii must be numbers of at least 0, such as 0,0.5,1, got {text!r}.")
-    return radii
+        numbers = [np.nan]
+    if not all(number >= 0 for number in numbers):
+        raise click.BadParameter(f"must be numbers of at least 0, such as 0,0.5,1, got {text!r}.")
+    return numbers
 
 
 def parse_bounds(text: str) -> tuple[Any, Any]:
@@ -82,14 +82,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal()):
         raise click.UsageError(f"--shard must be I/N, such as 3/64 for the third of 64 parts, got {text!r}.")
     return int(number), int(count)
-
-
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers in a list 0.5,1."""
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise click.UsageError(f"--lams and --weights must be lists of numbers, such as 0.5,1, got {text!r}.") from None
 
 
 def options(*decorators: Any) -> Callable[[Any], Any]:
@@ -205,6 +197,15 @@ def load(given: dict[str, Any]) -> Any:
     return model
 
 
+def show_log(handler: logging.Handler) -> None:
+    """Send the log of this library to a handler until the command ends."""
+    logger = logging.getLogger("smoothcert")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    click.get_current_context().find_root().call_on_close(lambda: logger.removeHandler(handler))
+
+
 def resources(given: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters that affect only the speed and what is shown.
 
@@ -214,7 +215,7 @@ def resources(given: dict[str, Any]) -> dict[str, Any]:
         raise click.UsageError("--workers must be a number of processes, or -1 for one per core, got 0.")
     shows_bar = sys.stderr.isatty() and not given["quiet"]
     if not (shows_bar or given["quiet"]):
-        show_log(EchoHandler())
+        show_log(logging.StreamHandler())
     names = {"workers": "n_jobs", "device": "device", "batch_size": "batch_size", "timeout": "timeout"}
     chosen = {name: given[option] for option, name in names.items() if given[option] is not None}
     return chosen | {"verbose": int(shows_bar)}

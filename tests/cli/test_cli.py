@@ -576,7 +576,7 @@ def test_curves_of_several_runs(folder):
         clf.certify(arrays["X"], y=arrays["y"], store="l2.sqlite")
     assert "their radii cannot be compared" in run("curve", "a/run.sqlite", "l2.sqlite", code=1)
     for wrong in ("a", "-1", "nan", "0,"):
-        assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
+        assert "'--radii': must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
 
 
 def test_shards_are_merged(folder):
@@ -721,7 +721,7 @@ def test_mistakes_in_options_are_explained_in_our_words(folder):
     assert "--radius box does not go with --max-change" in run(
         "certify", *model, "--radius", "box", "--max-change", "0.5", code=2
     )
-    assert "--lams and --weights must be lists of numbers" in run("certify", *model, "--lams", "a", code=2)
+    assert "'--lams': must be numbers of at least 0" in run("certify", *model, "--lams", "a", code=2)
     joblib.dump({"weight": np.arange(10**5), "bias": [0.0] * 10**5}, "state.joblib")
     message = run("certify", "state.joblib", "test.npz", "--allow-pickle", "--classes", "2", *FAST, code=1)
     assert "state.joblib holds a dict of 2 entries, and no model" in message
