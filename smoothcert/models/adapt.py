@@ -44,7 +44,7 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
 
 
 def check_has_probabilities(estimator: Any) -> None:
-    """Raise a ValueError if a base model is known to answer labels alone; functions show it when they answer."""
+    """Raise a ValueError if a base model can only answer labels. Functions are checked when they answer."""
     model = unwrap(estimator)
     if hasattr(model, "predict") and not is_torch(model) and not hasattr(model, "predict_proba"):
         raise ValueError(no_probabilities(f"estimator={model!r}"))
@@ -58,24 +58,17 @@ def _is_a(kind: str, model: Any) -> bool:
     return hasattr(model, "predict") and getattr(model, "_estimator_type", kind) == kind
 
 
-def _is_smoothed(model: Any) -> bool:
+def _is_smoothed(value: Any, around: tuple[Any, ...] = ()) -> bool:
     """Tell whether this is a smoothed estimator, a method of one, or a search, an ensemble or a wrapper around one."""
-    inside, seen = [model], set()
-    while inside:
-        value = inside.pop()
-        value = unwrap(getattr(value, "__self__", value))
-        if isinstance(value, (list, tuple)):
-            inside.extend(value)
-        elif (
-            not isinstance(value, type)
-            and (hasattr(value, "predict") or hasattr(value, "fit"))
-            and id(value) not in seen
-        ):
-            if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
-                return True
-            seen.add(id(value))
-            inside.extend(getattr(value, "__dict__", {}).values())
-    return False
+    value = unwrap(getattr(value, "__self__", value))
+    if isinstance(value, (list, tuple)):
+        return any(_is_smoothed(one, around) for one in value)
+    is_model = not isinstance(value, type) and (hasattr(value, "predict") or hasattr(value, "fit"))
+    if not is_model or any(value is one for one in around):
+        return False
+    if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+        return True
+    return any(_is_smoothed(one, (*around, value)) for one in getattr(value, "__dict__", {}).values())
 
 
 def make_voter(

@@ -18,6 +18,11 @@ def unwrap(estimator: Any) -> Any:
     return unwrap(estimator.estimator) if isinstance(estimator, FrozenEstimator) else estimator
 
 
+def uncompiled(module: Any) -> Any:
+    """Return the torch module inside the wrapper of ``torch.compile``, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
 def is_module(estimator: Any) -> bool:
     """Tell whether this is a torch module, without importing torch."""
     torch = sys.modules.get("torch")

@@ -117,11 +117,6 @@ class FullPrecision(TorchInference):
         return 0.0
 
 
-def hooks_of(part: Any) -> list[Any]:
-    """Return the hooks that run when a module is called."""
-    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-
-
 def is_autocast(device_type: str) -> bool:
     """Tell whether the caller has turned autocast on."""
     import torch

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import checked_values, name_of
+from .base import checked_values, name_of, uncompiled
 
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
@@ -180,8 +180,7 @@ class Decision:
 
         function = net.predict_nonlinearity if callable(net.predict_nonlinearity) else None
         threshold = net.threshold if isinstance(net, NeuralNetBinaryClassifier) else None
-        criterion = getattr(net, "criterion_", None)
-        criterion = getattr(criterion, "_orig_mod", criterion)
+        criterion = uncompiled(getattr(net, "criterion_", None))
         is_probability = function is not None or (output is None and isinstance(criterion, BCELoss))
         if threshold is not None and not is_probability:
             with np.errstate(divide="ignore"):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..models.base import uncompiled
 from ..noise.gaussian import GaussianNoise, LaplaceNoise
 from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mechanism import NoiseMechanism
@@ -69,15 +70,14 @@ class InputScaling:
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first pre-hook of a module, in place of one that an earlier training has left."""
-        module = getattr(module, "_orig_mod", module)
-        rest = {key: hook for key, hook in module._forward_pre_hooks.items() if key != SCALING}
-        module._forward_pre_hooks = OrderedDict({SCALING: self} | rest)
-        module._forward_pre_hooks_with_kwargs[SCALING] = True
+        inside = uncompiled(module)
+        put_first(inside._forward_pre_hooks, self)
+        inside._forward_pre_hooks_with_kwargs[SCALING] = True
 
     @staticmethod
     def of(module: nn.Module) -> InputScaling | None:
         """Return the scaling of a trained module, if it has one."""
-        found: Any = getattr(module, "_orig_mod", module)._forward_pre_hooks.get(SCALING)
+        found: InputScaling | None = uncompiled(module)._forward_pre_hooks.get(SCALING)
         return found
 
 
@@ -99,8 +99,13 @@ class OutputScaling:
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first hook of a module, in place of one that an earlier training has left."""
-        rest = {key: hook for key, hook in module._forward_hooks.items() if key != SCALING}
-        module._forward_hooks = OrderedDict({SCALING: self} | rest)
+        put_first(uncompiled(module)._forward_hooks, self)
+
+
+def put_first(hooks: OrderedDict[int, Any], scaling: Any) -> None:
+    """Put a scaling before the other hooks of a module, and in the place of an earlier scaling."""
+    hooks[SCALING] = scaling
+    hooks.move_to_end(SCALING, last=False)
 
 
 class NoiseHooks:
