@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,7 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
     if own is not None and not run.features.numeric.all():
         # It knows what the codes of its columns stand for.
-        return with_parameters(own, **params)
+        return copy(own).set_params(**params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
     costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
@@ -172,13 +173,6 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)
-
-
-def with_parameters(own: SmoothedClassifier, **params: Any) -> SmoothedClassifier:
-    """Return the same fitted classifier with other parameters of certification."""
-    same = object.__new__(type(own))
-    same.__dict__.update(own.__dict__)
-    return same.set_params(**params)
 
 
 def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:

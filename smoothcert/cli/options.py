@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from copy import copy
 from functools import reduce
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 
-from ..audit import with_features_of, with_parameters
+from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
@@ -233,7 +234,7 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
     own = model if isinstance(model, SmoothedClassifier) else None
     changed = [name for name in (*MECHANISM, *NOISE_PARAMETERS, "noise", "sigma") if given[name] not in (None, ())]
     if own is not None and not changed:
-        return with_parameters(own, **chosen)
+        return copy(own).set_params(**chosen)
     classes = getattr(model, "classes_", None) if given["classes"] is None else given["classes"]
     if classes is None:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
