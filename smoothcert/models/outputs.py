@@ -60,7 +60,7 @@ def read_logits(
     """
     import torch
 
-    logits = find_logits(answer, name) if output is None else output(answer)
+    logits = find_logits(answer, name, output)
     is_tensor = isinstance(logits, torch.Tensor)
     logits = decision(logits) if decision is not None and is_tensor else logits
     shape = tuple(logits.shape) if is_tensor else None
@@ -92,7 +92,7 @@ def read_numbers(
     """
     import torch
 
-    found = find_logits(answer, name) if output is None else output(answer)
+    found = find_logits(answer, name, output)
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
     if shape not in ((n_rows,), (n_rows, 1)):
         raise ValueError(
@@ -103,8 +103,10 @@ def read_numbers(
     return checked_values(found.detach().cpu().double().numpy(), n_rows, name)
 
 
-def find_logits(answer: Any, name: str) -> Any:
-    """Return what holds the logits in an answer, if that is clear."""
+def find_logits(answer: Any, name: str, output: Callable[[Any], Any] | None = None) -> Any:
+    """Return the logits in an answer, which ``output`` finds if it is given, or raise a ValueError if it is unclear."""
+    if output is not None:
+        return output(answer)
     if isinstance(answer, Mapping):
         if "logits" not in answer and len(answer) != 1:
             raise ValueError(

@@ -56,11 +56,8 @@ def check_alone(
     if len(votes) == 1 or voter.most_changed is None:
         return
 
-    def is_other_vote(alone: Any, row: int) -> bool:
-        return bool(voter(alone)[0] != votes[row])
-
     def changes(rows: NDArray[np.intp]) -> list[bool]:
-        compare = is_changed or is_other_vote
+        compare = is_changed or (lambda alone, row: bool(voter(alone)[0] != votes[row]))
         try:
             return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:

@@ -271,7 +271,7 @@ def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
-    found = find_logits(answer, name) if output is None else output(answer)
+    found = find_logits(answer, name, output)
     if classes is None:
         read_numbers(found, len(X), name)
         return answer
