@@ -264,8 +264,7 @@ def verify(
     rng = np.random.default_rng(resolve_seed(random_state))
     rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
-        none = np.zeros(len(rows), dtype=bool)
-        return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
+        return Audit(rows, np.ones(len(rows)), *np.zeros((2, len(rows)), bool), 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
     algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
@@ -281,8 +280,7 @@ def verify(
         p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, certificates.alpha
     else:
         p_values = _p_values(duel, n_rivals, claimed, by_margin=clf.rtol is not None)
-        possible = algorithm.radii(claimed.p_a, claimed.p_b, inputs)
-        wrong = min(certificates.alpha + level, 1.0)
+        possible, wrong = algorithm.radii(claimed.p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
     # A possible radius is NaN where p_a and p_b claim no margin; any claim is too large there.
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level

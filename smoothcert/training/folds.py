@@ -65,7 +65,7 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     while isinstance(model, (NamedColumns, IndexedLabels)):
         model = model.estimator
     given = model.get_params(deep=True) if n_copies > 1 and hasattr(model, "get_params") else {}
-    stopping = [] if INPUTS in params else list(_random_splits(given, len(X)))
+    stopping = list(_random_splits(given, len(X), params))
     hidden = [name for name, value in given.items() if name.rpartition("__")[2] == "oob_score" and value]
     outer, folds = set(_own_folds(model)), {}
     for name, value in given.items():
@@ -106,11 +106,11 @@ def predicts_numbers(estimator: Any) -> bool:
     return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
 
 
-def _random_splits(given: dict[str, Any], n_rows: int) -> Iterator[str]:
+def _random_splits(given: dict[str, Any], n_rows: int, params: dict[str, Any]) -> Iterator[str]:
     """Yield how to switch early stopping off, for each part of an estimator that holds back a share of random rows."""
     for name, share in given.items():
         prefix = name.removesuffix("validation_fraction")
-        if prefix == name or not share:
+        if prefix == name or not share or INPUTS in params:
             continue
         switch = "early_stopping" if f"{prefix}early_stopping" in given else "n_iter_no_change"
         stops, off = given.get(f"{prefix}{switch}"), False if switch == "early_stopping" else None
