@@ -110,8 +110,8 @@ class Target:
     votes: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.voter, self.mechanism = self.algorithm.voter, self.algorithm.mechanism
-        mechanism = self.mechanism
+        self.voter: Any = self.algorithm.voter
+        self.mechanism = mechanism = self.algorithm.mechanism
         self.lo, self.hi = (
             np.broadcast_to(end, mechanism.shape).ravel() for end in (mechanism.box.lo, mechanism.box.hi)
         )

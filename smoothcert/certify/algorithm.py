@@ -298,7 +298,7 @@ class Algorithm:
                 required = required_probability(self.strategy, self.mechanism, X, radius)
             else:
                 required = kept.reshape(radius.shape)
-            bets = {"alpha": self.level(self.n_samples), "strongest_rival": self.strongest_rival}
+            bets: Any = {"alpha": self.level(self.n_samples), "strongest_rival": self.strongest_rival}
             robust = certified_at(votes.selection, votes.estimation, required, **bets, cap=self.n_samples)
         else:
             robust = (self.radii(*self.probabilities(votes), X, kept) >= radius.T).T

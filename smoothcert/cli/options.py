@@ -24,7 +24,10 @@ from .loading import load_data, load_labels, load_model
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
+CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol", "random_state")
+
+#: The options that affect only the speed.
+RESOURCES = ("n_jobs", "device", "batch_size", "timeout")
 
 #: The options that are parameters of the noise mechanism and of the classes.
 MECHANISM = ("bounds", "classes", "costs", "categorical", "categorical_features")
@@ -99,7 +102,7 @@ MODEL = options(
     click.option("--key", help="Name of the inputs in a .npz file.  [default: X, or the only one]"),
     click.option("--target", help="Name of the labels in a .npz file or table."),
     click.option("--labels", type=click.Path(exists=True), help="File of true labels: .npy, or one per line."),
-    click.option("--workers", type=int, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
+    click.option("--workers", "n_jobs", type=int, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
     click.option("--device", help="Device of torch models: cpu, cuda, cuda:1. With several workers, each gets a GPU."),
     click.option("--batch-size", type=int, help="Noisy inputs in one call of the model.  [default: automatic]"),
     click.option("--timeout", type=float, help="Seconds to wait for an answer of the model.  [default: forever]"),
@@ -131,7 +134,9 @@ SMOOTHING = options(
     ),
     click.option("--n-selection", type=int, help="Largest number of votes that choose the class.  [default: 256]"),
     click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]"),
-    click.option("--seed", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"),
+    click.option(
+        "--seed", "random_state", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"
+    ),
 )
 
 RULE = options(
@@ -212,14 +217,12 @@ def resources(given: dict[str, Any]) -> dict[str, Any]:
 
     A terminal shows a bar. Elsewhere, carriage returns would fill a file, and the log takes its place.
     """
-    if given["workers"] == 0:
+    if given["n_jobs"] == 0:
         raise click.UsageError("--workers must be a number of processes, or -1 for one per core, got 0.")
     shows_bar = sys.stderr.isatty() and not given["quiet"]
     if not (shows_bar or given["quiet"]):
         show_log(logging.StreamHandler())
-    names = {"workers": "n_jobs", "device": "device", "batch_size": "batch_size", "timeout": "timeout"}
-    chosen = {name: given[option] for option, name in names.items() if given[option] is not None}
-    return chosen | {"verbose": int(shows_bar)}
+    return {name: given[name] for name in RESOURCES if given[name] is not None} | {"verbose": int(shows_bar)}
 
 
 def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
@@ -228,8 +231,7 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
     The options by column speak of the columns of ``X``.
     """
     model, radius = load(given), make_radius(given)
-    names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
-    chosen = {name: given[option] for option, name in names.items() if given.get(option) is not None}
+    chosen = {name: given[name] for name in CERTIFICATION if given.get(name) is not None}
     chosen |= resources(given) | ({} if radius is None else {"radius": radius})
     own = model if isinstance(model, SmoothedClassifier) else None
     changed = [name for name in (*MECHANISM, *NOISE_PARAMETERS, "noise", "sigma") if given[name] not in (None, ())]
