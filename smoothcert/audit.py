@@ -240,7 +240,7 @@ def verify(
 
     If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
     claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
-    explain the claim, and it decides alone. Both tests then share ``level``.
+    explain the claim, and the audit is not consistent. Both tests then share ``level``.
 
     References
     ----------
@@ -330,7 +330,7 @@ def _p_values(duel: Duel, n_rivals: int, claimed: Certificates, by_margin: bool)
 def _unexplained(
     duel: Duel, n_rivals: int, claimed: Certificates, level: float, looks: int | None
 ) -> NDArray[np.bool_]:
-    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are.
+    """Tell which claims and fresh votes are too unlikely together under any probabilities of the classes.
 
     ``looks`` is the number of checkpoints of a run with ``rtol``, whose claims are about the margin, and else None.
     """

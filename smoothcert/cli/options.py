@@ -270,7 +270,7 @@ def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> 
         raise click.UsageError("Categories and fixed columns need a model that knows its classes, and no --classes.")
     clf = SmoothedClassifier(FrozenEstimator(model), **chosen, categorical_features=categorical or None)
     X = X if hasattr(unwrap(model), "feature_names_in_") else np.asarray(X)
-    # Nothing is trained: fit reads the columns alone.
+    # Nothing is trained: fit only reads the columns.
     return clf.fit(X, np.resize(model.classes_, len(X)))
 
 

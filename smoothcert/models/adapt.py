@@ -31,7 +31,7 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
     elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):
-        remedy = f"It must be a {kind}. Its predict method alone can be one, in from_pretrained."
+        remedy = f"It must be a {kind}. Pass its predict method to from_pretrained instead."
     elif is_function(model):
         if isinstance(estimator, FrozenEstimator):
             return

@@ -184,7 +184,7 @@ class LabelTable:
 
 
 def no_probabilities(model: str) -> str:
-    """Return the message for a base model that answers labels alone."""
+    """Return the message for a base model that can only answer labels."""
     return (
         f"{model} has no probabilities, which scores of labels need. Use a classifier with predict_proba, such as "
         f"sklearn.calibration.CalibratedClassifierCV around it, a torch module, or a function that returns the "

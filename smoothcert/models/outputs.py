@@ -134,7 +134,7 @@ def check_one_logit(logit: Any, name: str) -> None:
 
 
 def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0) -> Any:
-    """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
+    """Return the votes of `votes_of_logits`, computed by torch. Leads of up to ``least`` are near ties too."""
     import torch
 
     if logits.shape[1] == 1:
@@ -158,7 +158,7 @@ def lead_error(logits: Any, precise: Any) -> float:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of logits before they are compared: votes of a skorch net are what its ``predict`` returns.
+    """How a skorch net decides by its logits, so that its votes are the labels that its ``predict`` returns.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Decision:
     threshold : float, optional
         What the output of a binary net must exceed for the second class.
     told : set
-        Not empty once single outputs were seen that cannot be probabilities. All voters of a model share it.
+        Not empty after a batch of single outputs that cannot be probabilities. All voters of a model share it.
     """
 
     function: Callable[[Any], Any] | None = None
@@ -176,7 +176,7 @@ class Decision:
 
     @classmethod
     def of(cls, net: Any, output: Callable[[Any], Any] | None) -> Decision:
-        """Read the decision of an initialized net; what ``output`` returns are logits, whatever the loss is."""
+        """Read the decision of an initialized net. The values that ``output`` returns are logits for every loss."""
         from skorch import NeuralNetBinaryClassifier
         from torch.nn import BCELoss
 
@@ -202,7 +202,7 @@ class Decision:
 
 
 def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:
-    """Return what to raise for a torch module's own error; it names the remedy where that is known.
+    """Return the exception to raise for an error of a torch module, which names the remedy if that is known.
 
     Parameters
     ----------

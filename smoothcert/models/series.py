@@ -1,4 +1,4 @@
-"""Single columns of pandas and polars DataFrames and of arrays: what each library calls the same thing."""
+"""Operations on single columns of pandas, polars and NumPy, with one name for each."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _controller() -> ThreadpoolController:
 
 
 class SharedContext:
-    """A context that its first user enters and its last user leaves, in whatever threads they are.
+    """A context that its first user enters and its last user leaves, possibly in different threads.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class Decisions(TableRecords):
 
     @classmethod
     def from_store(cls, path: Any, *, partial: bool = False) -> Decisions:
-        """Make the decisions of a run anew from its votes. This needs neither the model nor the inputs.
+        """Make the decisions of a run from its votes. This needs neither the model nor the inputs.
 
         Parameters
         ----------

@@ -78,7 +78,7 @@ class CertifiedScorer(BaseEstimator):
 
 
 def make_certified_scorer(radius: float, *, norm: float = 1, average: str = "micro") -> CertifiedScorer:
-    """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
+    """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and others.
 
     The score is the share of inputs that are classified right and certified at the radius; abstentions count as wrong.
     `SmoothedClassifier.certify_at` decides for each input, and stops sampling as soon as the answer is clear. Each
@@ -191,7 +191,7 @@ class IntervalScorer(BaseEstimator):
 
 
 def make_interval_scorer(radius: float, tolerance: float) -> IntervalScorer:
-    """Make a scorer of certified regression, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
+    """Make a scorer of certified regression, for the ``scoring`` of GridSearchCV, cross_val_score and others.
 
     The score is the share of inputs for which the smoothed quantile stays within a tolerance of the true value at every
     input within the radius, by the interval of `SmoothedRegressor.certify`. At radius 0 and with many votes, it is the

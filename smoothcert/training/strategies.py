@@ -88,8 +88,8 @@ class Training(BaseEstimator, ABC):
         verbose : int
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
-            What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run in each
-            epoch anew.
+            What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run again
+            in each epoch.
         regression : bool, default=False
             Whether the base model predicts numbers.
         fit_params : dict, optional

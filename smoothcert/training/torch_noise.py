@@ -50,7 +50,7 @@ class InputScaling:
         )
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-        """Return the arguments of the module; quantization registers hooks anew, without those by name."""
+        """Return the arguments with scaled inputs; quantization registers hooks again, and passes none by name."""
         tensors = chain(module.parameters(), module.buffers())
         dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
@@ -199,7 +199,7 @@ def split_copies(module: nn.Module, answer: Any, n_copies: int) -> Any:
 
 
 def _check_tensor(module: nn.Module, answer: Any) -> None:
-    """Raise a ValueError if an answer is not a tensor of logits alone."""
+    """Raise a ValueError if an answer is not a single tensor of logits."""
     if not isinstance(answer, torch.Tensor):
         raise ValueError(
             f"The module {type(module).__name__} must return a tensor of logits to be trained, but returned a "
