@@ -58,17 +58,22 @@ def _is_a(kind: str, model: Any) -> bool:
     return hasattr(model, "predict") and getattr(model, "_estimator_type", kind) == kind
 
 
-def _is_smoothed(value: Any, around: tuple[Any, ...] = ()) -> bool:
+def _is_smoothed(model: Any) -> bool:
     """Tell whether this is a smoothed estimator, a method of one, or a search, an ensemble or a wrapper around one."""
-    value = unwrap(getattr(value, "__self__", value))
-    if isinstance(value, (list, tuple)):
-        return any(_is_smoothed(one, around) for one in value)
-    is_model = not isinstance(value, type) and (hasattr(value, "predict") or hasattr(value, "fit"))
-    if not is_model or any(value is one for one in around):
-        return False
-    if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
-        return True
-    return any(_is_smoothed(one, (*around, value)) for one in getattr(value, "__dict__", {}).values())
+    inside, seen = [model], set()
+    while inside:
+        value = inside.pop()
+        value = unwrap(getattr(value, "__self__", value))
+        if isinstance(value, type) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+            return True
+        if isinstance(value, (list, tuple)):
+            inside.extend(value)
+        elif hasattr(value, "predict") or hasattr(value, "fit"):
+            inside.extend(getattr(value, "__dict__", {}).values())
+    return False
 
 
 def make_voter(
