@@ -24,7 +24,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.context import set_start_method
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ["tests.runs.crashes", "smoothcert.models.torch", "statsmodels.stats.proportion", "torch", __name__]
+PRELOADED = [__name__, "tests.runs.crashes", "smoothcert.models.torch", "sklearn.ensemble", "skorch"]
+PRELOADED += ["statsmodels.stats.proportion", "torch"]
 
 
 @cache

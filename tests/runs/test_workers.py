@@ -153,6 +153,7 @@ def test_dask_gives_the_same_and_delivers_once(tmp_path):
     log = tmp_path / "log"
     expected = smoothed(Traveller(str(log))).certify(DATA)
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
