@@ -24,8 +24,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.context import set_start_method
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = [__name__, "tests.runs.crashes", "smoothcert.models.torch", "sklearn.ensemble", "skorch"]
-PRELOADED += ["statsmodels.stats.proportion", "torch"]
+PRELOADED = [__name__, "tests.runs.crashes", "smoothcert.training.torch_layers", "statsmodels.stats.proportion"]
+PRELOADED += ["pytest", "skorch", "sklearn.ensemble"]
 
 
 @cache
