@@ -29,19 +29,18 @@ PRELOADED += ["pytest", "skorch", "sklearn.ensemble"]
 
 
 @cache
-def processes() -> Any:
-    """Return what starts processes, as the module ``multiprocessing`` does."""
+def prepare() -> Any:
+    """Tell the server, which starts with the first process, what to import, and return what starts processes."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT) if before is None else os.pathsep.join([str(ROOT), before])
-    try:
-        forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+    return context
+
+
+def processes() -> Any:
+    """Start the server, and return what starts processes, as the module ``multiprocessing`` does."""
+    context = prepare()
+    forkserver.ensure_running()
     return context
 
 
@@ -93,8 +92,7 @@ def run_python(code: str, *arguments: Any, **environment: Any) -> str:
 
 def start_workers_by(method: str) -> None:
     """Let loky start its workers by a method from now on: "forkserver" is quick, and "loky" starts interpreters."""
-    if method == "forkserver":
-        processes()
+    prepare()
     set_start_method(method, force=True)
 
 

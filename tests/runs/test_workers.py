@@ -24,18 +24,12 @@ from smoothcert.runs import sharing as delivery
 from smoothcert.runs import workers as scheduling
 
 from ..base_models import MeanOfFirst
-from ..processes import fresh_workers, run_python, running
+from ..processes import fresh_workers, processes, run_python, running
 from . import crashes
 from .models import Deadly, Traveller
 
 DATA = np.random.default_rng(0).random((60, 4))
 LABELS = (DATA[:, 0] > 0.5).astype(int)
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
 
 
 def smoothed(base, **params):
@@ -152,6 +146,7 @@ def test_copies_of_dead_runs_are_removed_and_those_of_others_kept(tmp_path, monk
 def test_dask_gives_the_same_and_delivers_once(tmp_path):
     log = tmp_path / "log"
     expected = smoothed(Traveller(str(log))).certify(DATA)
+    processes()  # before dask says what a server imports
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
