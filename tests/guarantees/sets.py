@@ -113,14 +113,14 @@ KINDS: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
     "one-sample, box": (UniformNoise(4.0, 255), [0.0, 0.0], [1.0, 0.2], {}),
     "one-sample, adaptive": (UniformNoise(0.75, 255), [0.0], [0.2], {"conformity_score": "aps"}),
     "one-sample, places": (UniformNoise(2.79), [0.0], [1.0], {}),
-    "one-sample, category": (UniformNoise(0.75, 100), [0.0], [0.1], {"costs": 0.1}),
     "binarized, lipschitz": (UniformNoise(0.75, 255), [0.0], [0.6], {"strategy": "lipschitz"}),
     "binarized, box": (UniformNoise(1.0, 255), [0.0, 0.0], [1.0, 0.2], {"strategy": "box"}),
     "binarized, greedy": (UniformNoise(1.0), [0.1, 0.2], [0.9, 0.2], {}),
     "binarized, upwards": (UniformNoise(1.0, 255), [0.0], [1.0], {"strategy": GreedyRadius((0.0, np.inf))}),
-    "binarized, category": (UniformNoise(1.0, 100), [0.0], [0.3], {"costs": 0.4}),
     "binarized, split": (SplitNoise(0.5, 100), [0.0], [0.4], {}),
     "binarized, adaptive": (UniformNoise(0.75, 255), [0.0], [0.6], {"conformity_score": "aps"}),
+    "one-sample, category": (UniformNoise(0.75, 100), [0.0], [0.1], {"costs": 0.1}),
+    "binarized, category": (UniformNoise(1.0, 100), [0.0], [0.3], {"costs": 0.4}),
 }
 
 
