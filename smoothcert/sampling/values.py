@@ -30,9 +30,17 @@ class Values(Votes):
     """
 
     @property
-    def n_votes(self) -> int:
-        """Numbers of both stages."""
-        return int(self.selection.size + self.estimation.size)
+    def drawn(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many numbers each input has, for both stages."""
+        selection, estimation = (np.full(len(stage), stage.shape[1]) for stage in (self.selection, self.estimation))
+        return selection, estimation
+
+    @property
+    def unanimity(self) -> FloatArray:
+        """Share of the selection votes of each input that equal their neighbor."""
+        same = self.selection[:, 1:] == self.selection[:, :-1]
+        share: FloatArray = same.sum(axis=1) / self.selection.shape[1]
+        return share
 
 
 class ValueSampler(Sampler):
