@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +127,24 @@ def _same_labels(found: list[Any], sources: list[Path]) -> Any:
 
 
 def _write(made: Path, sources: list[Path], labels: Any, n_inputs: int) -> None:
-    """Write the results and failures of all sources, a few at a time, and the labels into a new store."""
+    """Write the results and failures of all sources, and the labels, into a new store."""
     seen = np.zeros(n_inputs, dtype=bool)
     with closing(sqlite3.connect(made)) as connection, connection:
-        for source, rows_of in itertools.product(sources, ("results", "failures")):
-            with closing(connect(source, writing=False, checked=False)) as read:
-                found = sound_rows(read, source, rows_of)
-                while rows := list(itertools.islice(found, FEW_ROWS)):
-                    index = [row[0] for row in rows]
-                    if seen[index].any():
-                        twice = index[int(np.argmax(seen[index]))]
-                        message = f"{source} holds X[{twice}], which another store holds as well."
-                        raise StoreError(f"{message} Give each shard once.")
-                    seen[index] = True
-                    insert(connection, rows_of, rows)
+        for source, table, rows in chain.from_iterable(map(_records, sources)):
+            index = [row[0] for row in rows]
+            if seen[index].any():
+                twice = index[int(np.argmax(seen[index]))]
+                raise StoreError(f"{source} holds X[{twice}], which another store holds as well. Give each shard once.")
+            seen[index] = True
+            insert(connection, table, rows)
         if labels is not None:
             insert(connection, "labels", [(1, json.dumps(labels))])
+
+
+def _records(source: Path) -> Iterator[tuple[Path, str, list[Any]]]:
+    """Yield the results and failures of a store, a few at a time, with its path and the name of their table."""
+    with closing(connect(source, writing=False, checked=False)) as connection:
+        for table in ("results", "failures"):
+            rows = sound_rows(connection, source, table)
+            while few := list(islice(rows, FEW_ROWS)):
+                yield source, table, few

@@ -186,21 +186,21 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
 
 
 def quantiles_from_store(
-    path: str | os.PathLike[str],
+    path: Any,
+    name: str,
+    value: Any,
     *,
-    X: Any = None,
-    partial: bool = False,
     strategy: Any = None,
     quantile: float | None = None,
     alpha: float | None = None,
-    **asked: Any,
+    X: Any = None,
+    partial: bool = False,
 ) -> Any:
     """Make intervals at radii, or radii within tolerances; see `Intervals.from_store` and `ToleranceRadii.from_store`.
 
-    ``asked`` holds ``radius`` or ``tolerance``. Only the votes of one part are in memory at a time.
+    ``name`` is "radius" or "tolerance". Only the votes of one part are in memory at a time.
     """
-    ((name, value),), parts = asked.items(), read_parts(path, PART_VOTES)
-    with closing(parts):
+    with closing(read_parts(path, PART_VOTES)) as parts:
         failed = next(parts)
         run, index = failed.run, failed.recorded
         run.check_holds("numbers", path)

@@ -180,14 +180,15 @@ def votes_of_run(
     y: NDArray[Any] | None = None,
     vouched: bool = False,
     decided_at: Any = None,
-    **drawing: Any,
+    skip: bool = False,
+    target: NDArray[Any] | None = None,
 ) -> Parts:
-    """Return the votes of all inputs in parts: those that are stored, and those drawn (or computed) now.
+    """Yield the votes of all inputs in parts: those that are stored, and those drawn (or computed) now.
 
     Parameters
     ----------
     algorithm : Algorithm or QuantileAlgorithm
-    sampler, inputs, n_jobs
+    sampler, inputs, n_jobs, skip, target
         As in `sample_votes`. The seed of a store takes the place of the sampler's.
     store : str or path-like, optional
         The file that records the run.
@@ -199,33 +200,16 @@ def votes_of_run(
         See `check_same_model`.
     decided_at : float or list of float, optional
         See `RunMetadata`.
-    **drawing
-        ``target`` and ``skip`` of `sample_votes`.
     """
     if store is None:
-        return sample_votes(sampler, inputs, n_jobs, **drawing)
+        yield from sample_votes(sampler, inputs, n_jobs, target=target, skip=skip)
+        return
     run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed, decided_at=decided_at)
-    return _stored_votes(store, run, sampler, inputs, n_jobs, y=y, vouched=vouched, **drawing)
-
-
-def _stored_votes(
-    path: Any,
-    run: RunMetadata,
-    sampler: Sampler | ExactSampler,
-    inputs: Inputs,
-    n_jobs: int | None,
-    *,
-    y: NDArray[Any] | None,
-    vouched: bool,
-    skip: bool = False,
-    target: NDArray[Any] | None = None,
-) -> Parts:
-    """Yield the votes of a run that a store records, in parts."""
-    with checked_store(path, run, sampler, inputs, vouched=vouched, skip=skip) as store:
+    with checked_store(store, run, sampler, inputs, vouched=vouched, skip=skip) as opened:
         if y is not None:
-            store.label(y.tolist())
-        sampler = replace(sampler, seed=store.seed)
-        yield from sample_votes(sampler, inputs, n_jobs, store=store, target=target, skip=skip)
+            opened.label(y.tolist())
+        sampler = replace(sampler, seed=opened.seed)
+        yield from sample_votes(sampler, inputs, n_jobs, store=opened, target=target, skip=skip)
 
 
 @contextmanager

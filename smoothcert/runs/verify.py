@@ -191,12 +191,7 @@ def verify_store(
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)
-    rule = None
-    if isinstance(algorithm, QuantileAlgorithm):
-        sampler: Any = algorithm.sampler(run.seed or 0)
-    else:
-        rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
-        sampler = algorithm.source(run.seed or 0, rule)
+    rule, sampler = _source(algorithm, run)
     now = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=False, decided_at=run.decided_at)
     if differences := run.differences(now):
         raise StoreError(
@@ -207,10 +202,9 @@ def verify_store(
     chosen = random_share(np.flatnonzero(~other_input), fraction, rng)
     checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
     p_values = np.ones(len(chosen))
-    if fresh and run.holds_numbers:
-        p_values = _p_values_of_numbers(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs)
-    elif fresh and algorithm.may_stop and not algorithm.certain and len(chosen):
-        p_values = _p_values(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
+    if fresh and len(chosen) and (run.holds_numbers or (algorithm.may_stop and not algorithm.certain)):
+        compared = _p_values_of_numbers if run.holds_numbers else _p_values
+        p_values = compared(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
     return StoreAudit(
         recorded=stored.index,
         other_input=other_input,
@@ -220,6 +214,15 @@ def verify_store(
         same_model=same_content(run.model, sampler.voter.content()),
         level=level,
     )
+
+
+def _source(algorithm: Any, run: RunMetadata) -> tuple[Any, Any]:
+    """Return the rule that stops drawing, if there is one, and what draws the votes of a run again."""
+    seed = run.seed or 0
+    if isinstance(algorithm, QuantileAlgorithm):
+        return None, algorithm.sampler(seed)
+    rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
+    return rule, algorithm.source(seed, rule)
 
 
 def random_share(rows: NDArray[np.intp], fraction: float, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -256,10 +259,12 @@ def _other_votes(
     return other
 
 
-def _p_values_of_numbers(recorded: FloatArray, sampler: Any, inputs: Inputs, n_jobs: int | None) -> FloatArray:
+def _p_values_of_numbers(
+    recorded: FloatArray, sampler: Any, inputs: Inputs, n_jobs: int | None, rule: None
+) -> FloatArray:
     """Return p-values of the hypothesis that recorded and fresh numbers have the same distribution."""
     p_values = np.ones(len(recorded))
-    for part in sample_votes(sampler, inputs, n_jobs) if len(recorded) else ():
+    for part in sample_votes(sampler, inputs, n_jobs):
         for row, fresh in zip(np.searchsorted(inputs.positions, part.index), part.votes.estimation, strict=True):
             p_values[row] = ks_2samp(recorded[row], fresh).pvalue
     return p_values
