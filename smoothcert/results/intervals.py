@@ -115,7 +115,8 @@ class Intervals(Regressions):
             As in `SmoothedRegressor`. None keeps the parameter of the run, here and for the strategy.
         X : array-like or sequence, optional
             The inputs of the run. Limits on single features (``max_change``) need them, and so do limits that involve
-            more features than the store keeps.
+            more features than the store keeps. Without them, bounds on quantiles beyond 0.001 and 0.999 may be
+            infinite although the votes allow finite ones.
         partial : bool, default=False
             Whether to take the finished inputs of an unfinished run, in the order of their positions.
 

@@ -252,9 +252,10 @@ def test_a_store_of_the_other_kind_is_named(tmp_path):
 
 def test_shards_are_merged(tmp_path, monkeypatch):
     whole, parts = smoothed().certify(X, RADII), [tmp_path / f"{i}.sqlite" for i in (1, 2, 3)]
+    each = np.linspace(0, 0.5, len(X))
     for i in (2, 0, 1):
-        shard = smoothed().certify(X, RADII, store=parts[i], shard=(i + 1, 3))
-        assert_same(Intervals.from_store(parts[i], RADII), shard)
+        shard = smoothed().certify(X, each, store=parts[i], shard=(i + 1, 3))
+        assert_same(Intervals.from_store(parts[i], each), shard)
     monkeypatch.setattr(merge, "FEW_ROWS", 3)
     monkeypatch.setattr(recertify, "PART_VOTES", 1000)
     with pytest.warns(UserWarning, match="content of the model mean is not known"):
