@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.votes import Origin, VoteCounts
+from ..sampling.alone import SAME, SAME_STEPS
 from ..sampling.sampler import Sampler, Votes, fingerprints
 from ..sampling.shares import ExactSampler
-from ..sampling.values import SAME, SAME_STEPS, ValueSampler
+from ..sampling.values import ValueSampler, scale_of
 from .inputs import Inputs
 from .metadata import RunMetadata
 from .run import Parts, drawn_before, sample_votes, stored_part
@@ -61,8 +62,7 @@ def differing(sampler: Sampler | ExactSampler, drawn: NDArray[Any], recorded: ND
     """Tell which votes differ from recorded ones; numbers differ where rounding does not explain it."""
     apart: NDArray[np.bool_] = drawn != recorded
     if isinstance(sampler, ValueSampler):
-        size = np.where(np.isfinite(recorded), recorded, 0.0)
-        limits = max(SAME, SAME_STEPS * sampler.voter.coarse_step) * (np.ptp(size) + np.abs(size))
+        limits = max(SAME, SAME_STEPS * sampler.voter.coarse_step) * scale_of(recorded)
         apart &= ~np.isclose(drawn, recorded, rtol=0, atol=limits)
     return apart
 

@@ -64,6 +64,13 @@ class ValueSampler(Sampler):
         return Values(selection=stages[0], estimation=stages[1], inputs=inputs, seed=self.seed, seconds=seconds)
 
 
+def scale_of(values: FloatArray) -> FloatArray:
+    """Return what rounding is compared with: the size of each number and the range of all, or 0 for infinite ones."""
+    finite = np.isfinite(values)
+    spread = np.ptp(values[finite]) if finite.any() else 0.0
+    return np.where(finite, np.abs(values) + spread, 0.0)
+
+
 class ValueCounter:
     """Collects the numbers that a base model predicts on noisy copies of some inputs.
 
@@ -86,10 +93,8 @@ class ValueCounter:
         with memory_errors():
             values = self.voter.values(self.batches.draw(segments))
             if is_due(self.voter):
-                finite = values[np.isfinite(values)]
-                scale = np.abs(values) + (np.ptp(finite) if len(finite) else 0.0)
                 draw = partial(self.batches.draw_rows, segments)
-                check_numbers_alone(self.voter, self.voter.values, values, draw, scale)
+                check_numbers_alone(self.voter, self.voter.values, values, draw, scale_of(values))
         start = 0
         for owner, first, count in segments.tolist():
             self.found[owner, first : first + count] = values[start : start + count]
