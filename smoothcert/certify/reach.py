@@ -326,8 +326,8 @@ def _largest(
     added = all_features.numbers[:, changes.columns[changes.is_partial & ~kept_as_numbers]]
     numbers = np.hstack([np.repeat(added, len(reach), axis=0), reach])
     available = np.broadcast_to(all_features.available, (len(reach), all_features.available.shape[1]))
-    n_movable = np.count_nonzero(all_features.numbers)
-    complete = numbers.shape[1] >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
+    n_movable = np.count_nonzero(all_features.numbers) - np.count_nonzero(added)
+    complete = reaches.shape[1] >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
     return Reaches(numbers, available), complete
 
 
