@@ -160,6 +160,7 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     True
     """
     run = read_status(path).run
+    run.check_holds("labels", path)
     own = model if isinstance(model, SmoothedClassifier) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
     params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}

@@ -19,6 +19,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
 from .runs.progress import followed, written
+from .runs.replay import votes_of_run
 from .runs.run import Part, sample_votes
 
 
@@ -199,7 +200,14 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         return written(parts, found, "predicting", self.verbose, algorithm.predictions)
 
     def certify(
-        self, X: Any, radius: Any, *, shard: tuple[int, int] | None = None, on_error: str = "raise"
+        self,
+        X: Any,
+        radius: Any,
+        *,
+        store: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
     ) -> Intervals:
         """Bound the smoothed quantile at every input within a radius: ``lower, upper = reg.certify(X, 0.5)``.
 
@@ -210,7 +218,11 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         radius : float or array-like of shape (n_inputs,), (1, n_radii) or (n_inputs, n_radii)
             At least 0, in units of the unit box and in the norm of the radius strategy. Two dimensions are several
             radii for each input, ``[[0.0, 0.5, 1.0]]`` for instance, on the same votes.
-        shard, on_error
+        store : str or path-like, optional
+            File that records the votes, input by input, so that a run that was stopped can be resumed. Votes depend on
+            neither radii nor tolerances, so any calls of `certify` and `certify_within` may share a store. Inputs that
+            are finished in it are not drawn again; see `Intervals.from_store`.
+        same_model, shard, on_error
             As in `SmoothedClassifier.certify`. `Intervals.concatenate` joins the intervals of shards.
 
         Returns
@@ -223,16 +235,24 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         Raises
         ------
         ValueError
-            If X, ``radius`` or a parameter is invalid, the votes are too few to bound anything, or the base model
-            returns anything but one number per row.
+            If X, ``radius`` or a parameter is invalid, the votes are too few to bound anything, the store belongs to
+            another run, or the base model returns anything but one number per row.
         """
         inputs = self._open_run(X, shard, on_error)
         radii = check_radii(radius, len(inputs), several=True)
-        found: Intervals = self._followed(inputs, on_error, radius=radii)
+        options = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
+        found: Intervals = self._followed(inputs, options, radius=radii)
         return found
 
     def certify_within(
-        self, X: Any, tolerance: Any, *, shard: tuple[int, int] | None = None, on_error: str = "raise"
+        self,
+        X: Any,
+        tolerance: Any,
+        *,
+        store: Any = None,
+        same_model: bool = False,
+        shard: tuple[int, int] | None = None,
+        on_error: str = "raise",
     ) -> ToleranceRadii:
         """Return radii within which the smoothed quantile stays within a tolerance of the prediction.
 
@@ -242,8 +262,8 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
             Raw inputs; clipped into the box.
         tolerance : float or array-like of shape (n_inputs,)
             At least 0, in units of the predictions.
-        shard, on_error
-            As in `certify`.
+        store, same_model, shard, on_error
+            As in `certify`; see `ToleranceRadii.from_store`.
 
         Returns
         -------
@@ -264,10 +284,11 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         """
         inputs = self._open_run(X, shard, on_error)
         tolerances = check_radii(tolerance, len(inputs), name="tolerance")
-        found: ToleranceRadii = self._followed(inputs, on_error, tolerance=tolerances)
+        options = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
+        found: ToleranceRadii = self._followed(inputs, options, tolerance=tolerances)
         return found
 
-    def _followed(self, inputs: Inputs, on_error: str, **asked: NDArray[np.float64]) -> Any:
+    def _followed(self, inputs: Inputs, options: dict[str, Any], **asked: NDArray[np.float64]) -> Any:
         """Return the results of all parts of a run; only the votes of one part are in memory at a time."""
         algorithm, ((name, values),) = self.algorithm(inputs.shape), asked.items()
         certify = algorithm.certify if name == "radius" else algorithm.certify_within
@@ -276,7 +297,8 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
             at = values[part.index]
             return algorithm.failed(**{name: at}) if part.failed else certify(part.votes, part.X, at)
 
-        parts = sample_votes(algorithm.sampler(self._call_seed()), inputs, self.n_jobs, skip=on_error == "skip")
+        sampler, fixed_seed = algorithm.sampler(self._call_seed()), self.random_state is not None
+        parts = votes_of_run(algorithm, sampler, inputs, self.n_jobs, fixed_seed=fixed_seed, **options)
         return followed(parts, len(inputs.positions), "certifying", self.verbose, result)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:

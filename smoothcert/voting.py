@@ -17,9 +17,9 @@ from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import RunMetadata, origin_of
+from .runs.metadata import origin_of
 from .runs.progress import followed, written
-from .runs.replay import check_given, stored_votes
+from .runs.replay import check_given, votes_of_run
 from .runs.run import Part, Parts, sample_votes
 
 
@@ -163,25 +163,11 @@ class SmoothedVoting(SmoothedEstimator):
         parts, found = sample_votes(source, inputs, self.n_jobs), np.empty((len(inputs), len(self.classes_)))
         return written(parts, found, "predicting", self.verbose, lambda votes: votes.selection)
 
-    def _votes(
-        self,
-        inputs: Inputs,
-        algorithm: Algorithm,
-        rule: Any,
-        *,
-        store: Any,
-        y: Any,
-        vouched: bool,
-        decided_at: Any = None,
-        **drawing: Any,
-    ) -> Parts:
-        """Return the votes of all inputs in parts: those that are stored, and those drawn (or computed) now."""
+    def _votes(self, inputs: Inputs, algorithm: Algorithm, rule: Any, **options: Any) -> Parts:
+        """Return the votes of all inputs in parts; for options see `votes_of_run`."""
         source = algorithm.source(self._call_seed(), rule)
-        if store is None:
-            return sample_votes(source, inputs, self.n_jobs, **drawing)
         fixed_seed = self.random_state is not None or algorithm.certain
-        run = RunMetadata.of(inputs, algorithm, source, fixed_seed=fixed_seed, decided_at=decided_at)
-        return stored_votes(store, run, source, inputs, self.n_jobs, y=y, vouched=vouched, **drawing)
+        return votes_of_run(algorithm, source, inputs, self.n_jobs, fixed_seed=fixed_seed, **options)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""

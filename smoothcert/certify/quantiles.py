@@ -129,32 +129,45 @@ class QuantileAlgorithm:
         found: FloatArray = np.quantile(votes.selection, self.quantile, axis=1, method="inverted_cdf")
         return found
 
-    def certify(self, votes: Votes, X: NDArray[Any], radius: FloatArray) -> Intervals:
-        """Bound the smoothed quantile at all inputs within radii, shape (n_inputs,) or (n_inputs, n_radii)."""
-        lost = 1 - smallest_overlap(self.strategy, self.mechanism, X, radius)
+    def certify(
+        self, votes: Votes, X: NDArray[Any] | None, radius: FloatArray, reaches: FloatArray | None = None
+    ) -> Intervals:
+        """Bound the smoothed quantile at all inputs within radii, shape (n_inputs,) or (n_inputs, n_radii).
+
+        Where ``X`` is None, ``reaches`` are the largest of each input; see `certified_radii`.
+        """
+        lost = 1 - smallest_overlap(self.strategy, self.mechanism, X, radius, largest_reaches=reaches)
         below, above = (np.nextafter(p - lost, -1) for p in (self.quantile, 1 - self.quantile))
         # A sentinel at each end: rank 0 stands for no bound.
-        ends = np.full((len(X), 1), np.inf)
+        ends = np.full((len(radius), 1), np.inf)
         ordered = np.hstack([-ends, votes.estimation, ends])
         ranks = lower_rank(below, self.bounds), self.n_samples + 1 - lower_rank(above, self.bounds)
         lower, upper = (
-            np.take_along_axis(ordered, rank.reshape(len(X), -1), axis=1).reshape(radius.shape) for rank in ranks
+            np.take_along_axis(ordered, rank.reshape(len(radius), -1), axis=1).reshape(radius.shape) for rank in ranks
         )
         return Intervals(
             predictions=self.predictions(votes), lower=lower, upper=upper, radius=radius.copy(), **self._claim()
         )
 
-    def certify_within(self, votes: Votes, X: NDArray[Any], tolerance: FloatArray) -> ToleranceRadii:
-        """Return the radii within which the smoothed quantile stays within tolerances, shape (n_inputs,)."""
+    def certify_within(
+        self, votes: Votes, X: NDArray[Any] | None, tolerance: FloatArray, reaches: FloatArray | None = None
+    ) -> ToleranceRadii:
+        """Return the radii within which the smoothed quantile stays within tolerances, shape (n_inputs,).
+
+        For ``X`` and ``reaches`` see `certify`.
+        """
         predictions = self.predictions(votes)
         low, high = (predictions - tolerance)[:, None], (predictions + tolerance)[:, None]
         below, above = (np.count_nonzero(far, axis=1) for far in (votes.estimation < low, votes.estimation > high))
         bounds = np.append(self.bounds, 1.0)
         # What the quantile can lose on each side before it leaves the tolerance.
         lost = np.minimum(self.quantile - bounds[below], (1 - self.quantile) - bounds[above])
-        near, radii = lost > 0, np.full(len(X), np.nan)
+        near, radii = lost > 0, np.full(len(tolerance), np.nan)
         lost = np.nextafter(lost[near], 0)
-        radii[near] = certified_radii(self.strategy, self.mechanism, X[near], 0.5 + lost, 0.5 - lost, by_overlap=True)
+        known = {"X": None if X is None else X[near], "largest_reaches": None if reaches is None else reaches[near]}
+        radii[near] = certified_radii(
+            self.strategy, self.mechanism, p_a=0.5 + lost, p_b=0.5 - lost, by_overlap=True, **known
+        )
         return ToleranceRadii(
             predictions=predictions, radii=radii, abstained=~near, tolerance=tolerance.copy(), **self._claim()
         )

@@ -30,8 +30,8 @@ MOST_THREADS = 4
 #: Number of reaches that a store keeps beyond those that a walk needs.
 SPARE = 17
 
-#: The reaches that a store keeps decide about radii at confidence levels down to this one.
-LEAST_LEVEL = 1e-6
+#: The reaches that a store keeps decide about radii at confidence levels down to this one, and about overlaps.
+LEAST_LEVEL, LEAST_OVERLAP = 1e-6, 1e-3
 
 
 def certified_radii(
@@ -129,7 +129,12 @@ def required_probability(
 
 
 def smallest_overlap(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, X: NDArray[Any] | None, radius: FloatArray
+    strategy: RadiusStrategy,
+    mechanism: NoiseMechanism,
+    X: NDArray[Any] | None,
+    radius: FloatArray,
+    *,
+    largest_reaches: FloatArray | None = None,
 ) -> FloatArray:
     """Return the smallest overlap of the noise of raw inputs with that of any input within radii, in raw units.
 
@@ -139,9 +144,11 @@ def smallest_overlap(
     mechanism : NoiseMechanism
         With noise whose cost is the negative logarithm of the overlap: uniform, splitting or mixture noise.
     X : ndarray of shape (n_inputs, *shape) or None
-        Raw inputs. None asks for an overlap that holds for all inputs.
+        Raw inputs. None asks for an overlap that holds for all inputs, or those whose largest reaches are known.
     radius : ndarray of shape (n_inputs,) or (n_inputs, n_radii)
         The maximum cost of a perturbation.
+    largest_reaches : ndarray of shape (n_inputs, k), optional
+        As in `certified_radii`. An overlap below 0.001 that they do not decide is 0.
 
     Returns
     -------
@@ -152,26 +159,38 @@ def smallest_overlap(
     Raises
     ------
     ValueError
-        If the noise has no such cost, or ``X`` is None and the overlap depends on the input.
+        If the noise has no such cost, or ``X`` is None and the overlap depends on more of the input than is known.
     """
     check_pays_by_overlap(mechanism.noise)
-    if X is None and strategy.needs_inputs:
+    if X is None and strategy.needs_inputs and largest_reaches is None:
         raise ValueError(
             f"radius must be 'lipschitz' or 'box', under which all inputs have the same overlap, got {strategy!r}."
         )
 
-    def least(changes: Changes, X: NDArray[Any] | None, goals: FloatArray) -> FloatArray:
+    def least(changes: Changes, rows: Any) -> FloatArray:
+        known, complete = None, True
+        if X is None and strategy.needs_inputs and largest_reaches is not None:
+            known, complete = _largest(strategy, mechanism, changes, largest_reaches[rows])
+
         def overlap(reaches: Reaches, goal: FloatArray) -> FloatArray:
-            found = changes.overlap(strategy, reaches, mechanism.point_radius(goal, strategy.norm))
-            return np.where(goal > 0, found, 1.0)
+            distance = mechanism.point_radius(goal, strategy.norm)
+            found = np.where(goal > 0, changes.overlap(strategy, reaches, distance), 1.0)
+            numbers = strategy.limited(reaches.numbers)
+            ends = complete | (numbers.sum(axis=1) >= distance) | (numbers[:, -1] == 0)
+            if (found > LEAST_OVERLAP)[~ends].any():
+                raise ValueError(needs_more(strategy, reaches))
+            return np.where(ends, found, 0.0)
 
-        return _over_reaches(_each_radius(overlap, goals), strategy, mechanism, changes, X, len(goals))
+        compute, inputs = _each_radius(overlap, radius[rows]), None if X is None else X[rows]
+        if known is not None:
+            return compute(slice(None), known)
+        return _over_reaches(compute, strategy, mechanism, changes, inputs, len(radius[rows]))
 
-    found = least(changes_of(mechanism), X, radius)
+    found = least(changes_of(mechanism), slice(None))
     rows = (found <= DECIDED).reshape(len(found), -1).any(axis=1)
     if mechanism.categories is None or not rows.any():
         return found
-    partly = least(changes_of(mechanism, partly=True), None if X is None else X[rows], radius[rows])
+    partly = least(changes_of(mechanism, partly=True), rows)
     found[rows] = np.where(found[rows] <= DECIDED, np.minimum(found[rows], partly), found[rows])
     return found
 
@@ -189,17 +208,28 @@ def _each_radius(
     return each
 
 
-def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], n_samples: int) -> FloatArray:
+def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], lost: float) -> FloatArray:
     """Return the largest reaches of the numbers of each input, in decreasing order: those that decide about any radius.
 
-    They are about 2.8 lam of them for noise on a lattice at cost 1. A feature that can move at all can move over half
-    of its range, so their number is that of the walk over features that move by half of the least cost.
+    With 1/2 ``lost``, they are about 2.8 lam for noise on a lattice at cost 1. A feature that can move at all can move
+    over half of its range, so their number is that of the walk over features that move by half of the least cost.
+
+    Parameters
+    ----------
+    mechanism : NoiseMechanism
+    X : ndarray of shape (n_inputs, *shape)
+        Raw inputs.
+    lost : float
+        The largest probability that a move may take from any event: half of the largest margin of labels.
+
+    Returns
+    -------
+    reaches : ndarray of shape (n_inputs, k)
     """
     if not mechanism.noise.uses_box:
         return np.empty((len(X), 0))
-    # Without votes, probabilities are known, and may be 1.
-    p_a = np.array([LEAST_LEVEL ** (1 / n_samples) if n_samples else 1.0])
-    budget, k = mechanism.noise.budget(p_a, 1 - p_a), 64
+    most, k = np.array([lost]), 64
+    budget = mechanism.noise.budget(0.5 + most, 0.5 - most)
     changes = changes_of(mechanism)
     half = min(mechanism.least_cost / 2, np.min(changes.category_costs, initial=np.inf))
     while np.isinf(walked := mechanism.prices.walk(budget, np.full((1, k), half))) and k < 2**20:
@@ -261,26 +291,44 @@ def _radii_of_largest(
     budget: FloatArray,
 ) -> FloatArray:
     """Return the radii of points of which the largest reaches are known."""
+    known, complete = _largest(strategy, mechanism, changes, reaches)
+    radii = changes.within(strategy, budget, known)
+    endless = np.isinf(strategy.within(mechanism.prices, budget, strategy.limited(known.numbers)))
+    if not complete and (endless & np.isfinite(budget) & (known.numbers[:, -1] > 0)).any():
+        raise ValueError(needs_more(strategy, known))
+    return radii
+
+
+def needs_more(strategy: RadiusStrategy, reaches: Reaches) -> str:
+    """Return the message for inputs whose known reaches do not decide."""
+    return (
+        f"radius={strategy!r} needs more than the {reaches.numbers.shape[1]} largest reaches of each input that the "
+        f"store holds. Give X=, the inputs of the run."
+    )
+
+
+def _largest(
+    strategy: RadiusStrategy, mechanism: NoiseMechanism, changes: Changes, reaches: FloatArray | None
+) -> tuple[Reaches, bool]:
+    """Return the reaches of points of which the largest are known, and whether these are all that can matter."""
     # The limits are shares of ranges, and reaches with costs are not.
     unknown = mechanism.mixed is not None and getattr(strategy, "max_change", None) is not None
+    kept_as_numbers = changes_of(mechanism).is_partial
+    unknown = unknown or bool((kept_as_numbers & ~changes.is_partial).any())
     if strategy.needs_every_feature or unknown or reaches is None:
         raise ValueError(
             f"radius={strategy!r} looks at the features of each input, which are not known here. Give X=, the inputs "
             f"that were voted on, or use radius='box'."
         )
     all_features = changes.reaches(strategy, mechanism.movable()[None].astype(np.float64))
-    n_kept, n_movable = reaches.shape[1], np.count_nonzero(all_features.numbers)
     reach = strategy.reach(mechanism.noise, reaches, reaches)
+    # Categories that count as numbers here, and did not when the largest reaches were kept.
+    added = all_features.numbers[:, changes.columns[changes.is_partial & ~kept_as_numbers]]
+    numbers = np.hstack([np.repeat(added, len(reach), axis=0), reach])
     available = np.broadcast_to(all_features.available, (len(reach), all_features.available.shape[1]))
-    radii = changes.within(strategy, budget, Reaches(reach, available))
-    endless = np.isinf(strategy.within(mechanism.prices, budget, strategy.limited(reach)))
-    complete = n_kept >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
-    if not complete and (endless & np.isfinite(budget) & (reach[:, -1] > 0)).any():
-        raise ValueError(
-            f"radius={strategy!r} needs more than the {n_kept} largest reaches of each input that the store holds. "
-            f"Give X=, the inputs of the run."
-        )
-    return radii
+    n_movable = np.count_nonzero(all_features.numbers) - np.count_nonzero(added)
+    complete = reaches.shape[1] >= min(n_movable, getattr(strategy, "max_features", None) or n_movable)
+    return Reaches(numbers, available), complete
 
 
 def _over_reaches(

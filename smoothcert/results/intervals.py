@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.checks import check_numbers
-from .records import TableRecords
+from .records import TableRecords, made_anew
 from .tables import rounded_down
 
 FloatArray = NDArray[np.float64]
@@ -54,6 +54,7 @@ class Intervals(Regressions):
     See Also
     --------
     SmoothedRegressor.certify : Make intervals.
+    Intervals.from_store : Make them from the votes of a run.
     IntervalDisplay : A picture of them.
 
     References
@@ -87,6 +88,66 @@ class Intervals(Regressions):
             f"Intervals({len(self)} inputs, {n_bounded} bounded on both sides in l{self.norm:g} against {self.threat}, "
             f"quantile={self.quantile:g}, alpha={self.alpha:g})"
         )
+
+    @classmethod
+    def from_store(
+        cls,
+        path: Any,
+        radius: Any,
+        *,
+        strategy: Any = None,
+        quantile: float | None = None,
+        alpha: float | None = None,
+        X: Any = None,
+        partial: bool = False,
+    ) -> Intervals:
+        """Make intervals from the votes of a run. This draws no votes and needs no model.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A store, written by ``certify`` or ``certify_within`` of a `SmoothedRegressor`.
+        radius : float or array-like
+            As in `SmoothedRegressor.certify`, for all inputs of the run.
+        strategy : str or RadiusStrategy, optional
+            What the adversary is granted: the parameter ``radius`` of `SmoothedRegressor`.
+        quantile, alpha : float, optional
+            As in `SmoothedRegressor`. None keeps the parameter of the run, here and for the strategy.
+        X : array-like or sequence, optional
+            The inputs of the run. Limits on single features (``max_change``) need them, and so do limits that involve
+            more features than the store keeps. Without them, bounds on quantiles beyond 0.001 and 0.999 may be
+            infinite although the votes allow finite ones.
+        partial : bool, default=False
+            Whether to take the finished inputs of an unfinished run, in the order of their positions.
+
+        Returns
+        -------
+        intervals : Intervals
+            They are those that `SmoothedRegressor.certify` returns with these parameters and the seed of the run.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a sound store of a regressor, the run is unfinished, a parameter is invalid, or X is
+            needed.
+
+        See Also
+        --------
+        ToleranceRadii.from_store : Radii of tolerances, from the same votes.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from smoothcert import SmoothedRegressor
+        >>> reg = SmoothedRegressor.from_pretrained(lambda batch: batch.mean(axis=1), random_state=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     intervals = reg.certify([[0.1, 0.2, 0.1]], 0.2, store=f"{folder}/run.sqlite")
+        ...     wider = Intervals.from_store(f"{folder}/run.sqlite", 0.3, quantile=0.6)
+        >>> print(wider.upper > intervals.upper)
+        [ True]
+        """
+        choices = {"strategy": strategy, "quantile": quantile, "alpha": alpha, "X": X, "partial": partial}
+        return made_anew("quantiles_from_store", path, "radius", radius, **choices)
 
     def __iter__(self) -> Iterator[FloatArray]:
         return iter((self.lower, self.upper))
@@ -145,6 +206,36 @@ class ToleranceRadii(Regressions):
             f"ToleranceRadii({len(self)} inputs, {self.abstained.sum()} abstained{median} in l{self.norm:g} against "
             f"{self.threat}, quantile={self.quantile:g}, alpha={self.alpha:g})"
         )
+
+    @classmethod
+    def from_store(cls, path: Any, tolerance: Any, **choices: Any) -> ToleranceRadii:
+        """Make radii of tolerances from the votes of a run. This draws no votes and needs no model.
+
+        Parameters
+        ----------
+        path : str or path-like
+            As in `Intervals.from_store`.
+        tolerance : float or array-like of shape (n_inputs,)
+            As in `SmoothedRegressor.certify_within`, for all inputs of the run.
+        **choices
+            ``strategy``, ``quantile``, ``alpha``, ``X`` and ``partial``, as in `Intervals.from_store`.
+
+        Returns
+        -------
+        radii : ToleranceRadii
+            They are those that `SmoothedRegressor.certify_within` returns with these parameters and the seed of the
+            run.
+
+        Raises
+        ------
+        ValueError
+            As in `Intervals.from_store`.
+
+        See Also
+        --------
+        Intervals.from_store : Intervals at radii, with an example.
+        """
+        return made_anew("quantiles_from_store", path, "tolerance", tolerance, **choices)
 
     def __iter__(self) -> Iterator[FloatArray]:
         return iter((self.predictions, self.radii))

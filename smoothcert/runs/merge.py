@@ -6,9 +6,10 @@ import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from .database import StoreError, connect, create, insert, sound_rows
 from .metadata import RunMetadata
 from .replay import is_known, same_content
 from .store import read_labels, read_run
+
+#: Number of records that are in memory at once.
+FEW_ROWS = 1000
 
 
 def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLike[str]]) -> None:
@@ -77,19 +81,17 @@ def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLik
     try:
         with replacing(target) as made:
             create(made, run.to_row())
-            _write(made, sources, [part[2:] for part in parts], labels, run.n_inputs)
+            _write(made, sources, labels, run.n_inputs)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
             f"{target} cannot be written: {error}. Is the disk full, or the directory read-only?"
         ) from error
 
 
-def _read(path: Path) -> tuple[RunMetadata, Any, list[Any], list[Any]]:
-    """Read the run, the labels, the results and the failures of a store."""
+def _read(path: Path) -> tuple[RunMetadata, Any]:
+    """Read the run and the labels of a store."""
     with closing(connect(path, writing=False)) as connection:
-        connection.execute("BEGIN")
-        results, failures = (list(sound_rows(connection, path, table)) for table in ("results", "failures"))
-        return read_run(connection, path), read_labels(connection, path), results, failures
+        return read_run(connection, path), read_labels(connection, path)
 
 
 def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
@@ -124,17 +126,25 @@ def _same_labels(found: list[Any], sources: list[Path]) -> Any:
     return known[0][0] if known else None
 
 
-def _write(made: Path, sources: list[Path], parts: list[Any], labels: Any, n_inputs: int) -> None:
-    """Write the results and failures of all parts, and the labels, into a new store."""
+def _write(made: Path, sources: list[Path], labels: Any, n_inputs: int) -> None:
+    """Write the results and failures of all sources, and the labels, into a new store."""
     seen = np.zeros(n_inputs, dtype=bool)
     with closing(sqlite3.connect(made)) as connection, connection:
-        for source, (results, failures) in zip(sources, parts, strict=True):
-            index = [row[0] for row in (*results, *failures)]
+        for source, table, rows in chain.from_iterable(map(_records, sources)):
+            index = [row[0] for row in rows]
             if seen[index].any():
                 twice = index[int(np.argmax(seen[index]))]
                 raise StoreError(f"{source} holds X[{twice}], which another store holds as well. Give each shard once.")
             seen[index] = True
-            insert(connection, "results", results)
-            insert(connection, "failures", failures)
+            insert(connection, table, rows)
         if labels is not None:
             insert(connection, "labels", [(1, json.dumps(labels))])
+
+
+def _records(source: Path) -> Iterator[tuple[Path, str, list[Any]]]:
+    """Yield the results and failures of a store, a few at a time, with its path and the name of their table."""
+    with closing(connect(source, writing=False, checked=False)) as connection:
+        for table in ("results", "failures"):
+            rows = sound_rows(connection, source, table)
+            while few := list(islice(rows, FEW_ROWS)):
+                yield source, table, few

@@ -17,6 +17,7 @@ from .._utils.checks import check_labels
 from .._utils.text import describe, name_of
 from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
+from ..certify.quantiles import QuantileAlgorithm
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import resolve_seed
@@ -50,7 +51,8 @@ class RunMetadata:
     features : Features
     parameters : dict
         What else certificates depend on: ``n_selection``, ``n_samples``, ``estimation``, ``rtol``, ``scheme``,
-        ``bound``, ``alpha`` and ``radius``, the last from `to_spec`.
+        ``bound``, ``alpha`` and ``radius``, the last from `to_spec`; of a regressor ``estimation="values"`` and
+        ``quantile`` in the place of ``rtol``, ``scheme`` and ``bound``.
     created : str
     versions : dict
         Of libraries, Python and the platform.
@@ -85,28 +87,32 @@ class RunMetadata:
     def of(
         cls,
         inputs: Inputs,
-        algorithm: Algorithm,
+        algorithm: Algorithm | QuantileAlgorithm,
         sampler: Sampler | ExactSampler,
         *,
         fixed_seed: bool,
         decided_at: Any = None,
     ) -> Self:
-        """Return the record of a run of Algorithm 1; its seed is kept only if it is fixed."""
-        names = ("n_selection", "n_samples", "scheme", "bound", "alpha")
-        parameters = {name: getattr(algorithm, name) for name in names}
-        parameters |= {"n_selection": sampler.n_selection or algorithm.n_selection}
-        parameters |= {"rtol": algorithm.rtol if algorithm.stops and decided_at is None else None}
-        parameters |= {"estimation": "exact" if isinstance(sampler, ExactSampler) else "sample"}
+        """Return the record of a run of an algorithm; its seed is kept only if it is fixed."""
+        n_selection = sampler.n_selection or algorithm.n_selection
+        parameters: dict[str, Any] = {"n_selection": n_selection, "n_samples": algorithm.n_samples}
+        if isinstance(algorithm, QuantileAlgorithm):
+            classes, estimation = np.empty(0), "values"
+            parameters |= {"quantile": float(algorithm.quantile), "alpha": float(algorithm.alpha)}
+        else:
+            classes, estimation = algorithm.classes, "exact" if isinstance(sampler, ExactSampler) else "sample"
+            parameters |= {name: getattr(algorithm, name) for name in ("scheme", "bound", "alpha")}
+            parameters |= {"rtol": algorithm.rtol if algorithm.stops and decided_at is None else None}
         return cls.new(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
             model=sampler.voter.content(),
             noise=to_spec(algorithm.mechanism.noise),
             box=algorithm.mechanism.box,
-            classes=algorithm.classes,
+            classes=classes,
             shape=inputs.shape,
             features=algorithm.mechanism.features,
-            parameters=parameters | {"radius": to_spec(algorithm.strategy)},
+            parameters=parameters | {"estimation": estimation, "radius": to_spec(algorithm.strategy)},
             shard=inputs.shard,
             decided_at=decided_at,
         )
@@ -116,8 +122,27 @@ class RunMetadata:
         """The positions in X of the inputs that are run."""
         return shard_positions(self.n_inputs, self.shard)
 
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether it is a run of a regressor, whose votes are numbers."""
+        return bool(self.parameters["estimation"] == "values")
+
+    @property
+    def reader(self) -> str:
+        """What reads the results of the run from its store."""
+        if self.holds_numbers:
+            return "Intervals.from_store(path, radius) or ToleranceRadii.from_store(path, tolerance)"
+        return "Certificates.from_store(path)" if self.decided_at is None else "Decisions.from_store(path)"
+
+    def check_holds(self, what: str, path: Any = "The store") -> None:
+        """Raise a ValueError unless it is a run with votes for "labels", or those that are "numbers"."""
+        if self.holds_numbers != (what == "numbers"):
+            kind = "regressor, whose votes are numbers" if self.holds_numbers else "classifier, whose votes are labels"
+            raise ValueError(f"{path} holds a run of a {kind}. Use {self.reader}.")
+
     def check_labels(self, y: Any) -> list[Any]:
         """Return true labels as a list, or raise a ValueError unless there is a fitting one for each input."""
+        self.check_holds("labels")
         return list(check_labels(y, self.n_inputs, self.classes).tolist())
 
     def with_seed(self) -> Self:
@@ -141,7 +166,8 @@ class RunMetadata:
         mine, theirs = self._compared(), other._compared()
         if other.seed is None:
             theirs["random_state"] = mine["random_state"]
-        return [f"{name}: {_short(mine[name])}, {_short(theirs[name])}" for name in mine if mine[name] != theirs[name]]
+        pairs = {name: (mine.get(name, "none"), theirs.get(name, "none")) for name in mine | theirs}
+        return [f"{name}: {_short(here)}, {_short(there)}" for name, (here, there) in pairs.items() if here != there]
 
     def _compared(self) -> dict[str, str]:
         own = self.parameters.items()

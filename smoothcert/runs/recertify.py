@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from .._utils.checks import check_classes, check_count
+from .._utils.checks import check_classes, check_count, check_radii
 from ..certify.algorithm import Algorithm
 from ..certify.names import resolve, resolve_radius
+from ..certify.quantiles import QuantileAlgorithm
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import digests, resolve_seed
@@ -25,7 +27,10 @@ from ..sampling.sampler import Votes, fingerprints
 from .inputs import Inputs
 from .metadata import RunMetadata, from_origin, from_spec, make_origin, to_spec
 from .run import drawn_before, in_order
-from .store import StoredRun, read_store
+from .store import StoredRun, read_parts, read_store
+
+#: Number of votes of a regressor that are read at once.
+PART_VOTES = 2**22
 
 
 def recertify(
@@ -149,7 +154,7 @@ def decisions_from_store(path: str | os.PathLike[str], *, partial: bool = False)
 
 def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
     """Make decisions from what was read of a store; see `Decisions.from_store`."""
-    check_complete(stored, partial)
+    _check_labels_recorded(stored, partial)
     at = stored.run.decided_at
     if at is None:
         raise ValueError(f"{stored.path} holds a run of certify, not of certify_at. Use Certificates.from_store(path).")
@@ -164,7 +169,7 @@ def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
 def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **choices: Any) -> Certificates:
     """Make certificates from what was read of a store; see `Certificates.from_store`."""
     run = stored.run
-    check_complete(stored, partial)
+    _check_labels_recorded(stored, partial)
     if run.decided_at is not None:
         raise ValueError(
             f"{stored.path} holds decisions at the radius {run.decided_at}, whose votes were enough for these alone. "
@@ -180,36 +185,78 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
     return in_order(part for part in found if len(part[0]))
 
 
-def check_complete(stored: StoredRun, partial: bool) -> None:
+def quantiles_from_store(
+    path: Any,
+    name: str,
+    value: Any,
+    *,
+    strategy: Any = None,
+    quantile: float | None = None,
+    alpha: float | None = None,
+    X: Any = None,
+    partial: bool = False,
+) -> Any:
+    """Make intervals at radii, or radii within tolerances; see `Intervals.from_store` and `ToleranceRadii.from_store`.
+
+    ``name`` is "radius" or "tolerance". Only the votes of one part are in memory at a time.
+    """
+    with closing(read_parts(path, PART_VOTES)) as parts:
+        failed = next(parts)
+        run, index = failed.run, failed.recorded
+        run.check_holds("numbers", path)
+        algorithm = stored_algorithm(run, radius=strategy, quantile=quantile, alpha=alpha)
+        at = check_radii(value, run.n_inputs, several=name == "radius", name=name)
+        mechanism = algorithm.mechanism
+        inputs = None if X is None else _same_shape(mechanism, X, run.n_inputs)
+        certify = algorithm.certify if name == "radius" else algorithm.certify_within
+        found = [(index, algorithm.failed(**{name: at[index]}))]
+        for stored in parts:
+            index, votes = stored.index, stored.votes
+            part = None if inputs is None else _same_inputs(mechanism, inputs.read(index), index, votes.inputs)
+            found.append((index, certify(votes, part, at[index], stored.reach)))
+    check_complete(path, run, sum(len(index) for index, _ in found), partial)
+    return in_order(part for part in found if len(part[0]))
+
+
+def check_complete(path: Any, run: RunMetadata, n_recorded: int, partial: bool) -> None:
     """Raise a ValueError unless a run has ended, or the finished part of one is asked for."""
-    n_inputs = len(stored.run.positions)
-    if not partial and len(stored.recorded) < n_inputs:
+    n_inputs = len(run.positions)
+    if not partial and n_recorded < n_inputs:
         raise ValueError(
-            f"{stored.path} holds {len(stored.recorded)} of {n_inputs} inputs: the run has not ended. Resume it, or "
-            f"take the finished inputs with --partial (in Python: partial=True)."
+            f"{path} holds {n_recorded} of {n_inputs} inputs: the run has not ended. Resume it, or take the finished "
+            f"inputs with --partial (in Python: partial=True)."
         )
-    if not len(stored.recorded):
-        raise ValueError(f"{stored.path} holds no finished input yet.")
+    if not n_recorded:
+        raise ValueError(f"{path} holds no finished input yet.")
 
 
-def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Algorithm:
-    """Return Algorithm 1 with the choices of a run, but those that are given: radius, scheme, bound and alpha."""
+def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Any:
+    """Return the algorithm of a run with its choices, except those that are given.
+
+    ``radius`` is a strategy. A classifier's choices are ``scheme``, ``bound`` and ``alpha``, and those of a regressor
+    ``quantile`` and ``alpha``.
+    """
     mechanism = NoiseMechanism(run.box, from_spec("noise", run.noise), run.shape, run.features)
     strategy = from_spec("radius", run.parameters["radius"]) if radius is None else radius
-    stated = {name: run.parameters[name] for name in ("scheme", "bound", "alpha", "n_selection", "n_samples", "rtol")}
-    return Algorithm(
-        mechanism=mechanism,
-        strategy=resolve_radius(strategy, mechanism.prices, run.features.names),
-        classes=run.classes,
-        **stated | {name: value for name, value in choices.items() if value is not None},
-    )
+    strategy = resolve_radius(strategy, mechanism.prices, run.features.names)
+    stated = {name: value for name, value in run.parameters.items() if name not in ("estimation", "radius")}
+    stated |= {name: value for name, value in choices.items() if value is not None}
+    if run.holds_numbers:
+        return QuantileAlgorithm(mechanism=mechanism, strategy=strategy, **stated)
+    return Algorithm(mechanism=mechanism, strategy=strategy, classes=run.classes, **stated)
+
+
+def _check_labels_recorded(stored: StoredRun, partial: bool) -> None:
+    """Raise a ValueError unless a store holds votes for labels, of a run that has ended or in part."""
+    stored.run.check_holds("labels", stored.path)
+    check_complete(stored.path, stored.run, len(stored.recorded), partial)
 
 
 def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
     """Return the votes of a finished run; see `VoteCounts.from_store`."""
     stored = read_store(path)
     run = stored.run
-    check_complete(stored, partial=False)
+    _check_labels_recorded(stored, partial=False)
     if run.parameters["estimation"] == "exact":
         raise ValueError(f"{path} holds exact probabilities and no votes. Use Certificates.from_store(path).")
     if run.parameters["rtol"] is not None or run.decided_at is not None:
@@ -256,17 +303,29 @@ def _certified_inputs(
     known : ndarray of uint8, shape (n_rows, 16), optional
         Fingerprints of the inputs.
     """
+    for index, part in _same_shape(mechanism, X, n_inputs).chunks():
+        rows, part = np.flatnonzero(np.isin(positions, index)), part[np.isin(index, positions)]
+        if len(part):
+            yield rows, part if known is None else _same_inputs(mechanism, part, index, known[rows])
+
+
+def _same_shape(mechanism: NoiseMechanism, X: Any, n_inputs: int) -> Inputs:
+    """Return inputs that are checked, or raise a ValueError unless they have the shape of those that were voted on."""
     inputs, expected = _opened(X, mechanism.features), (n_inputs, *mechanism.shape)
     if (len(inputs), *inputs.shape) != expected:
         raise ValueError(
             f"X must be the inputs of the votes, of shape {expected}, got shape {(len(inputs), *inputs.shape)}."
         )
-    for index, part in inputs.chunks():
-        rows, part = np.flatnonzero(np.isin(positions, index)), part[np.isin(index, positions)]
-        if len(part) and known is not None and not np.array_equal(fingerprints(mechanism, part), known[rows]):
-            raise ValueError(f"X must be the inputs of the votes: some of {index[0]} to {index[-1]} differ from those.")
-        if len(part):
-            yield rows, part
+    return inputs
+
+
+def _same_inputs(
+    mechanism: NoiseMechanism, part: NDArray[Any], index: NDArray[np.intp], known: NDArray[Any]
+) -> NDArray[Any]:
+    """Return some inputs, or raise a ValueError unless their fingerprints are the known ones."""
+    if not np.array_equal(fingerprints(mechanism, part), known):
+        raise ValueError(f"X must be the inputs of the votes: some of {index[0]} to {index[-1]} differ from those.")
+    return part
 
 
 def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:

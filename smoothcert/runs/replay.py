@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.votes import Origin, VoteCounts
-from ..sampling.sampler import Sampler, fingerprints
+from ..sampling.alone import SAME, SAME_STEPS
+from ..sampling.sampler import Sampler, Votes, fingerprints
 from ..sampling.shares import ExactSampler
+from ..sampling.values import ValueSampler, scale_of
 from .inputs import Inputs
 from .metadata import RunMetadata
-from .run import Parts, sample_votes, stored_part
+from .run import Parts, drawn_before, sample_votes, stored_part
 from .store import Store
 
 #: Number of selection votes that are drawn again, and number of inputs among which those with the least unanimous
@@ -42,15 +44,27 @@ def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 
 
 def selection_votes(sampler: Sampler | ExactSampler, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
-    """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or return exact probabilities."""
+    """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or all numbers, or exact probabilities."""
     if isinstance(sampler, ExactSampler):
         return sampler.draw(X).selection
+    if isinstance(sampler, ValueSampler):
+        with sampler.voter.ready():
+            return replace(sampler, n_samples=0).draw(X).selection
     votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
     with sampler.voter.ready():
         for number in np.unique(n):
             drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
             votes[n == number] = drawn.draw(X[n == number]).selection
     return votes
+
+
+def differing(sampler: Sampler | ExactSampler, drawn: NDArray[Any], recorded: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which votes differ from recorded ones; numbers differ where rounding does not explain it."""
+    apart: NDArray[np.bool_] = drawn != recorded
+    if isinstance(sampler, ValueSampler):
+        limits = max(SAME, SAME_STEPS * sampler.voter.coarse_step) * scale_of(recorded)
+        apart &= ~np.isclose(drawn, recorded, rtol=0, atol=limits)
+    return apart
 
 
 class Recorded(NamedTuple):
@@ -60,8 +74,8 @@ class Recorded(NamedTuple):
     ----------
     positions : ndarray of shape (n,)
         Of a few inputs.
-    selection : ndarray of shape (n, n_classes)
-        Their selection votes, or exact probabilities.
+    selection : ndarray of shape (n, n_classes) or (n, n_selection)
+        Their selection votes: counts, exact probabilities, or numbers.
     content : str
         Content of the model.
     """
@@ -71,12 +85,12 @@ class Recorded(NamedTuple):
     content: str
 
     @classmethod
-    def some(cls, positions: NDArray[np.intp], selection: NDArray[Any], content: str) -> Recorded:
+    def some(cls, positions: NDArray[np.intp], votes: Votes, content: str) -> Recorded:
         """Choose the inputs whose votes tell the most: those that are the least unanimous."""
-        n = selection.sum(axis=1)
-        order = np.argsort(selection.max(axis=1) / n, kind="stable")
-        rows = np.sort(order[: max(1, np.searchsorted(np.cumsum(n[order]), REPLAYED))][:MOST_INPUTS])
-        return cls(positions[rows], selection[rows], content)
+        order = np.argsort(votes.unanimity, kind="stable")
+        n_drawn = np.cumsum(votes.drawn[0][order])
+        rows = np.sort(order[: max(1, np.searchsorted(n_drawn, REPLAYED))][:MOST_INPUTS])
+        return cls(positions[rows], votes.selection[rows], content)
 
 
 def check_same_model(
@@ -97,12 +111,13 @@ def check_same_model(
     """
     index, selection, content = recorded
     drawn = selection_votes(sampler, inputs.read(index), selection.sum(axis=1))
-    other, now = np.flatnonzero((drawn != selection).any(axis=1)), sampler.voter.content()
+    apart, now = differing(sampler, drawn, selection), sampler.voter.content()
+    other = np.flatnonzero(apart.any(axis=1))
     if not len(other) and same_content(content, now):
         return
     if len(other):
         i = other[0]
-        found = f"X[{index[i]}] gets the selection votes {drawn[i].tolist()} and not {selection[i].tolist()}. "
+        found = f"X[{index[i]}] gets the selection votes {' and not '.join(_shown(apart[i], drawn[i], selection[i]))}. "
     else:
         found = f"{len(index)} inputs get the same votes, but the model's content is {now!r} and not {content!r}. "
     message, remedy = f"{what} were drawn with a different model: {found}", "Draw new votes"
@@ -150,40 +165,51 @@ def check_given(
             stacklevel=4,
         )
     elif not (sampler.voter.content_decides and is_known(origin.model) and known == origin.model):
-        recorded = Recorded.some(np.arange(len(inputs)), votes.selection, votes.origin.model)
+        recorded = Recorded.some(np.arange(len(inputs)), drawn_before(votes), votes.origin.model)
         check_same_model(sampler, inputs, recorded, "votes", vouched=vouched)
 
 
-def stored_votes(
-    path: Any,
-    run: RunMetadata,
+def votes_of_run(
+    algorithm: Any,
     sampler: Sampler | ExactSampler,
     inputs: Inputs,
     n_jobs: int | None,
     *,
+    store: Any,
+    fixed_seed: bool,
     y: NDArray[Any] | None = None,
     vouched: bool = False,
+    decided_at: Any = None,
     skip: bool = False,
     target: NDArray[Any] | None = None,
 ) -> Parts:
-    """Yield the votes of a run that a store records, in parts.
+    """Yield the votes of all inputs in parts: those that are stored, and those drawn (or computed) now.
 
     Parameters
     ----------
-    path : str or path-like
-    run : RunMetadata
+    algorithm : Algorithm or QuantileAlgorithm
     sampler, inputs, n_jobs, skip, target
-        As in `sample_votes`. The seed of the store takes the place of the sampler's.
+        As in `sample_votes`. The seed of a store takes the place of the sampler's.
+    store : str or path-like, optional
+        The file that records the run.
+    fixed_seed : bool
+        Whether the seed is one that the caller has set.
     y : ndarray of shape (n_inputs,), optional
         True labels, for the store.
     vouched : bool, default=False
         See `check_same_model`.
+    decided_at : float or list of float, optional
+        See `RunMetadata`.
     """
-    with checked_store(path, run, sampler, inputs, vouched=vouched, skip=skip) as store:
+    if store is None:
+        yield from sample_votes(sampler, inputs, n_jobs, target=target, skip=skip)
+        return
+    run = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=fixed_seed, decided_at=decided_at)
+    with checked_store(store, run, sampler, inputs, vouched=vouched, skip=skip) as opened:
         if y is not None:
-            store.label(y.tolist())
-        sampler = replace(sampler, seed=store.seed)
-        yield from sample_votes(sampler, inputs, n_jobs, store=store, target=target, skip=skip)
+            opened.label(y.tolist())
+        sampler = replace(sampler, seed=opened.seed)
+        yield from sample_votes(sampler, inputs, n_jobs, store=opened, target=target, skip=skip)
 
 
 @contextmanager
@@ -195,10 +221,10 @@ def checked_store(
     if is_new:
         check_repeats(sampler, inputs, skip=skip)
     with Store(path, run) as store:
-        index = some_of(store.finished(), CANDIDATES)
+        index = some_of(store.finished(), MOST_INPUTS if isinstance(sampler, ValueSampler) else CANDIDATES)
         if len(index):
             votes = stored_part(store, sampler, inputs, index).votes
-            recorded = Recorded.some(index, votes.selection, store.run.model)
+            recorded = Recorded.some(index, votes, store.run.model)
             again = replace(sampler, seed=store.seed)
             check_same_model(again, inputs, recorded, f"The votes in {path}", vouched=vouched)
         elif not is_new:
@@ -206,6 +232,11 @@ def checked_store(
             if not vouched and not same_content(store.run.model, run.model):
                 raise ValueError(f"{path} was begun with a different model, {store.run.model!r}. Use another file.")
         yield store
+
+
+def _shown(apart: NDArray[np.bool_], *votes: NDArray[Any]) -> list[str]:
+    """Describe the votes of an input: all counts, or of numbers the first that differs."""
+    return [str((one[apart][:1] if one.dtype.kind == "f" else one).tolist()) for one in votes]
 
 
 def is_known(content: str) -> bool:
@@ -238,11 +269,13 @@ def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool
     n = np.full(len(X), sampler.n_selection)
     together = selection_votes(sampler, X, n)
     alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
-    other = np.flatnonzero((together != alone).any(axis=1))
+    apart = differing(sampler, together, alone)
+    other = np.flatnonzero(apart.any(axis=1))
     if len(other):
+        shown = _shown(*(rows[other[0]] for rows in (apart, together, alone)))
         raise ValueError(
             f"The base model {sampler.voter.content().split()[0]} does not repeat itself: the same noisy rows got the "
-            f"votes {together[other[0]].tolist()}, and then {alone[other[0]].tolist()}. A store could not be resumed. "
+            f"votes {', and then '.join(shown)}. A store could not be resumed. "
             f"Remove what is random in it (dropout, sampling) or depends on the rest of the batch, such as autocast "
             f"inside of the model, for which there is TorchInference(autocast=...)."
         )

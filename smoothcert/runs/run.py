@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..certify.reach import reaches_to_keep
+from ..certify.reach import LEAST_LEVEL, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.sampler import Sampler, Votes, fingerprints
 from ..sampling.shares import ExactSampler, Shares
+from ..sampling.values import ValueSampler
 from .inputs import Inputs
 from .store import Store, StoreError
 from .workers import draw_all
@@ -142,8 +143,12 @@ def kept_values(
 ) -> NDArray[Any]:
     """Return what a store keeps of inputs: what radii they allow, or what the radii they were asked about require."""
     rule = None if isinstance(sampler, ExactSampler) else sampler.rule
+    if isinstance(sampler, ValueSampler):
+        return reaches_to_keep(sampler.mechanism, X, 1 - LEAST_OVERLAP)
     if target is None or rule is None:
-        return reaches_to_keep(sampler.mechanism, X, sampler.n_samples)
+        # Without votes, probabilities are known, and may be 1.
+        lost = 0.5 if sampler.n_samples == 0 else LEAST_LEVEL ** (1 / sampler.n_samples) - 0.5
+        return reaches_to_keep(sampler.mechanism, X, lost)
     return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
 
 

@@ -6,10 +6,11 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,18 +19,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..sampling.sampler import Votes
-from ..sampling.shares import Shares
 from .database import StoreError, connect, create, damaged, insert, is_empty, sound_rows
+from .encoding import decoded, encoded
 from .metadata import RunMetadata
 
 #: The number of seconds over which the speed of a run is measured.
 LATELY = 600.0
-
-#: What the columns ``selection`` and ``estimation`` hold, by the way in which probabilities were found.
-RECORDED: dict[str, tuple[Any, tuple[str, str], type[np.number]]] = {
-    "sample": (Votes, ("selection", "estimation"), np.int64),
-    "exact": (Shares.of, ("lower", "upper"), np.float64),
-}
 
 #: For users. The rest is for `certify` and `Certificates.from_store`.
 __all__ = ["StoreError"]
@@ -67,8 +62,7 @@ class Store:
             if differences:
                 raise StoreError(
                     f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
-                    f"another file, or Certificates.from_store(path, alpha=..., radius=...) to certify again from its "
-                    f"votes."
+                    f"another file, or {self.run.reader} to certify again from its votes."
                 )
             self._opened = opened.pop_all()
 
@@ -122,15 +116,8 @@ class Store:
             The largest distances by which each input's features can move, in decreasing order.
         """
         each, now = votes.seconds / len(index), time.time()
-        drawn = np.zeros(len(index), dtype=np.int64) if isinstance(votes, Shares) else votes.selection.sum(axis=1)
-        columns = (
-            index.tolist(),
-            bytes_of_rows(votes.inputs),
-            *map(to_text, votes.recorded),
-            drawn.tolist(),
-            votes.estimation.sum(axis=1).tolist(),
-            bytes_of_rows(reach.astype("<f8")),
-        )
+        reaches = bytes_of_rows(reach.astype("<f8"))
+        columns = (index.tolist(), bytes_of_rows(votes.inputs), *encoded(votes), reaches)
         rows = [(i, *row, n, each, kept, now) for i, *row, n, kept in zip(*columns, strict=True)]
         with self._explained(), self._connection:
             insert(self._connection, "results", rows)
@@ -187,27 +174,23 @@ class StoredRun:
         labels: list[Any] | None = None,
     ) -> None:
         columns = zip(*rows, strict=True) if rows else [()] * 9
-        index, inputs, selection, estimation, n_selection, n_samples, seconds, reach, _ = columns
+        index, inputs, *recorded, seconds, reach, _ = columns
         self.path, self.run, self.failures, self.all_labels = path, run, failures or {}, labels
         self.index = np.array(index, dtype=np.intp)
         self.seconds = np.array(seconds, dtype=np.float64)
         try:
-            make, (first, second), dtype = RECORDED[run.parameters["estimation"]]
-            self.votes: Votes = make(
-                **{first: from_text(selection, len(run.classes), dtype)},
-                **{second: from_text(estimation, len(run.classes), dtype)},
+            self.votes = decoded(
+                run,
+                recorded[:2],
                 inputs=np.frombuffer(b"".join(inputs), dtype=np.uint8).reshape(-1, 16),
                 seed=run.seed or 0,
                 seconds=float(self.seconds.sum()),
             )
             self.reach = np.frombuffer(b"".join(reach), dtype="<f8").reshape(len(rows), -1 if rows else 0)
-            wrong = self.votes.estimation.sum(axis=1) != np.array(n_samples, dtype=np.int64)
-            if not isinstance(self.votes, Shares):
-                wrong |= self.votes.selection.sum(axis=1) != np.array(n_selection, dtype=np.int64)
+            wrong = (np.array(self.votes.drawn) != np.array(recorded[2:], dtype=np.int64)).any(axis=0)
             if wrong.any():
                 raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
-            recorded = np.append(self.index, [*self.failures]).astype(np.intp)
-            if not np.isin(recorded, run.positions).all():
+            if not np.isin(self.recorded, run.positions).all():
                 raise ValueError("it holds inputs that are not of this run")
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise damaged(path, error) from error
@@ -241,9 +224,7 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     StoreError
         If the file does not exist, is no store, was written by another release, or is damaged.
     """
-    path = Path(path)
-    if not path.exists():
-        raise StoreError(f"{path} does not exist. Give the file that clf.certify(X, store=...) has written.")
+    path = _existing(path)
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
         run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
@@ -279,6 +260,25 @@ class StoreStatus:
     rate: float | None
     last: float | None
     digest: str
+
+
+def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRun, None, None]:
+    """Read a store in parts: the failures first, and then finished inputs with up to so many votes together."""
+    path = _existing(path)
+    with closing(connect(path, writing=False)) as connection:
+        connection.execute("BEGIN")
+        run, rows = read_run(connection, path), sound_rows(connection, path, "results")
+        yield StoredRun(path, run, [], dict(sound_rows(connection, path, "failures")))
+        size = max(1, n_votes // (run.parameters["n_selection"] + run.parameters["n_samples"]))
+        while part := list(islice(rows, size)):
+            yield StoredRun(path, run, part)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file, or raise a StoreError if there is none."""
+    if not Path(path).exists():
+        raise StoreError(f"{path} does not exist. Give the file that certify(X, store=...) has written.")
+    return Path(path)
 
 
 def read_status(path: str | os.PathLike[str]) -> StoreStatus:
@@ -366,31 +366,3 @@ def bytes_of_rows(array: NDArray[Any]) -> list[bytes]:
     content, n = array.tobytes(), len(array)
     size = len(content) // n
     return [content[i * size : (i + 1) * size] for i in range(n)]
-
-
-def to_text(counts: NDArray[Any]) -> list[str]:
-    """Return the votes of each input as JSON, from class index to number of votes; or bounds on probabilities.
-
-    Examples
-    --------
-    >>> to_text(np.array([[0, 250, 0, 6]]))
-    ['{"1": 250, "3": 6}']
-    """
-    texts = (", ".join([f'"{i}": {n}' for i, n in enumerate(row) if n]) for row in counts.tolist())
-    return [f"{{{text}}}" for text in texts]
-
-
-def from_text(texts: Sequence[str], n_classes: int, dtype: type[np.number]) -> NDArray[Any]:
-    """Return votes or bounds of shape (n_inputs, n_classes), or raise a ValueError if they are impossible."""
-    counts = np.zeros((len(texts), n_classes), dtype=dtype)
-    found = json.loads(f"[{','.join(texts)}]")
-    entries = [(row, int(i), n) for row, votes in enumerate(found) for i, n in dict(votes).items()]
-    kind = int if dtype is np.int64 else float
-    possible = all(0 <= i < n_classes and type(n) is kind and n > 0 for _, i, n in entries)
-    complete = kind is float or {row for row, _, _ in entries} == set(range(len(texts)))
-    if len(found) != len(texts) or not possible or not complete:
-        raise ValueError("votes must be positive whole numbers, for known classes")
-    if entries:
-        rows, columns, values = zip(*entries, strict=True)
-        counts[list(rows), list(columns)] = values
-    return counts

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
+from scipy.stats import hypergeom, ks_2samp
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_fraction, check_open_unit
 from .._utils.pipelines import last_step
 from ..certify.algorithm import Algorithm
+from ..certify.quantiles import QuantileAlgorithm
 from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
 from ..sampling.sampler import fingerprints
+from ..sampling.shares import Shares
 from .inputs import Inputs
 from .metadata import RunMetadata
-from .replay import same_content
+from .replay import differing, same_content
 from .run import kept_values, sample_votes
 from .store import StoredRun, StoreError, read_store
 
@@ -127,9 +129,9 @@ def verify_store(
     Parameters
     ----------
     path : str or path-like
-        A store, written by ``certify`` or ``certify_at``.
-    clf : SmoothedClassifier, or Pipeline that ends in one
-        The fitted classifier, with the parameters of the run; see `smoothcert.stored_classifier`.
+        A store of a classifier or a regressor.
+    clf : SmoothedClassifier or SmoothedRegressor, or Pipeline that ends in one
+        The fitted estimator, with the parameters of the run; see `smoothcert.stored_classifier` for classifiers.
     X : array-like of shape (n_inputs, ...) or sequence
         The inputs of the run.
     fraction : float, default=1.0
@@ -162,8 +164,9 @@ def verify_store(
     So the recorded votes of the inputs that are checked must be drawn again to the last one, and a single false count
     is found.
 
-    With ``fresh``, the counts of each class are compared by Fisher's exact test. Bonferroni's correction covers the
-    classes, the inputs, and for votes whose drawing stopped early the moments at which it might have stopped.
+    With ``fresh``, the counts of each class are compared by Fisher's exact test, and numbers by that of Kolmogorov and
+    Smirnov. Bonferroni's correction covers the classes, the inputs, and for votes whose drawing stopped early the
+    moments at which it might have stopped.
 
     References
     ----------
@@ -188,8 +191,7 @@ def verify_store(
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
     algorithm = clf.algorithm(inputs.shape)
-    rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
-    sampler = algorithm.source(run.seed or 0, rule)
+    rule, sampler = _source(algorithm, run)
     now = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=False, decided_at=run.decided_at)
     if differences := run.differences(now):
         raise StoreError(
@@ -200,8 +202,9 @@ def verify_store(
     chosen = random_share(np.flatnonzero(~other_input), fraction, rng)
     checked, seed = inputs.only(stored.index[chosen]), int.from_bytes(rng.bytes(16), "little")
     p_values = np.ones(len(chosen))
-    if fresh and algorithm.may_stop and not algorithm.certain and len(chosen):
-        p_values = _p_values(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
+    if fresh and len(chosen) and (run.holds_numbers or (algorithm.may_stop and not algorithm.certain)):
+        compared = _p_values_of_numbers if run.holds_numbers else _p_values
+        p_values = compared(stored.votes.estimation[chosen], algorithm.sampler(seed), checked, clf.n_jobs, rule)
     return StoreAudit(
         recorded=stored.index,
         other_input=other_input,
@@ -211,6 +214,15 @@ def verify_store(
         same_model=same_content(run.model, sampler.voter.content()),
         level=level,
     )
+
+
+def _source(algorithm: Any, run: RunMetadata) -> tuple[Any, Any]:
+    """Return the rule that stops drawing, if there is one, and what draws the votes of a run again."""
+    seed = run.seed or 0
+    if isinstance(algorithm, QuantileAlgorithm):
+        return None, algorithm.sampler(seed)
+    rule = algorithm.precision_rule() if run.decided_at is None else algorithm.radius_rule()
+    return rule, algorithm.source(seed, rule)
 
 
 def random_share(rows: NDArray[np.intp], fraction: float, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -237,12 +249,25 @@ def _other_votes(
         rows = chosen[places]
         same = np.ones(len(rows), dtype=bool)
         for drawn, recorded in zip(part.votes.recorded, stored.votes.recorded, strict=True):
-            exact = drawn.dtype.kind == "i"
-            same &= np.isclose(drawn, recorded[rows], rtol=0 if exact else MACHINES, atol=0).all(axis=1)
+            apart = differing(sampler, drawn, recorded[rows])
+            if isinstance(part.votes, Shares):
+                apart &= ~np.isclose(drawn, recorded[rows], rtol=MACHINES, atol=0)
+            same &= ~apart.any(axis=1)
         kept = kept_values(sampler, part.X, part.votes, target, part.index)
         same &= np.isclose(kept, stored.reach[rows], rtol=MACHINES, atol=0).all(axis=1)
         other[places] = ~same
     return other
+
+
+def _p_values_of_numbers(
+    recorded: FloatArray, sampler: Any, inputs: Inputs, n_jobs: int | None, rule: None
+) -> FloatArray:
+    """Return p-values of the hypothesis that recorded and fresh numbers have the same distribution."""
+    p_values = np.ones(len(recorded))
+    for part in sample_votes(sampler, inputs, n_jobs):
+        for row, fresh in zip(np.searchsorted(inputs.positions, part.index), part.votes.estimation, strict=True):
+            p_values[row] = ks_2samp(recorded[row], fresh).pvalue
+    return p_values
 
 
 def _p_values(recorded: NDArray[np.int64], sampler: Any, inputs: Inputs, n_jobs: int | None, rule: Any) -> FloatArray:

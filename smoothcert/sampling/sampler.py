@@ -81,9 +81,20 @@ class Votes:
     seconds: float = 0.0
 
     @property
+    def drawn(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of votes of each input, for both stages."""
+        return self.selection.sum(axis=1), self.estimation.sum(axis=1)
+
+    @property
     def n_votes(self) -> int:
         """All votes of both stages."""
-        return int(self.selection.sum() + self.estimation.sum())
+        return sum(int(stage.sum()) for stage in self.drawn)
+
+    @property
+    def unanimity(self) -> NDArray[np.float64]:
+        """Share of the selection votes of each input that go to the leading class."""
+        share: NDArray[np.float64] = self.selection.max(axis=1) / self.selection.sum(axis=1)
+        return share
 
     @property
     def recorded(self) -> tuple[NDArray[Any], NDArray[Any]]:

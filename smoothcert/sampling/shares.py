@@ -49,9 +49,10 @@ class Shares(Votes):
         )
 
     @property
-    def n_votes(self) -> int:
+    def drawn(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """No votes are drawn."""
-        return 0
+        none = np.zeros(len(self.inputs), dtype=np.int64)
+        return none, none
 
     @property
     def recorded(self) -> tuple[FloatArray, FloatArray]:

@@ -27,9 +27,17 @@ class Values(Votes):
     """
 
     @property
-    def n_votes(self) -> int:
-        """Numbers of both stages."""
-        return int(self.selection.size + self.estimation.size)
+    def drawn(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many numbers each input has, for both stages."""
+        selection, estimation = (np.full(len(stage), stage.shape[1]) for stage in (self.selection, self.estimation))
+        return selection, estimation
+
+    @property
+    def unanimity(self) -> FloatArray:
+        """Share of the selection votes of each input that equal their neighbor."""
+        same = self.selection[:, 1:] == self.selection[:, :-1]
+        share: FloatArray = same.sum(axis=1) / self.selection.shape[1]
+        return share
 
 
 class ValueSampler(Sampler):
@@ -56,6 +64,13 @@ class ValueSampler(Sampler):
         return Values(selection=stages[0], estimation=stages[1], inputs=inputs, seed=self.seed, seconds=seconds)
 
 
+def scale_of(values: FloatArray) -> FloatArray:
+    """Return what rounding is compared with: the size of each number and the range of all, or 0 for infinite ones."""
+    finite = np.isfinite(values)
+    spread = np.ptp(values[finite]) if finite.any() else 0.0
+    return np.where(finite, np.abs(values) + spread, 0.0)
+
+
 class ValueCounter:
     """Collects the numbers that a base model predicts on noisy copies of some inputs.
 
@@ -78,10 +93,8 @@ class ValueCounter:
         with memory_errors():
             values = self.voter.values(self.batches.draw(segments))
             if is_due(self.voter):
-                finite = values[np.isfinite(values)]
-                scale = np.abs(values) + (np.ptp(finite) if len(finite) else 0.0)
                 draw = partial(self.batches.draw_rows, segments)
-                check_numbers_alone(self.voter, self.voter.values, values, draw, scale)
+                check_numbers_alone(self.voter, self.voter.values, values, draw, scale_of(values))
         start = 0
         for owner, first, count in segments.tolist():
             self.found[owner, first : first + count] = values[start : start + count]

@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 import smoothcert.noise._cpu  # noqa: F401  (takes a second, which processes forked from here need not wait)
-from smoothcert import Certificates, SmoothedClassifier
+from smoothcert import Certificates, SmoothedClassifier, SmoothedRegressor
+from smoothcert.results import Intervals
 
 SELECTION, ESTIMATION, INPUTS = 16, 112, 100
 EACH = SELECTION + ESTIMATION
@@ -75,6 +76,19 @@ def certify(log: str, store: str | None, backend: str | None, n_jobs: int | None
     )
     with nullcontext() if backend is None else joblib.parallel_config(backend=backend):
         return clf.certify(data(), store=store)
+
+
+def bound_numbers(store: Any, pause: float = 2e-3, random_state: Any = None) -> Intervals:
+    """Certify the data with a regressor that takes its time."""
+
+    def number(batch: np.ndarray) -> np.ndarray:
+        time.sleep(pause)
+        return np.round(batch[:, 0] * 2**20) / 2**20
+
+    reg = SmoothedRegressor.from_pretrained(
+        number, n_selection=SELECTION, n_samples=ESTIMATION, batch_size=16, random_state=random_state
+    )
+    return reg.certify(data(), 0.2, store=store)
 
 
 def run(log: str, store: str, backend: str | None, n_jobs: int | None, address: str | None) -> None:

@@ -14,6 +14,7 @@ from sklearn.neural_network import MLPClassifier
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
 from smoothcert.runs.replay import Recorded, same_content
+from smoothcert.runs.run import drawn_before
 from smoothcert.runs.store import read_store
 
 from ..processes import run_python
@@ -219,7 +220,7 @@ def test_the_least_unanimous_inputs_are_replayed():
     first, second = (Threshold(0.9 - shift) for shift in (0.0, 0.2))
     votes = smooth(first, n_samples=60, noise=UniformNoise(0.5)).count_votes(rows)
     assert (votes.selection.max(axis=1) < votes.selection.sum(axis=1)).sum() == 1
-    recorded = Recorded.some(np.arange(3000), votes.selection, "model ?")
+    recorded = Recorded.some(np.arange(3000), drawn_before(votes), "model ?")
     assert 1234 in recorded.positions
     assert len(recorded.positions) == pytest.approx(2048 / 16, abs=3)
     with pytest.raises(ValueError, match=r"X\[1234\] gets the selection votes"):
