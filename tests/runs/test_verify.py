@@ -8,11 +8,13 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
 from smoothcert.runs.database import checksum
 from smoothcert.runs.store import StoreError, read_status
+from smoothcert.runs.verify import StoreAudit, _p_values
 
 X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)
@@ -125,6 +127,36 @@ def test_false_alarms_are_rare(store):
     for level in (0.01, 0.05, 0.2):
         assert (found <= level).mean() <= level + 4 * np.sqrt(level / len(found))
     assert (found < 0.5).any()
+
+
+def test_the_level_is_shared_by_all_tests():
+    """Bonferroni's correction: for the inputs in the verdict; for classes and checkpoints in each p-value."""
+    no, p_values = np.zeros(20, dtype=bool), np.append(np.ones(19), 0.0008)
+    given = {"recorded": np.arange(20), "other_input": no, "rows": np.arange(20), "other_votes": no, "same_model": True}
+    assert StoreAudit(**given, p_values=p_values, level=0.01).consistent
+    for bad in (
+        StoreAudit(**given, p_values=p_values / 2, level=0.01),
+        StoreAudit(**given, p_values=p_values, level=0.02),
+    ):
+        assert bad.contradicted.tolist() == [False] * 19 + [True]
+        assert not bad.consistent
+    recorded = np.array([[60, 30, 10]])
+    clf = SmoothedClassifier.from_pretrained(BASE, [0, 1, 2], n_samples=100, alpha=0.1, rtol=0.1)
+    algorithm, inputs = clf.algorithm((5,)), clf.open_inputs(X[:1])
+    sampler, rule = algorithm.sampler(3), algorithm.precision_rule()
+    fresh = sampler.draw(X[:1]).estimation[0]
+    # Fisher's exact test of each class that has votes.
+    tails = [
+        2 * min(hypergeom.cdf(k, 200, k + other, 100), hypergeom.sf(k - 1, 200, k + other, 100))
+        for k, other in zip(recorded[0], fresh, strict=True)
+    ]
+    for looks, one in ((1, None), (len(rule.checkpoints), rule)):
+        np.testing.assert_allclose(_p_values(recorded, sampler, inputs, None, one), 3 * looks * min(tails), rtol=1e-9)
+    two = np.array([[60, 40]])
+    sampler = smoothed(n_samples=100, alpha=0.1).algorithm((5,)).sampler(3)
+    other = sampler.draw(X[:1]).estimation[0, 0]
+    tail = 2 * min(hypergeom.cdf(60, 200, 60 + other, 100), hypergeom.sf(59, 200, 60 + other, 100))
+    np.testing.assert_allclose(_p_values(two, sampler, inputs, None, None), min(tail, 1), rtol=1e-9)
 
 
 def test_swapped_rows_are_found(store):
