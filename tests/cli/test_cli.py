@@ -194,6 +194,33 @@ def test_summaries_show_the_accuracy_at_each_radius(folder):
     assert state["abstained"] == stored.abstained.sum()
 
 
+def test_what_is_left_of_a_run_and_labels_of_a_part_of_it(folder):
+    run("certify", "model.joblib", "test.npy", "--allow-pickle", *FAST, "--store", "run.sqlite")
+    with contextlib.closing(sqlite3.connect("run.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input < 12")
+        # An input every two seconds.
+        connection.execute("UPDATE results SET written = 1000 + 2 * input, seconds = 1.5")
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert (state["finished"], state["inputs_per_second"], state["seconds_left"]) == (18, 0.5, 24)
+    assert state["seconds_of_work"] == 27
+
+
+def test_labels_of_a_part_of_a_run_are_those_of_its_inputs(folder):
+    run("certify", "model.joblib", "test.npy", "--allow-pickle", *FAST, "--store", "run.sqlite")
+    with contextlib.closing(sqlite3.connect("run.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input < 12")
+    stored, y = Certificates.from_store("run.sqlite", partial=True), np.load("labels.npy")
+    expected = certified_accuracy_score(y[12:], stored, 0.1)
+    assert expected != certified_accuracy_score(y[:18], stored, 0.1)
+    lines = run("curve", "run.sqlite", "--radii", "0.1", "--labels", "labels.npy").splitlines()
+    assert lines[1] == f"0.1\t{expected:.4f}"
+    run("export", "run.sqlite", "part.csv", "--labels", "labels.npy", "--partial")
+    assert [(int(row["input"]), int(row["label"])) for row in table("part.csv")] == [*enumerate(y)][12:]
+    run("label", "run.sqlite", "labels.npy")
+    state = json.loads(run("status", "run.sqlite", "--json", "--results"))
+    assert state["certified_accuracy"]["0"] == certified_accuracy_score(y[12:], stored, 0.0)
+
+
 def test_resume(skops_model, folder):
     run("certify", skops_model, "test.npz", "--lam", "0.5", "--store", "run.sqlite", *FAST)
     whole = Certificates.from_store("run.sqlite")

@@ -177,6 +177,17 @@ def test_another_model_is_found(store):
     assert "ANOTHER model" in repr(audit)
 
 
+@pytest.mark.parametrize("costs", [1.0, [1, 1, 1, 1, "fixed"]])
+def test_the_classifier_of_a_run_is_another_object(tmp_path, costs):
+    own = smoothed(costs=costs, random_state=SEED)
+    own.certify(X[:4], store=tmp_path / "run.sqlite")
+    own.set_params(n_samples=100, alpha=0.05)
+    before = own.get_params(deep=False)
+    found = stored_classifier(tmp_path / "run.sqlite", own, n_jobs=2)
+    assert (found.n_samples, found.alpha, found.n_jobs, found.random_state) == (400, 0.01, 2, SEED)
+    assert own.get_params(deep=False) == before
+
+
 def test_other_parameters_are_refused(store):
     with pytest.raises(StoreError, match=r"alpha: 0.01, 0.05"):
         verify_store(store, smoothed(alpha=0.05), X)
