@@ -194,7 +194,7 @@ def test_summaries_show_the_accuracy_at_each_radius(folder):
     assert state["abstained"] == stored.abstained.sum()
 
 
-def test_what_is_left_of_a_run_and_labels_of_a_part_of_it(folder):
+def test_what_is_left_of_a_run_is_in_its_status(folder):
     run("certify", "model.joblib", "test.npy", "--allow-pickle", *FAST, "--store", "run.sqlite")
     with contextlib.closing(sqlite3.connect("run.sqlite")) as connection, connection:
         connection.execute("DELETE FROM results WHERE input < 12")
