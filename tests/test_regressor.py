@@ -261,7 +261,7 @@ def test_notebooks_round_bounds_outward_and_radii_down():
     assert cells(several) == ["0.6666", "0.6666", "0.6666", "0.6667"]
     within = dict.fromkeys(("predictions", "radii", "tolerance"), numbers["lower"])
     found = ToleranceRadii(**within, abstained=np.array([False]), **claim)
-    assert cells(found) == ["0.6666", "0.6666", "False", "0.6666"]
+    assert cells(found) == ["0.6666", "0.6666", "False", "0.6667"]
 
 
 @pytest.mark.parametrize("shape", ["flat", "column"])
