@@ -239,6 +239,27 @@ def test_pickles_clones_and_new_fits(fitted):
     assert (clf.predict(X[TEST]) == NAMES[TEST]).mean() > 0.8
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"radius": 0.1},
+        {"confidence_level": 0.8},
+        {"method": "one-sample"},
+        {"conformity_score": "aps"},
+        {"strategy": "box"},
+        {"p": 0.5},
+        {"alpha": 0.02},
+        {"n_samples": 99},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_no_threshold_outlives_a_parameter_that_it_depends_on(fitted, changed):
+    clf = clone(fitted).fit(X[FIT], NAMES[FIT]).conformalize(X[CALIB], NAMES[CALIB])
+    with pytest.raises(ValueError, match=f"{next(iter(changed))} has changed to .* since conformalize"):
+        clf.set_params(**changed).predict_set(X[TEST])
+    clf.conformalize(X[CALIB], NAMES[CALIB]).predict_set(X[TEST][:1])
+
+
 def test_a_threshold_of_another_model_is_refused():
     """Trained networks and frozen estimators can be changed in place, and precision by a parameter."""
     net = linear_net()

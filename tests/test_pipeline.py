@@ -158,6 +158,23 @@ def test_a_pipeline_is_fitted_as_a_whole_or_not_at_all(scalers, error, tmp_path,
                 assert_same(pipeline.certify(X[::20]), expected)
 
 
+class Listing(MinMaxScaler):
+    """Changes a list of its own in place."""
+
+    def fit(self, X, y=None):
+        self.ranges = getattr(self, "ranges", [])
+        self.ranges.append(np.ptp(X))
+        return super().fit(X, y)
+
+
+def test_lists_that_change_in_place_come_back_after_an_error():
+    X, y = load_iris(return_X_y=True)
+    pipeline = make_pipeline(Listing(), SmoothedClassifier(Failing(), UniformNoise(0.5), n_samples=200)).fit(X, y)
+    with pytest.raises(KeyError, match="too many classes"):
+        pipeline.fit(X, np.arange(150) % 4)
+    assert len(pipeline[0].ranges) == 1
+
+
 def _interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 

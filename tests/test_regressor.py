@@ -1,6 +1,7 @@
 """`SmoothedRegressor`: conventions of scikit-learn, order statistics, closed forms, and what it refuses."""
 
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -177,6 +178,21 @@ def test_results_do_not_depend_on_batches_order_or_workers(fitted, diabetes):
     np.testing.assert_array_equal(fitted.certify_within(X, 5.0).predictions, whole.predictions)
 
 
+def test_each_input_has_a_radius_or_tolerance_of_its_own(fitted, diabetes):
+    X, at = diabetes[0][:40], np.linspace(0.3, 0.0, 40)
+    reg = clone(fitted).set_params(batch_size=16, n_samples=100).fit(*diabetes)
+    intervals, within = reg.certify(X, at), reg.certify_within(X, 100 * at)
+    several = reg.certify(X, np.stack([at, 2 * at], axis=1), shard=(2, 3))
+    np.testing.assert_array_equal(intervals.radius, at)
+    np.testing.assert_array_equal(within.tolerance, 100 * at)
+    np.testing.assert_array_equal(several.radius[:, 1], 2 * at[13:26])
+    for i in (0, 13, 20, 39):
+        alone = slice(i, i + 1)
+        np.testing.assert_allclose(reg.certify(X[alone], at[i]).lower, intervals.lower[alone], rtol=1e-12)
+        np.testing.assert_allclose(reg.certify_within(X[alone], 100 * at[i]).radii, within.radii[alone], rtol=1e-12)
+    np.testing.assert_allclose(reg.certify(X[20:21], [[at[20], 2 * at[20]]]).upper, several.upper[7:8], rtol=1e-12)
+
+
 def test_only_one_part_of_the_votes_is_in_memory_at_a_time(fitted, diabetes, monkeypatch):
     sizes, original = [], ValueSampler.draw
 
@@ -205,7 +221,7 @@ def test_intervals_and_radii_are_records(fitted, diabetes, tmp_path):
     assert list(frame)[:4] == ["predictions", "radius 0", "lower 0", "upper 0"]
     np.testing.assert_array_equal(frame["upper 1"], intervals.upper[:, 1])
     assert list(fitted.certify(X, 0.1).to_frame()) == ["predictions", "lower", "upper", "radius"]
-    assert "4 inputs" in intervals._repr_html_() or "Intervals(4 inputs" in intervals._repr_html_()
+    assert "Intervals(4 inputs" in intervals._repr_html_()
     with pytest.raises(ValueError, match="y must hold one finite number for each of 4 inputs"):
         intervals.to_frame(y=["a"] * 4)
 
@@ -233,6 +249,20 @@ def test_mixtures_have_intervals():
     lower, upper = reg.certify([[0.5, 0.5]], [[0.0, 0.2]])
     # The overlap is 1 - (.5 / 1 + .5 / 4) r, and the densities of the mixture decide what that is worth.
     assert lower[0, 1] < lower[0, 0] < 0.5 < upper[0, 0] < upper[0, 1]
+
+
+def test_notebooks_round_bounds_outward_and_radii_down():
+    def cells(shown):
+        return re.findall(r">\s*([^<>]*?)\s*</td>", shown._repr_html_())
+
+    numbers = {name: np.array([2 / 3]) for name in ("predictions", "lower", "upper", "radius")}
+    claim = {"quantile": 0.5, "alpha": 0.001, "norm": 1}
+    assert cells(Intervals(**numbers, **claim)) == ["0.6666", "0.6666", "0.6667", "0.6666"]
+    several = Intervals(**{n: v if n == "predictions" else v.reshape(1, 1) for n, v in numbers.items()}, **claim)
+    assert cells(several) == ["0.6666", "0.6666", "0.6666", "0.6667"]
+    within = dict.fromkeys(("predictions", "radii", "tolerance"), numbers["lower"])
+    found = ToleranceRadii(**within, abstained=np.array([False]), **claim)
+    assert cells(found) == ["0.6666", "0.6666", "False", "0.6667"]
 
 
 @pytest.mark.parametrize("shape", ["flat", "column"])

@@ -19,6 +19,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 import smoothcert.pipeline
@@ -203,6 +204,14 @@ def test_wrong_files_and_networks(cancer, tmp_path):
     tabular = SmoothedClassifier(DummyClassifier(), bounds="minmax", **PARAMS).fit(*cancer)
     with pytest.raises(ValueError, match=r"classifier must have a torch base model, got a DummyClassifier\. Use skops"):
         persistence.save_weights(tabular, path)
+
+
+@pytest.mark.parametrize("params", [{"threshold": 0.7}, {"predict_nonlinearity": torch.sigmoid}], ids=repr)
+def test_nets_that_decide_in_a_way_of_their_own_are_refused(params, tmp_path):
+    net = NeuralNetBinaryClassifier(nn.Linear(4, 1), **params).initialize()
+    clf = SmoothedClassifier.from_pretrained(net, [0, 1], **PARAMS)
+    with pytest.raises(ValueError, match="must not have a net with a threshold or predict_nonlinearity of its own"):
+        persistence.save_weights(clf, tmp_path / "weights.safetensors")
 
 
 def test_the_record_is_readable_by_others(digits, tmp_path):

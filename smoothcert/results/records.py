@@ -272,7 +272,7 @@ def _cell(name: str, value: Any) -> str:
     """Show one value of a table: bounds are rounded to their safe side."""
     if not isinstance(value, np.floating):
         return str(value)
-    return rounded_up(float(value)) if name.startswith(("p_b", "upper")) else rounded_down(float(value))
+    return rounded_up(float(value)) if name.startswith(("p_b", "upper", "tolerance")) else rounded_down(float(value))
 
 
 def made_anew(function: str, *given: Any, **choices: Any) -> Any:

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -617,3 +618,13 @@ def test_every_pair_of_faces_can_be_reached():
             assert found.success[0]
             assert moved.tolist() == [feature]
             assert (found.inputs[0, feature] > 0.5) == up
+
+
+def test_effects_are_compared_per_distance():
+    """The first feature changes the lead by 1 over a distance of .5, the second by 1.35 over .9."""
+    start = np.array([0.5, 0.9])
+    target = SimpleNamespace(start=start, high=np.ones(2), low=np.zeros(2), reach=np.array([0.5, 0.9]), n_left=10**6)
+    target.cost = lambda n: n
+    target.leads = lambda points, n: np.clip(points - start, 0, 1) @ [2, 0] + np.clip(start - points, 0, 1) @ [0, 1.5]
+    path = GreedyFaceAttack()._by_effect(target)
+    assert (path.features.tolist(), path.targets.tolist()) == ([0, 1], [1.0, 0.0])

@@ -49,6 +49,8 @@ MIXES = [
     Mix("uniform", 6, Fraction(1), (Fraction(1), Fraction(1, 2), Fraction(2)), (3,), "mask"),
     Mix("split", 6, Fraction(2), (Fraction(4), Fraction(2), Fraction(1), Fraction(1)), (2, 2), "mask"),
 ]
+#: The worst perturbation of few features changes categories alone.
+DEAR = Mix("split", 8, Fraction(3, 4), (Fraction(1, 4), Fraction(1, 4), Fraction(1, 2), Fraction(1, 2)), (3, 2), "mask")
 LOOSE = [
     Mix("uniform", 6, Fraction(1), (Fraction(1), Fraction(1), Fraction(1)), (3,), "uniform"),
     Mix("split", 5, Fraction(9, 10), (Fraction(7, 10), Fraction(13, 10), Fraction(3, 10)), (3,), "mask"),
@@ -131,8 +133,8 @@ def test_nothing_inside_the_radius_and_something_a_step_outside(mix, strategy):
         ),
     ],
 )
-def test_limits_hold_for_numbers_as_shares_and_for_categories_as_a_whole(strategy, allowed):
-    mix = MIXES[2]
+@pytest.mark.parametrize("mix", [MIXES[2], DEAR], ids=["numbers cost more", "categories cost more"])
+def test_limits_hold_for_numbers_as_shares_and_for_categories_as_a_whole(mix, strategy, allowed):
     mechanism, rng = mechanism_of(mix), np.random.default_rng(2)
     per_category = np.ndim(strategy.max_change) > 0
     for _ in range(4):

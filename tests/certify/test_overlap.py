@@ -23,11 +23,14 @@ from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 
-from ..guarantees.mixed import number_outcomes
+from ..guarantees.mixed import Mix, number_outcomes
 from .test_costs import LOOSE, MIXES, as_input, mechanism_of
 
 #: The adversary's worst moves end on the lattice here.
 SAME_STEPS = [*MIXES[:2], LOOSE[0]]
+
+#: A change of one category leaves half of the overlap, so that no budget pays for two.
+HALVES = Mix("split", 4, Fraction(1), (Fraction(1, 2), Fraction(1, 2), Fraction(1), Fraction(1)), (2, 2), "mask")
 
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
 
@@ -66,7 +69,7 @@ def test_numbers_against_the_total_variation_of_both_noises(kind, lam, q):
             assert (strategy.overlap(noise, radius, point, 1 - point) <= greedy).all()
 
 
-@pytest.mark.parametrize("mix", [*MIXES, *LOOSE])
+@pytest.mark.parametrize("mix", [*MIXES, *LOOSE, HALVES])
 def test_mixed_features_against_the_total_variation_of_both_noises(mix):
     """The library's adversary moves numbers by any amount, and below 1/2 changes categories in part."""
     mechanism, rng = mechanism_of(mix), np.random.default_rng(0)

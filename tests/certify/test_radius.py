@@ -16,7 +16,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert._utils.memory import keep_freed
-from smoothcert.certify.reach import certified_radii, required_probability
+from smoothcert.certify.reach import certified_radii, reaches_to_keep, required_probability
 from smoothcert.certify.strategy import RadiusStrategy
 from smoothcert.noise.box import Box
 from smoothcert.noise.greedy import covering, largest, walk, walk_largest
@@ -517,3 +517,16 @@ def test_radii_of_impossible_probabilities_are_refused(strategy, p_a, p_b):
     faces = np.full((1, 4), 0.5)
     with pytest.raises(ValueError, match="p_a and p_b must be probabilities from 0 to 1 with p_a > p_b"):
         strategy.radii(UniformNoise(1.0), p_a, p_b, faces, faces)
+
+
+@pytest.mark.parametrize("lam", [0.6, 20.0, 60.0])
+@pytest.mark.parametrize("n_samples", [0, 1000])
+def test_the_reaches_kept_decide_even_if_all_are_the_least_ones(lam, n_samples):
+    """A feature in the middle of its range has the least reach, half of the range."""
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(lam), (400,)), np.full((1, 400), 0.5)
+    kept = reaches_to_keep(mechanism, X, n_samples)
+    assert kept.shape[1] < 200
+    p_a = np.array([1.0 if n_samples == 0 else 1e-6 ** (1 / n_samples)])
+    found = certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=kept)
+    np.testing.assert_array_equal(found, certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a))
+    assert np.isfinite(found).all()

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import click
 import joblib
 import numpy as np
 import pytest
@@ -195,6 +196,33 @@ def test_summaries_show_the_accuracy_at_each_radius(folder):
     assert state["abstained"] == stored.abstained.sum()
 
 
+def test_what_is_left_of_a_run_is_in_its_status(folder):
+    run("certify", "model.joblib", "test.npy", "--allow-pickle", *FAST, "--store", "run.sqlite")
+    with contextlib.closing(sqlite3.connect("run.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input < 12")
+        # An input every two seconds.
+        connection.execute("UPDATE results SET written = 1000 + 2 * input, seconds = 1.5")
+    state = json.loads(run("status", "run.sqlite", "--json"))
+    assert (state["finished"], state["inputs_per_second"], state["seconds_left"]) == (18, 0.5, 24)
+    assert state["seconds_of_work"] == 27
+
+
+def test_labels_of_a_part_of_a_run_are_those_of_its_inputs(folder):
+    run("certify", "model.joblib", "test.npy", "--allow-pickle", *FAST, "--store", "run.sqlite")
+    with contextlib.closing(sqlite3.connect("run.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input < 12")
+    stored, y = Certificates.from_store("run.sqlite", partial=True), np.load("labels.npy")
+    expected = certified_accuracy_score(y[12:], stored, 0.1)
+    assert expected != certified_accuracy_score(y[:18], stored, 0.1)
+    lines = run("curve", "run.sqlite", "--radii", "0.1", "--labels", "labels.npy").splitlines()
+    assert lines[1] == f"0.1\t{expected:.4f}"
+    run("export", "run.sqlite", "part.csv", "--labels", "labels.npy", "--partial")
+    assert [(int(row["input"]), int(row["label"])) for row in table("part.csv")] == [*enumerate(y)][12:]
+    run("label", "run.sqlite", "labels.npy")
+    state = json.loads(run("status", "run.sqlite", "--json", "--results"))
+    assert state["certified_accuracy"]["0"] == certified_accuracy_score(y[12:], stored, 0.0)
+
+
 def test_resume(skops_model, folder):
     run("certify", skops_model, "test.npz", "--lam", "0.5", "--store", "run.sqlite", *FAST)
     whole = Certificates.from_store("run.sqlite")
@@ -233,6 +261,65 @@ def test_resume_follows_the_options_for_speed(folder, monkeypatch):
     (clf,) = made
     assert (clf.n_jobs, clf.batch_size, clf.verbose) == (2, 7, 0)
     assert (clf.n_samples, clf.alpha, str(clf.noise_)) == (300, 0.01, "SplitNoise(lam=0.5)")
+
+
+@pytest.mark.parametrize("command", ["certify", "certify-at", "resume"])
+def test_options_that_change_no_radius_reach_the_run(folder, monkeypatch, command):
+    arguments, seen = ("model.joblib", "test.npz", "--allow-pickle"), {}
+    if command == "resume":
+        run(
+            "certify",
+            *arguments,
+            "--shard",
+            "2/3",
+            "--seed",
+            "6",
+            "--store",
+            "run.sqlite",
+            "--n",
+            "50",
+            "--alpha",
+            "0.1",
+        )
+        arguments = ("run.sqlite", *arguments)
+    else:
+        arguments += ("--shard", "2/3", "--seed", "6", "--store", "run.sqlite", "--n", "50", "--alpha", "0.1")
+
+    def spy(self, X, *radius, **recording):
+        seen.update(self.get_params(deep=False) | recording | {"asked": [np.asarray(one).tolist() for one in radius]})
+        raise ValueError("seen")
+
+    monkeypatch.setattr(SmoothedClassifier, "certify_at" if command == "certify-at" else "certify", spy)
+    flags = ["--timeout", "30", "--workers", "2", "--batch-size", "7", "--on-error", "skip"]
+    flags += ["--same-model", "--quiet", "--scan"]
+    flags += {"certify": ["--estimation", "sample"], "certify-at": ["--radii", "0.5,1"], "resume": []}[command]
+    assert run(command, *arguments, *flags, code=1) == "Error: seen\n"
+    expected = {"timeout": 30, "n_jobs": 2, "batch_size": 7, "on_error": "skip", "same_model": True, "verbose": 0}
+    expected |= {"shard": (2, 3), "random_state": 6, "store": "run.sqlite", "n_samples": 50, "alpha": 0.1}
+    expected |= {"estimation": {"certify": "sample", "certify-at": "auto", "resume": "sample"}[command]}
+    assert seen["asked"] == ([[[0.5, 1.0]]] if command == "certify-at" else [])
+    assert {name: seen[name] for name in expected} == expected
+
+
+def test_options_of_an_audit_reach_it(folder, monkeypatch):
+    model, seen = ("model.joblib", "test.npz", "--allow-pickle", "--quiet"), {}
+    run("certify", *model, "--store", "run.sqlite", "--n", "50", "--alpha", "0.1")
+
+    def spy(path, clf, X, **asked):
+        seen.update(asked | {"timeout": clf.timeout, "n_inputs": len(X)})
+        raise ValueError("seen")
+
+    monkeypatch.setattr("smoothcert.cli.runs.verify_store", spy)
+    run("verify", "run.sqlite", *model, "--fraction", "0.5", "--fresh", "--level", "0.02", "--timeout", "30", code=1)
+    assert seen == {"fraction": 0.5, "fresh": True, "level": 0.02, "timeout": 30, "n_inputs": 30}
+    run("verify", "run.sqlite", *model, code=1)
+    assert seen == {"fraction": 1.0, "fresh": False, "level": 0.001, "timeout": None, "n_inputs": 30}
+
+
+def test_no_option_is_left_untested():
+    written = Path(__file__).read_text()
+    parameters = [one for command in cli.commands.values() for one in command.params if isinstance(one, click.Option)]
+    assert [one.opts[0] for one in parameters if not any(name in written for name in one.opts)] == []
 
 
 def test_pickles_are_not_loaded_unless_asked(folder):

@@ -81,6 +81,14 @@ def test_the_mask_is_one_category_more(X):
     assert str(shown["kind"].dtype).startswith(str(X["kind"].dtype)[:4])
 
 
+def test_ordered_categories_stay_ordered_behind_the_mask():
+    kind = pd.CategoricalDtype(["small", "large"], ordered=True)
+    columns = learn(pd.DataFrame({"size": pd.Series(["large", "small"], dtype=kind)}), False, ["size"])
+    for shown, known in ((columns, ["small", "large"]), (columns.shown("mask"), ["small", "large", "hidden"])):
+        dtype = shown.frame(np.array([[1.0], [0.0]]))["size"].dtype
+        assert (list(dtype.categories), dtype.ordered) == (known, True)
+
+
 def reindexed(X):
     return X.reset_index(drop=True) if isinstance(X, pd.DataFrame) else X
 

@@ -50,6 +50,15 @@ def test_a_model_that_hangs_ends_with_a_timeout():
     released.set()
 
 
+def test_an_abandoned_call_keeps_its_batch():
+    seen = []
+    clf = smooth(lambda rows: seen.append(rows) or np.zeros(len(rows), dtype=int), timeout=60)
+    voter, batch = clf.algorithm((4,)).voter, np.zeros((3, 4))
+    voter(batch)
+    batch += 1
+    assert (seen[0] == 0).all()
+
+
 def test_a_timeout_does_not_change_results(tmp_path):
     plain, timed = smooth(steps([0.5])), smooth(steps([0.5]), timeout=60)
     np.testing.assert_array_equal(plain.certify(X).radii, timed.certify(X).radii)

@@ -125,6 +125,8 @@ def test_truth_and_index_in_frames():
             ["a"] * 30 + ["b"] * 15 + ["c"] * 15,
             r"never predicts some labels of y, 'c' \(15 of 60\)",
         ),
+        # The smallest numbers that tell: 50 inputs, 10 of the class.
+        (["a"] * 20 + ["b"] * 30, ["a"] * 20 + ["b"] * 20 + ["c"] * 10, r"some labels of y, 'c' \(10 of 50\): large"),
         (["b"] * 30 + ["a"] * 30, ["a"] * 40 + ["b"] * 20, "is no better than always predicting 'a'"),
     ],
 )
@@ -138,7 +140,7 @@ def test_useless_classifiers_are_named(labels, y, words):
     [
         (["a"] * 49, ["a"] * 29 + ["b"] * 20),  # Too few inputs to tell.
         (["a"] * 60, ["a"] * 60),
-        (["a"] * 30 + ["b"] * 30, ["a"] * 27 + ["b"] * 25 + ["c"] * 8),  # Too few of the class.
+        (["a"] * 30 + ["b"] * 30, ["a"] * 27 + ["b"] * 24 + ["c"] * 9),  # Too few of the class.
         (["a"] * 50 + ["b"] * 50, ["a"] * 50 + ["b"] * 10 + ["a"] * 40),  # A gain in balanced accuracy.
         (["a"] * 60 + ["b"] * 10, ["a"] * 60 + ["b"] * 10),
     ],

@@ -49,7 +49,8 @@ def test_bands_are_the_intervals_where_both_ends_are_bounded(linear):
         assert path.vertices[:, 0].max() == pytest.approx(radius[bounded].max())
     names = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert names == ["X[0]", "X[1]", "true value"]
-    assert "median under noise" in display.ax_.get_legend().get_title().get_text()
+    title = display.ax_.get_legend().get_title().get_text()
+    assert title == "median under noise\nat each radius, a band holds with probability 0.999"
     dots = [line for line in display.ax_.lines if line.get_marker() == "o"]
     assert [float(line.get_ydata()[0]) for line in dots] == [0.2, 0.9]
     named = IntervalDisplay(display.intervals, frame.index).plot()

@@ -131,6 +131,33 @@ def test_errors_name_the_inputs(n_jobs):
         clf.predict(Items([]))
 
 
+def test_errors_of_several_inputs_name_the_first_and_one_past_the_last():
+    def few(part):
+        if len(part) > 2:
+            raise ValueError("two at a time")
+        return np.asarray(part)
+
+    inputs = Inputs(Items(np.zeros((9, 2))), few)
+    with pytest.raises(ValueError, match=r"^X\[3:6\]: two at a time"):
+        inputs.read(np.array([3, 4, 5]))
+    random = Inputs(Items(np.zeros((9, 2))), lambda part: np.random.default_rng().random((len(part), 2)))
+    with pytest.raises(ValueError, match=r"X\[3:6\] changed"):
+        random.check_repeatable(np.array([3, 4, 5]))
+    base = Rule(lambda rows: 1 / 0).fit(None, None)
+    clf = SmoothedClassifier.from_pretrained(base, [0, 1], n_samples=100, alpha=0.1, random_state=0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        clf.certify(np.zeros((3, 2)), shard=(2, 2))
+    assert caught.value.__notes__ == ["This happened while the votes of X[1:3] were drawn."]
+
+
+def test_other_units_are_named_once_for_all_parts():
+    base = Rule(constant).fit(None, None)
+    clf = SmoothedClassifier.from_pretrained(base, [0, 1], n_samples=100, alpha=0.1, batch_size=10)
+    with pytest.warns(UserWarning, match="was clipped") as caught:
+        clf.predict(Items(np.full((40, 2), 7.0)))
+    assert len(caught) == 1
+
+
 def test_arrays_of_unknown_length_are_refused():
     array = dask.array.from_array(np.random.default_rng(0).random((40, 2)))
     with pytest.raises(ValueError, match="must have a known length"):

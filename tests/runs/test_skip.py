@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pandas
@@ -19,6 +22,7 @@ from smoothcert import (
 )
 from smoothcert.certify.algorithm import no_label
 from smoothcert.runs import workers as scheduling
+from smoothcert.runs.database import StoreError
 from smoothcert.runs.store import add_labels, read_store
 
 from .models import Fragile
@@ -192,6 +196,26 @@ def test_failures_are_merged(tmp_path):
         smoothed("raises").certify(data(), store=tmp_path / f"{i}.sqlite", shard=(i, 2), on_error="skip")
     merge_stores(tmp_path / "run.sqlite", [tmp_path / "1.sqlite", tmp_path / "2.sqlite"])
     check(Certificates.from_store(tmp_path / "run.sqlite"))
+
+
+@pytest.mark.filterwarnings("ignore:1 of 20 inputs failed")
+@pytest.mark.parametrize("kept", ["results", "failures"])
+def test_no_input_is_merged_twice(tmp_path, kept):
+    """Neither a finished nor a failed input may be in a second store, finished or failed there."""
+    paths = [tmp_path / f"{name}.sqlite" for name in ("whole", "part")]
+    smoothed("raises").certify(data(), store=paths[0], shard=(2, 2), on_error="skip")
+    shutil.copy(*paths)
+    with closing(sqlite3.connect(paths[1])) as connection, connection:
+        connection.execute(f"DELETE FROM {'failures' if kept == 'results' else 'results'}")
+    first = BAD if kept == "failures" else N // 2
+    for order in (paths, paths[::-1]):
+        with pytest.raises(StoreError, match=rf"{order[1].name} holds X\[{first}\], which another store holds as well"):
+            merge_stores(tmp_path / "run.sqlite", order)
+    with closing(sqlite3.connect(paths[0])) as connection, connection:
+        connection.execute(f"DELETE FROM {kept}")
+    merge_stores(tmp_path / "run.sqlite", paths)
+    check_shard = Certificates.from_store(tmp_path / "run.sqlite", partial=True)
+    np.testing.assert_array_equal(np.flatnonzero(check_shard.failed), [BAD - N // 2])
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
 from smoothcert.runs.database import checksum
 from smoothcert.runs.store import StoreError, read_status
+from smoothcert.runs.verify import StoreAudit, _p_values
 
 X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)
@@ -127,6 +129,36 @@ def test_false_alarms_are_rare(store):
     assert (found < 0.5).any()
 
 
+def test_the_level_is_shared_by_all_tests():
+    """Bonferroni's correction: for the inputs in the verdict; for classes and checkpoints in each p-value."""
+    no, p_values = np.zeros(20, dtype=bool), np.append(np.ones(19), 0.0008)
+    given = {"recorded": np.arange(20), "other_input": no, "rows": np.arange(20), "other_votes": no, "same_model": True}
+    assert StoreAudit(**given, p_values=p_values, level=0.01).consistent
+    for bad in (
+        StoreAudit(**given, p_values=p_values / 2, level=0.01),
+        StoreAudit(**given, p_values=p_values, level=0.02),
+    ):
+        assert bad.contradicted.tolist() == [False] * 19 + [True]
+        assert not bad.consistent
+    recorded = np.array([[60, 30, 10]])
+    clf = SmoothedClassifier.from_pretrained(BASE, [0, 1, 2], n_samples=100, alpha=0.1, rtol=0.1)
+    algorithm, inputs = clf.algorithm((5,)), clf.open_inputs(X[:1])
+    sampler, rule = algorithm.sampler(3), algorithm.precision_rule()
+    fresh = sampler.draw(X[:1]).estimation[0]
+    # Fisher's exact test of each class that has votes.
+    tails = [
+        2 * min(hypergeom.cdf(k, 200, k + other, 100), hypergeom.sf(k - 1, 200, k + other, 100))
+        for k, other in zip(recorded[0], fresh, strict=True)
+    ]
+    for looks, one in ((1, None), (len(rule.checkpoints), rule)):
+        np.testing.assert_allclose(_p_values(recorded, sampler, inputs, None, one), 3 * looks * min(tails), rtol=1e-9)
+    two = np.array([[60, 40]])
+    sampler = smoothed(n_samples=100, alpha=0.1).algorithm((5,)).sampler(3)
+    other = sampler.draw(X[:1]).estimation[0, 0]
+    tail = 2 * min(hypergeom.cdf(60, 200, 60 + other, 100), hypergeom.sf(59, 200, 60 + other, 100))
+    np.testing.assert_allclose(_p_values(two, sampler, inputs, None, None), min(tail, 1), rtol=1e-9)
+
+
 def test_swapped_rows_are_found(store):
     def change(rows):
         rows[10], rows[11] = rows[11] | {"input": 10}, rows[10] | {"input": 11}
@@ -143,6 +175,17 @@ def test_another_model_is_found(store):
     assert not audit.same_model
     assert not audit.consistent
     assert "ANOTHER model" in repr(audit)
+
+
+@pytest.mark.parametrize("costs", [1.0, [1, 1, 1, 1, "fixed"]])
+def test_the_classifier_of_a_run_is_another_object(tmp_path, costs):
+    own = smoothed(costs=costs, random_state=SEED)
+    own.certify(X[:4], store=tmp_path / "run.sqlite")
+    own.set_params(n_samples=100, alpha=0.05)
+    before = own.get_params(deep=False)
+    found = stored_classifier(tmp_path / "run.sqlite", own, n_jobs=2)
+    assert (found.n_samples, found.alpha, found.n_jobs, found.random_state) == (400, 0.01, 2, SEED)
+    assert own.get_params(deep=False) == before
 
 
 def test_other_parameters_are_refused(store):

@@ -117,6 +117,11 @@ def test_evaluation_sets_are_noisy(frame):
     np.testing.assert_array_equal(seen["X"], smooth(Boosted()).fit(given, Y).estimator_.seen_["X"])
 
 
+def test_evaluation_sets_have_noise_that_no_training_copy_has():
+    seen = smooth(Boosted()).fit(X, Y, X_val=X, y_val=Y).estimator_.seen_
+    assert not np.isin(seen["X_val"], seen["X"]).any()
+
+
 def test_evaluation_sets_without_noise_and_of_other_form():
     seen = smooth(Boosted(), n_copies=0).fit(X, Y, eval_set=(EVAL, EVAL_Y)).estimator_.seen_
     np.testing.assert_array_equal(seen["eval_set"][0], EVAL)
