@@ -1,5 +1,6 @@
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.stats import beta, binom, kstest
@@ -86,6 +87,17 @@ def test_randomized_bounds_lie_between_the_plain_bounds_of_neighboring_counts():
 def test_hoeffding_is_the_papers_width():
     assert hoeffding(9_000, 10_000, 0.001) == pytest.approx(0.9 - math.sqrt(math.log(0.001) / (-2 * 10_000)))
     assert hoeffding(1, 10_000, 0.001) == 0
+
+
+@pytest.mark.parametrize("alpha", [1e-100, 1e-6, 0.001, 0.3])
+def test_hoeffding_is_rounded_down(alpha):
+    for n in (10, 257, 10_000, 10**9):
+        counts = np.unique(np.linspace(1, n, 50).astype(np.int64))
+        for k, bound in zip(counts.tolist(), hoeffding(counts, n, alpha).tolist(), strict=True):
+            with mpmath.workdps(40):
+                exact = mpmath.mpf(k) / n - mpmath.sqrt(-mpmath.log(alpha) / (2 * n))
+                assert bound <= max(exact, 0)
+                assert bound >= exact - mpmath.mpf(2) ** -49 * (1 - mpmath.log(alpha))
 
 
 def test_multiclass_bounds_two_classes_at_half_alpha_each():
