@@ -18,7 +18,6 @@ from .greedy import STEP_ERROR
 from .mixed import MixedNoise
 from .threat import Features
 
-
 #: Part of a lattice step by which a move may fall short of it and still count as a whole step.
 ON_STEP = 1e-6
 
@@ -137,7 +136,7 @@ class NoiseMechanism:
             return self.noise.draw_error * self.n_features
         return sum(group.noise.draw_error * len(group.columns) for group in self.mixed.groups)
 
-    def per_feature(self, values: NDArray[Any]) -> NDArray[Any]:
+    def per_feature(self, values: Any) -> NDArray[Any]:
         """Return one value for each feature, shape (d,), where `features` may hold one for all."""
         return np.broadcast_to(values, self.n_features)
 

@@ -181,7 +181,6 @@ class MixedNoise:
                 f"bounds fit (levels = hi - lo for whole numbers), or leave it out of levels if it holds real numbers."
             )
 
-
     def _named(self, columns: Any) -> str:
         return self.features.named(np.isin(np.arange(self.n_features), columns))
 
