@@ -42,6 +42,7 @@ SIZES = {
     # As few as in test_guarantees.py.
     "fixed_column_noised": {"n_inputs": 30},
     "threshold_in_float64": {"n_inputs": 30},
+    "noisy_values_of_columns_not_rounded": {"n_inputs": 30},
     "rtol": {"n_problems": 4, "n_inputs": 150},
     "certify_at": {"n_problems": 4, "n_inputs": 400},
 }
