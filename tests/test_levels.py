@@ -32,6 +32,8 @@ from smoothcert import (
 )
 from smoothcert.attacks import GreedyFaceAttack
 from smoothcert.audit import stored_classifier
+from smoothcert.noise import Box
+from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.pipeline import make_pipeline as smoothcert_pipeline
 from smoothcert.results import RowChanges
 
@@ -104,6 +106,13 @@ def test_lattice_points_are_the_floats_of_the_data():
     clf.fit(tenths, np.arange(11) > 5)
     noisy = clf.algorithm((2,)).mechanism.noisy(np.repeat(tenths.to_numpy(), 50, axis=0), np.random.default_rng(0))
     assert set(noisy[:, 0]) <= {k / 10 for k in range(-4, 15)}
+
+
+def test_large_whole_numbers_stay_whole_in_float32():
+    box = Box.from_bounds((np.array([1000.0, 0]), np.array([51_001.0, 1])))
+    mechanism = NoiseMechanism(box, UniformNoise(0.5, [50_001, "auto"]), (2,))
+    X = np.column_stack([np.arange(1000, 51_000, 7), np.zeros(7143)])
+    assert (mechanism.noisy(X, np.random.default_rng(0), np.float32)[:, 0] % 1 == 0).all()
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=repr)

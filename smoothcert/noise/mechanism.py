@@ -170,8 +170,11 @@ class NoiseMechanism:
         for columns, _, _, steps in self.mixed.groups:
             scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
             flat = out.reshape(len(out), -1)
-            scaled = flat[:, columns] * scale.astype(out.dtype)
-            flat[:, columns] = (scaled / out.dtype.type(steps) if steps else scaled) + shift.astype(out.dtype)
+            if steps:
+                # In float64, in which whole numbers of steps become whole numbers.
+                flat[:, columns] = flat[:, columns].astype(np.float64) * scale / steps + shift
+            else:
+                flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
 
     def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""

@@ -1,4 +1,4 @@
-"""Noise for features of different costs and lattices: noise of each its own width, categories hidden or shown."""
+"""Noise for features of different costs and lattices, and for categories, which are hidden or shown."""
 
 from __future__ import annotations
 
