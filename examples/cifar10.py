@@ -171,8 +171,8 @@ class Checkpoints(Callback):
         self.path = path
         self.recipe = recipe
 
-    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        self.epoch_ = 0
+    def on_train_begin(self, net: Any, X: Any = None, **kwargs: Any) -> None:
+        self.epoch_, self.n_batches_ = 0, max(1, len(X) // net.batch_size)
         if self.path.exists():
             saved = torch.load(self.path, map_location=net.device, weights_only=True)
             differing = [name for name, value in self.recipe.items() if saved["recipe"].get(name) != value]
@@ -185,10 +185,15 @@ class Checkpoints(Callback):
             self.epoch_ = saved["epoch"]
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.batch_ = 0
         if self.epoch_ >= net.max_epochs:
             raise KeyboardInterrupt  # skorch's way to end a training
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        done = (self.epoch_ + self.batch_ / self.n_batches_) / net.max_epochs
         for group in net.optimizer_.param_groups:
-            group["lr"] = net.lr * (1 + math.cos(math.pi * self.epoch_ / net.max_epochs)) / 2
+            group["lr"] = net.lr * (1 + math.cos(math.pi * done)) / 2
+        self.batch_ += 1
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         self.epoch_ += 1
@@ -208,9 +213,16 @@ def train(
     stability = recipe["training"] == "stability"
     model = NoisyModule(network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=recipe["seed"])
     checkpoints = Checkpoints(path, recipe)
+    if "start_from" in recipe:
+        saved = torch.load(recipe["start_from"], map_location="cpu", weights_only=True)
+        try:
+            model.load_state_dict(saved.get("module", saved))
+        except RuntimeError as error:
+            raise click.ClickException(f"--start-from: {recipe['start_from']} fits another network. {error}") from error
+    if stability:
+        settings |= {"criterion": StabilityLoss, "criterion__stability_weight": recipe.get("stability_weight", 6.0)}
     net = make_net(
         model,
-        criterion=StabilityLoss if stability else nn.CrossEntropyLoss,
         max_epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         lr=recipe["lr"],
@@ -257,6 +269,9 @@ def common_options(command: Any) -> Any:
         click.option("--noise", type=click.Choice(list(NOISES)), default="split", show_default=True),
         click.option("--sigma", type=float, default=1.75, show_default=True, help="Noise level; lam = sqrt(3) sigma."),
         click.option("--training", type=click.Choice(["augment", "stability"]), default="augment", show_default=True),
+        click.option("--stability-weight", type=click.FloatRange(0), help="C of the stability loss.  [default: 6]"),
+        click.option("--start-from", type=click.Path(exists=True, dir_okay=False),
+                     help="Weights of an earlier training of the same network, to go on from.  [default: none]"),
         click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True),
         click.option("--lr", type=float, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
         click.option("--train-size", type=click.IntRange(1), help="Train on this many images. [default: all]"),
@@ -274,10 +289,13 @@ def common_options(command: Any) -> Any:
 
 def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classes: int, output: Path, **given: Any):
     """Train, unless that is done already, and certify."""
+    if given["stability_weight"] is not None and given["training"] != "stability":
+        raise click.BadParameter("needs --training stability.", param_hint="--stability-weight")
     output.mkdir(parents=True, exist_ok=True)
     name = f"{given['noise']}-{given['sigma']:g}-{given['training']}"
     noise = NOISES[given["noise"]].from_sigma(given["sigma"], levels=255)
     recipe = {key: given[key] for key in ("epochs", "batch_size", "training", "train_size", "precision", "seed")}
+    recipe |= {key: given[key] for key in ("start_from", "stability_weight") if given[key] is not None}
     recipe |= {"lr": given["lr"] or 0.1 * given["batch_size"] / 64, "noise": str(noise)}
     recipe["parameters of the network"] = sum(parameter.numel() for parameter in network.parameters())
     network.to(given["device"], memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,7 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
     if own is not None and not run.features.numeric.all():
         # It knows what the codes of its columns stand for.
-        return with_parameters(own, **params)
+        return copy(own).set_params(**params)
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
     costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
@@ -172,13 +173,6 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     base = model if own is None else own.estimator_
     clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
     return clf if own is None else with_features_of(own, clf)
-
-
-def with_parameters(own: SmoothedClassifier, **params: Any) -> SmoothedClassifier:
-    """Return the same fitted classifier with other parameters of certification."""
-    same = object.__new__(type(own))
-    same.__dict__.update(own.__dict__)
-    return same.set_params(**params)
 
 
 def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
@@ -246,7 +240,7 @@ def verify(
 
     If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
     claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
-    explain the claim, and it decides alone. Both tests then share ``level``.
+    explain the claim, and the audit is not consistent. Both tests then share ``level``.
 
     References
     ----------
@@ -270,8 +264,7 @@ def verify(
     rng = np.random.default_rng(resolve_seed(random_state))
     rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
-        none = np.zeros(len(rows), dtype=bool)
-        return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
+        return Audit(rows, np.ones(len(rows)), rows < 0, rows < 0, 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
     algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
@@ -280,18 +273,20 @@ def verify(
     counts = np.concatenate([part.votes.estimation for part in parts])
     with sampler.voter.ready():
         repeatable = np.array_equal(sampler.draw(inputs[:REPEATED]).estimation, counts[:REPEATED])
+    top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
+    duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1
     if algorithm.exact:
         known = in_order((part.index, algorithm.certify(part.votes, part.X)) for part in parts)
         p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, certificates.alpha
     else:
-        top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
-        p_values = _p_values(counts, top, claimed, by_margin=clf.rtol is not None)
-        possible, wrong = _possible_radii(algorithm, inputs, claimed), min(certificates.alpha + level, 1.0)
+        p_values = _p_values(duel, n_rivals, claimed, by_margin=clf.rtol is not None)
+        possible, wrong = algorithm.radii(claimed.p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
+    # A possible radius is NaN where p_a and p_b claim no margin; any claim is too large there.
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
     looks = None if clf.rtol is None else len(checkpoints(clf.n_samples))
-    unexplained = _unexplained(counts, clf.classes_, claimed, level / 2, looks)
+    unexplained = _unexplained(duel, n_rivals, claimed, level / 2, looks)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
 
 
@@ -313,21 +308,15 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
         )
 
 
-def _possible_radii(algorithm: Algorithm, inputs: NDArray[Any], claimed: Certificates) -> FloatArray:
-    """Return the radii that p_a and p_b give, or -1 where they claim no margin."""
-    radii = algorithm.radii(claimed.p_a, claimed.p_b, inputs)
-    return np.where(np.isnan(radii), -1.0, radii)
-
-
 def _p_value(contradicted: NDArray[np.bool_], inputs: NDArray[np.uint8], wrong: float) -> float:
     """Return the probability of at least this number of distinct inputs with a contradicted certificate."""
     distinct = np.unique(inputs, axis=0, return_inverse=True)[1].ravel()
     return float(binom.sf(len(np.unique(distinct[contradicted])) - 1, distinct.max() + 1, wrong))
 
 
-def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certificates, by_margin: bool) -> FloatArray:
+def _p_values(duel: Duel, n_rivals: int, claimed: Certificates, by_margin: bool) -> FloatArray:
     """Return the probability, under each certificate, of votes that contradict it as much as these."""
-    (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
+    k_a, k_b, n = duel
     if by_margin:
         # The claim bounds the mean of (1 + [A] - [B])/2, whose values lie in [0, 1], for every rival B.
         mean, least = (1 + (k_a - k_b) / n) / 2, (1 + claimed.margin) / 2
@@ -339,16 +328,15 @@ def _p_values(counts: NDArray[np.int64], top: NDArray[np.intp], claimed: Certifi
 
 
 def _unexplained(
-    counts: NDArray[np.int64], classes: NDArray[Any], claimed: Certificates, level: float, looks: int | None
+    duel: Duel, n_rivals: int, claimed: Certificates, level: float, looks: int | None
 ) -> NDArray[np.bool_]:
-    """Tell which claims and fresh votes are too unlikely together, whatever the probabilities are.
+    """Tell which claims and fresh votes are too unlikely together under any probabilities of the classes.
 
     ``looks`` is the number of checkpoints of a run with ``rtol``, whose claims are about the margin, and else None.
     """
     if claimed.alpha == 0 or claimed.n_samples is None or not claimed.n_samples.all():
-        return np.zeros(len(counts), dtype=bool)
-    top = np.argmax(classes[None] == claimed.labels[:, None], axis=1)
-    (k_a, k_b, n), n_rivals = Duel.of(counts, top, strongest_rival=True), counts.shape[1] - 1
+        return np.zeros(len(claimed), dtype=bool)
+    k_a, k_b, n = duel
     if looks is None:
         for_a = _likelihood(k_a, n, claimed.p_a, claimed.n_samples, claimed.alpha)
         for_b = n_rivals * _likelihood(n - k_b, n, 1 - claimed.p_b, claimed.n_samples, claimed.alpha)
@@ -358,7 +346,7 @@ def _unexplained(
         product = looks * n_rivals * _likelihood_of_means(*means, n, claimed.n_samples)
     # A product of two independent p-values is at most x with probability x (1 - ln x).
     product = np.clip(product, np.finfo(np.float64).tiny, 1)
-    return np.asarray(product * (1 - np.log(product)) <= level / len(counts))
+    return np.asarray(product * (1 - np.log(product)) <= level / len(claimed))
 
 
 def _likelihood(k: Any, n: Any, least: FloatArray, recorded: NDArray[np.int64], alpha: float) -> FloatArray:

@@ -23,7 +23,7 @@ from .training.strategies import CleanTraining
 def baselines(
     certificates: Certificates, clf: Any, X_train: Any, y_train: ArrayLike, X: Any
 ) -> dict[str, Certificates]:
-    """Return what classifiers would give that no allowed change of an input can move; their radii are infinite.
+    """Return the certificates of classifiers that no allowed change of an input can move. Their radii are infinite.
 
     The majority class is predicted for every input. Where columns are fixed (cost "fixed"), the base model is also
     trained without noise on them alone: all other columns get one value, in training and in prediction.

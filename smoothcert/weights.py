@@ -12,7 +12,7 @@ import numpy as np
 from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .classifier import SmoothedClassifier
-from .models.base import is_module, is_net, is_torch, unwrap
+from .models.base import is_module, is_net, is_torch, uncompiled, unwrap
 from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
 from .models.inference import TorchInference
@@ -93,8 +93,7 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
         raise ValueError(
             "classifier must not have categories, whose codes the file would not hold. Use joblib, or skops."
         )
-    module = model.module_ if is_net(model) else model
-    module = getattr(module, "_orig_mod", module)
+    module = uncompiled(model.module_ if is_net(model) else model)
     names = {kind: name for name, kind in STRATEGIES["noise"][1].items()}
     if type(classifier.noise_) not in names:
         raise ValueError(f"noise must be one of {', '.join(map(repr, names.values()))}, got {classifier.noise_!r}.")

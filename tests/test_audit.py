@@ -19,10 +19,16 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.audit import _p_values, verify
+from smoothcert.certify.duel import Duel
 
 from .base_models import Rule, steps
 
 NOISE = UniformNoise(1.0, levels=100)
+
+
+def duel(counts):
+    """Return the votes for the first class and its strongest rival."""
+    return Duel.of(counts, np.zeros(len(counts), int), strongest_rival=True)
 
 
 def make(thresholds=(0.5,), n=80, model=None, **params):
@@ -232,7 +238,7 @@ def test_p_values_are_the_binomial_tails():
         2 * 2 * tail(20, 7, 0.0625),
         1.0,
     ]
-    found = _p_values(counts, np.zeros(5, int), claims(p_a, p_b), by_margin=False)
+    found = _p_values(duel(counts), 2, claims(p_a, p_b), by_margin=False)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert max(expected[:4]) < 0.25
 
@@ -241,9 +247,7 @@ def test_p_values_are_uniform_for_claims_that_are_just_true():
     """With two classes and p_b = 1 - p_a, P(p-value <= u) never exceeds u, and is close to u at the attained values."""
     n, p = 40, 0.75
     k = np.arange(n + 1)
-    found = _p_values(
-        np.column_stack([k, n - k]), np.zeros(n + 1, int), claims([p] * (n + 1), [1 - p] * (n + 1)), False
-    )
+    found = _p_values(duel(np.column_stack([k, n - k])), 1, claims([p] * (n + 1), [1 - p] * (n + 1)), False)
     mass = binom.pmf(k, n, p)
     for level in (0.001, 0.01, 0.05, 0.2):
         assert 0.1 * level < mass[found <= level].sum() <= level
@@ -252,7 +256,7 @@ def test_p_values_are_uniform_for_claims_that_are_just_true():
 def test_p_values_of_a_margin_are_chernoff_bounds():
     counts = np.array([[55, 40, 5], [70, 20, 10]])
     p_a, p_b = np.array([0.75, 0.75]), np.array([0.25, 0.25])
-    found = _p_values(counts, np.zeros(2, int), claims(p_a, p_b), by_margin=True)
+    found = _p_values(duel(counts), 2, claims(p_a, p_b), by_margin=True)
     mean, least = (1 + 0.15) / 2, 0.75
     divergence = mean * math.log(mean / least) + (1 - mean) * math.log((1 - mean) / (1 - least))
     np.testing.assert_allclose(found, [2 * math.exp(-100 * divergence), 1.0], rtol=1e-12)

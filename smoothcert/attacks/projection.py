@@ -95,7 +95,7 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
 
 
 def _moves(wanted: FloatArray, room: FloatArray, target: FloatArray) -> FloatArray:
-    """Return the move of each feature, such that the moves of a point add up to its target."""
+    """Return the moves of the features. Those of a point add up to its target."""
     n, d = wanted.shape
 
     def at(mu: FloatArray) -> FloatArray:

@@ -28,9 +28,8 @@ class Adversarials(Records):
         ``clf.to_table(adversarials.inputs, X)`` returns a table like the attacked X, for `predict` and `certify`.
     distance : ndarray of float64, shape (n_inputs,)
         The l1 distance in the unit box from the attacked input, clipped to the box; with costs, what the adversary
-        pays. It is computed from the returned
-        arrays and rounded up; for digital data it is the number of lattice steps over the steps per unit. It is 0 where
-        the label was already wrong.
+        pays. It is computed from the returned arrays and rounded up. For digital data it is the number of lattice steps
+        over the steps per unit. It is 0 where the label was already wrong.
     original : ndarray of shape (n_inputs,)
         The labels to change.
     labels : ndarray of shape (n_inputs,)

@@ -174,20 +174,19 @@ class Attack(BaseEstimator, ABC):
         seeds = np.random.SeedSequence(resolve_seed(self.random_state))
         attempts = ATTEMPTS if closest else 2
         verifier = Verifier(clf, X.shape[1:], self.n_samples, self.alpha, attempts, seeds.spawn(1)[0])
-        spare, clear = self.max_queries - verifier.reserve, verifier.clear_lead(verifier.n_samples)
+        n_samples, spare = verifier.n_samples, self.max_queries - verifier.reserve
+        clear = verifier.clear_lead(n_samples)
         if spare < 1:
             raise ValueError(
                 f"max_queries must exceed {verifier.reserve}, the cost of verification, got {self.max_queries}. Lower "
                 f"n_samples or raise max_queries."
             )
         rng = np.random.default_rng(seeds)
-        strategy = verifier.algorithm.strategy
         known = {label: index for index, label in enumerate(clf.classes_.tolist())}
         found = []
         with verifier.voter.ready():
             for x, label, budget in zip(X, original.tolist(), budgets, strict=True):
-                index = known.get(label, -1)
-                target = Target(verifier.voter, verifier.mechanism, strategy, x, index, rng, spare, clear)
+                target = Target(verifier.algorithm, x, known.get(label, -1), rng, spare, n_samples, clear)
                 found.append(self._attack_one(target, target.budget(float(budget)), verifier, closest))
         inputs, distance, labels, success, queries = map(np.array, zip(*found, strict=True))
         return Adversarials(inputs, distance, original, clf.classes_[labels], success, queries, verifier.alpha)
@@ -196,7 +195,7 @@ class Attack(BaseEstimator, ABC):
         """Attack one input; return the adversarial input, its distance, its label, success and queries."""
         n = verifier.n_samples
         with suppress(QueriesSpentError):
-            self._search(target, budget, n, closest)
+            self._search(target, budget, closest)
         target.max_queries += verifier.reserve
         for left in reversed(range(verifier.attempts)):
             raw = target.raw(target.best[None])[0]
@@ -210,27 +209,27 @@ class Attack(BaseEstimator, ABC):
                 continue
             # Farther along the path the lead is clearer.
             n, target.clear = verifier.n_samples, 1.5 * target.clear
-            if not closest or not self._search_onward(target, budget, n, left * verifier.queries(n)):
+            if not closest or not self._search_onward(target, budget, left * verifier.queries(n)):
                 break
         return raw, target.distance(raw), label, success, target.n_queries
 
-    def _search(self, target: Target, budget: float, n_samples: int, closest: bool) -> None:
+    def _search(self, target: Target, budget: float, closest: bool) -> None:
         """Search all paths, unless the label is already wrong at the input."""
-        if target.leads(target.start[None], n_samples)[0] > target.clear:
+        if target.leads(target.start[None], target.n_samples)[0] > target.clear:
             return
         target.choose_categories(self.n_votes)
         largest = -np.inf
         for path in self._paths(target, budget, closest):
             end = min(budget, target.closest, target.length(path))
             if closest:
-                self._search_path(target, path, 0.0, end, n_samples)
+                self._search_path(target, path, 0.0, end)
             elif end > 0:
                 distances, leads = self._sweep(target, path, 0.0, end, np.inf)
                 if leads.max() > largest:
                     largest = leads.max()
                     target.best = target.walk(path, distances[leads.argmax()][None])[0]
 
-    def _search_onward(self, target: Target, budget: float, n_samples: int, reserve: int) -> bool:
+    def _search_onward(self, target: Target, budget: float, reserve: int) -> bool:
         """Look for a clearer lead farther along the path of the best point, and tell whether there is one."""
         if target.path is None:
             return False
@@ -238,33 +237,33 @@ class Attack(BaseEstimator, ABC):
         start, end = target.closest, min(budget, target.length(target.path))
         target.closest = np.inf
         try:
-            return self._search_path(target, target.path, start, end, n_samples)
+            return self._search_path(target, target.path, start, end)
         except QueriesSpentError:
             return False
         finally:
             target.max_queries += reserve
 
-    def _search_path(self, target: Target, path: Path, start: float, end: float, n_samples: int) -> bool:
+    def _search_path(self, target: Target, path: Path, start: float, end: float) -> bool:
         """Find the first point with a clear lead on part of a path, and tell whether there is one."""
         if end <= start:
             return False
         distances, leads = self._sweep(target, path, start, end, target.clear)
         for i in np.flatnonzero(leads > target.clear - self._doubt(target)):
-            lead = self._lead(target, target.walk(path, distances[i : i + 1]), n_samples)
+            lead = self._lead(target, target.walk(path, distances[i : i + 1]))
             if lead > target.clear:
-                self._bisect(target, path, distances[i - 1] if i else start, distances[i], lead, n_samples)
+                self._bisect(target, path, distances[i - 1] if i else start, distances[i], lead)
                 return True
         return False
 
-    def _bisect(self, target: Target, path: Path, low: float, high: float, lead: float, n_samples: int) -> None:
+    def _bisect(self, target: Target, path: Path, low: float, high: float, lead: float) -> None:
         """Move the point at `high`, whose lead is clear, toward `low` while its lead stays clear."""
         target.found(path, high)
         # A lead that is clear by less than its standard error cannot be told from the first clear one.
-        near = 0.0 if target.exact else target.clear + 1 / np.sqrt(n_samples)
+        near = 0.0 if target.exact else target.clear + 1 / np.sqrt(target.n_samples)
         smallest = 0.5 * target.finest or max(RTOL * high, SMALLEST)
         while high - low > smallest and lead > near:
             middle = (low + high) / 2
-            at_middle = self._lead(target, target.walk(path, [middle]), n_samples)
+            at_middle = self._lead(target, target.walk(path, [middle]))
             if at_middle > target.clear:
                 high, lead = middle, at_middle
                 target.found(path, high)
@@ -275,14 +274,14 @@ class Attack(BaseEstimator, ABC):
         """Return the possible error of a lead of `n_votes` votes."""
         return 0.0 if target.exact else DOUBT / np.sqrt(self.n_votes)
 
-    def _lead(self, target: Target, point: FloatArray, n_samples: int) -> float:
-        """Return the lead at a point, with votes until it is clear or not, and at most `n_samples`."""
+    def _lead(self, target: Target, point: FloatArray) -> float:
+        """Return the lead at a point, with votes until it is clear or not, and at most ``target.n_samples``."""
         n = self.n_votes
         while True:
             lead = float(target.leads(point, n)[0])
-            if target.exact or n >= n_samples or abs(lead - target.clear) > DOUBT / np.sqrt(n):
+            if target.exact or n >= target.n_samples or abs(lead - target.clear) > DOUBT / np.sqrt(n):
                 return lead
-            n = min(MORE * n, n_samples)
+            n = min(MORE * n, target.n_samples)
 
     def _sweep(
         self, target: Target, path: Path, start: float, end: float, clear: float

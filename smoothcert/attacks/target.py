@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..certify.algorithm import Algorithm
 from ..certify.radius import GreedyRadius
-from ..certify.strategy import RadiusStrategy
-from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..results.certificates import FloatArray
 from ..sampling.sampler import count
@@ -81,10 +80,8 @@ class Target:
 
     Parameters
     ----------
-    voter : Voter
-    mechanism : NoiseMechanism
-    strategy : RadiusStrategy
-        The radius strategy; the attack respects its limits on the adversary.
+    algorithm : Algorithm
+        Algorithm 1 of the classifier. The attack respects the limits of its radius strategy on the adversary.
     x : ndarray
         The raw input.
     label : int
@@ -93,18 +90,19 @@ class Target:
         The random generator of the search.
     max_queries : int
         The number of noisy inputs that the search may spend.
+    n_samples : int
+        The number of votes that decide whether the label has changed at a point.
     clear : float
         The lead of a rival at which the label counts as changed.
     """
 
-    voter: Voter
-    mechanism: NoiseMechanism
-    strategy: RadiusStrategy
+    algorithm: Algorithm
     x: NDArray[Any]
     label: int
     rng: np.random.Generator
     max_queries: int
-    clear: float = 0.0
+    n_samples: int
+    clear: float
     n_queries: int = 0
     best: FloatArray = field(init=False)
     closest: float = field(init=False, default=np.inf)
@@ -112,7 +110,8 @@ class Target:
     votes: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        mechanism = self.mechanism
+        self.voter: Any = self.algorithm.voter
+        self.mechanism = mechanism = self.algorithm.mechanism
         self.lo, self.hi = (
             np.broadcast_to(end, mechanism.shape).ravel() for end in (mechanism.box.lo, mechanism.box.hi)
         )
@@ -129,7 +128,7 @@ class Target:
         self.each = np.where(self.digital, mechanism.steps, 1) / self.scale
         self.start = self._paid(self.x)
         self.low, self.high = self._faces()
-        limit = getattr(self.strategy, "max_features", None)
+        limit = getattr(self.algorithm.strategy, "max_features", None)
         self.max_features = len(self.start) if limit is None else min(limit, len(self.start))
         self.best = self.start
         self.exact = mechanism.noise.n_outcomes is not None
@@ -144,8 +143,8 @@ class Target:
         """Return the lowest and highest value of each feature: its faces, or the limits of the radius strategy."""
         share = (self.start / self.scale).reshape(1, *self.mechanism.shape)
         down, up = (self.mechanism.with_categories(side.reshape(1, -1))[0] for side in self.mechanism.box.room(share))
-        if isinstance(self.strategy, GreedyRadius):
-            down, up = map(np.minimum, (down, up), self.strategy._limits())
+        if isinstance(self.algorithm.strategy, GreedyRadius):
+            down, up = map(np.minimum, (down, up), self.algorithm.strategy._limits())
         # A category changes wholly, and starts at 0.
         changes = np.maximum(down, up)[self.categories.columns] >= 1
         down[self.categories.columns], up[self.categories.columns] = 0.0, changes

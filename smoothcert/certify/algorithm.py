@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_count
 from ..models.base import Voter
-from ..noise.greedy import bisect
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates
@@ -26,7 +25,7 @@ from ..sampling.selection import selection_steps
 from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
 from .duel import Duel
-from .evidence import anytime_probabilities, certified_at
+from .evidence import anytime_probabilities, certified_at, largest_certified
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
 from .strategy import RadiusStrategy
@@ -299,7 +298,8 @@ class Algorithm:
                 required = required_probability(self.strategy, self.mechanism, X, radius)
             else:
                 required = kept.reshape(radius.shape)
-            robust = self._certified_at(votes.selection, votes.estimation, required)
+            bets: Any = {"alpha": self.level(self.n_samples), "strongest_rival": self.strongest_rival}
+            robust = certified_at(votes.selection, votes.estimation, required, **bets, cap=self.n_samples)
         else:
             robust = (self.radii(*self.probabilities(votes), X, kept) >= radius.T).T
         return Decisions(
@@ -310,33 +310,17 @@ class Algorithm:
             **self._claim(votes),
         )
 
-    def _certified_at(
-        self, selection: NDArray[np.int64], estimation: NDArray[np.int64], required: FloatArray
-    ) -> NDArray[np.bool_]:
-        """Tell where votes certify radii that need the probabilities ``required``; see `certified_at`."""
-        return certified_at(
-            selection,
-            estimation,
-            required,
-            alpha=self.level(self.n_samples),
-            strongest_rival=self.strongest_rival,
-            cap=self.n_samples,
-        )
-
     def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
         """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.
 
         Unanimous votes certify most.
         """
-        p_a, largest = np.ones(1), 0.0
+        p_a, largest = 1.0, 0.0
         if not self.certain:
-            unanimous = np.eye(1, len(self.classes), dtype=np.int64)
-            selection = int(selection_steps(self.n_selection)[0]) * unanimous
-            certified = partial(self._certified_at, selection, self.n_samples * unanimous)
-            p_a = bisect(certified, np.full(1, 0.5), p_a, 53)
-        p_b = 1 - p_a
+            n_votes = int(selection_steps(self.n_selection)[0]), self.n_samples
+            p_a = largest_certified(len(self.classes), *n_votes, self.level(self.n_samples), self.strongest_rival)
         for index, X in inputs:
-            reachable = self.radii(np.repeat(p_a, len(X)), np.repeat(p_b, len(X)), X)
+            reachable = self.radii(np.full(len(X), p_a), np.full(len(X), 1 - p_a), X)
             largest = max(largest, float(np.nanmax(reachable, initial=0.0)))
             if (radius[index].T <= reachable).any():
                 return

@@ -6,9 +6,12 @@ independent of them.
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ..noise.greedy import bisect
 from .betting import anytime_lower_bound, log_e_value, rejects_margin
 from .binomial import class_probabilities
 from .duel import Counts, Duel, FloatArray
@@ -98,6 +101,15 @@ def certified_at(
         )
         certified[last] |= (p_a - p_b)[:, None] >= 2 * nulls[last] - 1 + ROUNDING
     return certified.reshape(required.shape)
+
+
+@cache
+def largest_certified(n_classes: int, n_selection: int, n_samples: int, alpha: float, strongest_rival: bool) -> float:
+    """Return the largest probability that any votes certify, which unanimous votes do; see `certified_at`."""
+    unanimous = np.eye(1, n_classes, dtype=np.int64)
+    votes = n_selection * unanimous, n_samples * unanimous
+    certified = partial(certified_at, *votes, alpha=alpha, strongest_rival=strongest_rival, cap=n_samples)
+    return float(bisect(certified, np.full(1, 0.5), np.ones(1), 53)[0])
 
 
 def with_all_smaller(rejected: NDArray[np.bool_], nulls: FloatArray) -> NDArray[np.bool_]:

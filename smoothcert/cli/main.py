@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from . import runs, stores
-from .logs import EchoHandler, show_log
+from .options import show_log
 
 #: Errors whose message is clear by itself; other errors are shown with the name of their class.
 EXPECTED = (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError)
@@ -87,7 +87,7 @@ def cli(debug: bool, log: str | None) -> None:
     .parquet or .csv file.
     """  # noqa: D301
     if debug:
-        show_log(EchoHandler())
+        show_log(logging.StreamHandler())
     if log is not None:
         show_log(logging.FileHandler(log))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
+from copy import copy
 from functools import reduce
 from typing import Any
 
@@ -12,18 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 
-from ..audit import with_features_of, with_parameters
+from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
 from ..models.base import is_torch, unwrap
 from .loading import load_data, load_labels, load_model
-from .logs import EchoHandler, show_log
 
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))
 
 #: The options that are parameters of certification.
-CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol")
+CERTIFICATION = ("scheme", "bound", "alpha", "n_selection", "n_samples", "estimation", "rtol", "random_state")
+
+#: The options that affect only the speed.
+RESOURCES = ("n_jobs", "device", "batch_size", "timeout")
 
 #: The options that are parameters of the noise mechanism and of the classes.
 MECHANISM = ("bounds", "classes", "costs", "categorical", "categorical_features")
@@ -41,15 +45,15 @@ def parse_classes(text: str) -> list[Any]:
     return numbers if len(numbers) > 1 else list(range(numbers[0]))
 
 
-def parse_radii(text: str) -> NDArray[np.float64]:
-    """Return the radii in a list 0,0.5,1."""
+def parse_numbers(text: str) -> list[float]:
+    """Return the numbers in a list 0,0.5,1."""
     try:
-        radii = np.array([float(radius) for radius in text.split(",")])
+        numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        radii = np.array([np.nan])
-    if not (radii >= 0).all():
-        raise click.UsageError(f"--radii must be numbers of at least 0, such as 0,0.5,1, got {text!r}.")
-    return radii
+        numbers = [np.nan]
+    if not all(number >= 0 for number in numbers):
+        raise click.BadParameter(f"must be numbers of at least 0, such as 0,0.5,1, got {text!r}.")
+    return numbers
 
 
 def parse_bounds(text: str) -> tuple[Any, Any]:
@@ -102,14 +106,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers in a list 0.5,1."""
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise click.UsageError(f"--lams and --weights must be lists of numbers, such as 0.5,1, got {text!r}.") from None
-
-
 def options(*decorators: Any) -> Callable[[Any], Any]:
     """Apply several decorators of click, the first on top."""
     return lambda command: reduce(lambda decorated, decorator: decorator(decorated), reversed(decorators), command)
@@ -124,7 +120,7 @@ MODEL = options(
     click.option("--key", help="Name of the inputs in a .npz file.  [default: X, or the only one]"),
     click.option("--target", help="Name of the labels in a .npz file or table."),
     click.option("--labels", type=click.Path(exists=True), help="File of true labels: .npy, or one per line."),
-    click.option("--workers", type=int, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
+    click.option("--workers", "n_jobs", type=int, metavar="N", help="Processes; -1 is one per core.  [default: 1]"),
     click.option("--device", help="Device of torch models: cpu, cuda, cuda:1. With several workers, each gets a GPU."),
     click.option("--batch-size", type=int, help="Noisy inputs in one call of the model.  [default: automatic]"),
     click.option("--timeout", type=float, help="Seconds to wait for an answer of the model.  [default: forever]"),
@@ -162,7 +158,9 @@ SMOOTHING = options(
     ),
     click.option("--n-selection", type=int, help="Largest number of votes that choose the class.  [default: 256]"),
     click.option("--n", "n_samples", type=int, help="Votes that bound the probability of the class.  [default: 10000]"),
-    click.option("--seed", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"),
+    click.option(
+        "--seed", "random_state", type=int, help="Makes results reproducible.  [default: new, and kept in the store]"
+    ),
 )
 
 RULE = options(
@@ -229,19 +227,26 @@ def load(given: dict[str, Any]) -> Any:
     return model
 
 
+def show_log(handler: logging.Handler) -> None:
+    """Send the log of this library to a handler until the command ends."""
+    logger = logging.getLogger("smoothcert")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    click.get_current_context().find_root().call_on_close(lambda: logger.removeHandler(handler))
+
+
 def resources(given: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters that affect only the speed and what is shown.
 
     A terminal shows a bar. Elsewhere, carriage returns would fill a file, and the log takes its place.
     """
-    if given["workers"] == 0:
+    if given["n_jobs"] == 0:
         raise click.UsageError("--workers must be a number of processes, or -1 for one per core, got 0.")
     shows_bar = sys.stderr.isatty() and not given["quiet"]
     if not (shows_bar or given["quiet"]):
-        show_log(EchoHandler())
-    names = {"workers": "n_jobs", "device": "device", "batch_size": "batch_size", "timeout": "timeout"}
-    chosen = {name: given[option] for option, name in names.items() if given[option] is not None}
-    return chosen | {"verbose": int(shows_bar)}
+        show_log(logging.StreamHandler())
+    return {name: given[name] for name in RESOURCES if given[name] is not None} | {"verbose": int(shows_bar)}
 
 
 def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
@@ -250,13 +255,12 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
     The options by column speak of the columns of ``X``.
     """
     model, radius, given = load(given), make_radius(given), given | {"levels": parse_levels(given["levels"], X)}
-    names = {name: name for name in CERTIFICATION} | {"seed": "random_state"}
-    chosen = {name: given[option] for option, name in names.items() if given.get(option) is not None}
+    chosen = {name: given[name] for name in CERTIFICATION if given.get(name) is not None}
     chosen |= resources(given) | ({} if radius is None else {"radius": radius})
     own = model if isinstance(model, SmoothedClassifier) else None
     changed = [name for name in (*MECHANISM, *NOISE_PARAMETERS, "noise", "sigma") if given[name] not in (None, ())]
     if own is not None and not changed:
-        return with_parameters(own, **chosen)
+        return copy(own).set_params(**chosen)
     classes = getattr(model, "classes_", None) if given["classes"] is None else given["classes"]
     if classes is None:
         raise click.UsageError("This model does not know its classes: give --classes, their number or a,b,c.")
@@ -290,7 +294,7 @@ def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> 
         raise click.UsageError("Categories and fixed columns need a model that knows its classes, and no --classes.")
     clf = SmoothedClassifier(FrozenEstimator(model), **chosen, categorical_features=categorical or None)
     X = X if hasattr(unwrap(model), "feature_names_in_") else np.asarray(X)
-    # Nothing is trained: fit reads the columns alone.
+    # Nothing is trained: fit only reads the columns.
     return clf.fit(X, np.resize(model.classes_, len(X)))
 
 

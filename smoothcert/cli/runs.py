@@ -52,7 +52,11 @@ def certify(**given: Any) -> None:
 @options.SMOOTHING
 @options.RULE
 @click.option(
-    "--radii", type=options.parse_radii, metavar="R,R,...", required=True, help="One or several radii to decide about."
+    "--radii",
+    type=options.parse_numbers,
+    metavar="R,R,...",
+    required=True,
+    help="One or several radii to decide about.",
 )
 @options.RECORDING
 @options.OUTPUT
@@ -63,7 +67,7 @@ def certify_at(radii: Any, **given: Any) -> None:
       smoothcert certify-at model.skops test.npz --radii 0.5,1 --store run.sqlite -o robust.csv
     """  # noqa: D301
     X, y = read(given)
-    run_and_report(options.smoothed(given, X), X, y, given, float(radii[0]) if len(radii) == 1 else radii.tolist())
+    run_and_report(options.smoothed(given, X), X, y, given, radii[0] if len(radii) == 1 else radii)
 
 
 @click.command()

@@ -38,7 +38,9 @@ def status(stores: tuple[str, ...], results: bool, as_json: bool) -> None:
 
 @click.command()
 @options.STORES
-@click.option("--radii", type=options.parse_radii, metavar="R,R,...", help="Radii of the table.  [default: 13 of them]")
+@click.option(
+    "--radii", type=options.parse_numbers, metavar="R,R,...", help="Radii of the table.  [default: 13 of them]"
+)
 @click.option("--labels", type=click.Path(exists=True), help="True labels, if the stores hold none.")
 @click.option("--png", type=click.Path(), help="Draw the curves into this file.")
 @options.FORCE

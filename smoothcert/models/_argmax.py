@@ -12,7 +12,7 @@ from .._utils.compiled import njit
 
 
 def votes_of_logits(logits: NDArray[np.floating], scale: float, near_tie: float) -> tuple[NDArray[np.int64], int]:
-    """Return the index of each row's largest logit, or -1 where it nearly ties with the second; and how many do.
+    """Return the index of the largest logit of each row, or -1 for near ties, and the number of near ties.
 
     Parameters
     ----------

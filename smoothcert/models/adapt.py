@@ -31,7 +31,7 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
     elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):
-        remedy = f"It must be a {kind}. Its predict method alone can be one, in from_pretrained."
+        remedy = f"It must be a {kind}. Pass its predict method to from_pretrained instead."
     elif is_function(model):
         if isinstance(estimator, FrozenEstimator):
             return
@@ -44,7 +44,7 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
 
 
 def check_has_probabilities(estimator: Any) -> None:
-    """Raise a ValueError if a base model is known to answer labels alone; functions show it when they answer."""
+    """Raise a ValueError if a base model can only answer labels. Functions are checked when they answer."""
     model = unwrap(estimator)
     if hasattr(model, "predict") and not is_torch(model) and not hasattr(model, "predict_proba"):
         raise ValueError(no_probabilities(f"estimator={model!r}"))
@@ -64,16 +64,14 @@ def _is_smoothed(model: Any) -> bool:
     while inside:
         value = inside.pop()
         value = unwrap(getattr(value, "__self__", value))
+        if isinstance(value, type) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+            return True
         if isinstance(value, (list, tuple)):
             inside.extend(value)
-        elif (
-            not isinstance(value, type)
-            and (hasattr(value, "predict") or hasattr(value, "fit"))
-            and id(value) not in seen
-        ):
-            if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
-                return True
-            seen.add(id(value))
+        elif hasattr(value, "predict") or hasattr(value, "fit"):
             inside.extend(getattr(value, "__dict__", {}).values())
     return False
 

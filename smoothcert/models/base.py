@@ -18,6 +18,11 @@ def unwrap(estimator: Any) -> Any:
     return unwrap(estimator.estimator) if isinstance(estimator, FrozenEstimator) else estimator
 
 
+def uncompiled(module: Any) -> Any:
+    """Return the torch module inside the wrapper of ``torch.compile``, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
 def is_module(estimator: Any) -> bool:
     """Tell whether this is a torch module, without importing torch."""
     torch = sys.modules.get("torch")
@@ -179,7 +184,7 @@ class LabelTable:
 
 
 def no_probabilities(model: str) -> str:
-    """Return the message for a base model that answers labels alone."""
+    """Return the message for a base model that can only answer labels."""
     return (
         f"{model} has no probabilities, which scores of labels need. Use a classifier with predict_proba, such as "
         f"sklearn.calibration.CalibratedClassifierCV around it, a torch module, or a function that returns the "

@@ -175,7 +175,7 @@ class FixedValues:
         self.sorted: tuple[FloatArray, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what files hold: values in order are made anew."""
+        """Return the state that files hold. The sorted values are computed again."""
         return vars(self) | {"sorted": None}
 
     def encode(self, column: Any) -> FloatArray:

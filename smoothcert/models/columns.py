@@ -175,7 +175,7 @@ class Columns:
 
 
 def hidden_by(hidden: str, columns: Columns | None, model: Any) -> str:
-    """Return what replaces hidden categories where the user leaves it open: a mask, if the model is yet to see it."""
+    """Return how categories are hidden. "auto" is the mask if there is one, and the model can still learn it."""
     if hidden != "auto" or columns is None or not columns.n_categories.any():
         return "mask" if hidden == "auto" else hidden
     try:

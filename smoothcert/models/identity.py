@@ -42,7 +42,7 @@ def content_of(model: Any) -> str:
 
 
 def content_of_tensors(tensors: list[Any]) -> str:
-    """Return a digest of torch tensors, whatever their names; "?" where there are none, or one has no plain bytes."""
+    """Return a digest of torch tensors without their names; "?" if there are none, or one has no plain bytes."""
     import torch
 
     digest = blake2b(digest_size=16)

@@ -78,13 +78,13 @@ class TorchInference(BaseEstimator):
         return float(torch.finfo(torch.get_autocast_dtype(device_type)).eps) if is_autocast(device_type) else 0.0
 
     def way(self) -> str:
-        """Return how the model runs, as text; nothing where that is as by default."""
+        """Return the settings that are not the defaults, as text."""
         plain, output = TorchInference(self.autocast, self.channels_last, self.compile), self.output
         way = "" if repr(plain) == repr(TorchInference()) else f" {plain}"
         return way + ("" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}")
 
     def in_full_precision(self) -> TorchInference:
-        """Return how the model runs without autocast, of its own or of the caller, and without compilation."""
+        """Return the same settings without compilation and without autocast, also that of the caller."""
         return FullPrecision(None, self.channels_last, False, self.output)
 
     def prepare(self, module: Any) -> Callable[[Any], Any]:
@@ -115,11 +115,6 @@ class FullPrecision(TorchInference):
     def step(self, device_type: str) -> float:
         """Return 0: there is no autocast."""
         return 0.0
-
-
-def hooks_of(part: Any) -> list[Any]:
-    """Return the hooks that run when a module is called."""
-    return [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
 
 
 def is_autocast(device_type: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import checked_values, name_of
+from .base import checked_values, name_of, uncompiled
 
 #: What torch's messages say about inputs of the wrong type, and of the wrong shape.
 TYPE_ERROR = re.compile(r"dtype|scalar type|data type|input type|same type|type mismatch", re.IGNORECASE)
@@ -60,7 +60,7 @@ def read_logits(
     """
     import torch
 
-    logits = find_logits(answer, name) if output is None else output(answer)
+    logits = find_logits(answer, name, output)
     is_tensor = isinstance(logits, torch.Tensor)
     logits = decision(logits) if decision is not None and is_tensor else logits
     shape = tuple(logits.shape) if is_tensor else None
@@ -92,7 +92,7 @@ def read_numbers(
     """
     import torch
 
-    found = find_logits(answer, name) if output is None else output(answer)
+    found = find_logits(answer, name, output)
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
     if shape not in ((n_rows,), (n_rows, 1)):
         raise ValueError(
@@ -103,8 +103,10 @@ def read_numbers(
     return checked_values(found.detach().cpu().double().numpy(), n_rows, name)
 
 
-def find_logits(answer: Any, name: str) -> Any:
-    """Return what holds the logits in an answer, if that is clear."""
+def find_logits(answer: Any, name: str, output: Callable[[Any], Any] | None = None) -> Any:
+    """Return the logits in an answer, which ``output`` finds if it is given, or raise a ValueError if it is unclear."""
+    if output is not None:
+        return output(answer)
     if isinstance(answer, Mapping):
         if "logits" not in answer and len(answer) != 1:
             raise ValueError(
@@ -132,7 +134,7 @@ def check_one_logit(logit: Any, name: str) -> None:
 
 
 def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0) -> Any:
-    """Do what `votes_of_logits` does, where the logits are; leads up to ``least`` are near ties too."""
+    """Return the votes of `votes_of_logits`, computed by torch. Leads of up to ``least`` are near ties too."""
     import torch
 
     if logits.shape[1] == 1:
@@ -156,7 +158,7 @@ def lead_error(logits: Any, precise: Any) -> float:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of logits before they are compared: votes of a skorch net are what its ``predict`` returns.
+    """How a skorch net decides by its logits, so that its votes are the labels that its ``predict`` returns.
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ class Decision:
     threshold : float, optional
         What the output of a binary net must exceed for the second class.
     told : set
-        Not empty once single outputs were seen that cannot be probabilities. All voters of a model share it.
+        Not empty after a batch of single outputs that cannot be probabilities. All voters of a model share it.
     """
 
     function: Callable[[Any], Any] | None = None
@@ -174,14 +176,13 @@ class Decision:
 
     @classmethod
     def of(cls, net: Any, output: Callable[[Any], Any] | None) -> Decision:
-        """Read the decision of an initialized net; what ``output`` returns are logits, whatever the loss is."""
+        """Read the decision of an initialized net. The values that ``output`` returns are logits for every loss."""
         from skorch import NeuralNetBinaryClassifier
         from torch.nn import BCELoss
 
         function = net.predict_nonlinearity if callable(net.predict_nonlinearity) else None
         threshold = net.threshold if isinstance(net, NeuralNetBinaryClassifier) else None
-        criterion = getattr(net, "criterion_", None)
-        criterion = getattr(criterion, "_orig_mod", criterion)
+        criterion = uncompiled(getattr(net, "criterion_", None))
         is_probability = function is not None or (output is None and isinstance(criterion, BCELoss))
         if threshold is not None and not is_probability:
             with np.errstate(divide="ignore"):
@@ -201,7 +202,7 @@ class Decision:
 
 
 def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Exception:
-    """Return what to raise for a torch module's own error; it names the remedy where that is known.
+    """Return the exception to raise for an error of a torch module, which names the remedy if that is known.
 
     Parameters
     ----------

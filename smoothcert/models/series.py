@@ -1,4 +1,4 @@
-"""Single columns of pandas and polars DataFrames and of arrays: what each library calls the same thing."""
+"""Operations on single columns of pandas, polars and NumPy, with one name for each."""
 
 from __future__ import annotations
 
@@ -75,9 +75,8 @@ def numbers(column: Any) -> FloatArray:
 
 def values(column: Any) -> list[Any]:
     """Return the values of a column as Python objects; missing ones are None."""
-    if hasattr(column, "to_list"):
-        return [None if is_missing(value) else value for value in column.to_list()]
-    return [None if is_missing(value) else value for value in column.tolist()]
+    items = column.to_list() if hasattr(column, "to_list") else column.tolist()
+    return [None if is_missing(value) else value for value in items]
 
 
 def is_missing(value: Any) -> bool:

@@ -50,7 +50,7 @@ class SklearnVoter(Voter):
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""
-        labels = self._predict(batch)
+        labels = self._ask("predict", batch)
         if labels.shape not in ((len(batch),), (len(batch), 1)):
             raise ValueError(
                 f"The base model {name_of(self.estimator)} must return one label per row, shape ({len(batch)},), but "
@@ -60,22 +60,21 @@ class SklearnVoter(Voter):
 
     def values(self, batch: NDArray[Any]) -> NDArray[np.float64]:
         """Return predicted numbers; see `Voter.values`."""
-        return checked_values(self._predict(batch), len(batch), name_of(self.estimator))
+        return checked_values(self._ask("predict", batch), len(batch), name_of(self.estimator))
 
-    def _predict(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _ask(self, method: str, batch: NDArray[Any]) -> NDArray[Any]:
+        """Return what a method of the estimator answers about a noisy batch."""
         rows = batch if self.columns is None else self.columns.frame(batch)
         # scikit-learn has one configuration per thread.
         with config_context(**self.config):
-            return np.asarray(self.estimator.predict(rows))
+            return np.asarray(getattr(self.estimator, method)(rows))
 
     def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
         """Return the base model's ``predict_proba``, 0 for classes that it does not know; see `Voter.probabilities`."""
         name = name_of(self.estimator)
         if not hasattr(self.estimator, "predict_proba"):
             raise ValueError(no_probabilities(f"The base model {name}"))
-        rows = batch if self.columns is None else self.columns.frame(batch)
-        with config_context(**self.config):
-            answer = self.estimator.predict_proba(rows)
+        answer = self._ask("predict_proba", batch)
         known = np.asarray(getattr(self.estimator, "classes_", self.labels.classes))
         found = np.zeros((len(batch), self.n_classes))
         found[:, self.labels.indices(known, name)] = checked_probabilities(answer, len(batch), len(known), name)

@@ -71,7 +71,11 @@ def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecut
     def start(_: int) -> None:
         _controller().limit(limits=cores_each, user_api="openmp")
         if with_torch:
-            _limit_torch(cores_each)
+            import torch
+
+            # A thread takes over the process's number when it is first asked, and keeps its own afterward.
+            torch.get_num_threads()
+            torch.set_num_threads(cores_each)
         limit_threads(cores_each)
         _thread.votes = True
         all_there.wait()
@@ -79,15 +83,6 @@ def _pool(n_threads: int, cores_each: int, with_torch: bool) -> ThreadPoolExecut
     with _torch_unchanged() if with_torch else nullcontext():
         list(pool.map(start, range(n_threads)))
     return pool
-
-
-def _limit_torch(n_cores: int) -> None:
-    """Let torch use ``n_cores`` cores in this thread."""
-    import torch
-
-    # A thread takes over the process's number when it is first asked, and keeps its own afterward.
-    torch.get_num_threads()
-    torch.set_num_threads(n_cores)
 
 
 @contextmanager
@@ -109,7 +104,7 @@ def _controller() -> ThreadpoolController:
 
 
 class SharedContext:
-    """A context that its first user enters and its last user leaves, in whatever threads they are.
+    """A context that its first user enters and its last user leaves, possibly in different threads.
 
     Parameters
     ----------

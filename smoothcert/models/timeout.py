@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
-from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -53,20 +53,16 @@ class TimedVoter(Voter):
 
         The call is then abandoned, in a thread that ends with the process.
         """
-        answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        answer: Future[Any] = Future()
         # An abandoned call must not see the next batch.
-        Thread(target=_answer, args=(ask, batch.copy(), answers), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=self.seconds)
-        except Empty:
+        Thread(target=_keep, args=(answer, ask, batch.copy()), daemon=True).start()
+        if not wait([answer], self.seconds).done:
             raise TimeoutError(
                 f"The base model {self.voter.content().split()[0]} did not answer {len(batch)} rows within "
                 f"timeout={self.seconds:g} seconds. Nothing was certified. Allow more time, or set a smaller "
                 f"batch_size."
-            ) from None
-        if error is not None:
-            raise error
-        return answer
+            )
+        return answer.result()
 
     def content(self) -> str:
         """Return the content of the voter's model; see `Voter.content`."""
@@ -77,10 +73,9 @@ class TimedVoter(Voter):
         return self.voter.ready()
 
 
-def _answer(
-    ask: Callable[[NDArray[Any]], Any], batch: NDArray[Any], answers: SimpleQueue[tuple[Any, BaseException | None]]
-) -> None:
+def _keep(answer: Future[Any], ask: Callable[[NDArray[Any]], Any], batch: NDArray[Any]) -> None:
+    """Set an answer, or the error in its place."""
     try:
-        answers.put((ask(batch), None))
+        answer.set_result(ask(batch))
     except BaseException as error:
-        answers.put((None, error))
+        answer.set_exception(error)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Voter, checked_probabilities, name_of
+from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
-from .inference import TorchInference, check_rows_are_independent, hooks_of, is_autocast
+from .inference import TorchInference, check_rows_are_independent, is_autocast
 from .outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 from .threads import check_evaluation_mode, module_lock, n_threads
 
@@ -148,11 +148,12 @@ class TorchVoter(Voter):
     def _may_share(self) -> bool:
         """Tell whether copies of the module answer as it does, at the same time."""
         parts = list(self.module.modules())
+        hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
         return not (
             self.inference.compile
             or is_autocast(self.device_type)
             # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
-            or any(not getattr(hook, "is_pure", False) for part in parts for hook in hooks_of(part))
+            or any(not getattr(hook, "is_pure", False) for hook in hooks)
             or any("forward" in vars(part) for part in parts)
         )
 
@@ -160,7 +161,7 @@ class TorchVoter(Voter):
         """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
         try:
             # The module itself, where torch.compile has wrapped it.
-            module = copy.deepcopy(getattr(self.module, "_orig_mod", self.module) if to else self.module, dict(shared))
+            module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
             module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
@@ -320,8 +321,7 @@ class TorchVoter(Voter):
         if self.n_classes == 1:
             return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
-            module = getattr(self.module, "_orig_mod", self.module)
-            return TorchVoter(module, self.n_classes, self.device, inference, self.decision)
+            return TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
@@ -368,16 +368,12 @@ class TorchVoter(Voter):
         return f"{name_of(self.module)} {content}{self.inference.way()}{self.decision}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {
-            "module_lock": None,
-            "forward": None,
-            "thread_voters": [],
-            "precise": None,
-            "original": None,
-        }
+        made_anew = ("module_lock", "forward", "thread_voters", "precise", "original")
+        return {name: value for name, value in vars(self).items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, module_lock=module_lock(state["module"]), original=self)
+        self._forget()
 
     @contextmanager
     def ready(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ class Decisions(TableRecords):
 
     @classmethod
     def from_store(cls, path: Any, *, partial: bool = False) -> Decisions:
-        """Make the decisions of a run anew from its votes. This needs neither the model nor the inputs.
+        """Make the decisions of a run from its votes. This needs neither the model nor the inputs.
 
         Parameters
         ----------
@@ -103,12 +103,3 @@ class Decisions(TableRecords):
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.labels, self.robust))
-
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = super()._columns()
-        if self.robust.ndim == 2:
-            radii, robust, n_samples = (columns.pop(name).T for name in ("radius", "robust", "n_samples"))
-            for i in range(len(radii)):
-                columns |= {f"radius {i}": radii[i], f"robust {i}": robust[i]}
-            columns["n_samples"] = n_samples
-        return columns

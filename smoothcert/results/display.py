@@ -208,17 +208,13 @@ class CertifiedAccuracyDisplay:
         ends = [1.05 * curve.radii[np.isfinite(curve.radii)][-1] for curve in self.curves.values()]
         ax.set(xlim=(0, max(right, *ends, 0.0) or 1.0), ylim=(0, 1.02), ylabel="certified accuracy")
         ax.set_xlabel(_radius_label(self.norm, self.threat, ax.figure.get_figwidth() * ax.get_position().width / 0.8))
-        if self.majority is not None and self.majority not in [line.get_ydata()[0] for line in _references(ax)]:
+        drawn = [line.get_ydata()[0] for line in ax.lines if line.get_gid() == "majority"]
+        if self.majority is not None and self.majority not in drawn:
             style = {"color": NEUTRAL, "linestyle": ":", "linewidth": 1.4, "zorder": 1}
             ax.axhline(self.majority, label="always the most frequent class", gid="majority", **style)
         add_legend(ax, self.note)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _references(ax: Any) -> list[Any]:
-    """Return the lines of majorities on these axes."""
-    return [line for line in ax.lines if line.get_gid() == "majority"]
 
 
 def by_name(certificates: Certificates | Named) -> dict[str, list[Certificates]]:

@@ -91,14 +91,6 @@ class Intervals(Regressions):
     def __iter__(self) -> Iterator[FloatArray]:
         return iter((self.lower, self.upper))
 
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = super()._columns()
-        if self.lower.ndim == 2:
-            each = [columns.pop(name).T for name in ("radius", "lower", "upper")]
-            for i, (radius, lower, upper) in enumerate(zip(*each, strict=True)):
-                columns |= {f"radius {i}": radius, f"lower {i}": lower, f"upper {i}": upper}
-        return columns
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ToleranceRadii(Regressions):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_choice, check_labels, check_positive, check_thresholds, sorted_unique
+from .._utils.checks import check_choice, check_labels, check_numbers, check_positive, check_thresholds, sorted_unique
 from .records import TableRecords
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 #: How scores of classes become one: the share of all inputs, the mean over classes, or one score for each class.
 AVERAGES = ("micro", "macro", None)
 
-#: Numbers of inputs, and of inputs of a class, from which on a missing class is no accident.
+#: The numbers of inputs, and of inputs of a class, from which a class that is never predicted is no accident.
 MANY, MANY_OF_CLASS = 50, 10
 
 
@@ -321,16 +321,9 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_inputs: int) -> Float
     """Return one weight for each input, or raise a ValueError if one is negative or not finite, or all are 0."""
     if sample_weight is None:
         return np.ones(n_inputs)
-    try:
-        weight = np.asarray(sample_weight, dtype=np.float64)
-        valid = weight.shape == (n_inputs,) and bool((np.isfinite(weight) & (weight >= 0)).all() and weight.any())
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(
-            f"sample_weight must hold a finite number of at least 0 for each of the {n_inputs} inputs, and one above "
-            f"0, got {sample_weight!r}."
-        )
+    weight: FloatArray = check_numbers("sample_weight", sample_weight, n_inputs)
+    if (weight < 0).any() or not weight.any():
+        raise ValueError(f"sample_weight must hold numbers of at least 0, and one above 0, got {sample_weight!r}.")
     return weight
 
 

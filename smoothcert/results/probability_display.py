@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from .._utils.pipelines import last_step
 from .certificates import Certificates
 from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
-from .display import Named, by_name, note_of
+from .display import by_name, note_of
 from .metrics import certified_accuracy_curve
 from .votes import VoteCounts
 
@@ -116,8 +116,7 @@ class ProbabilityDisplay:
         ValueError
             If the certificates hold no probabilities, as those from a table of radii, or ``y`` does not fit.
         """
-        named: Named = certificates if isinstance(certificates, Mapping) else {"": certificates}
-        found = {name: group[0] for name, group in by_name(named).items()}
+        found = {name: group[0] for name, group in by_name(certificates).items()}
         for name, one in found.items():
             if np.isnan(one.p_a).any():
                 raise ValueError(

@@ -199,8 +199,14 @@ class TableRecords(Records):
         return {name: value for name, value in self._arrays().items() if name != "failed" or value.any()}
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        """Return the columns of the table by name."""
-        return self._saved()
+        """Return the columns of the table by name; an array of two dimensions has a column for each radius."""
+        saved = self._saved()
+        several = [name for name, value in saved.items() if value.ndim == 2]
+        first, *others = [name for name in saved if name not in several]
+        columns = {first: saved[first]}
+        for i in range(saved[several[0]].shape[1] if several else 0):
+            columns |= {f"{name} {i}": saved[name][:, i] for name in sorted(several, key="radius".__ne__)}
+        return columns | {name: saved[name] for name in others}
 
     def _judged(self, y: Any) -> dict[str, NDArray[Any]]:
         """Return the true labels, and which predicted labels are right."""

@@ -1,4 +1,4 @@
-"""One decision about the row of a table explained: what is changed in which column, and what that costs."""
+"""An explanation of one decision about a row of a table: which columns change, and what each change costs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUM_ERROR = 1e-12
 
 @dataclass(eq=False, repr=False)
 class RowChanges:
-    """One decision about the row of a table explained: what is changed in which column, and what that costs.
+    """An explanation of one decision about a row of a table: which columns change, and what each change costs.
 
     It prints as a table, which starts with the largest changes.
 

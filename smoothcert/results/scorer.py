@@ -1,4 +1,4 @@
-"""Certified accuracy, and its like for regression, as scores for scikit-learn's model selection."""
+"""Scores for the model selection of scikit-learn: certified accuracy, and its counterpart for regression."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class CertifiedScorer(BaseEstimator):
 
 
 def make_certified_scorer(radius: float, *, norm: float = 1, average: str = "micro") -> CertifiedScorer:
-    """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
+    """Make a scorer of certified accuracy, for the ``scoring`` of GridSearchCV, cross_val_score and others.
 
     The score is the share of inputs that are classified right and certified at the radius; abstentions count as wrong.
     `SmoothedClassifier.certify_at` decides for each input, and stops sampling as soon as the answer is clear. Each
@@ -157,7 +157,7 @@ class IntervalScorer(BaseEstimator):
         self.tolerance = tolerance
 
     def score(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of inputs at which the smoothed quantile certainly stays near the true value.
+        """Return the share of inputs at which the smoothed quantile certainly stays within the tolerance.
 
         Parameters
         ----------
@@ -191,11 +191,11 @@ class IntervalScorer(BaseEstimator):
 
 
 def make_interval_scorer(radius: float, tolerance: float) -> IntervalScorer:
-    """Make a scorer of certified regression, for the ``scoring`` of GridSearchCV, cross_val_score and the like.
+    """Make a scorer of certified regression, for the ``scoring`` of GridSearchCV, cross_val_score and others.
 
     The score is the share of inputs for which the smoothed quantile stays within a tolerance of the true value at every
     input within the radius, by the interval of `SmoothedRegressor.certify`. At radius 0 and with many votes, it is the
-    share of predictions that are as near as that.
+    share of predictions within the tolerance.
 
     Radii are in the unit box of each candidate, so all candidates must share one box, as for `make_certified_scorer`.
 

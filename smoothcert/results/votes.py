@@ -31,7 +31,7 @@ class Origin:
     costs : str
         Fingerprint of the costs and categories; empty where all features are numbers of cost 1.
     details : dict, optional
-        Noise, box, costs and classes in JSON, from which `recertify` builds them anew.
+        Noise, box, costs and classes in JSON, from which `recertify` builds them.
 
     Examples
     --------

@@ -13,6 +13,9 @@ from ..models.base import Voter
 #: Rows of a batch that are asked alone, and rows in all once the vote on one of them has changed.
 FEW, MANY = 8, 40
 
+#: The largest change of a number that counts as rounding, as a share of its scale and in steps of reduced precision.
+SAME, SAME_STEPS = 1e-4, 8
+
 REMEDY = (
     "Nothing was certified. The vote on a row must be the same at each call, whatever the other rows are: leave out "
     "what is random (dropout in training mode, sampling) and statistics of the batch (normalization in training mode, "
@@ -53,11 +56,8 @@ def check_alone(
     if len(votes) == 1 or voter.most_changed is None:
         return
 
-    def is_other_vote(alone: Any, row: int) -> bool:
-        return bool(voter(alone)[0] != votes[row])
-
     def changes(rows: NDArray[np.intp]) -> list[bool]:
-        compare = is_changed or is_other_vote
+        compare = is_changed or (lambda alone, row: bool(voter(alone)[0] != votes[row]))
         try:
             return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:
@@ -79,6 +79,35 @@ def check_alone(
             f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
             f"rows got another answer when they were asked alone. {REMEDY}"
         )
+
+
+def check_numbers_alone(
+    voter: Voter,
+    ask: Callable[[Any], NDArray[np.float64]],
+    answers: NDArray[np.float64],
+    draw: Callable[[NDArray[np.intp]], Any],
+    scale: Any = 1.0,
+) -> None:
+    """Ask about a few rows of a batch alone where answers are numbers, which rounding may change; see `check_alone`.
+
+    Parameters
+    ----------
+    voter : Voter
+    ask : callable
+        Returns the numbers for a batch.
+    answers : ndarray of shape (n_rows, ...)
+        What it has returned.
+    draw : callable
+        Returns some rows of the batch, by their numbers.
+    scale : float or ndarray that broadcasts to ``answers``
+        Rounding changes a number by a small share of this.
+    """
+    same = np.broadcast_to(max(SAME, SAME_STEPS * voter.coarse_step) * scale, answers.shape)
+
+    def is_changed(alone: Any, row: int) -> bool:
+        return not np.isclose(ask(alone)[0], answers[row], rtol=0, atol=same[row]).all()
+
+    check_alone(voter, np.zeros(len(answers), dtype=np.intp), draw, is_changed)
 
 
 def telling_rows(votes: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -132,7 +133,7 @@ class VoteCounter:
         if is_due(self.voter):
             # If memory does not suffice for it now, later batches are checked.
             with suppress(MemoryError):
-                check_alone(self.voter, cast, lambda rows: self.batches.draw(single_rows(segments, rows)))
+                check_alone(self.voter, cast, partial(self.batches.draw_rows, segments))
         return cast
 
     def _settle(self) -> None:
@@ -179,6 +180,10 @@ class NoisyBatches:
         batch = self.buffer[:n_rows]
         self._fill(segments, batch)
         return batch
+
+    def draw_rows(self, segments: NDArray[np.int64], rows: NDArray[np.intp]) -> Any:
+        """Draw some rows of a batch again, by their numbers."""
+        return self.draw(single_rows(segments, rows))
 
     def _empty(self, n_rows: int) -> Any:
         return np.empty((n_rows, *self.mechanism.shape), dtype=self.buffer.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,9 @@ from sklearn.base import BaseEstimator
 from .._utils.checks import check_bool
 from ..models.base import Voter
 from ..noise import seeding
-from .alone import check_alone, is_due
-from .counters import memory_errors, noisy_batches, single_rows
+from .alone import check_numbers_alone, is_due
+from .counters import memory_errors, noisy_batches
 from .sampler import Sampler, draw_votes, fingerprints
-from .values import SAME, SAME_STEPS
 
 FloatArray = NDArray[np.float64]
 
@@ -222,7 +222,8 @@ class ScoreCounter:
         with memory_errors():
             probabilities = self.voter.probabilities(self.batches.draw(drawn))
             if is_due(self.voter):
-                self._check_alone(drawn, probabilities)
+                draw = partial(self.batches.draw_rows, drawn)
+                check_numbers_alone(self.voter, self.voter.probabilities, probabilities, draw)
             scores = np.asarray(self.sampler.score.scores(probabilities, self._uniforms(segments)))
         if scores.shape != probabilities.shape or np.isnan(scores).any():
             raise ValueError(
@@ -246,16 +247,6 @@ class ScoreCounter:
             for owner, first, count in segments.tolist()
         ]
         return np.concatenate(drawn)[:, None]
-
-    def _check_alone(self, segments: NDArray[np.int64], probabilities: FloatArray) -> None:
-        """Raise a ValueError if probabilities change by more than rounding where rows are asked alone."""
-
-        def is_changed(alone: Any, row: int) -> bool:
-            now = self.voter.probabilities(alone)[0]
-            return bool(np.abs(now - probabilities[row]).max() > max(SAME, SAME_STEPS * self.voter.coarse_step))
-
-        votes = np.zeros(len(probabilities), dtype=np.intp)
-        check_alone(self.voter, votes, lambda rows: self.batches.draw(single_rows(segments, rows)), is_changed)
 
 
 def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:

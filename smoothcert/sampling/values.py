@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,11 @@ from .._utils.memory import keep_freed
 from ..models.base import Voter
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .alone import check_alone, is_due
-from .counters import memory_errors, noisy_batches, single_rows
+from .alone import check_numbers_alone, is_due
+from .counters import memory_errors, noisy_batches
 from .sampler import Sampler, Votes, draw_votes, fingerprints
 
 FloatArray = NDArray[np.float64]
-
-#: Largest difference, as a share of the spread of a batch and of the number, that is put down to rounding where a row
-#: is asked alone; and in steps of reduced precision.
-SAME, SAME_STEPS = 1e-4, 8
 
 
 class Values(Votes):
@@ -71,12 +68,7 @@ class ValueCounter:
     """
 
     def __init__(
-        self,
-        voter: Voter,
-        mechanism: NoiseMechanism,
-        points: NDArray[Any],
-        keys: NDArray[np.uint32],
-        found: FloatArray,
+        self, voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32], found: FloatArray
     ) -> None:
         self.voter, self.found = voter, found
         self.batches = noisy_batches(voter, mechanism, points, keys)
@@ -86,25 +78,11 @@ class ValueCounter:
         with memory_errors():
             values = self.voter.values(self.batches.draw(segments))
             if is_due(self.voter):
-                self._check_alone(segments, values)
+                finite = values[np.isfinite(values)]
+                scale = np.abs(values) + (np.ptp(finite) if len(finite) else 0.0)
+                draw = partial(self.batches.draw_rows, segments)
+                check_numbers_alone(self.voter, self.voter.values, values, draw, scale)
         start = 0
         for owner, first, count in segments.tolist():
             self.found[owner, first : first + count] = values[start : start + count]
             start += count
-
-    def _check_alone(self, segments: NDArray[np.int64], values: FloatArray) -> None:
-        """Raise a ValueError if numbers change by more than rounding where rows are asked alone."""
-        finite = values[np.isfinite(values)]
-        spread = float(np.ptp(finite)) if len(finite) else 0.0
-        same = max(SAME, SAME_STEPS * self.voter.coarse_step)
-
-        def is_changed(alone: Any, row: int) -> bool:
-            now, then = float(self.voter.values(alone)[0]), float(values[row])
-            return now != then and not abs(now - then) <= same * (spread + abs(then))
-
-        check_alone(
-            self.voter,
-            np.zeros(len(values), dtype=np.intp),
-            lambda rows: self.batches.draw(single_rows(segments, rows)),
-            is_changed,
-        )

@@ -1,4 +1,4 @@
-"""Torch datasets as training data: inputs and labels in one object, with transforms that run in each epoch anew."""
+"""Torch datasets as training data: inputs and labels in one object, whose transforms run again in each epoch."""
 
 from __future__ import annotations
 

@@ -65,22 +65,23 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
     while isinstance(model, (NamedColumns, IndexedLabels)):
         model = model.estimator
     given = model.get_params(deep=True) if n_copies > 1 and hasattr(model, "get_params") else {}
-    stopping = [remedy for name in given for remedy in _splits_randomly(given, name, len(X), params)]
-    names = {name: value for name, value in given.items() if name.rpartition("__")[2] == "cv"}
-    own = {name: names.pop(name) for name in _own_folds(model) if name in names}
-    hidden = [name for name, value in names.items() if not isinstance(value, str)]
-    # RidgeClassifierCV leaves one row out at a time, and takes no folds where it stores the results.
-    alone = [name for name in own if given.get(f"{name.removesuffix('cv')}store_cv_results") and own[name] is None]
-    hidden += alone + [name for name, value in own.items() if isinstance(value, float)]
-    hidden += [name for name, value in given.items() if name.rpartition("__")[2] == "oob_score" and value]
-    own = {name: value for name, value in own.items() if not (name in alone or isinstance(value, (str, float)))}
-    classifies = not predicts_numbers(model)
-    folds = {name: FoldsOfCopies(check_cv(value, y, classifier=classifies), n_copies) for name, value in own.items()}
+    stopping = list(_random_splits(given, len(X), params))
+    hidden = [name for name, value in given.items() if name.rpartition("__")[2] == "oob_score" and value]
+    outer, folds = set(_own_folds(model)), {}
+    for name, value in given.items():
+        if name.rpartition("__")[2] != "cv" or isinstance(value, str):
+            continue
+        # RidgeClassifierCV leaves one row out at a time, and takes no folds where it stores the results.
+        alone = value is None and given.get(f"{name.removesuffix('cv')}store_cv_results")
+        if name in outer and not alone and not isinstance(value, float):
+            folds[name] = FoldsOfCopies(check_cv(value, y, classifier=not predicts_numbers(model)), n_copies)
+        else:
+            hidden.append(name)
     if folds:
         model.set_params(**folds)
     fitted = estimator.fit(X, y, **params)
     if folds:
-        model.set_params(**own)
+        model.set_params(**{name: given[name] for name in folds})
     # Warnings come after fit, which may fail and be tried in another way.
     if stopping:
         warnings.warn(
@@ -105,20 +106,17 @@ def predicts_numbers(estimator: Any) -> bool:
     return hasattr(model, "__sklearn_tags__") and bool(is_regressor(model))
 
 
-def _splits_randomly(given: dict[str, Any], name: str, n_rows: int, params: dict[str, Any]) -> list[str]:
-    """Return how to switch early stopping off, if the parameter ``name`` is a share of random rows that it holds back.
-
-    The list holds one text, or none.
-    """
-    prefix = name.removesuffix("validation_fraction")
-    if prefix == name or not given[name] or INPUTS in params:
-        return []
-    switch = "early_stopping" if f"{prefix}early_stopping" in given else "n_iter_no_change"
-    stops, off = given.get(f"{prefix}{switch}"), False if switch == "early_stopping" else None
-    if stops == "auto":
-        # HistGradientBoostingClassifier stops early above this number of rows.
-        stops = n_rows > 10_000
-    return [f"{prefix}{switch}={off}"] if stops else []
+def _random_splits(given: dict[str, Any], n_rows: int, params: dict[str, Any]) -> Iterator[str]:
+    """Yield how to switch early stopping off, for each part of an estimator that holds back a share of random rows."""
+    for name, share in given.items():
+        prefix = name.removesuffix("validation_fraction")
+        if prefix == name or not share or INPUTS in params:
+            continue
+        switch = "early_stopping" if f"{prefix}early_stopping" in given else "n_iter_no_change"
+        stops, off = given.get(f"{prefix}{switch}"), False if switch == "early_stopping" else None
+        # "auto": HistGradientBoostingClassifier stops early above this number of rows.
+        if n_rows > 10_000 if stops == "auto" else stops:
+            yield f"{prefix}{switch}={off}"
 
 
 def _own_folds(model: Any, prefix: str = "") -> Iterator[str]:

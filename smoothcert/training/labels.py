@@ -1,4 +1,4 @@
-"""Labels of any type for base models that are fitted on class indices alone."""
+"""Labels of any type for base models that can only be fitted on class indices."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ class Training(BaseEstimator, ABC):
         verbose : int
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
-            What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run in each
-            epoch anew.
+            What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run again
+            in each epoch.
         regression : bool, default=False
             Whether the base model predicts numbers.
         fit_params : dict, optional
@@ -146,8 +146,7 @@ class Training(BaseEstimator, ABC):
                     f"Validation data (eval_set, X_val) must have the features of X, in their order, got shape "
                     f"{shape}{f' and the columns {list(given.names or ())}' if given else ''}."
                 )
-            encoded = columns is not None and columns.codecs is not None
-            array = columns.encode(X) if columns and encoded else np.asarray(X, dtype=np.float64)
+            array = columns.encode(X) if columns and columns.codecs else np.asarray(X, dtype=np.float64)
             mechanism.box.check(mechanism.bounded(array))
             return mechanism.noisy(array, rng) if self.copies_per_batch else array
 

@@ -135,12 +135,12 @@ class NoisyModule(nn.Module):
 
     @torch.compiler.disable
     def _check_box(self, X: torch.Tensor, mechanism: NoiseMechanism) -> None:
-        """Let the box look at the smallest and the largest value of each feature: all that it asks about."""
+        """Let the box check the smallest and the largest value of each feature."""
         ends = torch.stack(X.detach().aminmax(dim=0)).float().cpu().numpy()
         mechanism.box.check(mechanism.bounded(ends))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Take the statistics of a checkpoint, whatever shape they have here."""
+        """Take the statistics of a checkpoint, which may have another shape than those here."""
         for name in ("center", "scale"):
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..models.base import uncompiled
 from ..noise.gaussian import GaussianNoise, LaplaceNoise
 from ..noise.lattice import SplitNoise, UniformNoise
 from ..noise.mechanism import NoiseMechanism
@@ -49,7 +50,7 @@ class InputScaling:
         )
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-        """Return the arguments of the module; quantization registers hooks anew, without those by name."""
+        """Return the arguments with scaled inputs; quantization registers hooks again, and passes none by name."""
         tensors = chain(module.parameters(), module.buffers())
         dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
@@ -69,15 +70,14 @@ class InputScaling:
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first pre-hook of a module, in place of one that an earlier training has left."""
-        module = getattr(module, "_orig_mod", module)
-        rest = {key: hook for key, hook in module._forward_pre_hooks.items() if key != SCALING}
-        module._forward_pre_hooks = OrderedDict({SCALING: self} | rest)
-        module._forward_pre_hooks_with_kwargs[SCALING] = True
+        inside = uncompiled(module)
+        put_first(inside._forward_pre_hooks, self)
+        inside._forward_pre_hooks_with_kwargs[SCALING] = True
 
     @staticmethod
     def of(module: nn.Module) -> InputScaling | None:
         """Return the scaling of a trained module, if it has one."""
-        found: Any = getattr(module, "_orig_mod", module)._forward_pre_hooks.get(SCALING)
+        found: InputScaling | None = uncompiled(module)._forward_pre_hooks.get(SCALING)
         return found
 
 
@@ -99,8 +99,13 @@ class OutputScaling:
 
     def attach(self, module: nn.Module) -> None:
         """Make this the first hook of a module, in place of one that an earlier training has left."""
-        rest = {key: hook for key, hook in module._forward_hooks.items() if key != SCALING}
-        module._forward_hooks = OrderedDict({SCALING: self} | rest)
+        put_first(uncompiled(module)._forward_hooks, self)
+
+
+def put_first(hooks: OrderedDict[int, Any], scaling: Any) -> None:
+    """Put a scaling before the other hooks of a module, and in the place of an earlier scaling."""
+    hooks[SCALING] = scaling
+    hooks.move_to_end(SCALING, last=False)
 
 
 class NoiseHooks:
@@ -194,7 +199,7 @@ def split_copies(module: nn.Module, answer: Any, n_copies: int) -> Any:
 
 
 def _check_tensor(module: nn.Module, answer: Any) -> None:
-    """Raise a ValueError if an answer is not a tensor of logits alone."""
+    """Raise a ValueError if an answer is not a single tensor of logits."""
     if not isinstance(answer, torch.Tensor):
         raise ValueError(
             f"The module {type(module).__name__} must return a tensor of logits to be trained, but returned a "

@@ -19,7 +19,7 @@ from skorch.dataset import Dataset as Data
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..models.base import name_of
+from ..models.base import name_of, uncompiled
 from ..models.outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
 from .carried import noisy_modules
@@ -172,7 +172,7 @@ def _loss_input(net: NeuralNetClassifier, output: Callable[[Any], Any] | None) -
     A loss of torch gets the logits that votes compare, or the probabilities in their place. A loss of the user's own,
     or a ``get_loss``, may need the whole answer, such as auxiliary heads.
     """
-    criterion = _criterion(net)
+    criterion = uncompiled(net.criterion_)
     if not isinstance(criterion, nn.modules.loss._Loss):
         return None
     if output is not None and not isinstance(criterion, PROBABILITY_LOSSES):
@@ -209,7 +209,8 @@ def _loss(
     ValueError
         If it is not a number.
     """
-    if isinstance(_criterion(net), (nn.BCELoss, nn.BCEWithLogitsLoss)):
+    criterion = uncompiled(net.criterion_)
+    if isinstance(criterion, (nn.BCELoss, nn.BCEWithLogitsLoss)):
         y = y.to(answer.dtype if isinstance(answer, torch.Tensor) else torch.float32)
     if y.is_floating_point() and isinstance(answer, torch.Tensor) and answer.numel() == len(y):
         y = y.reshape(answer.shape)
@@ -220,12 +221,12 @@ def _loss(
         raise
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The loss {name_of(_criterion(net))} failed on what it got from the base model, a {name_of(answer)}: "
+            f"The loss {name_of(criterion)} failed on what it got from the base model, a {name_of(answer)}: "
             f"{error}. A loss of torch gets the logits: set TorchInference(output=...) to a function that finds them. "
             f"A loss of your own gets the whole answer, and class indices."
         ) from error
     if pair is not None:
-        loss = loss + stability_weight * divergence(pair, _criterion(net).reduction)
+        loss = loss + stability_weight * divergence(pair, criterion.reduction)
     if isinstance(X, list):
         rows = loss * X[1].to(loss)
         loss = rows.mean() if reduction == "mean" else rows.sum()
@@ -245,7 +246,7 @@ def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
 
 def _check_net(net: NeuralNetClassifier, training: Any, weights: Any) -> None:
     """Raise a ValueError before any epoch if the net cannot be trained in this way."""
-    criterion = _criterion(net)
+    criterion = uncompiled(net.criterion_)
     if noisy_modules(net.module_):
         raise ValueError(
             f"The base model {name_of(net.module_)} holds a NoisyModule, but fit adds the noise itself. Use the "
@@ -263,11 +264,6 @@ def _check_net(net: NeuralNetClassifier, training: Any, weights: Any) -> None:
         )
 
 
-def _criterion(net: NeuralNetClassifier) -> Any:
-    """Return the criterion of a net, without what ``torch.compile`` puts around it."""
-    return getattr(net.criterion_, "_orig_mod", net.criterion_)
-
-
 def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -> Any:
     """Return the answer to X; a ValueError before any training if it holds no logits or numbers, as votes need."""
     try:
@@ -275,7 +271,7 @@ def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -
     except RuntimeError as error:
         raise explained(error, net.module_, X.shape) from error
     name = name_of(net.module_)
-    found = find_logits(answer, name) if output is None else output(answer)
+    found = find_logits(answer, name, output)
     if classes is None:
         read_numbers(found, len(X), name)
         return answer

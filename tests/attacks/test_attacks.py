@@ -255,7 +255,7 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
     steps = clf.algorithm((2,))
     few, more = [
         Verifier(clf, (2,), None, None, 4, np.random.SeedSequence(0)).verify(
-            raw, Target(steps.voter, steps.mechanism, GreedyRadius(), x, 0, np.random.default_rng(0), 10**7), n
+            raw, Target(steps, x, 0, np.random.default_rng(0), 10**7, n_samples=n, clear=0.0), n
         )
         for n in (1000, 64_000)
     ]

@@ -311,7 +311,7 @@ def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatc
     net = pytest.importorskip("torch").nn.Linear(5, 2)
     clf = SmoothedClassifier.from_pretrained(net, [0, 1], UniformNoise(0.7, levels=64), bounds=(-1, 3), **chosen)
     monkeypatch.setattr("smoothcert.cli.options.load", lambda given: clf)
-    given = defaultdict(lambda: None, quiet=True, workers=2, device="cpu", batch_size=7)
+    given = defaultdict(lambda: None, quiet=True, n_jobs=2, device="cpu", batch_size=7)
     made = smoothed(given)
     for name, value in chosen.items():
         assert getattr(made, name) is value
@@ -319,7 +319,9 @@ def test_a_smoothed_classifier_supplies_all_that_is_not_given(folder, monkeypatc
     assert made.classes_.tolist() == [0, 1]
     assert (made.n_jobs, made.device, made.batch_size, made.verbose) == (2, "cpu", 7, 0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    made = smoothed(given | {"lam": 0.2, "alpha": 0.3, "seed": 8, "bounds": (0, 1), "quiet": False, "batch_size": None})
+    made = smoothed(
+        given | {"lam": 0.2, "alpha": 0.3, "random_state": 8, "bounds": (0, 1), "quiet": False, "batch_size": None}
+    )
     assert made.noise_.get_params() == {"lam": 0.2, "levels": 64}
     assert smoothed(given | {"levels": 32}).noise_.get_params() == {"lam": 0.7, "levels": 32}
     lam = UniformNoise.from_sigma(0.5).lam
@@ -576,7 +578,7 @@ def test_curves_of_several_runs(folder):
         clf.certify(arrays["X"], y=arrays["y"], store="l2.sqlite")
     assert "their radii cannot be compared" in run("curve", "a/run.sqlite", "l2.sqlite", code=1)
     for wrong in ("a", "-1", "nan", "0,"):
-        assert "--radii must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
+        assert "'--radii': must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
 
 
 def test_shards_are_merged(folder):
@@ -721,7 +723,7 @@ def test_mistakes_in_options_are_explained_in_our_words(folder):
     assert "--radius box does not go with --max-change" in run(
         "certify", *model, "--radius", "box", "--max-change", "0.5", code=2
     )
-    assert "--lams and --weights must be lists of numbers" in run("certify", *model, "--lams", "a", code=2)
+    assert "'--lams': must be numbers of at least 0" in run("certify", *model, "--lams", "a", code=2)
     joblib.dump({"weight": np.arange(10**5), "bias": [0.0] * 10**5}, "state.joblib")
     message = run("certify", "state.joblib", "test.npz", "--allow-pickle", "--classes", "2", *FAST, code=1)
     assert "state.joblib holds a dict of 2 entries, and no model" in message

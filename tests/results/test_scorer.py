@@ -125,9 +125,7 @@ def test_infinite_radii_of_wrong_or_unweighted_inputs_count_nothing():
 def test_bad_weights(weight):
     y, certificates, _ = random_certificates(0)
     for score in (certified_accuracy_curve, average_certified_radius):
-        with pytest.raises(
-            ValueError, match="sample_weight must hold a finite number of at least 0 for each of the 200"
-        ):
+        with pytest.raises(ValueError, match=r"sample_weight must hold (one finite number for each of 200|numbers of)"):
             score(y, certificates, sample_weight=weight)
     with pytest.raises(ValueError, match="sample_weight must hold"):
         certified_accuracy_envelope(y, [certificates], 0.5, sample_weight=weight)

@@ -201,9 +201,9 @@ def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
                 raise KeyboardInterrupt
 
     class Recorded(cifar10.Checkpoints):
-        def on_epoch_begin(self, net, **kwargs):
-            super().on_epoch_begin(net)
-            seen.append((self.epoch_, net.optimizer_.param_groups[0]["lr"]))
+        def on_batch_begin(self, net, **kwargs):
+            super().on_batch_begin(net, **kwargs)
+            seen.append(net.optimizer_.param_groups[0]["lr"])
 
     def train(kind):
         network = cifar10.wide_resnet(10, 1, 4)
@@ -216,14 +216,46 @@ def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
     with pytest.raises(Exception, match="Stopped after epoch 2 of 4"):
         train(Stop)
     train(Recorded)
-    # Epochs 2 and 3 of the cosine from .05 over four epochs, and then nothing is left to do.
-    assert [epoch for epoch, _ in seen] == [2, 3]
-    np.testing.assert_allclose([rate for _, rate in seen], [0.025, 0.05 * (1 - 0.5**0.5) / 2])
+    # The second half of the cosine from .05 over four epochs of six batches, and then nothing is left to do.
+    np.testing.assert_allclose(seen, 0.05 * (1 + np.cos(np.pi * np.arange(12, 24) / 24)) / 2)
+
+
+def test_training_goes_on_from_the_weights_of_another(data, tmp_path):
+    options = [*TINY, f"--data={data}", "--epochs=1"]
+    run(cifar10.main, *options, f"--output={tmp_path}")
+    first = tmp_path / "split-0.75-augment.pt"
+    options += ["--training=stability", f"--start-from={first}", f"--output={tmp_path}"]
+    run(cifar10.main, *options, "--stability-weight=2", "--lr=1e-9")
+    before, after = (
+        torch.load(path, weights_only=True)["module"] for path in (first, tmp_path / "split-0.75-stability.pt")
+    )
+    for name, value in before.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+    other = run(cifar10.main, *options, "--stability-weight=3", "--lr=1e-9")
+    assert "was trained with other settings (stability_weight)" in other.output
+    other = run(cifar10.main, *options, "--width=2", f"--output={tmp_path / 'other'}")
+    assert other.exit_code == 1
+    assert f"--start-from: {first} fits another network" in other.output
+
+
+def test_the_weight_of_stability_reaches_the_loss(data, tmp_path, monkeypatch):
+    weights = []
+    loss = cifar10.StabilityLoss.forward
+    monkeypatch.setattr(
+        cifar10.StabilityLoss, "forward", lambda self, *args: weights.append(self.stability_weight) or loss(self, *args)
+    )
+    options = [*TINY, f"--data={data}", "--epochs=1", "--training=stability"]
+    run(cifar10.main, *options, f"--output={tmp_path / 'default'}")
+    run(cifar10.main, *options, f"--output={tmp_path / 'given'}", "--stability-weight=2")
+    assert set(weights[: len(weights) // 2]) == {6.0}
+    assert set(weights[len(weights) // 2 :]) == {2.0}
 
 
 def test_bad_options_are_refused(data, tmp_path):
     options = [*TINY, f"--data={data}", f"--output={tmp_path}"]
     assert "must be 10, 16, 22" in run(cifar10.main, *options, "--depth=12").output
+    assert "needs --training stability" in run(cifar10.main, *options, "--stability-weight=2").output
     with pytest.raises(ValueError, match="sigma must be"):
         run(cifar10.main, *options, "--sigma=-1")
 

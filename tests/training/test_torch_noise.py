@@ -24,7 +24,7 @@ from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
 from smoothcert.training.carried import carried
-from smoothcert.training.torch_noise import InputScaling, noisy_copies, noisy_on_device
+from smoothcert.training.torch_noise import InputScaling, OutputScaling, noisy_copies, noisy_on_device
 
 
 class OwnNoise(UniformNoise):
@@ -333,3 +333,12 @@ def test_a_noisy_module_leaves_fixed_features_as_they_are():
     assert (noisy[:, 0] != X[:, 0]).all()
     noise, _, costs = carried(module, None, None)
     assert (noise.lam, costs) == (1.0, [[1, 1], [2, "fixed"]])
+
+
+def test_the_output_scaling_belongs_to_the_module_inside_a_compiled_one():
+    """The float64 copy, which settles near ties, is one of the module inside."""
+    module, X = torch.nn.Linear(2, 1), torch.rand(4, 2)
+    plain = module(X)
+    for center in (7.0, 3.0):
+        OutputScaling(center, 2.0).attach(torch.compile(module, backend="eager"))
+    torch.testing.assert_close(module(X), 2 * plain + 3)

@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from smoothcert import NoiseAugmentation, SmoothedClassifier, UniformNoise
-from smoothcert.training.folds import _splits_randomly
+from smoothcert.training.folds import _random_splits
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 3))
@@ -89,10 +89,11 @@ def test_early_stopping_on_random_rows_warns(base, warns):
 
 def test_early_stopping_on_the_default_of_boosted_trees_warns_from_10_000_rows_on():
     base = HistGradientBoostingClassifier(max_iter=2)
-    assert not _splits_randomly(base.get_params(), "validation_fraction", 10_000, {})
-    assert _splits_randomly(base.get_params(), "validation_fraction", 10_001, {}) == ["early_stopping=False"]
-    assert not _splits_randomly(base.get_params(), "validation_fraction", 10_001, {"X_val": EVAL})
-    assert not _splits_randomly(base.get_params(), "max_iter", 10_001, {})
+    given = base.get_params()
+    assert not list(_random_splits(given, 10_000, {}))
+    assert list(_random_splits(given, 10_001, {})) == ["early_stopping=False"]
+    assert not list(_random_splits(given, 10_001, {"X_val": EVAL}))
+    assert not list(_random_splits(given | {"validation_fraction": None}, 10_001, {}))
 
 
 @pytest.mark.parametrize("frame", [False, True])
