@@ -123,11 +123,11 @@ def test_exact_probabilities_are_those_of_votes(noise):
         make_pipeline(clone(encode), DecisionTreeClassifier(max_leaf_nodes=20, random_state=0)),
     ):
         clf = SmoothedClassifier(base, noise, **SETTINGS, costs={"age": 0.5}).fit(X, Y)
-        exact = clf.set_params(estimation="exact").certify(X[:12])
-        votes = clf.set_params(estimation="sample", n_samples=4000).count_votes(X[:12])
+        exact = clf.set_params(estimation="exact").certify(X[:6])
+        votes = clf.set_params(estimation="sample", n_samples=2000).count_votes(X[:6])
         for row, label in enumerate(exact.labels):
             k = int(votes.estimation[row, label])
-            low, high = beta.ppf(1e-6, k, 4001 - k), beta.ppf(1 - 1e-6, k + 1, max(4000 - k, 1e-9))
+            low, high = beta.ppf(1e-6, k, 2001 - k), beta.ppf(1 - 1e-6, k + 1, max(2000 - k, 1e-9))
             assert np.nan_to_num(low) <= exact.p_a[row] + 0.006
             assert exact.p_a[row] <= np.nan_to_num(high, nan=1.0)
 
@@ -242,7 +242,7 @@ def test_lattices_that_take_much_of_lam_are_named():
         SmoothedClassifier(base, SplitNoise(0.1, {"children": 8}), costs={"children": 2}, **where).fit(numbers, Y)
     noise = SplitNoise(0.3, (8, 0)).with_groups(((1.0, 8), (1.0, 0)))
     assert noise.effective_lam == 0.25
-    for lam in (0.1, 0.3, 0.47, 1.3):
+    for lam in (0.3, 0.47, 1.3):
         groups = ((1.0, 8), (2.0, 4), (1.0, 0))
         near = SplitNoise(lam, (8, 4, "auto")).with_groups(groups).whole_lam(1.0, 8)
         assert SplitNoise(near, (8, 4, "auto")).with_groups(groups).effective_lam >= 0.99 * near

@@ -108,10 +108,10 @@ class LatticeNoise(KeyedNoise):
     def whole_lam(self, cost: float, steps: int) -> float:
         """Return the lam nearest to this one at which rounding takes almost nothing from any group of features.
 
-        Where none is near, it is one at which rounding takes almost nothing from features of this cost and lattice.
+        Where there is none up to twice this one, only the features of this cost and lattice keep almost everything.
         """
         half_step = cost / (2 * steps)
-        exact = sorted(half_step * np.arange(1, 2 * self.lam / half_step + 9), key=lambda lam: abs(lam - self.lam))
+        exact = sorted(half_step * np.arange(1, 2 * self.lam / half_step + 1), key=lambda lam: abs(lam - self.lam))
         # In four digits, so that the number can be shown, and rounded up if rounding to nearest goes below.
         found = [copy(self) for _ in range(2 * len(exact))]
         for noise, lam in zip(found, [float(f"{lam * up:.4g}") for lam in exact for up in (1, 1.001)], strict=True):
