@@ -27,9 +27,8 @@ from .sampling.sampler import fingerprints
 from .sampling.scores import ScoreSampler, copies_before
 from .voting import SmoothedVoting
 
-#: Parameters of `set_rule`, and all on which the threshold depends.
+#: Parameters of `set_rule`.
 RULE = ("radius", "confidence_level", "method", "p", "alpha", "n_samples")
-CALIBRATED = (*RULE, "conformity_score", "strategy")
 
 
 class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
@@ -194,7 +193,7 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X_calib)
-        labels = check_labels(np.asarray(y_calib), len(inputs), self.classes_)
+        labels = check_labels(np.asarray(y_calib), len(inputs), self.classes_, "y_calib")
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
             raise ValueError(
@@ -202,13 +201,12 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
                 f"{labels[unknown].tolist()[0]!r}. Fit on data that hold every class."
             )
         algorithm = self.algorithm(inputs.shape)
-        indices = LabelTable(self.classes_).indices(labels, "y_calib")
         digests = np.concatenate([fingerprints(algorithm.mechanism, X) for _, X in inputs.chunks()])
-        target = np.column_stack([indices, copies_before(digests)])
+        target = np.column_stack([LabelTable(self.classes_).indices(labels, "y_calib"), copies_before(digests)])
         rule = self._rule(algorithm)
         scores = np.concatenate([found for _, _, found in self._draw(inputs, algorithm, rule, target=target)])
         self.threshold_, self.calibration_scores_ = rule.threshold(scores), np.sort(scores)
-        self._calibrated = self._choices()
+        self._calibrated = self._depends_on()
         return self
 
     def predict_set(self, X: Any) -> NDArray[np.bool_]:
@@ -229,14 +227,14 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         NotFittedError
             If `conformalize` was not called.
         ValueError
-            If X is invalid, or a parameter that the threshold depends on has changed since.
+            If X is invalid, or a parameter or the base model has changed since.
         """
         check_is_fitted(self, "estimator_")
         if not hasattr(self, "threshold_"):
             raise NotFittedError("This classifier has no threshold yet: call conformalize(X_calib, y_calib) first.")
-        for name, now in self._choices().items():
+        for name, now in self._depends_on().items():
             if now != self._calibrated[name]:
-                raise ValueError(f"{name} has changed to {getattr(self, name)!r} since conformalize. Call it again.")
+                raise ValueError(f"{name} has changed to {now} since conformalize. Call it again.")
         inputs = self.open_inputs(X)
         algorithm = self.algorithm(inputs.shape)
         rule, sets = self._rule(algorithm), np.empty((len(inputs), len(self.classes_)), dtype=bool)
@@ -265,8 +263,11 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         for name in {"threshold_", "calibration_scores_", "_calibrated"} & {*vars(self)}:
             delattr(self, name)
 
-    def _choices(self) -> dict[str, str]:
-        return {name: exact(getattr(self, name)) for name in CALIBRATED}
+    def _depends_on(self) -> dict[str, str]:
+        """Return what the threshold depends on, as text."""
+        chosen, voter = (*RULE, "conformity_score", "strategy"), self._voter()
+        model = voter.content() + f" in steps of {voter.coarse_step:g}" * (voter.coarse_step > 0)
+        return {name: exact(getattr(self, name)) for name in chosen} | {"estimator_": model}
 
     @property
     def _strategy(self) -> RadiusStrategy:
@@ -291,10 +292,9 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
         """Return how sets are calibrated and made, after a check of the parameters."""
         return set_rule(algorithm.strategy, algorithm.mechanism, **{name: getattr(self, name) for name in RULE})
 
-    def _draw(self, inputs: Inputs, algorithm: Algorithm, rule: SetRule, **options: Any) -> Any:
+    def _draw(self, inputs: Inputs, algorithm: Algorithm, rule: SetRule, target: Any = None, **options: Any) -> Any:
         """Yield the positions of some inputs, the inputs, and what `ScoreSampler.draw` finds for them."""
         score = resolve("conformity_score", self.conformity_score)
         shared = vars(algorithm.sampler(self._call_seed())) | {"n_samples": rule.n_samples}
-        target = options.pop("target", None)
         sampler = ScoreSampler(**shared, score=score, rank=rule.rank, **options)
         return draw_inputs(sampler, inputs, self.n_jobs, target=target, verbose=self.verbose)

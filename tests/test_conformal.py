@@ -239,6 +239,39 @@ def test_pickles_clones_and_new_fits(fitted):
     assert (clf.predict(X[TEST]) == NAMES[TEST]).mean() > 0.8
 
 
+def test_a_threshold_of_another_model_is_refused():
+    """Trained networks and frozen estimators can be changed in place, and precision by a parameter."""
+    net = linear_net()
+    clf = SmoothedConformalClassifier.from_pretrained(net, [0, 1, 2], NOISE, radius=0.05, n_samples=20, random_state=0)
+    clf.conformalize(X[CALIB], Y[CALIB]).predict_set(X[:2])
+    with pytest.raises(ValueError, match=r"estimator_ has changed to Linear .* in steps of 0\.0078"):
+        clf.set_params(inference=TorchInference(autocast="bfloat16")).predict_set(X[:2])
+    clf.set_params(inference=None).predict_set(X[:2])
+    with torch.no_grad():
+        net.weight *= 2
+    with pytest.raises(ValueError, match=r"estimator_ has changed to Linear .* since conformalize"):
+        clf.predict_set(X[:2])
+    clf.conformalize(X[CALIB], Y[CALIB]).predict_set(X[:2])
+
+
+def test_a_threshold_of_other_limits_is_refused():
+    """Also where they are too many to be written out."""
+    X = np.random.default_rng(0).random((40, 300))
+    clf = SmoothedConformalClassifier.from_pretrained(
+        lambda rows: np.column_stack([rows[:, 0] > 0.5, rows[:, 0] <= 0.5]) * 1.0,
+        [0, 1],
+        NOISE,
+        radius=0.05,
+        n_samples=5,
+        alpha=0.05,
+        strategy=GreedyRadius(np.ones(300)),
+    )
+    clf.conformalize(X, X[:, 0] <= 0.5).predict_set(X)
+    clf.strategy.max_change[150] = 0.0
+    with pytest.raises(ValueError, match="strategy has changed to GreedyRadius"):
+        clf.predict_set(X)
+
+
 def test_fresh_noise_without_a_random_state(fitted):
     clf = clone(fitted).set_params(random_state=None, method="one-sample").fit(X[FIT], NAMES[FIT])
     clf.conformalize(X[CALIB], NAMES[CALIB])
@@ -274,6 +307,19 @@ class Missing(ConformityScore):
 def test_scores_that_are_not_numbers_are_refused(fitted):
     clf = clone(fitted).set_params(conformity_score=Missing()).fit(X[FIT], NAMES[FIT])
     with pytest.raises(ValueError, match=r"Missing\.scores must return one number for each label"):
+        clf.conformalize(X[CALIB], NAMES[CALIB])
+
+
+class BatchRank(ConformityScore):
+    """A score of the user's own that compares rows."""
+
+    def scores(self, probabilities, uniforms):
+        return 1 - probabilities / probabilities.max(axis=0)
+
+
+def test_scores_that_compare_rows_are_refused(fitted):
+    clf = clone(fitted).set_params(conformity_score=BatchRank()).fit(X[FIT], NAMES[FIT])
+    with pytest.raises(ValueError, match=r"BatchRank\.scores must score each row by itself"):
         clf.conformalize(X[CALIB], NAMES[CALIB])
 
 
@@ -330,8 +376,10 @@ def test_invalid_calibration_data_are_refused(fitted):
         fitted.conformalize(X[:8], NAMES[:8])
     with pytest.raises(ValueError, match=r"y_calib must hold labels among the classes .*, got 'rose'"):
         fitted.conformalize(X[:8], ["rose"] * 8)
-    with pytest.raises(ValueError, match="y must hold one label for each of 8 inputs"):
+    with pytest.raises(ValueError, match="y_calib must hold one label for each of 8 inputs"):
         fitted.conformalize(X[:8], NAMES[:7])
+    with pytest.raises(ValueError, match="y_calib must hold labels like the classes"):
+        fitted.conformalize(X[:8], Y[:8])
     with pytest.raises(NotFittedError):
         fitted.predict_set(X[TEST])
     with pytest.raises(NotFittedError):
@@ -373,7 +421,7 @@ def test_scores_of_sets():
         mean_set_size_score(sets.astype(int))
     with pytest.raises(ValueError, match="classes must hold one label for each of 3 columns, got 2"):
         set_coverage_score(["a", "b", "b"], sets, ["a", "b"])
-    with pytest.raises(ValueError, match="y must hold one label for each of 3 inputs"):
+    with pytest.raises(ValueError, match="y_true must hold one label for each of 3 inputs"):
         set_coverage_score(["a", "b"], sets, ["a", "b", "c"])
 
 

@@ -104,15 +104,17 @@ def check_classes(classes: Any) -> Any:
     return labels
 
 
-def check_labels(y: Any, n_inputs: int, classes: Any) -> Any:
-    """Return ``y`` as an array, or None, or raise a ValueError unless it holds one fitting label for each input."""
+def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
+    """Return labels as an array, or None, or raise a ValueError unless there is one fitting label for each input."""
     if y is None:
         return None
     labels = np.asarray(y)
     if labels.shape != (n_inputs,):
-        raise ValueError(f"y must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
+        raise ValueError(f"{name} must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
     if (labels.dtype.kind in "OSU") != (classes.dtype.kind in "OSU"):
-        raise ValueError(f"y must hold labels like the classes, {classes.tolist()[:3]!r}, got {labels.tolist()[:3]!r}.")
+        raise ValueError(
+            f"{name} must hold labels like the classes, {classes.tolist()[:3]!r}, got {labels.tolist()[:3]!r}."
+        )
     return labels
 
 

@@ -27,6 +27,9 @@ def exact(value: Any) -> str:
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     if isinstance(value, np.generic):
         return repr(value.item())
+    if isinstance(value, BaseEstimator):
+        # The text of scikit-learn leaves out default values, and the middle of long ones.
+        return describe(value)
     if not hasattr(value, "__array__"):
         return repr(value)
     array = np.asarray(value)

@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from smoothcert import GreedyRadius, SmoothedConformalClassifier, SplitNoise, UniformMixtureNoise, UniformNoise
+from smoothcert.noise.threat import Features
 
 #: Promised coverage, and noisy copies of each input with the binarized method.
 CONFIDENCE, N_SAMPLES = 0.8, 60
@@ -61,6 +62,9 @@ class Lost(ClassifierMixin, BaseEstimator):
                 (((outcome - m) >= 0) & (outcome - m < 2 * lam)).all(axis=1) for m in (0 * self.moves, self.moves)
             )
             lost, gained = lost | (of_x & ~of_y), gained | (of_y & ~of_x)
+        if X.shape[1] == len(self.x) + 3:
+            # A category that is shown tells whether it was changed.
+            lost, gained = lost | (X[:, -3] == 0), gained | (X[:, -3] == 1)
         others = 0.2 + 0.6 * np.clip(outcome[:, -1] / (2 * lam), 0, 1)
         unlikely = np.where(gained, 0.99, np.where(lost, 0.1, others))
         unlikely = np.where(mark == HOPELESS, 0.91 + 0.04 * place, unlikely)
@@ -115,6 +119,8 @@ KINDS: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
     "binarized, upwards": (UniformNoise(1.0, 255), [0.0], [1.0], {"strategy": GreedyRadius((0.0, np.inf))}),
     "binarized, split": (SplitNoise(0.5, 100), [0.0], [0.4], {}),
     "binarized, adaptive": (UniformNoise(0.75, 255), [0.0], [0.6], {"conformity_score": "aps"}),
+    "one-sample, category": (UniformNoise(0.75, 100), [0.0], [0.1], {"costs": 0.1}),
+    "binarized, category": (UniformNoise(1.0, 100), [0.0], [0.3], {"costs": 0.4}),
 }
 
 
@@ -129,10 +135,15 @@ class Problem:
         self.x, self.moves = np.array(x), np.array(moves)
         method, _, name = kind.partition(", ")
         model = Lost("split" if name == "split" else "uniform", getattr(noise, "lams", [noise.lam]), self.x, self.moves)
-        params = {"n_samples": N_SAMPLES, "radius": float(self.moves.sum()), "method": method} | params
+        dear = [params["costs"]] if name == "category" else []
+        radius, costs = float(self.moves.sum() + sum(dear)), [*[1.0] * len(x), *dear, np.inf, np.inf]
+        params = {"n_samples": N_SAMPLES, "radius": radius, "method": method} | params | {"costs": costs}
         self.clf = SmoothedConformalClassifier.from_pretrained(
-            model, [0, 1], noise, costs=[*[1.0] * len(x), np.inf, np.inf], confidence_level=CONFIDENCE, **params
+            model, [0, 1], noise, confidence_level=CONFIDENCE, **params
         )
+        self.is_changed = [[0], [1]] if dear else [[], []]
+        if dear:
+            self.clf.features_ = Features(np.array(costs), np.array([0] * len(x) + [2, 0, 0]), hidden="mask")
         hopeless = 0.02 if name == "places" else 0.19 if method == "binarized" else 0.0
         self.shares = [hopeless, 0.11 if name == "places" else 0.0]
 
@@ -140,7 +151,8 @@ class Problem:
         """Return some inputs, before or after the attack."""
         mark = rng.choice([0, HOPELESS, HARD], p=[1 - sum(self.shares), *self.shares], size=n)
         hard = (mark == HARD)[:, None]
-        return np.column_stack([np.where(hard, 0.5, self.x + attacked * self.moves), mark, rng.random(n)])
+        category = np.tile(self.is_changed[attacked], (n, 1))
+        return np.column_stack([np.where(hard, 0.5, self.x + attacked * self.moves), category, mark, rng.random(n)])
 
     def misses(self, rng: np.random.Generator) -> int:
         """Calibrate on a new split, attack inputs, and count the sets that miss the true label."""
