@@ -192,8 +192,8 @@ def whole_steps(noisy: FloatArray, steps: int) -> FloatArray:
 
     Examples
     --------
-    >>> print(whole_steps(np.array([0.25, 0.375, 0.5, 0.625]) / 4, 4))
-    [0. 0. 1. 1.]
+    >>> print(whole_steps(np.array([0.25, 0.5, 0.75, 1.25]) / 4, 4))
+    [0. 1. 1. 1.]
     """
     # Noisy values are whole numbers of quarter steps, up to rounding errors.
     return np.floor(noisy * steps + 0.625)
