@@ -19,7 +19,7 @@ import numpy as np
 from common import show
 from sklearn.datasets import make_classification
 from sklearn.ensemble import AdaBoostClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from statsmodels.stats.proportion import proportion_confint
@@ -111,7 +111,10 @@ def agreement(n_models: int, n_votes: int) -> dict[str, Any]:
 
 
 def random_problem(rng: np.random.Generator) -> tuple[NoiseMechanism, Any, Any]:
-    """Return random noise and costs, a random model that has met the noise, and an input."""
+    """Return random noise, costs and lattices, a random model that has met the noise, and an input.
+
+    Fixed columns hold missing values where the model accepts them.
+    """
     d, n_classes = int(rng.integers(2, 12)), int(rng.integers(2, 4))
     models = [DecisionTreeClassifier(max_leaf_nodes=int(rng.integers(2, 40)), random_state=0)]
     if n_classes == 2:
@@ -127,17 +130,24 @@ def random_problem(rng: np.random.Generator) -> tuple[NoiseMechanism, Any, Any]:
     lo = rng.normal(size=d) * 10.0 ** rng.integers(-3, 4)
     X = lo + 10.0 ** rng.integers(-3, 4, size=d) * rng.random((400, d))
     costs = np.ones(()) if rng.random() < 0.5 else np.append(rng.choice([0.5, 1.0, 2.0, np.inf], size=d - 1), 1.0)
-    mechanism = NoiseMechanism(Box.from_bounds("minmax", X), random_noise(rng), (d,), Features(costs))
-    unit = mechanism.box.to_unit(X)
-    score = unit @ rng.normal(size=d) + 0.3 * rng.normal(size=len(X))
+    box = Box.from_bounds("minmax", X)
+    # Lattices of columns have 20 steps or more, the fewest that the narrowest noise and the highest cost allow.
+    steps = np.where(rng.random(d) < 0.5, rng.integers(20, 100, size=d), 0) * (rng.random() < 0.3)
+    whole = np.maximum(steps, 1)
+    X = np.where(steps > 0, box.lo + np.rint(box.to_unit(X) * whole) * box.width / whole, X)
+    mechanism = NoiseMechanism(box, random_noise(rng, steps), (d,), Features(costs))
+    score = box.to_unit(X) @ rng.normal(size=d) + 0.3 * rng.normal(size=len(X))
     y = np.searchsorted(np.sort(score)[:: -(-len(X) // n_classes)][1:], score)
-    model = models[int(rng.integers(len(models)))].fit(mechanism.noisy(X, rng), y)
-    return mechanism, make_voter(model, np.arange(n_classes)), X[:1]
+    model = models[int(rng.integers(len(models)))]
+    if not isinstance(model, (AdaBoostClassifier, Pipeline)):
+        X[np.isinf(costs) & (rng.random(X.shape) < 0.3)] = np.nan
+    return mechanism, make_voter(model.fit(mechanism.noisy(X, rng), y), np.arange(n_classes), finite=False), X[:1]
 
 
-def random_noise(rng: np.random.Generator) -> UniformNoise | SplitNoise | UniformMixtureNoise:
-    """Return noise of random width, for real-valued inputs."""
+def random_noise(rng: np.random.Generator, steps: Any) -> UniformNoise | SplitNoise | UniformMixtureNoise:
+    """Return noise of random width, for real numbers and for columns with lattices of some steps."""
     kind, lams = int(rng.integers(3)), rng.uniform(0.05, 1.5, size=2)
+    levels = [int(one) or "auto" for one in steps] if steps.any() else "auto"
     if kind == 2:
-        return UniformMixtureNoise(lams.tolist(), [0.5, 0.5])
-    return (UniformNoise, SplitNoise)[kind](float(lams[0]))
+        return UniformMixtureNoise(lams.tolist(), [0.5, 0.5], levels)
+    return (UniformNoise, SplitNoise)[kind](float(lams[0]), levels)

@@ -78,16 +78,17 @@ class SmoothedEstimator(Conventions):
                 f"categorical_features={smoothed.categorical_features!r} needs data that hold the categories. Use "
                 f"{cls.__name__}(FrozenEstimator(estimator), ...).fit(X, y), which trains nothing."
             )
-        noise = smoothed._new_noise()
         columns = Columns.of_model(frozen)
         names = columns.names if columns else None
-        features = Features.from_costs(smoothed.costs, names=names)
+        features, noise = Features.from_costs(smoothed.costs, names=names), smoothed._new_noise().for_columns(names)
         box = Box.from_bounds(smoothed.bounds, names=names, unbounded=~features.numeric)
         for name in ("feature_names_in_", "n_features_in_") if columns else ():
             setattr(smoothed, name, getattr(unwrap(frozen), name))
-        # The shape of inputs is not known yet, and no parameter but costs depends on it.
-        unit = Box.from_bounds((0, 1))
-        smoothed._algorithm(NoiseMechanism(unit, noise, features.costs.shape, features), classes, None)
+        # The shape of inputs is not known yet, and no parameter but costs and levels depends on it.
+        shape = features.costs.shape or np.shape(noise.column_steps or 0)
+        mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, shape, features)
+        mechanism.warn_coarse_levels()
+        smoothed._algorithm(mechanism, classes, None)
         smoothed._settle(frozen, classes, box, noise, features, columns)
         return smoothed
 
@@ -131,6 +132,7 @@ class SmoothedEstimator(Conventions):
         y, classes = self._read_targets(y)
         noise, box = self._new_noise(), Box.from_bounds(self.bounds, X, features.names, ~features.numeric)
         mechanism = NoiseMechanism(box, noise, X.shape[1:], features)
+        noise = mechanism.noise
         self._check_data(mechanism, X, classes)
         if isinstance(self.estimator, FrozenEstimator):
             carried(unwrap(self.estimator), noise, box, features, X.shape[1:])
@@ -164,6 +166,7 @@ class SmoothedEstimator(Conventions):
         mechanism.box.check(mechanism.bounded(X), mechanism.features.names)
         self._algorithm(mechanism, classes, None)
         mechanism.warn_dear_categories()
+        mechanism.warn_coarse_levels()
         mechanism.points(X)
 
     def open_inputs(self, X: Any, **options: Any) -> Inputs:
@@ -324,7 +327,7 @@ class SmoothedEstimator(Conventions):
             bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
         costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()
         changes = {
-            "noise": (describe(resolve("noise", self.noise)), describe(self.noise_)),
+            "noise": (describe(resolve("noise", self.noise).for_columns(features.names)), describe(self.noise_)),
             "bounds": (bounds, self.box_.fingerprint()),
             "costs": (costs, features.fingerprint()),
         }

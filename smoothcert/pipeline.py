@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -14,13 +13,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_bool
+from .certify.strategy import EVERY, lattice_under
 from .conventions import kept_on_error
 from .results.certificates import Certificates, FloatArray
 from .results.decisions import Decisions
 from .results.votes import VoteCounts
-
-#: The threats of radii against an adversary without limits, for real-valued and digital inputs.
-UNLIMITED = r"every perturbation|perturbations on the lattice of \d+ levels"
 
 
 def _last_step_has(name: str) -> Callable[[Pipeline], bool]:
@@ -203,7 +200,9 @@ class Pipeline(sklearn.pipeline.Pipeline):
         check_bool("weighted", weighted)
         if not isinstance(certificates, Certificates):
             raise ValueError(f"certificates must be what certify returns, got a {type(certificates).__name__}.")
-        if not re.fullmatch(UNLIMITED, certificates.threat):
+        last = self.steps[-1][1]
+        lattice = lattice_under(last.noise_, last.features_) if hasattr(last, "noise_") else ""
+        if certificates.threat not in (EVERY, f"perturbations {lattice}"):
             raise ValueError(
                 f"certificates must be against every perturbation in the unit box, got radii against "
                 f"{certificates.threat}, which are limits that cannot be converted. Certify without limits."

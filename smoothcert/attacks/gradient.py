@@ -66,6 +66,8 @@ def end_share(noise: Noise, seen: FloatArray) -> FloatArray:
     """
     if not isinstance(noise, SplitNoise):
         return np.ones_like(seen)
+    # Rounding to the lattices of columns is left out: this is a direction, and no claim.
+    noise = noise.for_group(1.0, 0)
     if noise.n_offsets >= noise.q:
         return np.where(np.abs(seen - 0.5) < ROUNDING, 0.0, 0.5)
     return np.where(np.minimum(seen, 1 - seen) < noise.effective_lam - ROUNDING, 0.5, 1.0)

@@ -260,7 +260,7 @@ class Attack(BaseEstimator, ABC):
         target.found(path, high)
         # A lead that is clear by less than its standard error cannot be told from the first clear one.
         near = 0.0 if target.exact else target.clear + 1 / np.sqrt(target.n_samples)
-        smallest = max(RTOL * high, SMALLEST) if target.levels is None else 0.5 * target.finest
+        smallest = 0.5 * target.finest or max(RTOL * high, SMALLEST)
         while high - low > smallest and lead > near:
             middle = (low + high) / 2
             at_middle = self._lead(target, target.walk(path, [middle]))
@@ -307,7 +307,7 @@ class Attack(BaseEstimator, ABC):
     ) -> FloatArray:
         """Return the next points to measure, on both sides of the highest peaks beside which the label may change."""
         doubt, noise = self._doubt(target), target.mechanism.prices
-        finest = RTOL * distances[-1] if target.levels is None else target.finest
+        finest = target.finest or RTOL * distances[-1]
         over = np.flatnonzero(leads > clear + doubt)
         before = over[0] if len(over) else len(leads)
         padded = np.concatenate([[-np.inf], leads, [-np.inf]])

@@ -123,8 +123,9 @@ class Target:
         #: What one unit of each feature costs: points are in units of what is paid.
         self.scale = np.where(mechanism.costs > 0, mechanism.costs, 1.0)
         self.scale[self.categories.columns] = self.categories.costs
-        levels = getattr(mechanism.noise, "levels", "auto")
-        self.levels = None if isinstance(levels, str) else int(levels)
+        #: Features of digital data, and the lattice steps in one unit of what is paid.
+        self.digital = mechanism.steps > 0
+        self.each = np.where(self.digital, mechanism.steps, 1) / self.scale
         self.start = self._paid(self.x)
         self.low, self.high = self._faces()
         limit = getattr(self.algorithm.strategy, "max_features", None)
@@ -134,8 +135,9 @@ class Target:
 
     def _paid(self, raw: FloatArray) -> FloatArray:
         """Map a raw point to units of what is paid, and digital data to the lattice; a category starts at 0."""
-        unit = self.mechanism.box.to_unit(self.mechanism.bounded(raw.reshape(1, *self.mechanism.shape)))
-        return (unit if self.levels is None else self.mechanism.noise.snap(unit)).ravel() * self.scale
+        inputs = raw.reshape(1, *self.mechanism.shape)
+        unit, snapped = self.mechanism.box.to_unit(self.mechanism.bounded(inputs)), self.mechanism.snapped(inputs)
+        return np.where(self.digital, snapped.ravel(), unit.ravel()) * self.scale
 
     def _faces(self) -> tuple[FloatArray, FloatArray]:
         """Return the lowest and highest value of each feature: its faces, or the limits of the radius strategy."""
@@ -147,15 +149,14 @@ class Target:
         changes = np.maximum(down, up)[self.categories.columns] >= 1
         down[self.categories.columns], up[self.categories.columns] = 0.0, changes
         low, high = self.start - down * self.scale, self.start + up * self.scale
-        if self.levels is not None:
-            steps = self.levels / self.scale
-            return np.ceil(low * steps - 1e-9) / steps, np.floor(high * steps + 1e-9) / steps
-        return np.maximum(low, 0.0), np.minimum(high, self.scale)
+        first, last = np.ceil(low * self.each - 1e-9) / self.each, np.floor(high * self.each + 1e-9) / self.each
+        low, high = np.maximum(low, 0.0), np.minimum(high, self.scale)
+        return np.where(self.digital, first, low), np.where(self.digital, last, high)
 
     @property
     def finest(self) -> float:
-        """The smallest step of digital data, or 0."""
-        return 0.0 if self.levels is None else float(self.scale.min()) / self.levels
+        """The smallest step of digital data, or 0 if some features are real numbers."""
+        return float((1 / self.each).min()) if self.digital.all() else 0.0
 
     def onward(self, path: Path) -> Path:
         """Return the path that continues each move to the face in its direction, where the worst case lies."""
@@ -173,29 +174,29 @@ class Target:
         """Return the largest distance of a point whose published distance cannot exceed the radius."""
         if self.mechanism.mixed is not None:
             return radius
-        if self.levels is None or np.isinf(radius):
+        levels = self.mechanism.noise.digital_levels
+        if levels is None or np.isinf(radius):
             return radius * (1 - 4 * (len(self.start) + 8) * EPS)
-        steps = np.floor(radius * self.levels)
-        return float(steps + 1 if (steps + 1) / self.levels <= radius else steps) / self.levels
+        steps = np.floor(radius * levels)
+        return float(steps + 1 if (steps + 1) / levels <= radius else steps) / levels
 
     def snap(self, points: FloatArray) -> FloatArray:
         """Move points of digital data to the lattice, toward the input."""
-        if self.levels is None:
-            return points
-        each = self.levels / self.scale
-        steps = (points - self.start) * each
-        return self.start + np.trunc(steps + np.copysign(1e-6, steps)) / each
+        steps = (points - self.start) * self.each
+        snapped = self.start + np.trunc(steps + np.copysign(1e-6, steps)) / self.each
+        return np.where(self.digital, snapped, points)
 
     def raw(self, points: FloatArray) -> FloatArray:
         """Map points, shape (n, d), to raw inputs, shape (n, *shape), which are no farther away than the points."""
         moves = (points - self.start) * (self.width / self.scale)
-        if self.mechanism.mixed is not None and self.levels is None:
+        if self.mechanism.mixed is not None:
             # Numbers leave room for the rounding of their sum, so that the budget may hold whole categories exactly.
             moves *= 1 - 4 * (len(self.start) + 8) * EPS
-        moved = self.x + moves if self.levels is None else self.lo + points * (self.width / self.scale)
+        whole = np.rint(points * self.each) * self.width / np.maximum(self.mechanism.steps, 1)
+        moved = np.where(self.digital, self.lo + whole, self.x + moves)
         raw = np.where((points == self.start) | ~self.numeric, self.x, np.clip(moved, self.lo, self.hi))
-        if self.levels is None:
-            raw = np.where(np.abs(raw - self.x) > np.abs(moves), np.nextafter(raw, self.x), raw)
+        beyond = ~self.digital & (np.abs(raw - self.x) > np.abs(moves))
+        raw = np.where(beyond, np.nextafter(raw, self.x), raw)
         columns = self.categories.columns
         changed = points[:, columns] >= self.categories.costs * (1 - 1e-9)
         raw[:, columns] = np.where(changed, self.categories.other, raw[:, columns])
@@ -205,15 +206,17 @@ class Target:
         """Return what the adversary pays for a raw input, shape (*shape): its l1 distance, with costs."""
         columns = self.categories.columns
         paid = float(self.categories.costs[raw.ravel()[columns] != self.x[columns]].sum())
-        if self.levels is not None:
-            ends = [self.mechanism.points(one.reshape(1, *self.mechanism.shape))[0] for one in (raw, self.x)]
-            steps = np.abs(ends[0][self.numeric].astype(np.int64) - ends[1][self.numeric].astype(np.int64))
-            return paid + float((steps * self.scale[self.numeric]).sum() / self.levels)
-        moves = np.abs(raw.ravel() - self.x)[self.numeric]
-        width = np.where(self.width > 0, self.width, 1.0)[self.numeric]
+        digital, real = self.digital & self.numeric, ~self.digital & self.numeric
+        for levels in np.unique(self.mechanism.steps[digital]):
+            same = digital & (self.mechanism.steps == levels)
+            ends = [self.mechanism.points(one.reshape(1, *self.mechanism.shape))[0, same] for one in (raw, self.x)]
+            steps = np.abs(ends[0].astype(np.int64) - ends[1].astype(np.int64))
+            paid += float((steps * self.scale[same]).sum() / levels)
+        moves = np.abs(raw.ravel() - self.x)[real]
+        width = np.where(self.width > 0, self.width, 1.0)[real]
         # Each operation and sum has a relative error of EPS / 2; the factor exceeds all of them together.
         slack = 1 + (len(self.start) + 8) * EPS
-        return paid + float((moves / width * self.scale[self.numeric]).sum() * slack)
+        return paid + float((moves / width * self.scale[real]).sum() * slack)
 
     def walk(self, path: Path, distances: Any) -> FloatArray:
         """Return the points at the given distances along a path, shape (n, d)."""

@@ -52,9 +52,8 @@ class RadiusStrategy(BaseEstimator, ABC):
 
     def threat_under(self, noise: Noise, features: Features | None = None) -> str:
         """Return the perturbations that a radius covers: lattice, costs and fixed features included."""
-        levels, threat = noise.digital_levels, self.threat
-        lattice = "" if levels is None else f"on the lattice of {levels} levels"
-        limits = [lattice, "" if features is None else features.describe()]
+        threat, features = self.threat, features or Features()
+        limits = [lattice_under(noise, features), features.describe()]
         for limit in filter(None, reversed(limits)):
             threat = f"perturbations {limit}" if threat == EVERY else f"{threat}, {limit}"
         return threat
@@ -184,6 +183,13 @@ class RadiusStrategy(BaseEstimator, ABC):
     @abstractmethod
     def within(self, noise: Noise, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Compute radii from what the adversary may spend, shape (n_inputs,), and how far each feature can move."""
+
+
+def lattice_under(noise: Noise, features: Features) -> str:
+    """Return the lattice that perturbations stay on, as the end of a sentence about them; empty if there is none."""
+    if noise.column_steps is not None:
+        return features.lattices(noise.column_steps)
+    return "" if noise.digital_levels is None else f"on the lattice of {noise.digital_levels} levels"
 
 
 def overlap_at(price: FloatArray, distance: FloatArray, n_features: int) -> FloatArray:

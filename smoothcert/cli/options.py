@@ -80,6 +80,24 @@ def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float6
     return costs
 
 
+def parse_levels(texts: Any, X: Any) -> Any:
+    """Return a number of levels, or one for each column of X, from texts N or COLUMN=N."""
+    if not isinstance(texts, tuple) or not texts:
+        return texts
+    columns = columns_of(X)
+    levels: list[Any] = ["auto"] * len(columns)
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.isdecimal() or name not in (columns if name or len(texts) > 1 else [""]):
+            raise click.UsageError(
+                f"--levels must be a whole number, or COLUMN=N for some of the columns {columns}, got {text!r}."
+            )
+        if not name:
+            return int(number)
+        levels[columns.index(name)] = int(number)
+    return tuple(levels)
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Return the part I/N of the inputs."""
     number, _, count = text.partition("/")
@@ -116,7 +134,13 @@ SMOOTHING = options(
     click.option("--sigma", type=float, help="Standard deviation of the noise, instead of --lam."),
     click.option("--lams", type=parse_numbers, metavar="L,L,...", help="Half-widths of uniform-mixture noise."),
     click.option("--weights", type=parse_numbers, metavar="W,W,...", help="Weights of uniform-mixture noise."),
-    click.option("--levels", type=int, help="Steps of digital data, 255 for 8-bit images.  [default: real numbers]"),
+    click.option(
+        "--levels",
+        multiple=True,
+        metavar="N or COLUMN=N",
+        help="Steps of digital data, 255 for 8-bit images; for single columns by name or position, repeatable.  "
+        "[default: real numbers]",
+    ),
     click.option("--bounds", type=parse_bounds, metavar="LO,HI", help="Box, or a .npy of its ends.  [default: 0,1]"),
     click.option(
         "--cost",
@@ -230,7 +254,7 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
 
     The options by column speak of the columns of ``X``.
     """
-    model, radius = load(given), make_radius(given)
+    model, radius, given = load(given), make_radius(given), given | {"levels": parse_levels(given["levels"], X)}
     chosen = {name: given[name] for name in CERTIFICATION if given.get(name) is not None}
     chosen |= resources(given) | ({} if radius is None else {"radius": radius})
     own = model if isinstance(model, SmoothedClassifier) else None
@@ -288,7 +312,7 @@ def make_noise(given: dict[str, Any], own: Any) -> Any:
     parameters = own.get_params() if keep else {}
     known = [name for name in NOISE_PARAMETERS if name in kind().get_params()]
     known += ["sigma"] if hasattr(kind, "from_sigma") else []
-    chosen = [name for name in (*NOISE_PARAMETERS, "sigma") if given[name] is not None]
+    chosen = [name for name in (*NOISE_PARAMETERS, "sigma") if given[name] not in (None, ())]
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise click.UsageError(f"{kind.__name__} has no --{unknown[0]}: it has --{', --'.join(known)}.")

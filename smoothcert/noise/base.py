@@ -7,7 +7,7 @@ smoothed label stands while the sum stays within ``budget(p_a, p_b)``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -72,8 +72,11 @@ class Noise(BaseEstimator, ABC):
     #: What the fast backends draw; None for noise that `draw` or `sample` defines.
     recipe: Recipe | None = None
 
-    #: Costs of the features that `cost` speaks of; see `with_costs`.
-    _costs: tuple[float, ...] = (1.0,)
+    #: Number of lattice steps of each column, 0 for real numbers, where columns have lattices of their own.
+    column_steps: tuple[int, ...] | None = None
+
+    #: Costs and lattice steps of the features that `cost` speaks of; see `with_groups`.
+    _groups: tuple[tuple[float, int], ...] = ((1.0, 0),)
 
     @abstractmethod
     def draw(self, points: NDArray[Any], rng: np.random.Generator, out: NDArray[np.floating]) -> None:
@@ -160,7 +163,7 @@ class Noise(BaseEstimator, ABC):
     @property
     def allows_closed_form(self) -> bool:
         """Whether `BoxRadius` has a closed form: the whole range of every feature has a finite cost."""
-        return bool(np.isfinite(self.cost(max(self._costs))))
+        return bool(np.isfinite(self.cost(max(cost for cost, _ in self._groups))))
 
     def for_cost(self, cost: float) -> Noise:
         """Return the noise of a feature for whose whole range the adversary pays ``cost``: ``1 / cost`` as wide.
@@ -180,10 +183,21 @@ class Noise(BaseEstimator, ABC):
             f"{'fixed' if np.isinf(cost) else format(cost, 'g')}. Use uniform, splitting, mixture or Gaussian noise."
         )
 
-    def with_costs(self, costs: tuple[float, ...]) -> Self:
-        """Return noise whose ``cost`` bounds that of features of these costs, with moves in units of what is paid."""
+    def for_columns(self, names: Sequence[str] | None) -> Self:
+        """Return the noise whose parameters are in the order of the columns, where they go by column name."""
+        return self
+
+    def for_group(self, cost: float, steps: int) -> Noise:
+        """Return the noise of features of a cost, on a lattice of ``steps`` if their column has one of its own."""
+        return self.for_cost(cost)
+
+    def with_groups(self, groups: tuple[tuple[float, int], ...]) -> Self:
+        """Return noise whose ``cost`` bounds that of features of some groups, with moves in units of what is paid.
+
+        A group is the cost of its features and the number of steps of their own lattice, or 0.
+        """
         priced = copy(self)
-        priced._costs = costs
+        priced._groups = groups
         return priced
 
     def after(self, moves: FloatArray) -> tuple[Noise, float]:

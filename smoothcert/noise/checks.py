@@ -88,7 +88,7 @@ def check_costs(noise: Noise, prices: Noise, groups: Sequence[Any]) -> None:
     if type(noise).__module__.startswith(f"{__package__}."):
         return
     moves = np.linspace(0, 1, 65)[1:]
-    for _, cost, scaled in groups:
+    for _, cost, scaled, _ in groups:
         check_noise(scaled)
         for p_a in (0.6, 0.9, 0.99):
             allowed = prices.cost(cost * moves) / prices.budget(p_a, 1 - p_a)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._utils.checks import check_count
 from ._philox import SPLIT, OffsetRecipe, apply_offsets
 from .base import FloatArray, Noise
-from .lattice import DIGITAL_LEVELS, SplitNoise
+from .lattice import DIGITAL_LEVELS, SplitNoise, has_one_lattice
 
 
 class DeterministicSplitNoise(SplitNoise):
@@ -74,10 +74,11 @@ class DeterministicSplitNoise(SplitNoise):
 
     def check(self) -> None:
         """Raise a ValueError if a parameter is out of range."""
-        if isinstance(self.levels, str):
+        if isinstance(self.levels, str) or not has_one_lattice(self.levels):
+            reason = "every outcome is evaluated" if isinstance(self.levels, str) else "all features move together"
             raise ValueError(
                 f"levels must be a whole number from 1 to {DIGITAL_LEVELS} for deterministic noise, got "
-                f"{self.levels!r}: every outcome is evaluated."
+                f"{self.levels!r}: {reason}."
             )
         super().check()
         if self.seed != 0:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.by_column import is_by_column
+from .._utils.by_column import in_order, is_by_column
 from .._utils.checks import check_count, check_positive
 from ._philox import SPLIT, UNIFORM, OffsetRecipe
 from .base import FloatArray, KeyedNoise
@@ -36,12 +37,17 @@ class LatticeNoise(KeyedNoise):
     ----------
     lam : float, default=1.0
         Half-width of the noise (the paper's lambda), in units of the unit box.
-    levels : "auto" or int, default="auto"
+    levels : "auto", int, array-like, dict or pandas Series, default="auto"
         The kind of inputs. "auto" is for real numbers: they are rounded to a lattice of 16,776,960 steps, and radii
         shrink by one step per feature, so that they hold against every real-valued perturbation. An int q up to 65,536
         is for digital data, such as 8-bit images at q=255: inputs off the lattice are refused, and a certificate covers
         perturbations on the lattice. Inputs may be off the lattice by 2**-22, for the rounding of float32. A radius
         shrinks only where this matters, just below the distance of the next lattice points.
+
+        One "auto" or int for each column, in order or by column name, gives columns lattices of their own; columns that
+        are not named are "auto". The noisy values of a column with q steps are rounded to its lattice: whole numbers
+        stay whole numbers if the bounds are whole numbers and q is their difference. Fixed columns and categories
+        have no lattice, whatever ``levels`` says.
 
     See Also
     --------
@@ -57,12 +63,12 @@ class LatticeNoise(KeyedNoise):
     norms: tuple[float, ...] = (1, math.inf)
     allows_categories = True
 
-    def __init__(self, lam: float = 1.0, levels: int | str = "auto") -> None:
+    def __init__(self, lam: float = 1.0, levels: Any = "auto") -> None:
         self.lam = lam
         self.levels = levels
 
     @classmethod
-    def from_sigma(cls, sigma: float, levels: int | str = "auto") -> Self:
+    def from_sigma(cls, sigma: float, levels: Any = "auto") -> Self:
         """Build the noise whose standard deviation is ``sigma``, as the literature reports it: lam = sqrt(3) sigma."""
         return cls(lam=math.sqrt(3) * check_positive("sigma", sigma), levels=levels)
 
@@ -73,7 +79,12 @@ class LatticeNoise(KeyedNoise):
 
     @property
     def q(self) -> int:
-        """Lattice steps per unit."""
+        """Lattice steps per unit, the same for all features."""
+        if not has_one_lattice(self.levels):
+            raise ValueError(
+                f"levels by column need inputs with columns, which are not known here, got {self.levels!r}. Give one "
+                f"number for all features, or let a SmoothedClassifier draw the noise."
+            )
         return FINE_LEVELS if isinstance(self.levels, str) else int(self.levels)
 
     @property
@@ -85,22 +96,75 @@ class LatticeNoise(KeyedNoise):
     def effective_lam(self) -> float:
         """The half-width after rounding to the lattice, L / (2q), which certificates use.
 
-        A feature of cost kappa has L kappa / (2q), with the L of its own noise; the smallest among all costs is used.
+        A feature of cost kappa has L kappa / (2q), with the L and q of its own noise; the smallest of all is used.
         """
-        return min(self.for_cost(cost).n_offsets * cost for cost in self._costs) / (2 * self.q)
+        return min(self.lam_of(*group) for group in self._groups)
+
+    def lam_of(self, cost: float, steps: int) -> float:
+        """Return the half-width after rounding of the features of one group; see `Noise.with_groups`."""
+        noise = self.for_group(cost, steps)
+        return noise.n_offsets * cost / (2 * noise.q)
+
+    def whole_lam(self, cost: float, steps: int) -> float:
+        """Return the lam nearest to this one at which rounding takes almost nothing from any group of features.
+
+        Where there is none up to twice this one, only the features of this cost and lattice keep almost everything.
+        """
+        half_step = cost / (2 * steps)
+        exact = sorted(half_step * np.arange(1, 2 * self.lam / half_step + 1), key=lambda lam: abs(lam - self.lam))
+        # In four digits, so that the number can be shown, and rounded up if rounding to nearest goes below.
+        found = [copy(self) for _ in range(2 * len(exact))]
+        for noise, lam in zip(found, [float(f"{lam * up:.4g}") for lam in exact for up in (1, 1.001)], strict=True):
+            noise.lam = lam
+        for kept in (self._groups, ((cost, steps),)):
+            for noise in found:
+                if min(noise.lam_of(*group) for group in kept) >= 0.99 * noise.lam:
+                    return noise.lam
+        return self.lam
+
+    @property
+    def column_steps(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """Lattice steps of each column, 0 for real numbers; None for one lattice, and before `for_columns`."""
+        levels = self.levels
+        return tuple(0 if one == "auto" else one for one in levels) if isinstance(levels, tuple) else None
+
+    def for_columns(self, names: Sequence[str] | None) -> Self:
+        """Return the noise with its levels in the order of the columns; see `Noise.for_columns`.
+
+        Raises
+        ------
+        ValueError
+            If ``levels`` names an unknown column, or the columns have no names.
+        """
+        if has_one_lattice(self.levels):
+            return self
+        named = is_by_column(self.levels)
+        values = in_order("levels", self.levels, names, default="auto") if named else list(self.levels)
+        return self._at_levels(tuple(one if isinstance(one, str) else int(one) for one in values))
+
+    def _at_levels(self, levels: Any) -> Self:
+        noise = copy(self)
+        noise.levels = levels
+        return noise
+
+    def for_group(self, cost: float, steps: int) -> LatticeNoise:
+        """Return the noise of features of a cost, on a lattice of ``steps`` if their column has one of its own."""
+        return (self if has_one_lattice(self.levels) else self._at_levels(steps or "auto")).for_cost(cost)
 
     def for_cost(self, cost: float) -> LatticeNoise:
         """Return the noise of a feature of this cost, of half-width lam / cost; see `Noise.for_cost`."""
         if cost == 1:
             return self
         noise = copy(self)
-        noise.lam, noise._costs = self.lam / cost, (1.0,)
+        noise.lam, noise._groups = self.lam / cost, ((1.0, 0),)
         return noise
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
         lam = check_positive("lam", self.lam)
-        check_levels(self.levels)
+        check_levels(self.levels, by_column=True)
+        if not has_one_lattice(self.levels):
+            return
         # The largest sum of point and offset has to fit 32 bits.
         least, most = 0.5 / self.q, 2.0**31 / self.q - 1
         if not least <= lam <= most or self.n_offsets < 1:
@@ -138,12 +202,25 @@ class LatticeNoise(KeyedNoise):
     @property
     def digital_levels(self) -> int | None:  # type: ignore[override]
         """Lattice steps per unit of digital inputs; None for real-valued ones."""
-        return None if isinstance(self.levels, str) else self.q
+        return None if isinstance(self.levels, str) or not has_one_lattice(self.levels) else self.q
 
     @property
-    def resolution(self) -> float:  # type: ignore[override]
-        """Half a step, or for digital inputs the rounding that is let through, for each of the two inputs compared."""
+    def resolution(self) -> Any:  # type: ignore[override]
+        """Half a step, or for digital inputs the rounding that is let through, for each of the two inputs compared.
+
+        An array with one number for each column where columns have lattices of their own.
+        """
+        if self.column_steps is not None:
+            return np.where(np.array(self.column_steps) > 0, 2 * ON_LATTICE, 1 / FINE_LEVELS)
         return 1 / self.q if self.digital_levels is None else 2 * ON_LATTICE
+
+    def point_distance(self, limit: FloatArray) -> FloatArray:
+        """Bound the distance of points in one feature; see `Noise.point_distance`."""
+        if self.column_steps is None:
+            return super().point_distance(limit)
+        steps, distance = np.array(self.column_steps), limit + 2 * self.resolution
+        whole = np.maximum(limit, np.floor(distance * steps) / np.maximum(steps, 1))
+        return np.where(steps > 0, whole, distance)
 
     @property
     def by_margin(self) -> bool:  # type: ignore[override]
@@ -171,9 +248,9 @@ class UniformNoise(LatticeNoise):
     ----------
     lam : float, default=1.0
         Half-width of the noise, in units of the unit box.
-    levels : "auto" or int, default="auto"
-        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
-        `LatticeNoise`.
+    levels : "auto", int, array-like, dict or pandas Series, default="auto"
+        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; for tables
+        also one for each column, or ``{"age": 73}`` by column name. See `LatticeNoise`.
 
     See Also
     --------
@@ -212,9 +289,9 @@ class SplitNoise(LatticeNoise):
     ----------
     lam : float, default=1.0
         Half the range of the split points, in units of the unit box.
-    levels : "auto" or int, default="auto"
-        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; see
-        `LatticeNoise`.
+    levels : "auto", int, array-like, dict or pandas Series, default="auto"
+        "auto" for real-valued inputs, or the number of steps of digital data, such as 255 for 8-bit images; for tables
+        also one for each column, or ``{"age": 73}`` by column name. See `LatticeNoise`.
 
     See Also
     --------
@@ -243,8 +320,20 @@ class SplitNoise(LatticeNoise):
         return OffsetRecipe(SPLIT, self.n_offsets, self.q)
 
 
-def check_levels(levels: Any) -> None:
-    """Raise a ValueError unless ``levels`` is "auto" or a valid number of steps for digital data."""
+def has_one_lattice(levels: Any) -> bool:
+    """Tell whether all features share one lattice: ``levels`` do not differ by column."""
+    return not (np.ndim(levels) or is_by_column(levels))
+
+
+def check_levels(levels: Any, *, by_column: bool = False) -> None:
+    """Raise a ValueError unless ``levels`` is "auto" or a valid number of steps for digital data.
+
+    ``by_column`` says whether levels may differ by column, and each is checked.
+    """
+    if not has_one_lattice(levels) and by_column:
+        for one in [value for _, value in levels.items()] if is_by_column(levels) else list(levels):
+            check_levels(one)
+        return
     if isinstance(levels, str) and levels == "auto":
         return
     try:
@@ -252,12 +341,17 @@ def check_levels(levels: Any) -> None:
     except ValueError:
         valid = False
     if not valid:
-        by_column = np.ndim(levels) or is_by_column(levels)
-        remedy = ' One number holds for all columns. Use "auto" for tables of whole numbers.' * bool(by_column)
+        remedy = "" if has_one_lattice(levels) else " Only uniform, splitting and mixture noise take levels by column."
         raise ValueError(
             f'levels must be "auto" for real-valued inputs, or a whole number from 1 to {DIGITAL_LEVELS} for digital '
             f"ones, got {levels!r}.{remedy}"
         )
+
+
+def nearest_points(unit: FloatArray, levels: int) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return the nearest lattice points of digital inputs, as floats, and which inputs lie off the lattice."""
+    points = np.rint(unit * levels)
+    return points, np.abs(unit - points / levels) > ON_LATTICE
 
 
 def digital_points(unit: FloatArray, levels: int) -> FloatArray:
@@ -268,8 +362,7 @@ def digital_points(unit: FloatArray, levels: int) -> FloatArray:
     ValueError
         If an input lies off the lattice.
     """
-    points = np.rint(unit * levels)
-    off = np.abs(unit - points / levels) > ON_LATTICE
+    points, off = nearest_points(unit, levels)
     if off.any():
         raise ValueError(
             f"X must lie on the lattice of levels={levels} steps per unit of the box, but holds {unit[off][0]:.9g} of "

@@ -18,6 +18,12 @@ from .greedy import STEP_ERROR
 from .mixed import MixedNoise
 from .threat import Features
 
+#: Part of a lattice step by which a move may fall short of it and still count as a whole step.
+ON_STEP = 1e-6
+
+#: Share of lam below which rounding to the lattices of columns is worth a warning.
+LARGE_LOSS = 0.95
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseMechanism:
@@ -42,6 +48,12 @@ class NoiseMechanism:
     def __post_init__(self) -> None:
         self.box.check_shape(self.shape)
         object.__setattr__(self, "features", self.features.for_shape(self.shape))
+        object.__setattr__(self, "noise", self.noise.for_columns(self.features.names))
+        if len(self.noise.column_steps or ()) not in (0, self.n_features):
+            raise ValueError(
+                f"levels by column must hold one number for each of {self.n_features} features, got "
+                f"{len(self.noise.column_steps or ())}: {self.noise!r}."
+            )
         check_foreign(self.noise)
         if self.mixed is not None:
             object.__setattr__(
@@ -56,8 +68,9 @@ class NoiseMechanism:
 
     @cached_property
     def mixed(self) -> MixedNoise | None:
-        """What draws noise for costs, categories and fixed features; None where all features are numbers of cost 1."""
-        return None if self.features.is_plain else MixedNoise(self.noise, self.features, self.n_features)
+        """What draws noise for costs, lattices of columns, categories and fixed features; None where all are alike."""
+        alike = self.features.is_plain and self.noise.column_steps is None
+        return None if alike else MixedNoise(self.noise, self.features, self.n_features)
 
     @property
     def categories(self) -> CategoryNoise | None:
@@ -74,9 +87,16 @@ class NoiseMechanism:
         """The noise whose cost function holds for all features, in units of what the adversary pays."""
         if self.mixed is None:
             return self.noise
-        # The offsets of categories are those of numbers of cost 1.
-        costs = {group.cost for group in self.mixed.groups} | ({1.0} if self.categories is not None else set())
-        return self.noise.with_costs(tuple(sorted(costs)) or (1.0,))
+        # The offsets of categories are those of real numbers of cost 1.
+        groups = {(group.cost, group.steps) for group in self.mixed.groups}
+        groups |= {(1.0, 0)} if self.categories is not None else set()
+        return self.noise.with_groups(tuple(sorted(groups)) or ((1.0, 0),))
+
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """Lattice steps across the range of each feature of digital inputs, shape (d,); 0 for real numbers."""
+        found = np.zeros(self.n_features, dtype=np.int64) + (self.noise.column_steps or self.noise.digital_levels or 0)
+        return found if self.noise.column_steps is None else found * self.per_feature(self.features.numeric)
 
     def warn_dear_categories(self) -> None:
         """Warn if no number of votes can certify a change of some category: its cost is not below lam."""
@@ -94,14 +114,29 @@ class NoiseMechanism:
                 stacklevel=4,
             )
 
+    def warn_coarse_levels(self) -> None:
+        """Warn if the lattice of a column makes the half-width that all certificates use much smaller than lam."""
+        if self.noise.column_steps is None:
+            return
+        for part in getattr(self.prices, "parts", [self.prices]):
+            if part.effective_lam < LARGE_LOSS * part.lam:
+                cost, steps = min(part._groups, key=lambda group: part.lam_of(*group))
+                columns = self.features.named((self.steps == steps) & (self.costs == cost))
+                warnings.warn(
+                    f"levels={steps} in {columns} are coarse for lam={part.lam:g}: half-widths are whole numbers of "
+                    f"half steps there, so certificates use {part.effective_lam:.4g} for all columns. They lose "
+                    f"nothing at lam={part.whole_lam(cost, steps):g}, or if they are left out of levels.",
+                    stacklevel=4,
+                )
+
     @property
     def draw_error(self) -> float:
         """Bound on the total variation between one noisy copy that is drawn and the ideal one."""
         if self.mixed is None:
             return self.noise.draw_error * self.n_features
-        return sum(noise.draw_error * len(columns) for columns, _, noise in self.mixed.groups)
+        return sum(group.noise.draw_error * len(group.columns) for group in self.mixed.groups)
 
-    def per_feature(self, values: NDArray[Any]) -> NDArray[Any]:
+    def per_feature(self, values: Any) -> NDArray[Any]:
         """Return one value for each feature, shape (d,), where `features` may hold one for all."""
         return np.broadcast_to(values, self.n_features)
 
@@ -132,10 +167,14 @@ class NoiseMechanism:
         if self.mixed is None:
             self.box.to_raw_inplace(out)
             return
-        for columns, _, _ in self.mixed.groups:
+        for columns, _, _, steps in self.mixed.groups:
             scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
             flat = out.reshape(len(out), -1)
-            flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
+            if steps:
+                # In float64, in which whole numbers of steps become whole numbers.
+                flat[:, columns] = flat[:, columns].astype(np.float64) * scale / steps + shift
+            else:
+                flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
 
     def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
@@ -154,9 +193,16 @@ class NoiseMechanism:
 
     def room(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
-        room = self.box.room(self.noise.snap(self.box.to_unit(self.bounded(X))))
+        room = self.box.room(self.snapped(X))
         down, up = (side.reshape(len(X), self.n_features) for side in room)
         return self.with_categories(down), self.with_categories(up)
+
+    def snapped(self, X: Any) -> FloatArray:
+        """Return the places of the points of raw inputs in the unit box, in the shape of X."""
+        unit = self.box.to_unit(self.bounded(X))
+        if self.mixed is None:
+            return self.noise.snap(unit)
+        return self.mixed.snap(unit.reshape(len(X), self.n_features)).reshape(unit.shape)
 
     def movable(self) -> NDArray[np.bool_]:
         """Tell for each feature, shape (d,), whether it can move or change."""
@@ -171,12 +217,23 @@ class NoiseMechanism:
         return room
 
     def moved(self, X: Any, moves: FloatArray) -> FloatArray:
-        """Return raw inputs after moves, signed and in units of what is paid; a changed category becomes the next."""
-        unit = self.noise.snap(self.box.to_unit(self.bounded(X))).reshape(moves.shape)
-        moved = np.clip(unit + moves / np.where(self.costs > 0, self.costs, 1.0), 0.0, 1.0).reshape(np.shape(X))
-        self.box.to_raw_inplace(moved)
+        """Return raw inputs after moves, signed and in units of what is paid; a changed category becomes the next.
+
+        Columns with lattices of their own move by the whole steps that the moves hold.
+        """
+        unit = self.snapped(X).reshape(moves.shape)
+        moved = np.clip(unit + moves / np.where(self.costs > 0, self.costs, 1.0), 0.0, 1.0)
         if self.mixed is None:
+            moved = moved.reshape(np.shape(X))
+            self.box.to_raw_inplace(moved)
             return moved
+        for columns, _, _, steps in self.mixed.groups:
+            if steps:
+                whole = np.rint(unit[:, columns] * steps)
+                change = moved[:, columns] * steps - whole
+                moved[:, columns] = whole + np.trunc(change + np.copysign(ON_STEP, change))
+        self.to_raw_inplace(moved)
+        moved = moved.reshape(np.shape(X))
         moved = np.where(self.per_feature(self.features.numeric).reshape(self.shape), moved, X).reshape(moves.shape)
         if self.categories is not None:
             columns = self.categories.columns
@@ -191,9 +248,10 @@ class NoiseMechanism:
 
     def rounding(self, norm: float = 1) -> float:
         """Bound on the distance that rounding adds between two raw inputs."""
-        if self.noise.resolution == 0:
+        if not np.any(self.noise.resolution):
             return 0.0
-        per_feature = (self.noise.resolution + 2 * self.box.rounding(self.shape)) * self.costs.reshape(self.shape)
+        resolution = self.per_feature(self.noise.resolution).reshape(self.shape)
+        per_feature = (resolution + 2 * self.box.rounding(self.shape)) * self.costs.reshape(self.shape)
         return float(np.linalg.norm(per_feature[self.box.movable(self.shape)], ord=norm))
 
     def raw_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:

@@ -30,8 +30,9 @@ class UniformMixtureNoise(LatticeNoise):
         Half-widths, in units of the unit box.
     weights : array-like of float
         Probabilities of the half-widths.
-    levels : "auto" or int, default="auto"
-        "auto" for real-valued inputs, or the number of steps of digital data; see `LatticeNoise`.
+    levels : "auto", int, array-like, dict or pandas Series, default="auto"
+        "auto" for real-valued inputs, or the number of steps of digital data, for tables also by column; see
+        `LatticeNoise`.
 
     See Also
     --------
@@ -55,7 +56,7 @@ class UniformMixtureNoise(LatticeNoise):
 
     norms: tuple[float, ...] = (1,)
 
-    def __init__(self, lams: Any = (0.5, 1.0), weights: Any = (0.5, 0.5), levels: int | str = "auto") -> None:
+    def __init__(self, lams: Any = (0.5, 1.0), weights: Any = (0.5, 0.5), levels: Any = "auto") -> None:
         self.lams = lams
         self.weights = weights
         self.levels = levels
@@ -63,7 +64,7 @@ class UniformMixtureNoise(LatticeNoise):
     @property
     def parts(self) -> list[UniformNoise]:
         """The uniform noises that are mixed."""
-        return [UniformNoise(lam, self.levels).with_costs(self._costs) for lam in self.lams]
+        return [UniformNoise(lam, self.levels).with_groups(self._groups) for lam in self.lams]
 
     def for_cost(self, cost: float) -> UniformMixtureNoise:
         """Return the mixture of the parts' noises of a feature of this cost; see `Noise.for_cost`."""
@@ -75,7 +76,7 @@ class UniformMixtureNoise(LatticeNoise):
         left = np.prod(np.maximum(1 - moves[:, None] / (2 * lams), 0.0), axis=0) * np.diff(self._edges())
         if not left.sum():
             return self, np.inf
-        rest = UniformMixtureNoise(self.lams, (left / left.sum()).tolist(), self.levels).with_costs(self._costs)
+        rest = UniformMixtureNoise(self.lams, (left / left.sum()).tolist(), self.levels).with_groups(self._groups)
         return rest, float(-np.log(left.sum()))
 
     @property
@@ -100,7 +101,7 @@ class UniformMixtureNoise(LatticeNoise):
         return float(max(self.lams))
 
     @classmethod
-    def from_sigma(cls, sigma: float, levels: int | str = "auto") -> Self:
+    def from_sigma(cls, sigma: float, levels: Any = "auto") -> Self:
         """Refuse: one number does not determine a mixture."""
         raise ValueError("UniformMixtureNoise needs lams and weights: its sigma does not determine them.")
 

@@ -156,19 +156,31 @@ class Features:
         parts = []
         if self.fixed.any():
             one = np.count_nonzero(self.fixed) == 1
-            parts.append(f"that leave {self._named(self.fixed)} as {'it is' if one else 'they are'}")
+            parts.append(f"that leave {self.named(self.fixed)} as {'it is' if one else 'they are'}")
         if self.categorical.any():
-            parts.append(f"with changed categories of {self._named(self.categorical)}")
+            parts.append(f"with changed categories of {self.named(self.categorical)}")
         values, counts = np.unique(self.costs[np.isfinite(self.costs)], return_counts=True)
         if (values != 1).any() and len(values) == 1:
             parts.append(f"at a cost of {values[0]:g} for each feature")
         elif (values != 1).any():
             most = 1.0 if 1 in values else values[counts.argmax()]
-            each = [f"{value:g} for {self._named(self.costs == value)}" for value in values[::-1] if value != most]
+            each = [f"{value:g} for {self.named(self.costs == value)}" for value in values[::-1] if value != most]
             parts.append(f"at costs of {', '.join(each)} and {most:g} for the others")
         return ", ".join(parts)
 
-    def _named(self, chosen: NDArray[np.bool_]) -> str:
+    def lattices(self, column_steps: Sequence[int]) -> str:
+        """Return the lattices that columns have of their own, as the end of a sentence about perturbations.
+
+        Examples
+        --------
+        >>> Features(names=("age", "children", "wage")).lattices((73, 8, 0))
+        "on the lattice of 73 levels in column 'age' and of 8 levels in column 'children'"
+        """
+        steps = np.where(self.numeric, column_steps, 0)
+        each = [f"of {q} levels in {self.named(steps == q)}" for q in np.unique(steps[steps > 0])[::-1]]
+        return f"on the lattice {' and '.join(filter(None, [', '.join(each[:-1]), *each[-1:]]))}" if each else ""
+
+    def named(self, chosen: NDArray[np.bool_]) -> str:
         """Return words for some features: their names or places, or their number if they are many."""
         if not chosen.ndim:
             return "every feature"

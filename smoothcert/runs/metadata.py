@@ -189,7 +189,7 @@ class RunMetadata:
         if classes is None:
             values = self.classes.tolist()
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        box, kind = _encode_box(self.box, self.features), (self.shard, self.decided_at)
+        box, kind = _encode_box(self.box, self.features, by_column(self.noise)), (self.shard, self.decided_at)
         plain = (self.noise, box, classes, self.shape, self.parameters, self.versions, *kind)
         return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
@@ -235,8 +235,17 @@ def make_origin(
         classes=repr(classes.tolist()),
         shape=shape,
         costs=features.fingerprint(),
-        details={"noise": noise, "box": _encode_box(box, features), "classes": _encode_classes(classes)},
+        details={
+            "noise": noise,
+            "box": _encode_box(box, features, by_column(noise)),
+            "classes": _encode_classes(classes),
+        },
     )
+
+
+def by_column(noise: dict[str, Any]) -> bool:
+    """Tell whether noise, from `to_spec`, has parameters for single columns, so that certificates name columns."""
+    return isinstance(noise["parameters"].get("levels"), dict)
 
 
 def origin_of(sampler: Sampler, classes: NDArray[Any]) -> Origin:
@@ -285,9 +294,9 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
     return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
 
 
-def _encode_box(box: Box, features: Features) -> dict[str, Any]:
+def _encode_box(box: Box, features: Features, named: bool) -> dict[str, Any]:
     ends = {"lo": box.lo.tolist(), "hi": box.hi.tolist()}
-    return ends if features.is_plain else ends | {"features": features.to_json()}
+    return ends if features.is_plain and not named else ends | {"features": features.to_json()}
 
 
 def _decode_box(ends: dict[str, Any]) -> Box:

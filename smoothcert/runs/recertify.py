@@ -137,7 +137,7 @@ def votes_from_counts(
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
     seed = resolve_seed(None) if noise.n_outcomes is None else 0
     origin = make_origin(
-        to_spec(noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
+        to_spec(mechanism.noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
     )
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 

@@ -40,19 +40,19 @@ class Cells:
     codes : dict of int to ndarray of bool
         For each split of a category, the codes that go left. For each split of fixed values at which missing values go
         left, the cells that do.
-    q : int
-        Lattice steps per unit.
+    q : ndarray of shape (n_features,)
+        Lattice steps per unit of each feature.
     """
 
     feature: IntArray
     cut: IntArray
     of_split: IntArray
     codes: dict[int, NDArray[np.bool_]]
-    q: int
+    q: IntArray
 
     @classmethod
     def from_cuts(
-        cls, feature: IntArray, cut: IntArray, codes: dict[int, NDArray[np.bool_]], q: int, missing: dict[int, int]
+        cls, feature: IntArray, cut: IntArray, codes: dict[int, NDArray[np.bool_]], q: IntArray, missing: dict[int, int]
     ) -> Cells:
         """Return the cells of splits, several of which may share a cut.
 
@@ -85,8 +85,8 @@ class Cells:
 
     @property
     def limits(self) -> FloatArray:
-        """The cuts in the unit box."""
-        return self.cut * np.float64(0.25 / self.q)
+        """The cuts in the unit box; those of fixed values have no place there."""
+        return self.cut * (0.25 / np.append(self.q, 1)[np.minimum(self.feature, len(self.q))])
 
     def counts(
         self, groups: Groups, categories: CategoryNoise | None, points: NDArray[Any], below: NDArray[np.bool_]

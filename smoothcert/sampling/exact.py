@@ -134,7 +134,12 @@ class ExactVotes:
         kinds = mechanism.features.numeric, mechanism.features.categorical
         self.numeric, self.categorical = map(mechanism.per_feature, kinds)
         self.model = read(voter.estimator, self.numeric, self.categorical)
-        self.q, self._row = mechanism.noise.q, self._some_row()
+        self.q = np.ones(mechanism.n_features, dtype=np.int64)
+        for columns, recipe in self.parts[0][1]:
+            self.q[columns] = recipe.q
+        #: Columns with lattices of their own, whose noisy values are whole numbers of steps.
+        self.whole = (mechanism.steps > 0) & (mechanism.noise.column_steps is not None)
+        self._row = self._some_row()
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
         self._missing_checked = False
@@ -173,9 +178,9 @@ class ExactVotes:
         return row
 
     def _rows(self, n: int, places: tuple[Any, Any], steps: IntArray) -> FloatArray:
-        """Return raw rows in which some noisy numbers are whole numbers of quarter steps."""
-        rows = np.repeat(self._row[None], n, axis=0)
-        rows[places] = steps * (0.25 / self.q)
+        """Return raw rows in which some noisy numbers are whole numbers of quarter steps, or rounded to whole steps."""
+        rows, features = np.repeat(self._row[None], n, axis=0), places[1]
+        rows[places] = np.where(self.whole[features], (steps + 2) // 4, steps * (0.25 / self.q[features]))
         self.mechanism.to_raw_inplace(rows)
         return rows
 
@@ -215,7 +220,8 @@ class ExactVotes:
     def _cut(self) -> Cells:
         """Cut the axis of each feature at the thresholds: find the largest noisy values that are not above them.
 
-        All noisy values are whole numbers times 1/(4q), rounded, and comparisons are monotone: bisection finds them.
+        All noisy values are whole numbers times 1/(4q), rounded, and comparisons are monotone: bisection finds them. So
+        they are where noisy values are rounded to whole steps: the cut is then the largest value before that.
         Fixed values are compared with the thresholds themselves, and so are the codes of categories.
         """
         trees = self.model.trees
@@ -268,7 +274,7 @@ class ExactVotes:
     def _ends(self) -> tuple[int, int]:
         """Ends of an interval in whose interior all noisy values lie, in quarter steps."""
         width = max((recipe.n_offsets for _, groups, _ in self.parts for _, recipe in groups), default=1)
-        return -4 * width - 4, 4 * (self.q + width) + 4
+        return -4 * width - 4, 4 * (int(self.q.max()) + width) + 4
 
     def _choose_sum(self) -> OutcomeSum:
         """Return the cheapest way to add the outcomes."""
@@ -344,7 +350,7 @@ def _groups(noise: Any, mechanism: NoiseMechanism) -> Groups:
     """Return the numbers that share one noise, and its recipe."""
     noises = [(np.arange(mechanism.n_features), noise)]
     if isinstance(noise, MixedNoise):
-        noises = [(columns, one) for columns, _, one in noise.groups]
+        noises = [(group.columns, group.noise) for group in noise.groups]
     groups = [(columns, one.recipe) for columns, one in noises if isinstance(one.recipe, OffsetRecipe)]
     if len(mechanism.shape) != 1 or len(groups) < len(noises):
         raise NotExactError(

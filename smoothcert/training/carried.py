@@ -51,7 +51,7 @@ def carried(
     remedy = "from_pretrained takes the module's if you give none. For another, set the attribute of the NoisyModule."
     for part in noisy_modules(module):
         box, own = part.box, _costs(part.costs, shape)
-        if noise is not None and describe(noise) != describe(part.noise):
+        if noise is not None and describe(noise.for_columns(None)) != describe(part.noise.for_columns(None)):
             raise ValueError(f"noise must be that of the NoisyModule, {describe(part.noise)}, got {noise!r}. {remedy}")
         given = box if bounds is None else box_of(bounds)
         if not (_equal(given.lo, box.lo) and _equal(given.hi, box.hi)):

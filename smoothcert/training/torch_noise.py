@@ -242,9 +242,13 @@ def noisy_on_device(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.G
         noisy = _on_lattice(unit, mechanism, given)
     else:
         return None
-    noisy = noisy * width + lo
+    steps = torch.as_tensor(mechanism.steps.reshape(mechanism.shape), dtype=torch.float32, device=X.device)
+    raw = noisy * width + lo
+    if mechanism.noise.column_steps is not None:
+        # Quarter steps are rounded as `mixed.whole_steps` does it.
+        raw = torch.where(steps > 0, (noisy * steps + 0.625).floor() * width / steps.clamp(min=1) + lo, raw)
     fixed = mechanism.per_feature(mechanism.features.fixed).reshape(mechanism.shape)
-    return torch.where(torch.tensor(fixed, device=X.device), X.float(), noisy) if fixed.any() else noisy
+    return torch.where(torch.tensor(fixed, device=X.device), X.float(), raw) if fixed.any() else raw
 
 
 def _each(mechanism: NoiseMechanism, number: Callable[[Any], float], device: Any) -> Any:
@@ -252,15 +256,15 @@ def _each(mechanism: NoiseMechanism, number: Callable[[Any], float], device: Any
     if mechanism.mixed is None:
         return number(mechanism.noise)
     numbers = np.ones(mechanism.n_features)
-    for columns, _, noise in mechanism.mixed.groups:
-        numbers[columns] = number(noise)
+    for group in mechanism.mixed.groups:
+        numbers[group.columns] = number(group.noise)
     return torch.as_tensor(numbers.reshape(mechanism.shape), dtype=torch.float32, device=device)
 
 
 def _on_lattice(unit: torch.Tensor, mechanism: NoiseMechanism, given: dict[str, Any]) -> torch.Tensor:
     """Draw uniform, splitting or mixture noise: the offsets j in {0 .. L-1} of the noise, in floats."""
     noise: Any = mechanism.noise
-    q = noise.q
+    q = noise.q if noise.column_steps is None else _each(mechanism, lambda one: one.q, unit.device)
     if isinstance(noise, UniformMixtureNoise):
         weights = torch.tensor(noise.weights, dtype=torch.float32, device=unit.device)
         chosen = torch.multinomial(weights, len(unit), replacement=True, generator=given["generator"])

@@ -26,20 +26,23 @@ from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 
 from ..guarantees.mixed import Mix
+from ..guarantees.problems import FINE
 
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
 
 
 def mechanism_of(mix, noise=None):
     """Return the library's noise for a mix and a fixed column at its end."""
-    noise = noise or (UniformNoise if mix.kind == "uniform" else SplitNoise)(float(mix.lam), mix.q)
+    levels = mix.q if mix.levels is None else [*mix.levels, *["auto"] * (len(mix.costs) - 1)]
+    noise = noise or (UniformNoise if mix.kind == "uniform" else SplitNoise)(float(mix.lam), levels)
     costs = np.array([*map(float, mix.costs), np.inf])
     features = Features(costs, np.array([0, 0, *mix.n_categories, 0]), mix.hidden)
-    return NoiseMechanism(Box.from_bounds((0, 1)), noise, (len(costs),), features)
+    width = [*(mix.levels or (1, 1)), *[1] * (len(costs) - 2)]
+    return NoiseMechanism(Box.from_bounds((0, width)), noise, (len(costs),), features)
 
 
 def as_input(mix, x, fixed=np.nan):
-    return np.array([[*(value / mix.q for value in x[:2]), *x[2:], fixed]])
+    return np.array([[*(value if mix.levels else value / mix.q for value in x[:2]), *x[2:], fixed]])
 
 
 MIXES = [
@@ -48,6 +51,8 @@ MIXES = [
     Mix("split", 8, Fraction(3, 4), (Fraction(1, 2), Fraction(1), Fraction(1, 2), Fraction(1, 4)), (3, 2), "mask"),
     Mix("uniform", 6, Fraction(1), (Fraction(1), Fraction(1, 2), Fraction(2)), (3,), "mask"),
     Mix("split", 6, Fraction(2), (Fraction(4), Fraction(2), Fraction(1), Fraction(1)), (2, 2), "mask"),
+    Mix("uniform", 1, Fraction(1), (Fraction(1), Fraction(1), Fraction(1)), (3,), "mask", (4, 6)),
+    Mix("uniform", 1, Fraction(3, 4), (Fraction(1), Fraction(1, 2), Fraction(1, 2)), (2,), "mask", (2, 6)),
 ]
 #: The worst perturbation of few features changes categories alone.
 DEAR = Mix("split", 8, Fraction(3, 4), (Fraction(1, 4), Fraction(1, 4), Fraction(1, 2), Fraction(1, 2)), (3, 2), "mask")
@@ -55,28 +60,34 @@ LOOSE = [
     Mix("uniform", 6, Fraction(1), (Fraction(1), Fraction(1), Fraction(1)), (3,), "uniform"),
     Mix("split", 5, Fraction(9, 10), (Fraction(7, 10), Fraction(13, 10), Fraction(3, 10)), (3,), "mask"),
     Mix("uniform", 7, Fraction(1, 2), (Fraction(3, 10), Fraction(1, 3), Fraction(2, 5)), (2,), "mask"),
+    Mix("split", 1, Fraction(1), (Fraction(1), Fraction(1), Fraction(1)), (3,), "mask", (4, 6)),
+    Mix("split", 1, Fraction(1, 3), (Fraction(1), Fraction(1, 2), Fraction(1, 4)), (2,), "mask", (5, 8)),
+    Mix("uniform", 1, Fraction(9, 10), (Fraction(7, 10), Fraction(1), Fraction(1, 4)), (2,), "mask", (3, 7)),
 ]
 
 
 @pytest.mark.parametrize("mix", [*MIXES, *LOOSE])
 def test_overlaps_are_the_integers_of_the_design(mix):
-    """A number of cost kappa overlaps in L - |dx| of L = floor(2 lam q / kappa) offsets, a category in L - R."""
+    """A number of cost kappa overlaps in L - |dx| of L = floor(2 lam q / kappa) offsets, a category in L - R.
+
+    Splitting noise that is rounded to whole steps overlaps more.
+    """
     for i, cost in enumerate(mix.costs):
-        n_offsets = int(2 * mix.lam * mix.q / (cost if i < 2 else 1))
-        for x, y in itertools.product(range(mix.q + 1 if i < 2 else mix.n_categories[i - 2]), repeat=2):
+        q = mix.steps[i] if i < 2 else FINE if mix.levels else mix.q
+        n_offsets = int(2 * mix.lam * q / (cost if i < 2 else 1))
+        for x, y in itertools.product(range(q + 1 if i < 2 else mix.n_categories[i - 2]), repeat=2):
             shared = mix.overlap(i, x, y) * n_offsets
-            if i < 2:
-                assert shared == max(n_offsets - abs(x - y), 0)
-            elif mix.hidden == "mask":
-                assert shared == n_offsets - (x != y) * min(int(cost * mix.q), n_offsets)
+            expected = max(n_offsets - (abs(x - y) if i < 2 else (x != y) * int(cost * q)), 0)
+            if (mix.hidden == "mask") if i >= 2 else not (mix.levels and mix.kind == "split"):
+                assert shared == expected
             else:
-                assert shared >= n_offsets - (x != y) * min(int(cost * mix.q), n_offsets)
+                assert shared >= expected
 
 
 @pytest.mark.parametrize("mix", [*MIXES, *LOOSE])
 def test_the_sampler_draws_these_outcomes_equally_often(mix):
     mechanism, rng = mechanism_of(mix), np.random.default_rng(0)
-    x = [2, mix.q - 1, *(n - 1 for n in mix.n_categories)]
+    x = [2, mix.steps[1] - 1, *(n - 1 for n in mix.n_categories)]
     X = np.repeat(as_input(mix, x, fixed=1e9), 2, axis=0)
     out, n = np.empty((60_000, X.shape[1])), 30_000
     keys = seeding.keys(5, seeding.digests(mechanism.points(X)), 0)
@@ -88,7 +99,7 @@ def test_the_sampler_draws_these_outcomes_equally_often(mix):
     for i, value in enumerate(x):
         expected = mix.outcomes(i, value)
         for drawn in (out[:n, i], trained[:, i]):
-            found = np.rint(drawn * (4 * mix.q if i < 2 else 1)).astype(int)
+            found = drawn if mix.levels else np.rint(drawn * (4 * mix.q if i < 2 else 1)).astype(int)
             assert set(found) <= set(expected)
             counts = [np.count_nonzero(found == key) for key in expected]
             shares = np.array(list(expected.values())) / sum(expected.values())
@@ -105,9 +116,9 @@ def test_the_sampler_draws_these_outcomes_equally_often(mix):
 def test_nothing_inside_the_radius_and_something_a_step_outside(mix, strategy):
     """Brute force over all numbers and categories, with the product of the overlaps of all features."""
     mechanism, rng = mechanism_of(mix), np.random.default_rng(1)
-    step = max(cost for i, cost in enumerate(mix.costs) if i < 2) / mix.q
+    step = max(cost / q for cost, q in zip(mix.costs[:2], mix.steps, strict=True))
     for _ in range(4):
-        x = [*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories)]
+        x = [int(rng.integers(n)) for n in (*(q + 1 for q in mix.steps), *mix.n_categories)]
         ways = mix.ways(x)
         for p_a in rng.uniform(0.51, 1, size=8):
             radius = certified_radii(strategy, mechanism, as_input(mix, x), np.array([p_a]), np.array([1 - p_a]))[0]

@@ -1,7 +1,8 @@
-"""Worst cases with costs, fixed columns and categories, from the definition of the noise alone."""
+"""Worst cases with costs, lattices of columns, fixed columns and categories, from the definition of the noise alone."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from smoothcert import SmoothedClassifier, SplitNoise, UniformNoise
 
-from .problems import Known
+from .problems import FINE, Known
 
 
 def number_outcomes(kind: str, q: int, n_offsets: int, x: int) -> dict[int, int]:
@@ -26,13 +27,22 @@ def number_outcomes(kind: str, q: int, n_offsets: int, x: int) -> dict[int, int]
     return counts
 
 
+def rounded(outcomes: dict[int, int]) -> dict[int, int]:
+    """Return outcomes in quarter steps as whole steps: the nearest one, the larger one of two."""
+    counts: dict[int, int] = {}
+    for value, count in outcomes.items():
+        counts[(value + 2) // 4] = counts.get((value + 2) // 4, 0) + count
+    return counts
+
+
 def category_outcomes(hidden: str, n_shown: int, n_offsets: int, n_categories: int, code: int) -> dict[int, int]:
     """Return how many offsets lead to each category that the model sees."""
-    counts: dict[int, int] = {}
-    for j in range(n_offsets):
-        value = code if j < n_shown else n_categories if hidden == "mask" else (j - n_shown) % n_categories
-        counts[value] = counts.get(value, 0) + 1
-    return counts
+    n_hidden = n_offsets - n_shown
+    # The offsets from n_shown on show (j - n_shown) mod K, or the mask.
+    counts = {value: len(range(value, n_hidden, n_categories)) for value in range(n_categories)}
+    counts = {n_categories: n_hidden} if hidden == "mask" else counts
+    counts[code] = counts.get(code, 0) + n_shown
+    return {value: count for value, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,9 @@ class Mix:
         Of the numbers, then of the categories.
     n_categories : tuple of int
     hidden : {"mask", "uniform"}
+    levels : tuple of int, optional
+        Steps of the numbers where both have lattices of their own: whole numbers from 0 to q, whose noisy values are
+        whole numbers too. Categories then have the offsets of real numbers.
     """
 
     kind: str
@@ -56,12 +69,26 @@ class Mix:
     costs: tuple[Fraction, ...]
     n_categories: tuple[int, ...]
     hidden: str
+    levels: tuple[int, int] | None = None
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Lattice steps of the two numbers."""
+        return self.levels or (self.q, self.q)
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Numbers by which noisy values are multiplied to become the keys of outcomes."""
+        return (1, 1) if self.levels else (4 * self.q, 4 * self.q)
 
     def outcomes(self, i: int, value: int) -> dict[int, int]:
         """Return the outcomes of feature i at a value."""
         if i < 2:
-            return number_outcomes(self.kind, self.q, int(2 * self.lam * self.q / self.costs[i]), value)
-        n_offsets, n_shown = int(2 * self.lam * self.q), int(self.costs[i] * self.q)
+            q = self.steps[i]
+            found = number_outcomes(self.kind, q, int(2 * self.lam * q / self.costs[i]), value)
+            return rounded(found) if self.levels else found
+        q = FINE if self.levels else self.q
+        n_offsets, n_shown = int(2 * self.lam * q), int(self.costs[i] * q)
         return category_outcomes(self.hidden, min(n_shown, n_offsets), n_offsets, self.n_categories[i - 2], value)
 
     def overlap(self, i: int, x: int, y: int) -> Fraction:
@@ -71,7 +98,7 @@ class Mix:
 
     def price(self, i: int, x: int, y: int) -> Fraction:
         """Return what the adversary pays for the way from x to y of feature i."""
-        return self.costs[i] * (Fraction(abs(x - y), self.q) if i < 2 else x != y)
+        return self.costs[i] * (Fraction(abs(x - y), self.steps[i]) if i < 2 else x != y)
 
     def distance(self, x: Any, y: Any) -> Fraction:
         """Return what the adversary pays for the way from x to y."""
@@ -80,7 +107,7 @@ class Mix:
     def ways(self, x: Any) -> list[tuple[Any, Fraction, Fraction]]:
         """Return every y, its distance from x and its overlap with x: every feature's, added and multiplied."""
         found = [((), Fraction(0), Fraction(1))]
-        for i, values in enumerate([range(self.q + 1)] * 2 + [range(n) for n in self.n_categories]):
+        for i, values in enumerate([range(n) for n in (*(q + 1 for q in self.steps), *self.n_categories)]):
             steps = [(value, self.price(i, x[i], value), self.overlap(i, x[i], value)) for value in values]
             found = [
                 ((*y, value), distance + price, kept * overlap)
@@ -121,10 +148,13 @@ class Worst(Known):
         places = []
         inside = np.ones(len(X), dtype=bool)
         for i, values in enumerate(self.values_):
-            keys = np.rint(X[:, i] * (4 * self.mix.q if i < 2 else 1))
+            keys = X[:, i] * (self.mix.parts[i] if i < 2 else 1)
+            keys = keys if i < 2 and self.mix.levels else np.rint(keys)
             place = np.minimum(np.searchsorted(values, keys), len(values) - 1)
             inside &= values[place] == keys
             places.append(place)
+        # Fixed columns hold multiples of 8, and a noisy one would cost A its votes.
+        inside &= X[:, -1] % 8 == 0 if X.shape[1] > len(self.values_) else True
         return np.where(inside, self.table_[tuple(places)], 1)
 
 
@@ -141,7 +171,7 @@ class MixedProblem:
 
     @property
     def q(self) -> int:
-        return self.mix.q
+        return min(self.mix.steps)
 
     @property
     def p_a(self) -> Fraction:
@@ -159,21 +189,29 @@ class MixedProblem:
 
     def inputs(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Return n inputs that are x to the model: a fixed column gives each noise of its own."""
-        x = np.array(self.model.x, dtype=float) / ([self.q] * 2 + [1] * len(self.mix.n_categories))
-        return np.hstack([np.tile(x, (n, 1)), rng.standard_normal((n, 1)) * 1e6])
+        widths = (1, 1) if self.mix.levels else self.mix.steps
+        x = np.array(self.model.x, dtype=float) / (*widths, *[1] * len(self.mix.n_categories))
+        return np.hstack([np.tile(x, (n, 1)), 8.0 * rng.integers(2**40, size=(n, 1))])
 
     def classifier(self, **params: Any) -> SmoothedClassifier:
-        noise = (UniformNoise if self.mix.kind == "uniform" else SplitNoise)(float(self.mix.lam), self.q)
+        others = len(self.mix.n_categories) + 1
+        levels = [*self.mix.levels, *["auto"] * others] if self.mix.levels else self.q
+        bounds = (0.0, np.array([*(self.mix.levels or (1, 1)), *[1] * others], dtype=float))
+        noise = (UniformNoise if self.mix.kind == "uniform" else SplitNoise)(float(self.mix.lam), levels)
         costs = [*map(float, self.mix.costs), np.inf]
-        clf = SmoothedClassifier.from_pretrained(
-            self.model, self.model.classes_, noise, radius=self.strategy, costs=costs, **params
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "levels=.* are coarse")
+            clf = SmoothedClassifier.from_pretrained(
+                self.model, self.model.classes_, noise, radius=self.strategy, bounds=bounds, costs=costs, **params
+            )
         n_categories = np.array([0, 0, *self.mix.n_categories, 0])
         clf.features_ = replace(clf.features_, n_categories=n_categories, hidden=self.mix.hidden)
         return clf
 
 
-def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True, dear=False):
+def mixed_problem(
+    kind, strategy, rng, *, n_categories=(3,), hidden="mask", whole_lattice=True, dear=False, by_column=False
+):
     """Return a worst case: the nearest y whose overlap with a random x falls below a random share.
 
     Parameters
@@ -182,16 +220,20 @@ def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whol
         Whether all costs are such that the half-widths of all features are equal, so that certificates are tight.
     dear : bool
         Whether numbers cost little and categories much. The adversary then needs categories to come far.
+    by_column : bool
+        Whether both numbers have lattices of their own.
     """
-    q = 12
+    q, levels = 12, None
     while True:
         lam = Fraction(int(rng.integers(6, 13)), 12)
         steps = [c for c in (6, 12, 24) if (2 * lam * q * 12) % c == 0] if whole_lattice else [5, 7, 12, 17, 29]
         costs = tuple(Fraction(int(rng.choice(steps)), 12) for _ in range(2 + len(n_categories)))
         if dear:
             costs = (Fraction(steps[0], 12),) * 2 + (Fraction(steps[-1], 12),) * len(n_categories)
-        mix = Mix(kind, q, lam, costs, n_categories, hidden)
-        x = (*rng.integers(q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in n_categories))
+        if by_column:
+            levels = tuple(rng.choice([12, 24, 36] if whole_lattice else [5, 7, 11, 13], size=2).tolist())
+        mix = Mix(kind, q, lam, costs, n_categories, hidden, levels)
+        x = (*(int(rng.integers(n + 1)) for n in mix.steps), *(int(rng.integers(n)) for n in n_categories))
         share = Fraction(rng.uniform(0.52, 0.95))
         ways = mix.ways(x)
         reached = [(distance, kept, y) for y, distance, kept in ways if kept <= share]
@@ -202,7 +244,7 @@ def mixed_problem(kind, strategy, rng, *, n_categories=(3,), hidden="mask", whol
         if model.p_a > Fraction(51, 100):
             # The certificate of the true p_a ends at the nearest y that its budget does not pay for.
             ends = min(d for _, d, share_kept in ways if share_kept <= Fraction(3, 2) - model.p_a)
-            tight = (
-                whole_lattice and hidden == "mask" and ends == distance and type(strategy).__name__ == "GreedyRadius"
-            )
+            # Rounding to whole steps makes some noisy values of splitting noise equal, so that overlaps are larger.
+            tight = whole_lattice and hidden == "mask" and ends == distance and not (by_column and kind == "split")
+            tight = tight and type(strategy).__name__ == "GreedyRadius"
             return MixedProblem(mix, strategy, model, distance, tight=tight)

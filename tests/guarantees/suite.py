@@ -20,12 +20,14 @@ from smoothcert.certify.reach import certified_radii
 from .mixed import mixed_problem
 from .problems import Problem, deterministic_problem, lattice_problem, mixture_problem, slab_problem
 from .regression import linear_problem, try_linear, try_problem
+from .trees import TreeProblem
 
 ALPHA = 0.1
 
 #: Ways to votes and certificates. "exact" hands the true probabilities to the radius strategy, "stored" certifies from
 #: votes that were drawn before, "store" from the file of a run. "regression" bounds a median in place of a label.
-MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic", "regression")
+#: "tree" computes the probabilities of decision trees.
+MODES = ("exact", "fixed", "stored", "store", "parallel", "rtol", "certify_at", "deterministic", "regression", "tree")
 
 #: How unlikely the count of false certificates must be for a row to fail, if each is false with probability alpha.
 SIGNIFICANCE = 1e-6
@@ -63,7 +65,7 @@ class Row:
     @property
     def allowed(self) -> int:
         """False certificates that alpha allows for; none where nothing is sampled."""
-        if self.mode in ("exact", "deterministic"):
+        if self.mode in ("exact", "deterministic", "tree"):
             return 0
         return int(binom.isf(SIGNIFICANCE, self.tried, ALPHA))
 
@@ -113,8 +115,16 @@ def _kinds(noise: str) -> Iterator[tuple[str, str, str]]:
     if noise == "linear":
         yield "-", "-", "regression"
         return
+    if "tree" in noise:
+        yield "-", "-", "tree"
+        return
     yield "-", "-", "exact"
     if "dear" in noise:
+        return
+    if "levels" in noise:
+        # They reach certificates as costs do: two ways to them are enough.
+        yield "binary", "clopper-pearson", "fixed"
+        yield "multiclass", "clopper-pearson", "store"
         return
     if not noise.startswith(("gaussian", "laplace", "uniform, tie", "uniform, three")):
         yield "-", "-", "regression"
@@ -220,6 +230,8 @@ def _sources() -> Iterator[tuple[str, str, Any]]:
         "categories, masked": {"n_categories": (3, 2)},
         "categories, drawn": {"n_categories": (3,), "hidden": "uniform"},
         "costs off the lattice": {"n_categories": (2,), "whole_lattice": False},
+        "levels by column": {"n_categories": (), "by_column": True},
+        "levels off the lattice": {"n_categories": (2,), "by_column": True, "whole_lattice": False},
     }
     for (name, options), kind, label in itertools.product(
         mixes.items(), ("uniform", "split"), ("lipschitz", "box", "greedy")
@@ -229,6 +241,13 @@ def _sources() -> Iterator[tuple[str, str, Any]]:
             return mixed_problem(kind, strategy, rng, **options)
 
         yield f"{kind}, {name}", label, mixed
+
+    for kind, label in itertools.product(("uniform", "split"), ("lipschitz", "box", "greedy")):
+        yield (
+            f"{kind}, tree",
+            label,
+            lambda rng, kind=kind, label=label: TreeProblem.new(kind, strategies[label][0], rng),
+        )
 
     for name, lam in (("deterministic-split", 1.0), ("deterministic-split, narrow", 0.3)):
         yield name, "lipschitz", lambda rng, lam=lam: deterministic_problem(lam, 15, rng)
@@ -246,6 +265,10 @@ def _try(row: Row, make: Any, rng: np.random.Generator, n_inputs: int) -> None:
     if row.mode == "deterministic":
         for _ in range(max(1, n_inputs // 25)):
             _try_deterministic(row, *make(rng))
+        return
+    if row.mode == "tree":
+        for _ in range(max(1, n_inputs // 5)):
+            make(rng).try_all(row)
         return
     if row.mode == "regression":
         problem = make(rng)

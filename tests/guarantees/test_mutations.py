@@ -25,6 +25,10 @@ from smoothcert.noise import (
 from smoothcert.noise import (
     mechanism as mechanism,
 )
+from smoothcert.noise import (
+    mixed as mixed,
+)
+from smoothcert.sampling import _step_models, exact
 from smoothcert.sampling.sampler import Sampler
 
 from ..noise import reference
@@ -36,6 +40,10 @@ MUTANTS = {}
 SIZES = {
     "fixed": {"n_problems": 10, "n_inputs": 300},
     "bonferroni_forgotten": {"n_problems": 30, "n_inputs": 300},
+    # As few as in test_guarantees.py.
+    "fixed_column_noised": {"n_inputs": 30},
+    "threshold_in_float64": {"n_inputs": 30},
+    "noisy_values_of_columns_not_rounded": {"n_inputs": 30},
     "rtol": {"n_problems": 4, "n_inputs": 150},
     "certify_at": {"n_problems": 4, "n_inputs": 400},
 }
@@ -237,9 +245,53 @@ def changes_of_categories_for_free(patch):
 @mutant(noise=("uniform, costs off the lattice", "split, costs off the lattice"), strategy="greedy", mode="exact")
 def walk_with_the_largest_lam(patch):
     def effective_lam(self):
-        return max(self.for_cost(cost).n_offsets * cost for cost in self._costs) / (2 * self.q)
+        return max(self.lam_of(*group) for group in self._groups)
 
     patch.setattr(noise.LatticeNoise, "effective_lam", property(effective_lam))
+
+
+@mutant(noise=("uniform, levels off the lattice", "split, levels off the lattice"), strategy="greedy", mode="exact")
+def lattices_of_columns_forgotten_in_lam(patch):
+    patch.setattr(noise.LatticeNoise, "effective_lam", property(lambda self: self.lam))
+
+
+@mutant(noise=("uniform, costs", "split, categories, masked"), strategy="greedy", mode="fixed", bound="clopper-pearson")
+def fixed_column_noised(patch):
+    original = mixed.MixedNoise.sample
+
+    def sample(self, points, keys, segments, out):
+        original(self, points, keys, segments, out)
+        drawn = np.empty((len(out), len(self.fixed)))
+        noise.UniformNoise(1.0, levels=4).sample(np.zeros((len(points), len(self.fixed))), keys, segments, drawn)
+        out[:, self.fixed] += drawn
+
+    patch.setattr(mixed.MixedNoise, "sample", sample)
+
+
+@mutant(noise=("uniform, tree", "split, tree"))
+def threshold_in_float64(patch):
+    def compared(self, rows):
+        for step in self.steps:
+            rows = step.transform(rows)
+        return np.asarray(rows, dtype=np.float64)
+
+    patch.setattr(_step_models.StepModel, "compared", compared)
+    # The library compares what it has read of a model with some of its votes. The suite must not need that.
+    patch.setattr(exact.ExactVotes, "_check_reading", lambda self, row: None)
+
+
+@mutant(noise=("uniform, tree", "split, tree"))
+def noisy_values_of_columns_not_rounded(patch):
+    patch.setattr(exact.ExactVotes, "_check_reading", lambda self, row: None)
+    original = exact.ExactVotes._rows
+
+    def rows(self, n, places, steps):
+        whole, self.whole = self.whole, np.zeros_like(self.whole)
+        found = original(self, n, places, steps * np.where(whole, self.q, 1)[places[1]])
+        self.whole = whole
+        return found
+
+    patch.setattr(exact.ExactVotes, "_rows", rows)
 
 
 @mutant(noise=("uniform, costs", "split, costs"), strategy=("box", "greedy"), mode="exact")
