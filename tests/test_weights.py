@@ -206,7 +206,9 @@ def test_wrong_files_and_networks(cancer, tmp_path):
         persistence.save_weights(tabular, path)
 
 
-@pytest.mark.parametrize("params", [{"threshold": 0.7}, {"predict_nonlinearity": torch.sigmoid}], ids=repr)
+@pytest.mark.parametrize(
+    "params", [{"threshold": 0.7}, {"predict_nonlinearity": torch.sigmoid}], ids=["threshold", "sigmoid"]
+)
 def test_nets_that_decide_in_a_way_of_their_own_are_refused(params, tmp_path):
     net = NeuralNetBinaryClassifier(nn.Linear(4, 1), **params).initialize()
     clf = SmoothedClassifier.from_pretrained(net, [0, 1], **PARAMS)
