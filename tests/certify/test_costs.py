@@ -316,7 +316,7 @@ def test_a_store_keeps_enough_reaches_of_cheap_features():
     )
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (324,), features)
     X = np.hstack([rng.random((6, 320)), rng.integers(3, size=(6, 3)), rng.standard_normal((6, 1))])
-    kept = reaches_to_keep(mechanism, X, 1000)
+    kept = reaches_to_keep(mechanism, X, 0.49)
     p_a = rng.uniform(0.6, 0.999, size=6)
     for strategy in (LipschitzRadius(), BoxRadius(), GreedyRadius(), GreedyRadius(max_features=3)):
         radii = certified_radii(strategy, mechanism, X, p_a, 1 - p_a)

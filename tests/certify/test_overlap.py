@@ -89,7 +89,9 @@ def test_mixed_features_against_the_total_variation_of_both_noises(mix):
         assert (box <= greedy + 1e-12).all()
         assert (greedy <= least).all()
         if mix not in LOOSE[1:]:
-            assert np.mean(greedy[least > 0.5] > least[least > 0.5] - 1e-5) >= (1 if mix in SAME_STEPS else 0.75)
+            # Few distances are whole steps of several lattices at once.
+            share = 1 if mix in SAME_STEPS else 0.6 if mix.levels else 0.75
+            assert np.mean(greedy[least > 0.5] > least[least > 0.5] - 1e-5) >= share
 
 
 @pytest.mark.parametrize("lam", [0.3, 0.75, 2.2])

@@ -127,7 +127,7 @@ class Priced(BoxRadius):
 def test_reaches_of_a_subclass_are_not_taken_from_the_largest_alone(strategy):
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(3.0), (40,))
     X, p_a = np.random.default_rng(0).random((2, 40)), np.array([0.95, 0.99])
-    largest = reaches_to_keep(mechanism, X, 1000)
+    largest = reaches_to_keep(mechanism, X, 0.49)
     assert np.isfinite(certified_radii(strategy, mechanism, X, p_a, 1 - p_a)).all()
     with pytest.raises(ValueError, match="looks at the features of each input, which are not known here"):
         certified_radii(strategy, mechanism, None, p_a, 1 - p_a, largest_reaches=largest)

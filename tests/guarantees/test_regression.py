@@ -24,13 +24,13 @@ def mutant(**only):
 
 @mutant(noise="linear", strategy="greedy")
 def bounds_at_the_quantile_itself(patch):
-    patch.setattr(quantiles, "smallest_overlap", lambda strategy, mechanism, X, radius: np.ones(radius.shape))
+    patch.setattr(quantiles, "smallest_overlap", lambda strategy, mechanism, X, radius, **known: np.ones(radius.shape))
 
 
 @mutant(noise="uniform, 8-bit", strategy="box")
 def overlap_of_a_move_half_as_far(patch):
     original = quantiles.smallest_overlap
-    patch.setattr(quantiles, "smallest_overlap", lambda *given: original(*given[:-1], given[-1] / 2))
+    patch.setattr(quantiles, "smallest_overlap", lambda *given, **known: original(*given[:-1], given[-1] / 2, **known))
 
 
 @mutant(noise="uniform, 8-bit", strategy="box")

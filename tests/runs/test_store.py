@@ -275,7 +275,8 @@ def refused(path: Path, table, base, match: str) -> None:
 
 def test_truncated_files_are_refused(finished, table, base):
     content = finished.read_bytes()
-    for size in (20, 90, 4096, len(content) // 2, len(content) - 4096, len(content) - 1):
+    # SQLite reads the end of a page that is cut off as zeros, so a single byte that is 0 would not be missed.
+    for size in (20, 90, 4096, len(content) // 2, len(content) - 4096, len(content) - 8):
         finished.write_bytes(content[:size])
         refused(finished, table, base, "is damaged|is not a smoothcert store")
 
