@@ -7,7 +7,9 @@ FOLDER holds CIFAR-10's binary files; nothing is downloaded. ``train`` fits the 
 noise of sigma = 1.75 in bfloat16, with channels last, for as many epochs as 5 minutes allow, and saves it. ``certify``
 certifies test images with 10,000 votes each, compares votes per second with those of the bare network, and decides
 about the same images at the radii 1, 2, 3 and 4 with as few votes as that takes. Both print JSON and save it beside the
-weights, in files that are named after the noise. When ``certify`` is stopped, the next call goes on from its store.
+weights, in files that are named after the noise and the training. When ``certify`` is stopped, the next call goes on
+from its store. ``train --training stability --stability-weight 2 --lr 0.05 --seconds 60`` with ``--start-from
+OUT/split-1.75-augment.pt`` then goes on with the stability loss; ``certify --training stability`` certifies the result.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from cifar10 import (
     Network,
     TrainingImages,
     certificates_of,
+    load_weights,
     read_images,
     wide_resnet,
 )
 from common import bare_network, rows_per_second
 
 from smoothcert import SmoothedClassifier, TorchInference, VoteCounts, certified_accuracy_score
-from smoothcert.training import NoisyModule, make_net, noisy_statistics
+from smoothcert.training import NoisyModule, StabilityLoss, make_net, noisy_statistics
 
 RADII = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0]
 
@@ -94,6 +97,7 @@ def options(command: Any) -> Any:
         click.option("--records", default=10_000, show_default=True, help="Images in each file."),
         click.option("--noise", "family", type=click.Choice(list(NOISES)), default="split", show_default=True),
         click.option("--sigma", default=1.75, show_default=True),
+        click.option("--training", type=click.Choice(["augment", "stability"]), default="augment", show_default=True),
         click.option("--depth", default=40, show_default=True),
         click.option("--width", default=2, show_default=True),
         click.option("--patch", default=1, show_default=True),
@@ -108,7 +112,7 @@ def options(command: Any) -> Any:
 def noise_and_name(options: dict[str, Any]) -> tuple[Any, str]:
     """Return the noise, and what files are named after."""
     family, sigma = options["family"], options["sigma"]
-    return NOISES[family].from_sigma(sigma, levels=255), f"{family}-{sigma:g}-augment"
+    return NOISES[family].from_sigma(sigma, levels=255), f"{family}-{sigma:g}-{options['training']}"
 
 
 @click.group(help=__doc__)
@@ -122,7 +126,12 @@ def main() -> None:
 @click.option("--batch-size", default=512, show_default=True)
 @click.option("--lr", default=0.4, show_default=True)
 @click.option("--workers", default=8, show_default=True, help="Processes that load images.")
-def train(data: Path, output: Path, seconds: float, batch_size: int, lr: float, workers: int, **given: Any) -> None:
+@click.option("--stability-weight", default=6.0, show_default=True, help="C of the stability loss.")
+@click.option("--start-from", type=click.Path(exists=True, dir_okay=False), help="Weights of an earlier training.")
+def train(
+    data: Path, output: Path, seconds: float, batch_size: int, lr: float, workers: int, stability_weight: float,
+    start_from: str | None, **given: Any,
+) -> None:  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     # Training batches have one shape, so that trying algorithms pays.
@@ -135,12 +144,16 @@ def train(data: Path, output: Path, seconds: float, batch_size: int, lr: float, 
     network = network_of(given)
     if given["compiled"]:
         network.compile()
-    model = NoisyModule(network, noise, center=center, scale=scale, seed=0)
+    stability = given["training"] == "stability"
+    model = NoisyModule(network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=0)
+    if start_from is not None:
+        load_weights(model, start_from)
+    loss = {"criterion": StabilityLoss, "criterion__stability_weight": stability_weight} if stability else {}
     schedule, start = TimedSchedule(seconds), time.perf_counter()
     net = make_net(
         model, max_epochs=10_000, batch_size=batch_size, lr=lr, device=given["device"], callbacks=[schedule], verbose=1,
         iterator_train__num_workers=workers, iterator_train__drop_last=True, iterator_train__pin_memory=workers > 0,
-        iterator_train__persistent_workers=workers > 0,
+        iterator_train__persistent_workers=workers > 0, **loss,
     )  # fmt: skip
     net.fit(images, None)
     torch.save(model.state_dict(), output / f"{name}.pt")

@@ -203,6 +203,15 @@ class Checkpoints(Callback):
         partial.replace(self.path)
 
 
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load the weights of an earlier training."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(saved.get("module", saved))
+    except RuntimeError as error:
+        raise click.ClickException(f"--start-from: {path} fits another network. {error}") from error
+
+
 def train(
     network: nn.Module, images: Dataset, noise: LatticeNoise, path: Path, recipe: dict[str, Any], **settings: Any
 ) -> NoisyModule:
@@ -214,11 +223,7 @@ def train(
     model = NoisyModule(network, noise, center=center, scale=scale, n_copies=2 if stability else 1, seed=recipe["seed"])
     checkpoints = Checkpoints(path, recipe)
     if "start_from" in recipe:
-        saved = torch.load(recipe["start_from"], map_location="cpu", weights_only=True)
-        try:
-            model.load_state_dict(saved.get("module", saved))
-        except RuntimeError as error:
-            raise click.ClickException(f"--start-from: {recipe['start_from']} fits another network. {error}") from error
+        load_weights(model, recipe["start_from"])
     if stability:
         settings |= {"criterion": StabilityLoss, "criterion__stability_weight": recipe.get("stability_weight", 6.0)}
     net = make_net(

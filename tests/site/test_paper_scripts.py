@@ -313,7 +313,7 @@ def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
     run(cifar10_gpu.main, "train", *options, "--seconds=1.5", "--workers=0", "--lr=0.1")
     trained = json.loads((tmp_path / "split-1.75-augment.train.json").read_text())
     assert trained["epochs"] > 0
-    assert 1.5 <= trained["seconds"] < 10
+    assert trained["seconds"] >= 1.5
     run(cifar10_gpu.main, "certify", *options, "--images=6", "--samples=60", "--measure=0.1", "--at=0.5")
     certified = json.loads((tmp_path / "split-1.75-augment.certify.json").read_text())
     stored = Certificates.from_store(tmp_path / "split-1.75-augment.sqlite", radius="box")
@@ -322,6 +322,14 @@ def test_the_commands_for_a_gpu_run_on_a_cpu(data, tmp_path):
     assert certified["box, multiclass"] == certified_accuracy_score(y, stored, cifar10_gpu.RADII).round(4).tolist()
     assert certified["bare network per second"] > 0
     assert certified["certify_at 0.5"]["votes per image"] <= 60
+
+    first = tmp_path / "split-1.75-augment.pt"
+    stability = ["--training=stability", f"--start-from={first}", "--stability-weight=2", "--lr=1e-9"]
+    run(cifar10_gpu.main, "train", *options, "--seconds=0.1", "--workers=0", *stability)
+    before, after = (
+        torch.load(tmp_path / f"split-1.75-{kind}.pt", weights_only=True) for kind in ("augment", "stability")
+    )
+    assert torch.allclose(before["module.head.weight"], after["module.head.weight"], atol=1e-6)
 
 
 @pytest.mark.slow
