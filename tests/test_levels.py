@@ -1,6 +1,7 @@
 """Columns of whole numbers, each on a lattice of its own, from `fit` to the last file."""
 
 import pickle
+from functools import partial
 
 import joblib
 import numpy as np
@@ -16,10 +17,12 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import (
+    BoxRadius,
     Certificates,
     DeterministicSplitNoise,
     GaussianNoise,
     GreedyRadius,
+    LipschitzRadius,
     SmoothedClassifier,
     SmoothedConformalClassifier,
     SmoothedRegressor,
@@ -343,6 +346,34 @@ def test_the_command_line(tmp_path, monkeypatch):
     shown = CliRunner().invoke(cli, [*options, "--levels", "age=73", "--levels", "children=8", "--store", "run"])
     assert shown.exit_code == 0, shown.output
     assert Certificates.from_store("run").threat == THREAT
+    for twice in (["age=73", "--levels", "age=70"], ["=73"], ["age=73", "--levels", "8"]):
+        refused = CliRunner().invoke(cli, [*options, "--levels", *twice])
+        assert refused.exit_code == 2
+        assert "COLUMN=N once for some of the columns" in refused.output.replace("\n", " ")
     wrong = CliRunner().invoke(cli, [*options, "--levels", "ages=73"])
     assert wrong.exit_code == 2
-    assert "COLUMN=N for some of the columns ['age', 'children', 'wage'], got 'ages=73'" in wrong.output
+    assert "COLUMN=N once for some of the columns ['age', 'children', 'wage'], got 'ages=73'" in wrong.output
+
+
+@pytest.mark.parametrize("levels", [[6, 7], (6, 7), {"a": 1}], ids=str)
+@pytest.mark.parametrize("family", [UniformNoise, SplitNoise, partial(UniformMixtureNoise, (0.4, 0.6), (0.5, 0.5))])
+def test_noise_whose_columns_are_not_known_has_no_price(family, levels):
+    noise, room = family(levels=levels), np.ones((1, 2))
+    for ask in (
+        lambda: noise.cost(0.1),
+        lambda: noise.inverse_cost(0.1),
+        lambda: GreedyRadius().radii(noise, 0.9, 0.1, room, room),
+        lambda: BoxRadius().overlap(noise, 0.3, room, room),
+        lambda: LipschitzRadius().radii(noise, 0.9, 0.1, room, room),
+    ):
+        with pytest.raises(ValueError, match="levels by column need inputs with columns"):
+            ask()
+
+
+def test_wrong_levels_are_named_with_their_column():
+    with pytest.raises(ValueError, match=r"levels of column 'kids': .*got nan.*give a list or a dict"):
+        SplitNoise(levels={"age": 73, "kids": np.nan}).check()
+    with pytest.raises(ValueError, match=r"levels of column 0: .*got np.str_\('73'\)"):
+        SplitNoise(levels=np.array([73, "auto"])).check()
+    with pytest.raises(ValueError, match=r"levels by column must be flat.*got shape \(1, 2\)"):
+        SplitNoise(levels=[[73, 8]]).check()

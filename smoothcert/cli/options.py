@@ -87,10 +87,11 @@ def parse_levels(texts: Any, X: Any) -> Any:
     columns = columns_of(X)
     levels: list[Any] = ["auto"] * len(columns)
     for text in texts:
-        name, _, number = text.rpartition("=")
-        if not number.isdecimal() or name not in (columns if name or len(texts) > 1 else [""]):
+        name, equals, number = text.rpartition("=")
+        known = columns if equals or len(texts) > 1 else [""]
+        if not number.isdecimal() or name not in known or (name and levels[columns.index(name)] != "auto"):
             raise click.UsageError(
-                f"--levels must be a whole number, or COLUMN=N for some of the columns {columns}, got {text!r}."
+                f"--levels must be a whole number, or COLUMN=N once for some of the columns {columns}, got {text!r}."
             )
         if not name:
             return int(number)

@@ -25,6 +25,11 @@ ON_LATTICE = 2.0**-22
 #: Largest number of steps of digital data: `ON_LATTICE` is a small part of such a step.
 DIGITAL_LEVELS = 2**16
 
+UNKNOWN_COLUMNS = (
+    "levels by column need inputs with columns, which are not known here, got {!r}. Give one number for all features, "
+    "or let a SmoothedClassifier draw the noise."
+)
+
 
 class LatticeNoise(KeyedNoise):
     """Noise that is integer arithmetic on a lattice with ``q`` steps per unit.
@@ -81,10 +86,7 @@ class LatticeNoise(KeyedNoise):
     def q(self) -> int:
         """Lattice steps per unit, the same for all features."""
         if not has_one_lattice(self.levels):
-            raise ValueError(
-                f"levels by column need inputs with columns, which are not known here, got {self.levels!r}. Give one "
-                f"number for all features, or let a SmoothedClassifier draw the noise."
-            )
+            raise ValueError(UNKNOWN_COLUMNS.format(self.levels))
         return FINE_LEVELS if isinstance(self.levels, str) else int(self.levels)
 
     @property
@@ -98,6 +100,8 @@ class LatticeNoise(KeyedNoise):
 
         A feature of cost kappa has L kappa / (2q), with the L and q of its own noise; the smallest of all is used.
         """
+        if not (has_one_lattice(self.levels) or "_groups" in vars(self)):
+            raise ValueError(UNKNOWN_COLUMNS.format(self.levels))
         return min(self.lam_of(*group) for group in self._groups)
 
     def lam_of(self, cost: float, steps: int) -> float:
@@ -168,9 +172,10 @@ class LatticeNoise(KeyedNoise):
         # The largest sum of point and offset has to fit 32 bits.
         least, most = 0.5 / self.q, 2.0**31 / self.q - 1
         if not least <= lam <= most or self.n_offsets < 1:
+            wider = " A coarser lattice, such as levels=255 for 8-bit data, has room for wider noise." * (lam > most)
             raise ValueError(
                 f"lam must lie between {least:g} (half a lattice step) and {most:g} at levels={self.levels!r}, got "
-                f"{self.lam!r}. A coarser lattice, such as levels=255 for 8-bit data, has room for wider noise."
+                f"{self.lam!r}.{wider}"
             )
 
     def to_points(self, unit: FloatArray) -> NDArray[Any]:
@@ -331,8 +336,18 @@ def check_levels(levels: Any, *, by_column: bool = False) -> None:
     ``by_column`` says whether levels may differ by column, and each is checked.
     """
     if not has_one_lattice(levels) and by_column:
-        for one in [value for _, value in levels.items()] if is_by_column(levels) else list(levels):
-            check_levels(one)
+        if np.ndim(levels) > 1:
+            raise ValueError(
+                f"levels by column must be flat, one number or 'auto' for each feature, got shape {np.shape(levels)}."
+            )
+        for name, one in levels.items() if is_by_column(levels) else enumerate(levels):
+            try:
+                check_levels(one)
+            except ValueError as error:
+                raise ValueError(
+                    f"levels of column {name!r}: {error} NumPy and pandas turn mixed values into text or "
+                    f"fractions: give a list or a dict."
+                ) from error
         return
     if isinstance(levels, str) and levels == "auto":
         return

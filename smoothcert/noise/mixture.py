@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -64,7 +65,8 @@ class UniformMixtureNoise(LatticeNoise):
     @property
     def parts(self) -> list[UniformNoise]:
         """The uniform noises that are mixed."""
-        return [UniformNoise(lam, self.levels).with_groups(self._groups) for lam in self.lams]
+        parts = [UniformNoise(lam, self.levels) for lam in self.lams]
+        return [part.with_groups(self._groups) for part in parts] if "_groups" in vars(self) else parts
 
     def for_cost(self, cost: float) -> UniformMixtureNoise:
         """Return the mixture of the parts' noises of a feature of this cost; see `Noise.for_cost`."""
@@ -76,7 +78,8 @@ class UniformMixtureNoise(LatticeNoise):
         left = np.prod(np.maximum(1 - moves[:, None] / (2 * lams), 0.0), axis=0) * np.diff(self._edges())
         if not left.sum():
             return self, np.inf
-        rest = UniformMixtureNoise(self.lams, (left / left.sum()).tolist(), self.levels).with_groups(self._groups)
+        rest = copy(self)
+        rest.weights = (left / left.sum()).tolist()
         return rest, float(-np.log(left.sum()))
 
     @property

@@ -83,7 +83,7 @@ class Intervals(Regressions):
     failed: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
-        n_bounded = ", ".join(map(str, np.atleast_1d(np.isfinite(self.upper - self.lower).sum(axis=0))))
+        n_bounded = ", ".join(map(str, np.atleast_1d((np.isfinite(self.lower) & np.isfinite(self.upper)).sum(axis=0))))
         return (
             f"Intervals({len(self)} inputs, {n_bounded} bounded on both sides in l{self.norm:g} against {self.threat}, "
             f"quantile={self.quantile:g}, alpha={self.alpha:g})"

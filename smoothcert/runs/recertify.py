@@ -124,7 +124,7 @@ def votes_from_counts(
             raise ValueError(f"selection must hold classes or counts, got {chosen[unknown][0]!r}.")
         selection = (chosen[:, None] == labels).astype(np.int64)
     counts = check_counts(selection, estimation, len(labels))
-    names = None if X is None or not hasattr(X, "columns") else list(X.columns)
+    names = names_of(X)
     opened = None if X is None else _opened(X, Features.from_costs(costs, names=names))
     shape = (check_count("n_features", n_features),) if opened is None else opened.shape
     features = Features.from_costs(costs, names=names, shape=shape)
@@ -175,7 +175,7 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
             f"{stored.path} holds decisions at the radius {run.decided_at}, whose votes were enough for these alone. "
             f"Use Decisions.from_store(path)."
         )
-    algorithm = stored_algorithm(run, **choices)
+    algorithm = stored_algorithm(run, names_of(X), **choices)
     found = [(np.array(sorted(stored.failures), dtype=np.intp), algorithm.failed(len(stored.failures), stored.votes))]
     if X is None and len(stored):
         found.append((stored.index, algorithm.certify(stored.votes, None, stored.reach)))
@@ -204,7 +204,7 @@ def quantiles_from_store(
         failed = next(parts)
         run, index = failed.run, failed.recorded
         run.check_holds("numbers", path)
-        algorithm = stored_algorithm(run, radius=strategy, quantile=quantile, alpha=alpha)
+        algorithm = stored_algorithm(run, names_of(X), radius=strategy, quantile=quantile, alpha=alpha)
         at = check_radii(value, run.n_inputs, several=name == "radius", name=name)
         mechanism = algorithm.mechanism
         inputs = None if X is None else _same_shape(mechanism, X, run.n_inputs)
@@ -230,15 +230,21 @@ def check_complete(path: Any, run: RunMetadata, n_recorded: int, partial: bool) 
         raise ValueError(f"{path} holds no finished input yet.")
 
 
-def stored_algorithm(run: RunMetadata, *, radius: Any = None, **choices: Any) -> Any:
+def names_of(X: Any) -> list[Any] | None:
+    """Return the names of the columns of inputs, if they have names."""
+    return list(X.columns) if hasattr(X, "columns") else None
+
+
+def stored_algorithm(run: RunMetadata, names: list[Any] | None = None, *, radius: Any = None, **choices: Any) -> Any:
     """Return the algorithm of a run with its choices, except those that are given.
 
+    ``names`` are those of the columns, where the store has none.
     ``radius`` is a strategy. A classifier's choices are ``scheme``, ``bound`` and ``alpha``, and those of a regressor
     ``quantile`` and ``alpha``.
     """
     mechanism = NoiseMechanism(run.box, from_spec("noise", run.noise), run.shape, run.features)
     strategy = from_spec("radius", run.parameters["radius"]) if radius is None else radius
-    strategy = resolve_radius(strategy, mechanism.prices, run.features.names)
+    strategy = resolve_radius(strategy, mechanism.prices, run.features.names or names)
     stated = {name: value for name, value in run.parameters.items() if name not in ("estimation", "radius")}
     stated |= {name: value for name, value in choices.items() if value is not None}
     if run.holds_numbers:
@@ -280,7 +286,15 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
 
     def check(part: Any) -> Any:
         options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "dtype": "numeric"}
-        part = check_array(part, ensure_all_finite=not anything, **options)
+        try:
+            part = check_array(part, ensure_all_finite=not anything, **options)
+        except ValueError as error:
+            if features is None or not (features.n_categories > 0).any():
+                raise
+            raise ValueError(
+                f"X must hold numbers, and categories as codes from 0 in the order of the fitted model, since votes do "
+                f"not know their names: {error} Or leave X out, with a radius strategy without max_change."
+            ) from error
         if features is not None and anything:
             check_array(features.without_fixed(part), **options)
         return part

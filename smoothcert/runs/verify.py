@@ -189,7 +189,7 @@ def verify_store(
     check_is_fitted(clf, "estimator_")
     level, fraction = check_open_unit("level", level), check_fraction(fraction)
     stored = read_store(path)
-    run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard)
+    run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard, skip=bool(stored.failures))
     algorithm = clf.algorithm(inputs.shape)
     rule, sampler = _source(algorithm, run)
     now = RunMetadata.of(inputs, algorithm, sampler, fixed_seed=False, decided_at=run.decided_at)
@@ -244,7 +244,7 @@ def _other_votes(
     run, other = stored.run, np.ones(len(chosen), dtype=bool)
     at = run.decided_at
     target = None if at is None else np.broadcast_to(at, (run.n_inputs, *np.shape(at)))
-    for part in sample_votes(sampler, inputs, n_jobs, target=target):
+    for part in sample_votes(sampler, inputs, n_jobs, target=target) if len(chosen) else ():
         places = np.searchsorted(inputs.positions, part.index)
         rows = chosen[places]
         same = np.ones(len(rows), dtype=bool)

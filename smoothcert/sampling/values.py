@@ -65,10 +65,14 @@ class ValueSampler(Sampler):
 
 
 def scale_of(values: FloatArray) -> FloatArray:
-    """Return what rounding is compared with: the size of each number and the range of all, or 0 for infinite ones."""
+    """Return what rounding is compared with: the size of each number and the usual size, or 0 for infinite ones.
+
+    The usual size is the median. A few large numbers must not hide that the others differ, so that the range counts by
+    a thousandth only: the rounding of float32 is a few parts in ten million of it.
+    """
     finite = np.isfinite(values)
-    spread = np.ptp(values[finite]) if finite.any() else 0.0
-    return np.where(finite, np.abs(values) + spread, 0.0)
+    usual = np.median(np.abs(values[finite])) + np.ptp(values[finite]) / 1000 if finite.any() else 0.0
+    return np.where(finite, np.abs(values) + usual, 0.0)
 
 
 class ValueCounter:

@@ -11,9 +11,13 @@ from itertools import product
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
 
 from smoothcert import (
     Certificates,
@@ -364,6 +368,55 @@ def test_an_auditor_draws_the_numbers_again(tmp_path):
     assert audit.rows[audit.contradicted].tolist() == [2, 9]
     with pytest.raises(StoreError, match=r"of another run than clf and X.*quantile"):
         verify_store(path, smoothed(quantile=0.3), X)
+
+
+def test_a_few_large_numbers_do_not_hide_another_model(tmp_path):
+    path = tmp_path / "run.sqlite"
+
+    def rare(batch):
+        return np.where(batch[:, 0] > 0.7, 1e6, mean(batch))
+
+    def other(batch):
+        return np.where(batch[:, 0] > 0.7, 1e6, mean(batch) + 3)
+
+    found = smoothed(rare).certify(X, 0.1, store=path)
+    assert_same(smoothed(rare).certify(X, 0.1, store=path), found)
+    assert_same(smoothed(lambda batch: rare(batch) * (1 + 1e-7)).certify(X, 0.1, store=path), found)
+    with pytest.raises(ValueError, match=r"drawn with a different model: X\[0\]"):
+        smoothed(other).certify(X, 0.1, store=path)
+    audit = verify_store(path, smoothed(other), X)
+    assert audit.other_votes.all()
+
+
+def test_an_auditor_sees_other_and_failed_inputs(tmp_path):
+    path, wrong = tmp_path / "run.sqlite", X.copy()
+    wrong[3] = np.nan
+    reg = smoothed()
+    reg.certify(wrong, 0.1, store=path, on_error="skip")
+    assert verify_store(path, reg, wrong).consistent
+    assert verify_store(path, reg, X * 0.5).other_input.all()
+
+
+def test_inputs_give_names_and_codes_to_what_a_store_holds(tmp_path):
+    path, rng = tmp_path / "run.sqlite", np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.random(20), "city": rng.choice(list("abc"), 20)})
+    encode = make_column_transformer((OrdinalEncoder(), ["city"]), remainder="passthrough")
+    base = make_pipeline(encode, LinearRegression())
+    params = {"n_samples": 300, "n_selection": 16, "random_state": 5}
+    table = SmoothedRegressor(base, SplitNoise(2.0), categorical_features=["city"], **params)
+    table.fit(frame, rng.random(20)).certify(frame, 0.1, store=path)
+    limited = GreedyRadius(max_change={"age": 0.05, "city": 1.0})
+    with pytest.raises(ValueError, match=r"X must hold numbers, and categories as codes from 0"):
+        Intervals.from_store(path, 0.1, strategy=limited, X=frame)
+    coded = frame.assign(city=frame.city.map({"a": 0.0, "b": 1.0, "c": 2.0}))
+    found = Intervals.from_store(path, 0.1, strategy=limited, X=coded)
+    assert_same(found, table.set_params(radius=limited).certify(frame, 0.1))
+
+    plain = SmoothedRegressor(LinearRegression(), **params).fit(frame[["age"]], rng.random(20))
+    plain.certify(frame[["age"]], 0.1, store=tmp_path / "plain.sqlite")
+    limited = GreedyRadius(max_change={"age": 0.05})
+    found = Intervals.from_store(tmp_path / "plain.sqlite", 0.1, strategy=limited, X=frame[["age"]])
+    assert_same(found, plain.set_params(radius=limited).certify(frame[["age"]], 0.1))
 
 
 @pytest.mark.slow
