@@ -138,7 +138,7 @@ class RunMetadata:
         """Raise a ValueError unless it is a run with votes for "labels", or those that are "numbers"."""
         if self.holds_numbers != (what == "numbers"):
             kind = "regressor, whose votes are numbers" if self.holds_numbers else "classifier, whose votes are labels"
-            raise ValueError(f"{path} holds a run of a {kind}. In Python: {self.reader}, and verify_store.")
+            raise ValueError(f"{path} holds a run of a {kind}. Use {self.reader} or verify_store in Python.")
 
     def check_labels(self, y: Any) -> list[Any]:
         """Return true labels as a list, or raise a ValueError unless there is a fitting one for each input."""
