@@ -1,6 +1,8 @@
 # Targets set everything up in .venv first; a second run installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that run the tests: one for each core, or a number.
+WORKERS ?= auto
 
 .PHONY: demo test test-slow lint docs guarantees mutants gpu clean
 
@@ -8,7 +10,7 @@ demo: .venv/demo
 	$(BIN)/python examples/mnist.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
