@@ -189,7 +189,7 @@ class Checkpoints(Callback):
         if self.epoch_ >= net.max_epochs:
             raise KeyboardInterrupt  # skorch's way to end a training
 
-    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+    def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
         done = (self.epoch_ + self.batch_ / self.n_batches_) / net.max_epochs
         for group in net.optimizer_.param_groups:
             group["lr"] = net.lr * (1 + math.cos(math.pi * done)) / 2

@@ -265,7 +265,8 @@ def verify(
     rng = np.random.default_rng(resolve_seed(random_state))
     rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
-        return Audit(rows, np.ones(len(rows)), rows < 0, rows < 0, 1.0, True, certificates.alpha, level)
+        none = np.zeros(len(rows), dtype=bool)
+        return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
     algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)

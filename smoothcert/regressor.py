@@ -240,8 +240,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         """
         inputs = self._open_run(X, shard, on_error)
         radii = check_radii(radius, len(inputs), several=True)
-        options = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
-        found: Intervals = self._followed(inputs, options, radius=radii)
+        found: Intervals = self._followed(inputs, store, same_model, on_error, radius=radii)
         return found
 
     def certify_within(
@@ -284,11 +283,12 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         """
         inputs = self._open_run(X, shard, on_error)
         tolerances = check_radii(tolerance, len(inputs), name="tolerance")
-        options = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
-        found: ToleranceRadii = self._followed(inputs, options, tolerance=tolerances)
+        found: ToleranceRadii = self._followed(inputs, store, same_model, on_error, tolerance=tolerances)
         return found
 
-    def _followed(self, inputs: Inputs, options: dict[str, Any], **asked: NDArray[np.float64]) -> Any:
+    def _followed(
+        self, inputs: Inputs, store: Any, same_model: bool, on_error: str, **asked: NDArray[np.float64]
+    ) -> Any:
         """Return the results of all parts of a run; only the votes of one part are in memory at a time."""
         algorithm, ((name, values),) = self.algorithm(inputs.shape), asked.items()
         certify = algorithm.certify if name == "radius" else algorithm.certify_within
@@ -297,8 +297,9 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
             at = values[part.index]
             return algorithm.failed(**{name: at}) if part.failed else certify(part.votes, part.X, at)
 
-        sampler, fixed_seed = algorithm.sampler(self._call_seed()), self.random_state is not None
-        parts = votes_of_run(algorithm, sampler, inputs, self.n_jobs, fixed_seed=fixed_seed, **options)
+        options: dict[str, Any] = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
+        options |= {"fixed_seed": self.random_state is not None}
+        parts = votes_of_run(algorithm, algorithm.sampler(self._call_seed()), inputs, self.n_jobs, **options)
         return followed(parts, len(inputs.positions), "certifying", self.verbose, result)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:

@@ -25,6 +25,7 @@ ON_LATTICE = 2.0**-22
 #: Largest number of steps of digital data: `ON_LATTICE` is a small part of such a step.
 DIGITAL_LEVELS = 2**16
 
+#: What is said where noise with lattices of columns is asked for numbers before the columns are known.
 UNKNOWN_COLUMNS = (
     "levels by column need inputs with columns, which are not known here, got {!r}. Give one number for all features, "
     "or let a SmoothedClassifier draw the noise."
@@ -344,10 +345,9 @@ def check_levels(levels: Any, *, by_column: bool = False) -> None:
             try:
                 check_levels(one)
             except ValueError as error:
-                raise ValueError(
-                    f"levels of column {name!r}: {error} NumPy and pandas turn mixed values into text or "
-                    f"fractions: give a list or a dict."
-                ) from error
+                mixed = " NumPy and pandas turn mixed values into text or fractions: give a list or a dict."
+                hint = mixed * isinstance(one, (str, float))
+                raise ValueError(f"levels of column {name!r}: {error}{hint}") from error
         return
     if isinstance(levels, str) and levels == "auto":
         return

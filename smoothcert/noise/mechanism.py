@@ -124,8 +124,8 @@ class NoiseMechanism:
                 columns = self.features.named((self.steps == steps) & (self.costs == cost))
                 warnings.warn(
                     f"levels={steps} in {columns} are coarse for lam={part.lam:g}: half-widths are whole numbers of "
-                    f"half steps there, so certificates use {part.effective_lam:.4g} for all columns. They lose "
-                    f"nothing at lam={part.whole_lam(cost, steps):g}, or if they are left out of levels.",
+                    f"half steps there, so certificates use {part.effective_lam:.4g} for all columns. Nothing is "
+                    f"lost at lam={part.whole_lam(cost, steps):g}, or if levels leave {columns} out.",
                     stacklevel=4,
                 )
 

@@ -202,10 +202,11 @@ class TableRecords(Records):
         """Return the columns of the table by name; an array of two dimensions has a column for each radius."""
         saved = self._saved()
         several = [name for name, value in saved.items() if value.ndim == 2]
+        several.sort(key=lambda name: name != "radius")  # the radius first
         first, *others = [name for name in saved if name not in several]
         columns = {first: saved[first]}
         for i in range(saved[several[0]].shape[1] if several else 0):
-            columns |= {f"{name} {i}": saved[name][:, i] for name in sorted(several, key="radius".__ne__)}
+            columns |= {f"{name} {i}": saved[name][:, i] for name in several}
         return columns | {name: saved[name] for name in others}
 
     def _judged(self, y: Any) -> dict[str, NDArray[Any]]:

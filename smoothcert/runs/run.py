@@ -84,7 +84,7 @@ def sample_votes(
         If all inputs failed.
     """
     positions, finished = inputs.positions, np.zeros(len(inputs), dtype=bool)
-    chunks = [positions[chunk] for chunk in gen_batches(len(positions), sampler.chunk_size(len(positions)))]
+    chunks = chunks_of(positions, sampler)
     failures: dict[int, str] = {}
     if store is not None:
         finished[store.finished()] = True
@@ -111,6 +111,12 @@ def sample_votes(
         yield failed_part(sampler, failures, len(positions))
 
 
+def chunks_of(positions: NDArray[np.intp], sampler: Any) -> list[NDArray[np.intp]]:
+    """Return the positions of inputs in the parts in which they are drawn; there may be none."""
+    n = len(positions)
+    return [positions[part] for part in gen_batches(n, sampler.chunk_size(n))] if n else []
+
+
 def draw_inputs(
     sampler: Any, inputs: Inputs, n_jobs: int | None, *, target: NDArray[Any] | None = None, verbose: int = 0
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any], Any]]:
@@ -131,7 +137,7 @@ def draw_inputs(
     def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
         return inputs.read(index), None if target is None else target[index]
 
-    chunks = [inputs.positions[part] for part in gen_batches(len(inputs), sampler.chunk_size(len(inputs)))]
+    chunks = chunks_of(inputs.positions, sampler)
     with tqdm(total=len(inputs), disable=not verbose, desc="drawing", unit="input") as bar:
         for index, X, found in draw_all(sampler, chunks, read, n_jobs):
             yield index, X, found

@@ -244,7 +244,7 @@ def _other_votes(
     run, other = stored.run, np.ones(len(chosen), dtype=bool)
     at = run.decided_at
     target = None if at is None else np.broadcast_to(at, (run.n_inputs, *np.shape(at)))
-    for part in sample_votes(sampler, inputs, n_jobs, target=target) if len(chosen) else ():
+    for part in sample_votes(sampler, inputs, n_jobs, target=target):
         places = np.searchsorted(inputs.positions, part.index)
         rows = chosen[places]
         same = np.ones(len(rows), dtype=bool)
