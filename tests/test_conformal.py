@@ -438,8 +438,9 @@ def test_scores_of_sets():
     assert mean_set_size_score(sets) == 1
     assert set_coverage_score(["a", "b", "b"], sets, ["a", "b", "c"]) == pytest.approx(2 / 3)
     assert set_coverage_score(["c", "d", "d"], sets, ["a", "b", "c"]) == pytest.approx(1 / 3)
-    with pytest.raises(ValueError, match="sets must be booleans of shape"):
-        mean_set_size_score(sets.astype(int))
+    for wrong in (sets.astype(int), sets[0], sets[:0]):
+        with pytest.raises(ValueError, match="sets must be booleans of shape"):
+            mean_set_size_score(wrong)
     with pytest.raises(ValueError, match="classes must hold one label for each of 3 columns, got 2"):
         set_coverage_score(["a", "b", "b"], sets, ["a", "b"])
     with pytest.raises(ValueError, match="y_true must hold one label for each of 3 inputs"):
@@ -463,8 +464,29 @@ def test_display(fitted):
     display.plot(display.axes_)
     assert size.get_ylim()[1] == pytest.approx(2 * top)
     assert size.lines[1].get_color() != size.lines[0].get_color()
-    with pytest.raises(ValueError, match="radii must be a list of increasing numbers"):
-        PredictionSetDisplay.from_estimator(fitted, X[TEST], NAMES[TEST], radii=[0.2, 0.1], **data)
+    assert [text.get_text() for text in size.get_legend().get_texts()] == ["UniformNoise(lam=1.0), binarized"] * 2
+    for radii in ([0.2, 0.1], [0.1, 0.1], [[0.1, 0.2]]):
+        with pytest.raises(ValueError, match="radii must be a list of increasing numbers"):
+            PredictionSetDisplay.from_estimator(fitted, X[TEST], NAMES[TEST], radii=radii, **data)
+    named = PredictionSetDisplay.from_estimator(fitted, X[TEST], NAMES[TEST], radii=0.1, name="mine", **data)
+    assert (named.name, named.radii.tolist()) == ("mine", [0.1])
+
+
+def test_curves_of_sets_and_what_they_promise():
+    radii, sizes, coverage = np.array([0.0, 0.5]), np.array([1.1, 2.3]), np.array([0.91, 1.0])
+    display = PredictionSetDisplay(radii, sizes, coverage, confidence_level=0.8, name="one").plot()
+    PredictionSetDisplay(radii, sizes / 2, coverage, confidence_level=0.8, name="two").plot(display.axes_, color="red")
+    for ax, values in zip(display.axes_, (sizes, coverage), strict=True):
+        first, second = (line for line in ax.lines if line.get_gid() == "curve")
+        np.testing.assert_array_equal(first.get_xydata(), np.column_stack([radii, values]))
+        assert second.get_color() == "red"
+        assert ax.get_xlabel() == "l1 radius (1 = one feature across its range)"
+    size, shown = display.axes_
+    assert size.get_ylim() == (0, pytest.approx(1.05 * 2.3))
+    assert shown.get_ylim()[1] == 1.005
+    (promise,) = (line for line in shown.lines if line.get_gid() == "promise")
+    assert set(promise.get_ydata()) == {0.8}
+    assert [text.get_text() for text in shown.get_legend().get_texts()] == ["one", "two", "promised under attack"]
 
 
 def test_an_adversary_who_can_only_increase_features_has_come_from_below(fitted):

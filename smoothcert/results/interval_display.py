@@ -100,7 +100,7 @@ class IntervalDisplay:
         """
         radii = np.linspace(0, radius, N_RADII) if np.ndim(radius) == 0 else np.asarray(radius)  # type: ignore[arg-type]
         intervals = estimator.certify(X, radii[None])
-        names = [str(name) for name in getattr(X, "index", [f"X[{i}]" for i in range(len(intervals))])]
+        names = [str(name) for name in X.index] if hasattr(X, "iloc") else [f"X[{i}]" for i in range(len(intervals))]
         truth = None if y is None else np.asarray(y, dtype=np.float64)
         return cls(intervals, names, truth=truth).plot(ax, **kwargs)
 

@@ -110,9 +110,10 @@ class Records:
         if wrong or not found:
             raise ValueError(f"parts must be one or more {cls.__name__}, got {wrong[0] if wrong else 'none'}.")
         for i, part in enumerate(found):
-            differing = [n for n, value in found[0]._scalars().items() if getattr(part, n) != value]
-            if differing or part._arrays().keys() != found[0]._arrays().keys():
-                name = (differing or [*(part._arrays().keys() ^ found[0]._arrays().keys())])[0]
+            differing = [*(part._arrays().keys() ^ found[0]._arrays().keys())]
+            differing = differing or [n for n, value in found[0]._scalars().items() if getattr(part, n) != value]
+            if differing:
+                name = differing[0]
                 raise ValueError(
                     f"parts must belong to one run, but part {i} has {name}={getattr(part, name)!r} and part 0 has "
                     f"{getattr(found[0], name)!r}."

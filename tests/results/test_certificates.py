@@ -7,6 +7,7 @@ import pytest
 
 from smoothcert import Certificates, Decisions, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
 from smoothcert.results import summarize
+from smoothcert.results.tables import rounded_down, rounded_up
 from smoothcert.results.votes import Origin
 
 
@@ -41,12 +42,21 @@ def test_certificates_unpack_and_slice(certificates):
     assert certificates[-1].labels.tolist() == ["c"]
     with pytest.raises(IndexError):
         certificates[4]
+    with pytest.raises(IndexError, match="Certificates takes a position, a slice or a mask of inputs, got"):
+        certificates[[[0, 1]]]
 
 
 def test_summaries(certificates):
     shown = "4 inputs, 1 abstained, median l1 radius of the others 2 against every perturbation, 1 safe against all"
     assert repr(certificates) == f"Certificates({shown}, alpha=0.001)"
     assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
+    other = dataclasses.replace(certificates, norm=2, threat="any pixel", alpha=0.5)
+    assert "median l2 radius of the others 2 against any pixel, 1 safe against all, alpha=0.5" in repr(other)
+    robust, n_samples = np.array([[True, False, False], [True, True, False]]), np.array([10, 31])
+    several = Decisions(np.array(["a", "b"]), robust, n_samples, robust * 0.5, alpha=0.01, norm=2, threat="any pixel")
+    words = "2 inputs, 2, 1, 0 robust in l2 against any pixel, 20 votes each on average, alpha=0.01"
+    assert repr(several) == f"Decisions({words})"
+    assert repr(several[:0]).startswith("Decisions(0 inputs, 0, 0, 0 robust in l2 against any pixel, 0 votes each")
     counts = np.array([[3, 1]])
     votes = VoteCounts(counts, counts * 2, np.zeros((1, 16), np.uint8), Origin("SplitNoise()", "b", 0, "m", "c", (3,)))
     assert repr(votes) == "VoteCounts(1 inputs, 2 classes, up to 4 selection and 8 estimation votes each, SplitNoise())"
@@ -82,6 +92,21 @@ def test_certified_accuracy_counts_abstentions_as_wrong(certificates):
     assert certified_accuracy_score(y, certificates, 0.5) == 0.75
     np.testing.assert_array_equal(certified_accuracy_score(y, certificates, [0.6, 2, 1e9]), [0.5, 0.5, 0.25])
     assert certified_accuracy_score(np.array(["c"] * 4), certificates, 0) == 0.25
+
+
+def test_radii_of_right_labels(certificates):
+    np.testing.assert_array_equal(certificates.radii_if_right(["a", "b", "c", "c"]), [0.5, np.nan, np.nan, 2.0])
+
+
+@pytest.mark.parametrize("change", [{"alpha": 0.01}, {"norm": 2}, {"threat": "any pixel"}, {"n_samples": np.arange(4)}])
+def test_parts_of_different_kinds_are_not_joined(certificates, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"parts must belong to one run, but part 2 has {name}=.* and part 0 has"):
+        Certificates.concatenate([certificates, certificates, dataclasses.replace(certificates, **change)])
+    counts = np.array([[3, 1]])
+    votes = VoteCounts(counts, counts, np.zeros((1, 16), np.uint8), Origin("n", "b", 0, "m", "c", (3,)))
+    with pytest.raises(ValueError, match="parts must be one or more Certificates, got VoteCounts"):
+        Certificates.concatenate([certificates, votes])
 
 
 def test_envelope_is_the_best_at_each_radius_and_refuses_mixed_norms(certificates):
@@ -134,6 +159,9 @@ def test_frames_have_one_row_per_input(certificates):
     frame.loc[0, "radius"] = 100.0
     assert certificates.radii[0] == 0.5
     assert "n_samples" not in certificates.to_frame()
+    failed = dataclasses.replace(certificates, failed=np.array([False, True, False, False])).to_frame()
+    assert list(failed.columns) == ["label", "radius", "abstained", "p_a", "p_b", "margin", "failed"]
+    assert failed["failed"].tolist() == [False, True, False, False]
     decisions = Decisions(np.array(["a"]), np.array([True]), np.array([9]), np.array([0.5]), alpha=0.1, norm=2)
     assert decisions.to_frame().to_dict("records") == [{"labels": "a", "robust": True, "n_samples": 9, "radius": 0.5}]
 
@@ -179,6 +207,8 @@ def test_summary_of_several_classifiers_escapes_their_names(certificates):
     assert "<script>" not in table._repr_html_()
     with pytest.raises(ValueError, match="must be of one kind"):
         summarize({"l1": certificates, "l2": dataclasses.replace(other, norm=2)}, ["a", "b", "a", "a"], [0])
+    three = {str(n): dataclasses.replace(other, abstained=np.arange(4) < n) for n in (3, 0, 2)}
+    assert summarize(three, ["a", "b", "a", "a"], [0]).note.startswith("4 inputs, 0 to 3 abstained, against")
     endless = dataclasses.replace(certificates, norm=np.inf).summary(["a", "b", "a", "a"], [0])
     assert r"$\ell_{\infty}$ radius" in endless.to_latex()
 
@@ -195,3 +225,13 @@ def test_notebooks_show_escaped_rows_with_numbers_rounded_down(certificates):
     many = evil[np.arange(40) % 4]
     assert many._repr_html_().count("<tr>") == 12
     assert cells(many)[-6:] == ["..."] * 6
+    assert "..." not in cells(many[:10])
+    assert cells(many[:11])[-6:] == ["..."] * 6
+
+
+@pytest.mark.parametrize(
+    ("value", "down", "up"),
+    [(2 / 3, "0.666", "0.667"), (-2 / 3, "-0.667", "-0.666"), (0.5, "0.5", "0.5"), (1e7 + 1, "10000000", "10100000")],
+)
+def test_shown_numbers_are_on_the_safe_side(value, down, up):
+    assert (rounded_down(value, 3), rounded_up(value, 3)) == (down, up)

@@ -106,6 +106,33 @@ def test_several_curves_on_one_axis():
     assert (styled.get_color(), styled.get_linewidth()) == ("red", 3)
 
 
+def test_curves_beyond_the_number_of_colors_start_again():
+    display = CertifiedAccuracyDisplay.from_certificates({str(i): certificates([i]) for i in range(8)}, [0])
+    colors = [line.get_color() for line in display.lines_]
+    assert colors == [*COLORS["light"], *COLORS["light"][:2]]
+
+
+def test_curves_of_large_radii_fall_to_0_beyond_them():
+    (line,) = CertifiedAccuracyDisplay.from_certificates(certificates([3e6]), [0]).lines_
+    assert [value_at(line, radius) for radius in (2e6, 3e6, 4e6)] == [1, 1, 0]
+
+
+def test_names_styles_and_reference_lines():
+    def references(display):
+        return sorted(line.get_ydata()[0] for line in display.ax_.lines if line.get_gid() == "majority")
+
+    passing = certificates([1.0, 2.0, 3.0])
+    display = CertifiedAccuracyDisplay.from_certificates(passing, [0, 0, 1])
+    # The curve passes through the share of the majority class, and is not its baseline.
+    assert references(display) == [2 / 3]
+    display.plot(display.ax_, name="again", color="red")
+    assert references(display) == [2 / 3]
+    assert display.lines_[0].get_color() == "red"
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()][0] == "again"
+    CertifiedAccuracyDisplay.from_certificates(passing[[0, 1, 2, 2]], [0, 0, 0, 1], ax=display.ax_)
+    assert references(display) == [2 / 3, 3 / 4]
+
+
 def test_axes_say_which_norm_and_threat():
     limited = certificates([1], norm=2, threat="perturbations with " + "max_change=1, " * 30)
     label = CertifiedAccuracyDisplay.from_certificates(limited, [0]).ax_.get_xlabel()
@@ -113,6 +140,8 @@ def test_axes_say_which_norm_and_threat():
     assert first == "l2 radius (1 = one feature across its range)"
     assert others[0].startswith("against perturbations with max_change=1")
     assert max(map(len, others)) <= 56
+    assert label.endswith(" ...")
+    assert 90 < len(" ".join(others)) <= 110
     assert len(others) <= 3
     assert "l-inf" in CertifiedAccuracyDisplay.from_certificates(certificates([1], norm=np.inf), [0]).ax_.get_xlabel()
     with pytest.raises(ValueError, match="certificates must be of one kind"):
@@ -141,10 +170,10 @@ def test_a_list_of_certificates_is_drawn_as_its_envelope():
 
 
 def test_the_envelope_of_curves_that_end_at_different_radii():
-    steep, flat = Curve(np.array([0.0, 1.0]), np.array([0.9, 0.2])), Curve(np.array([2.0]), np.array([0.5]))
+    steep, flat = Curve(np.array([0.0, 1.0]), np.array([0.9, 0.8])), Curve(np.array([2.0]), np.array([0.5]))
     best = Curve.envelope([steep, flat])
     np.testing.assert_array_equal(best.radii, [0, 1, 2])
-    np.testing.assert_array_equal(best.accuracy, [0.9, 0.5, 0.5])
+    np.testing.assert_array_equal(best.accuracy, [0.9, 0.8, 0.5])
 
 
 def test_the_legend_says_what_a_reader_must_know():
@@ -179,9 +208,17 @@ def test_probabilities_are_drawn_for_right_labels_whether_certified_or_not():
     heights = [value_at(line, p) for p in (0, 0.45, 0.46, 0.6, 0.7, 0.8, 0.9, 0.91)]
     assert heights == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0]
     assert display.ax_.get_xlim() == (0, 1)
-    nothing = dataclasses.replace(certified, p_a=np.full(4, np.nan))
-    with pytest.raises(ValueError, match="certificates must hold probabilities, but p_a of 'x' is NaN"):
-        ProbabilityDisplay.from_certificates({"x": nothing}, [0, 1, 0, 0])
+    (half,) = [line for line in display.ax_.lines if line.get_label() == "p_a = 1/2"]
+    assert set(half.get_xdata()) == {0.5}
+    assert "4 inputs, alpha = 0.001" in display.ax_.get_legend().get_title().get_text()
+    again = ProbabilityDisplay.from_certificates({"two": certified}, [0, 1, 0, 0], ax=display.ax_, color="red")
+    assert again.lines_[0].get_color() == "red"
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == ["one", "two", "p_a = 1/2"]
+    for p_a in (np.full(4, np.nan), np.array([0.9, np.nan, 0.8, 0.6])):
+        nothing = dataclasses.replace(certified, p_a=p_a)
+        with pytest.raises(ValueError, match="certificates must hold probabilities, but p_a of 'x' is NaN"):
+            ProbabilityDisplay.from_certificates({"x": nothing}, [0, 1, 0, 0])
 
 
 def luminance(color):
@@ -226,6 +263,60 @@ def test_estimators_are_drawn(smoothed):
             assert value_at(shown.lines_[0], radius) == certified_accuracy_score(y, certified, radius)
     shown = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert shown == ["UniformNoise(lam=0.5)", "again", "always the most frequent class"]
+
+
+class Recorder:
+    """A classifier that records what it is asked, and has certificates of two inputs."""
+
+    classes_ = np.array([0, 1, 2])
+
+    def __init__(self):
+        self.asked = []
+
+    def certify(self, X, **options):
+        self.asked.append(options)
+        return certificates([0.5, 0.7])
+
+
+@pytest.mark.parametrize("display", [CertifiedAccuracyDisplay, ProbabilityDisplay, VotesDisplay])
+def test_votes_that_are_given_are_certified(display, smoothed):
+    votes, clf = smoothed.count_votes(X[:2]), Recorder()
+    shown = display.from_estimator(clf, X[:2], [0, 0], votes=votes, color="red")
+    assert clf.asked == [{"votes": votes}]
+    if display is VotesDisplay:
+        assert {patch.get_facecolor() for ax in shown.axes_ for patch in ax.containers[0]} == {(1.0, 0.0, 0.0, 1.0)}
+    else:
+        assert shown.lines_[0].get_color() == "red"
+        display.from_estimator(clf, X[:2], [0, 0])
+        assert clf.asked[1:] == [{}]
+
+
+def test_titles_and_colors_of_votes(smoothed):
+    counts = np.tile([70, 20, 10], (5, 1))
+    votes = dataclasses.replace(smoothed.count_votes(X), estimation=counts)
+    names = np.array(["left", "right", "left", "left", "up"])
+    found = certificates([0.29999, 1.0, np.nan, 0.5, 2.0], labels=names, norm=2)
+    found = dataclasses.replace(found, p_a=np.full(5, 2 / 3), p_b=np.full(5, 1 / 6))
+    _, axes = plt.subplots(1, 5)
+    display = VotesDisplay(votes, found, classes=smoothed.classes_, y=["left", "left", "left", "up", "up"]).plot(axes)
+    assert [ax.get_title().splitlines() for ax in display.axes_] == [
+        ["predicted left (right)", "l2 radius 0.299, margin 0.5"],
+        ["predicted right (it is left)", "l2 radius 1, margin 0.5"],
+        ["predicted left (right)", "abstained"],
+        ["predicted left (it is up)", "l2 radius 0.5, margin 0.5"],
+        ["predicted up (right)", "l2 radius 2, margin 0.5"],
+    ]
+    assert display.axes_.tolist() == axes.tolist()
+    strong = matplotlib.colors.to_rgba(COLORS["light"][0])
+    for ax, name in zip(axes, names, strict=True):
+        shown = [bar.get_facecolor() == strong for bar in ax.containers[0]]
+        assert shown == (smoothed.classes_ == name).tolist()
+    below = VotesDisplay(votes, found, classes=smoothed.classes_).plot()
+    assert [ax.get_xlabel() for ax in below.axes_] == ["", "", *["share of votes"] * 3]
+    assert below.axes_[0].get_title().startswith("predicted left\n")
+    for n in (4, 6):
+        with pytest.raises(ValueError, match=f"got 5, 5 and {n}. Slice them"):
+            VotesDisplay(votes, found, classes=smoothed.classes_, y=["up"] * n).plot()
 
 
 def test_votes_are_the_bars_and_bounds_the_lines(smoothed):
@@ -306,6 +397,7 @@ def test_the_greedy_picture_is_a_perturbation_of_the_certified_size(shape):
     certified = clf.certify(x[None])
     display = GreedyBudgetDisplay.from_estimator(clf, x, certificate=certified, image_shape=shape)
     assert abs(display.moves).sum() == pytest.approx(certified.radii[0], rel=1e-9)
+    assert display.radius == certified.radii[0]
     np.testing.assert_allclose(display.perturbed, display.image + 255 * display.moves, atol=1e-3)
     assert display.perturbed.min() >= 0
     assert display.perturbed.max() <= 255
@@ -324,6 +416,9 @@ def test_the_greedy_picture_is_a_perturbation_of_the_certified_size(shape):
     np.testing.assert_allclose(reach, display.reach.sum(axis=2) if colored else display.reach)
     np.testing.assert_allclose(moves, abs(display.moves).sum(axis=2) if colored else display.moves)
     assert display.moves.min() < 0 < display.moves.max()
+    most = abs(moves).max()
+    assert display.axes_[1].images[0].get_clim() == (0, 3 if colored else 1)
+    assert display.axes_[2].images[1].get_clim() == (0 if colored else -most, most)
 
 
 def test_the_greedy_picture_respects_the_limits_of_the_adversary():
@@ -337,6 +432,27 @@ def test_the_greedy_picture_respects_the_limits_of_the_adversary():
     assert 0.8 < display.radius < 0.9
     assert np.count_nonzero(display.moves) <= 2
     assert "2 pixels" in display.axes_[2].get_title()
+
+
+def test_the_greedy_picture_is_drawn_in_the_whole_box():
+    """Ranges of pixels may differ; all are drawn in the shades from the lowest end to the highest."""
+    bounds = np.array([0.0, -1.0, 0.0, 1.0]), np.array([1.0, 1.0, 2.0, 3.0])
+    rule = Rule(constant).fit(0, 0)
+    clf = SmoothedClassifier.from_pretrained(rule, [0, 1], UniformNoise(0.8), bounds=bounds, n_samples=300)
+    display = GreedyBudgetDisplay.from_estimator(clf, np.array([[0.0, 1.0], [2.0, 1.0]]).ravel(), image_shape=(2, 2))
+    assert display.limits == (-1, 3)
+    np.testing.assert_allclose(display.axes_[0].images[0].get_array(), [[0.25, 0.5], [0.75, 0.5]])
+    with pytest.raises(ValueError, match="certificate must be of a single input"):
+        two = certificates([0.1, 0.1])
+        GreedyBudgetDisplay.from_estimator(clf, np.zeros(4), certificate=two, image_shape=(2, 2))
+
+
+def test_the_greedy_picture_rounds_its_radius_down_and_takes_axes():
+    image, spent = np.zeros((2, 2)), np.array([[0.29999, 0.0], [0.0, 0.0]])
+    _, axes = plt.subplots(4)
+    display = GreedyBudgetDisplay(image, spent, reach=np.ones((2, 2)), moves=spent, radius=0.29999).plot(axes)
+    assert axes[2].get_title().endswith("l1 radius 0.299, 1 pixels")
+    assert display.axes_.tolist() == axes.tolist()
 
 
 def test_pictures_that_cannot_be_drawn(smoothed):

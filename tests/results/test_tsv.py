@@ -163,9 +163,10 @@ def test_other_files_are_refused(tmp_path, content):
 
 def test_a_table_without_times_and_one_of_another_platform(tmp_path):
     path = tmp_path / "certified.tsv"
-    path.write_bytes(b"idx\tlabel\tpredict\tradius\tcorrect\r\n7\t1\t1\t0.5\t1\r\n9\t1\t-1\t0.0\t0\r\n")
-    found, y, idx = Certificates.from_tsv(path, alpha=0.01, norm=2)
-    assert (found.norm, found.alpha, y.tolist(), idx.tolist()) == (2, 0.01, [1, 1], [7, 9])
+    path.write_bytes(b"idx\tlabel\tpredict\tradius\tcorrect\r\n7\t1\t1\t0.5\t1\r\n\r\n9\t1\t-1\t0.0\t0\r\n")
+    found, y, idx = Certificates.from_tsv(path, alpha=0.01, norm=2, threat="any pixel")
+    assert (found.norm, found.alpha, found.threat) == (2, 0.01, "any pixel")
+    assert (y.tolist(), idx.tolist()) == ([1, 1], [7, 9])
     np.testing.assert_array_equal(found.radii, [0.5, np.nan])
 
 
