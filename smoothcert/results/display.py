@@ -233,8 +233,7 @@ def note_of(certificates: Sequence[Certificates]) -> str:
     counts = [one.n_samples for one in certificates if one.n_samples is not None]
     least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
     votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
-    sizes = sorted({len(one) for one in certificates})
-    inputs = " or ".join(f"{size:,}" for size in sizes) + (" input" if sizes == [1] else " inputs")
+    inputs = f"{len(certificates[0]):,} input" + "s" * (len(certificates[0]) != 1)
     threat = certificates[0].threat
     # A limited threat is long, and stands below the axis.
     against = f"\nagainst {threat}" if threat == "every perturbation" else ""

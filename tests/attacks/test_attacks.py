@@ -286,10 +286,12 @@ def test_alpha_is_shared_by_four_attempts_of_minimal_and_two_of_run(monkeypatch)
 
 
 def test_no_attempt_spends_more_than_its_share_of_alpha():
-    verifier = Verifier(smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5)), (3,), 1000, 0.01, 4, None)
+    clf = smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5, levels=255))
+    verifier = Verifier(clf, (3,), 1000, 0.01, 4, None)
     for n in (1000, 64_000):
         drawing = verifier.mechanism.noise.draw_error * n * 3
-        assert 0 < 4 * (verifier.level(n) + drawing) <= 0.01 * (1 + 1e-12)
+        assert drawing > 0
+        assert verifier.level(n) == pytest.approx(0.01 / 4 - drawing, abs=drawing * 1e-3)
 
 
 @pytest.mark.parametrize(

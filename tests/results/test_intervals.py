@@ -103,7 +103,9 @@ def test_lines_and_labels():
 
 def test_what_results_of_regressors_say():
     one = some_intervals(norm=2, quantile=0.25, alpha=0.01, threat="any pixel")
-    one = Intervals(**vars(one) | {"lower": one.lower - [[np.inf, 0, 0], [0, 0, 0]], "upper": one.upper + [0, 0, np.inf]})
+    one = Intervals(
+        **vars(one) | {"lower": one.lower - [[np.inf, 0, 0], [0, 0, 0]], "upper": one.upper + [0, 0, np.inf]}
+    )
     words = "2 inputs, 1, 2, 0 bounded on both sides in l2 against any pixel, quantile=0.25, alpha=0.01"
     assert repr(one) == f"Intervals({words})"
     assert one.to_frame(y=[4.0, 8.0])["error"].tolist() == [1, 2]
@@ -156,7 +158,9 @@ def test_scores_ask_for_both_ends_within_the_tolerance():
         def certify(self, X, radius):
             assert radius == 0.25
             found = some_intervals(3, [radius])
-            return Intervals(**vars(found) | {name: getattr(found, name)[:, 0] for name in ("lower", "upper", "radius")})
+            return Intervals(
+                **vars(found) | {name: getattr(found, name)[:, 0] for name in ("lower", "upper", "radius")}
+            )
 
     for y, tolerance, expected in [
         ([6, 7, 8], 5, 1),
