@@ -38,7 +38,8 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     radius : float or array-like of shape (n,)
         The radius of the ball, at least 0. An infinite radius leaves only the box as a constraint; a radius below
         2.3e-308 counts as 0.
-    lo, hi : array-like that broadcast to (n, d)
+    lo : array-like that broadcasts to (n, d), default=0.0
+    hi : array-like that broadcasts to (n, d), default=1.0
         The box.
 
     Returns

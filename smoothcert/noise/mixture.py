@@ -27,9 +27,9 @@ class UniformMixtureNoise(LatticeNoise):
 
     Parameters
     ----------
-    lams : array-like of float
+    lams : array-like of float, default=(0.5, 1.0)
         Half-widths, in units of the unit box.
-    weights : array-like of float
+    weights : array-like of float, default=(0.5, 0.5)
         Probabilities of the half-widths.
     levels : "auto", int, array-like, dict or pandas Series, default="auto"
         "auto" for real-valued inputs, or the number of steps of digital data, for tables also by column; see

@@ -37,7 +37,7 @@ class GreedyBudgetDisplay:
         The signed move of each pixel, in the same units; the absolute values add up to the radius.
     radius : float
         The certified radius, in the unit box.
-    limits : tuple of float
+    limits : tuple of float, default=(0.0, 1.0)
         The ends of the box, in raw units.
 
     Attributes

@@ -51,7 +51,8 @@ def recertify(
     X : array-like of shape (n_inputs, ...), optional
         The inputs, in raw units. The greedy strategy needs them.
     radius : str or RadiusStrategy, default="auto"
-    scheme, bound : str
+    scheme : str, default="multiclass"
+    bound : str, default="clopper-pearson"
     alpha : float, default=0.001
         As in `SmoothedClassifier`.
 

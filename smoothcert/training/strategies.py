@@ -81,11 +81,11 @@ class Training(BaseEstimator, ABC):
             The noise that certification will use.
         seed : int
             All randomness of the training follows from it, except where the base model has a seed of its own.
-        device : str, torch.device or None
+        device : str, torch.device or None, default=None
             Where torch models are trained; None leaves that to them.
         output : callable, optional
             Finds the logits in the answer of a torch model; see `TorchInference`.
-        verbose : int
+        verbose : int, default=0
             Above 0, skorch prints a line for each epoch of a torch model.
         dataset : torch.utils.data.Dataset, optional
             What ``X`` and ``y`` were read from. Torch models are trained on it, so that its transforms run again

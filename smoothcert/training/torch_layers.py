@@ -41,7 +41,8 @@ class NoisyModule(nn.Module):
         The box that inputs live in, in raw units.
     costs : float, "fixed" or array-like, default=1.0
         The costs of the features, as in `smoothcert.SmoothedClassifier`.
-    center, scale : array-like, default=0.0 and 1.0
+    center : array-like, default=0.0
+    scale : array-like, default=1.0
         Noisy inputs become ``(X - center) / scale``; see `noisy_statistics`. ``load_state_dict`` sets both.
     n_copies : int, default=1
         Noisy copies of each batch in training mode. With more than one, the module returns a tuple of logits, one

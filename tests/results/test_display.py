@@ -128,7 +128,7 @@ def test_names_styles_and_reference_lines():
     display.plot(display.ax_, name="again", color="red")
     assert references(display) == [2 / 3]
     assert display.lines_[0].get_color() == "red"
-    assert [text.get_text() for text in display.ax_.get_legend().get_texts()][0] == "again"
+    assert display.ax_.get_legend().get_texts()[0].get_text() == "again"
     CertifiedAccuracyDisplay.from_certificates(passing[[0, 1, 2, 2]], [0, 0, 0, 1], ax=display.ax_)
     assert references(display) == [2 / 3, 3 / 4]
 
@@ -442,8 +442,8 @@ def test_the_greedy_picture_is_drawn_in_the_whole_box():
     display = GreedyBudgetDisplay.from_estimator(clf, np.array([[0.0, 1.0], [2.0, 1.0]]).ravel(), image_shape=(2, 2))
     assert display.limits == (-1, 3)
     np.testing.assert_allclose(display.axes_[0].images[0].get_array(), [[0.25, 0.5], [0.75, 0.5]])
+    two = certificates([0.1, 0.1])
     with pytest.raises(ValueError, match="certificate must be of a single input"):
-        two = certificates([0.1, 0.1])
         GreedyBudgetDisplay.from_estimator(clf, np.zeros(4), certificate=two, image_shape=(2, 2))
 
 

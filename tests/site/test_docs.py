@@ -215,6 +215,26 @@ def documented(doc, *sections):
     return {name.strip() for section in sections for entry in doc[section] for name in entry.name.split(",")}
 
 
+#: The defaults that a description such as "As in `SmoothedClassifier`" means.
+KNOWN = [smoothcert.SmoothedClassifier, smoothcert.SmoothedClassifier.certify, smoothcert.Certificates]
+KNOWN = {name: p.default for known in KNOWN for name, p in inspect.signature(known).parameters.items()}
+
+
+def check_defaults(function, doc):
+    """Check that each default is the documented one, or that of the parameter elsewhere that the text refers to."""
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
+    for entry in [*doc["Parameters"], *doc["Other Parameters"]]:
+        said = re.search(r"default=(.+)$", entry.type)
+        for name in [name.strip() for name in entry.name.split(",")]:
+            if name in defaults:
+                expected = [eval(said[1], {"inf": np.inf})] if said else [None, ""] if "optional" in entry.type else None
+                expected = [KNOWN[name]] if expected is None else expected
+                assert repr(defaults[name]) in map(repr, expected), f"{name} has the default {defaults[name]!r}"
+            else:
+                assert not said, f"{name} has no default"
+                assert "optional" not in entry.type, f"{name} has no default"
+
+
 @pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if callable(thing)])
 def test_public_names_are_documented(name):
     thing = PUBLIC[name]
@@ -224,11 +244,14 @@ def test_public_names_are_documented(name):
         own = [cls for cls in thing.__mro__ if "__init__" in vars(cls)]
         if own and own[0].__module__.startswith("smoothcert"):
             assert parameters(own[0].__init__) <= documented(doc, "Parameters", "Other Parameters")
+        if not issubclass(thing, Exception):
+            check_defaults(thing, doc)
         for method, function in public_methods(thing):
             assert inspect.getdoc(getattr(thing, method)), f"{method} needs a docstring"
-            assert function
+            check_defaults(function, FunctionDoc(function))
     else:
         assert parameters(thing) == documented(doc, "Parameters", "Other Parameters")
+        check_defaults(thing, doc)
         returns = inspect.signature(thing).return_annotation
         assert doc["Returns"] or doc["Yields"] or returns in (None, "None"), "needs a section on what it returns"
 
