@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_radii, check_same_radii
@@ -20,7 +19,7 @@ from .runs.run import Part, given_votes
 from .voting import SmoothedVoting
 
 
-class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
+class SmoothedClassifier(SmoothedVoting):
     """Randomized smoothing of any classifier, with certified l1 radii.
 
     The smoothed classifier H returns the class that the base model chooses most often under noise (equation 2 and

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,7 +30,7 @@ from .voting import SmoothedVoting
 RULE = ("radius", "confidence_level", "method", "p", "alpha", "n_samples")
 
 
-class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
+class SmoothedConformalClassifier(SmoothedVoting):
     """Robust conformal sets: for each input a set of labels that holds the true one, also if the input was changed.
 
     `fit` trains the base model under noise, `conformalize` finds a threshold on data that the model has not seen, and

@@ -63,11 +63,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         model = unwrap(self.estimator)
         if hasattr(model, "__sklearn_tags__"):
-            base = get_tags(model)
-            tags.input_tags.two_d_array = base.input_tags.two_d_array
-            if base.classifier_tags is not None and tags.classifier_tags is not None:
-                tags.classifier_tags.multi_class = base.classifier_tags.multi_class
-                tags.classifier_tags.poor_score = base.classifier_tags.poor_score
+            tags.input_tags.two_d_array = get_tags(model).input_tags.two_d_array
         tags.input_tags.sparse = tags.input_tags.allow_nan = False
         return tags
 

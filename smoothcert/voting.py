@@ -6,13 +6,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_classes, check_not_negative, sorted_unique
 from .certify.algorithm import Algorithm
 from .estimator import SmoothedEstimator
-from .models.base import Voter
+from .models.base import Voter, unwrap
 from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
@@ -23,7 +25,7 @@ from .runs.replay import check_given, votes_of_run
 from .runs.run import Part, Parts, sample_votes
 
 
-class SmoothedVoting(SmoothedEstimator):
+class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
     """Parameters of a smoothed classifier, and votes of its base model under noise; see `SmoothedClassifier`."""
 
     kind = "classifier"
@@ -78,6 +80,15 @@ class SmoothedVoting(SmoothedEstimator):
         self.inference = inference
         self.random_state = random_state
         self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return tags that say whether the base model takes several classes, and whether it scores poorly."""
+        tags, model = super().__sklearn_tags__(), unwrap(self.estimator)
+        base = get_tags(model).classifier_tags if hasattr(model, "__sklearn_tags__") else None
+        if base is not None:
+            own = tags.classifier_tags
+            own.multi_class, own.poor_score = base.multi_class, base.poor_score
+        return tags
 
     @classmethod
     def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = None, **params: Any) -> Self:

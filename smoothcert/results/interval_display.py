@@ -66,7 +66,7 @@ class IntervalDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        X: ArrayLike,
+        X: Any,
         y: ArrayLike | None = None,
         *,
         radius: float | ArrayLike = 1.0,

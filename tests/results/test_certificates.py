@@ -159,6 +159,7 @@ def test_frames_have_one_row_per_input(certificates):
     frame.loc[0, "radius"] = 100.0
     assert certificates.radii[0] == 0.5
     assert "n_samples" not in certificates.to_frame()
+    assert certificates.to_frame().attrs == frame.attrs
     failed = dataclasses.replace(certificates, failed=np.array([False, True, False, False])).to_frame()
     assert list(failed.columns) == ["label", "radius", "abstained", "p_a", "p_b", "margin", "failed"]
     assert failed["failed"].tolist() == [False, True, False, False]

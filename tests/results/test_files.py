@@ -52,6 +52,7 @@ def assert_same(one, other):
         {"norm": np.inf},
         {"norm": 2.0, "n_samples": None, "alpha": 0.0},
         {"alpha": np.float64(0.01)},
+        {"failed": np.array([False, True, False, False])},
     ],
 )
 def test_certificates_come_back_as_they_were(tmp_path, suffix, changes):

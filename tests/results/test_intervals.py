@@ -102,10 +102,8 @@ def test_lines_and_labels():
 
 
 def test_what_results_of_regressors_say():
-    one = some_intervals(norm=2, quantile=0.25, alpha=0.01, threat="any pixel")
-    one = Intervals(
-        **vars(one) | {"lower": one.lower - [[np.inf, 0, 0], [0, 0, 0]], "upper": one.upper + [0, 0, np.inf]}
-    )
+    lower, upper = np.array([[-np.inf, 0, 0], [0, 0, 0]]), np.array([[1, 1, np.inf], [1, 1, np.inf]])
+    one = some_intervals(norm=2, quantile=0.25, alpha=0.01, threat="any pixel", lower=lower, upper=upper)
     words = "2 inputs, 1, 2, 0 bounded on both sides in l2 against any pixel, quantile=0.25, alpha=0.01"
     assert repr(one) == f"Intervals({words})"
     assert one.to_frame(y=[4.0, 8.0])["error"].tolist() == [1, 2]

@@ -222,12 +222,16 @@ KNOWN = {name: p.default for known in KNOWN for name, p in inspect.signature(kno
 
 def check_defaults(function, doc):
     """Check that each default is the documented one, or that of the parameter elsewhere that the text refers to."""
-    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
+    defaults = {
+        name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty
+    }
     for entry in [*doc["Parameters"], *doc["Other Parameters"]]:
         said = re.search(r"default=(.+)$", entry.type)
         for name in [name.strip() for name in entry.name.split(",")]:
             if name in defaults:
-                expected = [eval(said[1], {"inf": np.inf})] if said else [None, ""] if "optional" in entry.type else None
+                expected = (
+                    [eval(said[1], {"inf": np.inf})] if said else [None, ""] if "optional" in entry.type else None
+                )
                 expected = [KNOWN[name]] if expected is None else expected
                 assert repr(defaults[name]) in map(repr, expected), f"{name} has the default {defaults[name]!r}"
             else:

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from smoothcert import BoxRadius, Certificates, SmoothedClassifier, SplitNoise, certified_accuracy_score
+from smoothcert import BoxRadius, Certificates, SmoothedClassifier, SplitNoise, UniformNoise, certified_accuracy_score
 
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks")]
@@ -139,6 +139,122 @@ def test_reduced_precision_stays_inside_the_features():
     assert (inside, logits.dtype) == ([torch.bfloat16], torch.float32)
 
 
+def test_blocks_add_their_path_to_the_short_cut():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6)
+    same, wider = cifar10.Block(4, 4, 1).eval(), cifar10.Block(4, 8, 2).eval()
+    for block in (same, wider):
+        torch.nn.init.zeros_(block.convolution_2.weight)
+    assert torch.equal(same(x), x)
+    assert torch.equal(wider(x), wider.short_cut(torch.relu(wider.norm_1(x))))
+    torch.nn.init.normal_(same.convolution_2.weight)
+    path = torch.relu(same.norm_2(same.convolution_1(torch.relu(same.norm_1(x)))))
+    assert torch.equal(same(x), x + same.convolution_2(path))
+    bottleneck = imagenet.Bottleneck(4, 2, 2).eval()
+    torch.nn.init.zeros_(bottleneck.path[-1].weight)
+    assert torch.equal(bottleneck(x), torch.relu(bottleneck.short_cut(x)))
+    assert torch.equal(imagenet.Bottleneck(8, 2, 1).short_cut(x), x)
+
+
+def test_networks_halve_the_picture_where_the_channels_grow():
+    """WideResNet: 32 x 32 pixels in the first group, and 8 x 8 in the last; ResNet: a 32nd of the side."""
+    for network, side, expected in (
+        (cifar10.wide_resnet(10, 1), 32, (64, 8, 8)),
+        (cifar10.wide_resnet(16, 2, 2), 32, (128, 4, 4)),
+        (imagenet.resnet_50(3, depths=(1, 2, 1, 1)), 64, (2048, 2, 2)),
+    ):
+        shapes, pool = [], network.features[-2]
+        pool.register_forward_hook(
+            lambda module, given, answer, shapes=shapes: shapes.append(tuple(given[0].shape[1:]))
+        )
+        network.eval()(torch.zeros(1, 3, side, side))
+        assert shapes == [expected]
+    (first, *_, last) = (part for part in cifar10.wide_resnet(16, 4).modules() if isinstance(part, torch.nn.Conv2d))
+    for part in (first, last):
+        # He initialization by the number of outputs.
+        expected = (2 / (part.out_channels * part.kernel_size[0] ** 2)) ** 0.5
+        assert part.weight.std().item() == pytest.approx(expected, rel=0.15)
+
+
+# What the scripts hand on
+
+
+class StoppedError(Exception):
+    """Ends a script before it trains."""
+
+
+def handed_on(monkeypatch, script, function, command, *arguments):
+    """Return what a script hands to a function that would train."""
+    seen = {}
+
+    def stop(*given, **named):
+        seen.update(named, given=given)
+        raise StoppedError
+
+    monkeypatch.setattr(script, function, stop)
+    with pytest.raises(StoppedError):
+        run(command, *arguments)
+    return seen
+
+
+def test_parts_of_the_data_are_trained_on_and_certified(data, folders, tmp_path, monkeypatch):
+    options = [*TINY, f"--data={data}", "--train-size=7", "--precision=bfloat16", f"--output={tmp_path}", "--seed=5"]
+    seen = handed_on(monkeypatch, cifar10, "run_experiment", cifar10.main, *options)
+    network, images, X, y, n_classes = seen["given"]
+    assert n_parameters(network) == n_parameters(cifar10.wide_resnet(10, 1, 4))
+    assert (network.precision, len(images), n_classes) == (torch.bfloat16, 7, 10)
+    raw, labels = cifar10.read_images(data, cifar10.TEST_FILES, RECORDS)
+    rows = [0, 3, 5, 8, 11, 14, 16, 19]
+    assert X.dtype == np.float32
+    np.testing.assert_array_equal(X, raw[rows] / np.float32(255))
+    np.testing.assert_array_equal(y, labels[rows])
+    trained = cifar10.read_images(data, cifar10.TRAIN_FILES, RECORDS)[0][:7]
+    np.testing.assert_array_equal(images.images, trained)
+    assert (seen["output"], seen["seed"], seen["epochs"], seen["samples"]) == (tmp_path, 5, 120, 60)
+
+    options = [f"--data={folders}", "--train-size=5", "--size=16", "--every=3"]
+    seen = handed_on(monkeypatch, imagenet, "run_experiment", imagenet.main, *options)
+    network, images, chosen, y, n_classes = seen["given"]
+    assert (len(images), images.size, images.training, n_classes) == (5, 16, True, 2)
+    # Of 4 + 4 images, the first, the fourth and the seventh.
+    assert (len(chosen), chosen.training, y.tolist(), seen["epochs"]) == (3, False, [0, 0, 1], 30)
+    assert [path.name for path in chosen.paths] == ["0.png", "3.png", "2.png"]
+    assert network.head.out_features == 2
+
+
+def test_experiments_follow_the_options(tmp_path, monkeypatch):
+    given = {"noise": "uniform", "sigma": 0.5, "training": "stability", "stability_weight": 3.0, "start_from": None}
+    given |= {"epochs": 4, "batch_size": 128, "train_size": None, "precision": "float32", "seed": 2, "lr": None}
+    given |= {"device": "cpu", "compiled": False, "workers": 1, "samples": 70}
+    network, X, y, trained, certified = torch.nn.Linear(4, 2), np.zeros((3, 4)), np.zeros(3, dtype=int), [], []
+    monkeypatch.setattr(cifar10, "train", lambda *args, **kwargs: trained.append((args, kwargs)) or "model")
+    monkeypatch.setattr(cifar10, "certify", lambda *args, **kwargs: certified.append((args, kwargs)))
+    cifar10.run_experiment(network, "images", X, y, 2, tmp_path / "new", **given)
+    ((one, images, noise, path, recipe), settings) = trained[0]
+    assert (one, images, settings) == (network, "images", {"device": "cpu", "iterator_train__num_workers": 1})
+    assert (type(noise), noise.levels) == (UniformNoise, 255)
+    assert noise.lam == pytest.approx(0.5 * np.sqrt(3))
+    assert path == tmp_path / "new" / "uniform-0.5-stability.pt"
+    assert recipe == {
+        "epochs": 4,
+        "batch_size": 128,
+        "training": "stability",
+        "train_size": None,
+        "precision": "float32",
+        "seed": 2,
+        "stability_weight": 3.0,
+        "lr": 0.2,
+        "noise": str(noise),
+        "parameters of the network": 10,
+    }
+    (args, settings) = certified[0]
+    assert args == ("model", X, y, noise, tmp_path / "new" / "uniform-0.5-stability.sqlite", 2)
+    assert settings.pop("inference").channels_last
+    assert settings == {"n_samples": 70, "random_state": 2, "verbose": 1}
+    cifar10.run_experiment(network, "images", X, y, 2, tmp_path, **given | {"lr": 0.7})
+    assert trained[1][0][-1]["lr"] == 0.7
+
+
 # Runs
 
 
@@ -152,6 +268,7 @@ def test_a_small_run_learns_and_certifies(noise, training, data, tmp_path):
     table = accuracies(result.output)
     assert table[0.0][0] == 1.0
     stored = Certificates.from_store(tmp_path / f"{noise}-0.75-{training}.sqlite", radius="lipschitz")
+    assert stored.alpha == (0 if noise == "deterministic-split" else 0.001)
     assert table[1.0][0] == pytest.approx((stored.radii >= 1).mean(), abs=5e-4)
     if noise == "deterministic-split":
         assert len(table[0.0]) == 1
@@ -215,7 +332,7 @@ def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
     seen = []
     with pytest.raises(Exception, match="Stopped after epoch 2 of 4"):
         train(Stop)
-    train(Recorded)
+    assert not train(Recorded).training
     # The second half of the cosine from .05 over four epochs of six batches, and then nothing is left to do.
     np.testing.assert_allclose(seen, 0.05 * (1 + np.cos(np.pi * np.arange(12, 24) / 24)) / 2)
 
@@ -293,6 +410,51 @@ def test_the_resnet_of_imagenet_answers_and_learns(folders):
     network = imagenet.resnet_50(2, depths=(1, 1, 1, 1))
     network(batch).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_classes_of_images_are_folders_in_sorted_order(tmp_path):
+    for name, files in {"b": ["2.JPEG", "1.png", "notes.txt"], "a": ["9.jpg"], "c": ["3.png"]}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    (tmp_path / "readme.txt").touch()
+    paths, labels = imagenet.find_images(tmp_path)
+    assert [path.name for path in paths] == ["9.jpg", "1.png", "2.JPEG", "3.png"]
+    assert labels.tolist() == [0, 1, 1, 2]
+    (tmp_path / "b2").mkdir()
+    with pytest.raises(Exception, match=r"expected one folder for each class .*, found 4 folders with 4 images"):
+        imagenet.find_images(tmp_path)
+
+
+def test_random_parts_of_images():
+    torch.manual_seed(0)
+    boxes = np.array([imagenet.random_part(200, 100) for _ in range(500)])
+    assert (boxes >= 0).all()
+    assert (boxes[:, 2] <= 200 + 1e-4).all()
+    assert (boxes[:, 3] <= 100 + 1e-4).all()
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    share, aspect = w * h / 20_000, w / h
+    assert share.min() == pytest.approx(0.08, abs=0.02)
+    # Parts of an aspect ratio near 1 that would be higher than the image are as high as it is.
+    whole = h < 100 - 1e-6
+    assert aspect[whole].min() == pytest.approx(3 / 4, abs=0.02)
+    assert aspect[whole].max() == pytest.approx(4 / 3, abs=0.02)
+    assert share.max() > 0.6
+    assert (boxes[:, 0] > 60).any()
+
+
+def test_images_are_mirrored_in_training_alone(tmp_path):
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:, 8:] = np.linspace(0, 255, 8).astype(np.uint8)[:, None]
+    (tmp_path / "one").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "one" / "x.png")
+    torch.manual_seed(0)
+    rises = {}
+    for training in (True, False):
+        images = imagenet.Images(*imagenet.find_images(tmp_path), size=16, training=training)
+        rows = [images[0][0].mean(dim=(0, 1)) for _ in range(30)]
+        rises[training] = {bool(row[-1] > row[0]) for row in rows}
+    assert rises == {True: {True, False}, False: {True}}
 
 
 def test_images_are_cut_in_the_middle_to_be_certified(tmp_path):
@@ -476,6 +638,73 @@ def test_figure_4_certifies_as_the_library_does(stores):
         np.testing.assert_array_equal(drawn, certified_accuracy_score(result.y, stored, at))
     fewer = figures.closed_form_curve(result, at, 0.001, 50, np.random.default_rng(0))
     assert fewer.sum() < figures.closed_form_curve(result, at, 0.001, None, np.random.default_rng(0)).sum()
+
+
+def lines_of(ax):
+    return {line.get_label(): line for line in ax.lines if line.get_gid() == "curve"}
+
+
+def height(line, radius):
+    """Height of a drawn step curve at a radius."""
+    x, y = line.get_data()
+    return y[np.searchsorted(x, radius)]
+
+
+def test_figure_6_has_both_schemes(stores):
+    results = figures.find_results([stores])
+    fig, missing = figures.figure_6(results, [])
+    (result,) = figures.select(results, sigma=2.5)
+    lines = lines_of(fig.axes[0])
+    assert (missing, list(lines)) == ("", ["split, multiclass", "split, binary"])
+    heights = []
+    for scheme in ("multiclass", "binary"):
+        stored = Certificates.from_store(result.path, radius="greedy", scheme=scheme)
+        line = lines[f"split, {scheme}"]
+        at = np.linspace(0, 20, 400)
+        heights.append([height(line, radius) for radius in at])
+        assert heights[-1] == certified_accuracy_score(result.y, stored, at).tolist()
+    assert heights[0] != heights[1]
+    assert figures.figure_6([], [])[1] == "needs stores of sigma=2.5, augment"
+
+
+def test_figure_5_has_networks_of_stability_training(stores):
+    results = figures.find_results([stores])
+    fig, missing = figures.figure_5(results, [])
+    assert missing == "without ImageNet split, ImageNet split++, ImageNet deterministic"
+    assert [ax.get_title().split(",")[0] for ax in fig.axes] == ["Figure 5: ImageNet", "Figure 5: CIFAR-10"]
+    lines = lines_of(fig.axes[1])
+    assert list(lines) == ["split", "split++", "deterministic"]
+    for label, sigma, radius in (
+        ("split", 4.0, "lipschitz"),
+        ("split++", 4.0, "greedy"),
+        ("deterministic", 0.5, "lipschitz"),
+    ):
+        (result,) = figures.select(results, sigma=sigma, training="stability")
+        expected = certified_accuracy_score(result.y, result.certificates(radius), [0.0, 0.25, 1.0])
+        assert [height(lines[label], at) for at in (0.0, 0.25, 1.0)] == expected.tolist()
+
+
+def test_stores_are_found_by_name_and_figures_take_their_data(stores, tmp_path):
+    for name in ("split-1-augment.json", "gauss-1-augment.sqlite", "split-1-none.sqlite", "old-split-1-augment.sqlite"):
+        (tmp_path / name).touch()
+    assert figures.find_results([tmp_path]) == []
+    results = figures.find_results([tmp_path, stores])
+    assert sorted({(one.noise, one.sigma, one.training) for one in results}) == [
+        ("deterministic-split", 0.5, "stability"),
+        ("split", 0.5, "augment"),
+        ("split", 2.5, "augment"),
+        ("split", 4.0, "stability"),
+        ("uniform", 0.5, "augment"),
+        ("uniform", 9.0, "augment"),
+    ]
+    nothing = "without sigma=0.5 augment"
+    assert not figures.FIGURES[16]([], results)[1].startswith(nothing)
+    assert figures.FIGURES[16](results, [])[1].startswith(nothing)
+    assert not figures.FIGURES[7](results, [])[1].count("sigma=0.5 augment")
+    assert (
+        figures.figure_1(figures.select(results, noise="split"), results)[1]
+        == "without uniform, uniform++, deterministic"
+    )
 
 
 def test_figure_2_is_corollary_2_7(tmp_path):
