@@ -1,5 +1,6 @@
 """The parts of attacks, against numbers found by hand."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -165,6 +166,12 @@ def test_points_of_lattices_are_moved_toward_the_input():
     assert target.finest == pytest.approx(0.1)
     np.testing.assert_array_equal(attacked([0.5, 0.5]).snap(np.array([[0.69, 0.31]])), [[0.69, 0.31]])
     assert attacked([0.5, 0.5]).finest == 0
+    mixed = attacked([0.5, 0.5], noise=UniformNoise(1.0, levels=[10, "auto"]))
+    np.testing.assert_allclose(mixed.snap(np.array([[0.69, 0.31]])), [[0.6, 0.31]])
+    assert mixed.finest == 0
+    several = attacked([0.5, 0.5], noise=UniformNoise(1.0, levels=[10, 4]), costs=[0.5, 1.0])
+    assert several.finest == pytest.approx(0.05)
+    np.testing.assert_allclose(several.distance(np.array([0.3, 0.75])), 0.1 + 0.25)
 
 
 def test_queries_may_be_spent_to_the_last():
@@ -181,6 +188,25 @@ def test_rivals_are_in_the_order_of_their_votes_at_the_input():
     target = attacked([0.5], label=2)
     target.votes = np.array([5, 9, 70, 16])
     assert target.rivals.tolist() == [3, 1, 0]
+    other = attacked([0.0], smooth(Rule(steps([0.5])).fit(None, None)))
+    other.leads(other.start[None], 50)
+    before = other.votes.copy()
+    assert before[0] > before[1]
+    other.leads(np.array([[1.0]]), 50)
+    np.testing.assert_array_equal(other.votes, before)
+
+
+def test_distances_are_never_below_the_exact_ones():
+    rng, bounds = np.random.default_rng(0), ([-0.3, 0.0, 7.0], [1.1, 1e-3, 7e5])
+    lo, hi = map(np.array, bounds)
+    target = attacked(lo + 0.3 * (hi - lo), bounds=bounds, costs=[0.7, 1.3, 2.1])
+    costs = [Fraction(cost) for cost in (0.7, 1.3, 2.1)]
+    for raw in lo + rng.random((100, 3)) * (hi - lo):
+        ends = zip(raw.tolist(), target.x.tolist(), lo.tolist(), hi.tolist(), costs, strict=True)
+        exact = sum(
+            abs(Fraction(a) - Fraction(b)) / (Fraction(h) - Fraction(low)) * cost for a, b, low, h, cost in ends
+        )
+        assert exact <= Fraction(target.distance(raw)) <= exact * (1 + Fraction(1, 10**13))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +227,7 @@ def test_queries_are_the_rows_that_the_base_model_has_seen(attack):
     attack.set_params(n_votes=50, max_queries=20_000, random_state=0)
     found = attack.minimal(clf, np.array([[0.8, 0.6, 0.1]]), [0])
     # Rows that answer alone, to see whether the answer depends on the batch, are no part of the attack.
-    assert 1000 < net.seen <= found.n_queries[0] <= net.seen + 20
+    assert 1000 < net.seen <= found.n_queries[0] <= min(net.seen + 20, 20_000)
 
 
 # What black-box attacks try
@@ -231,26 +257,31 @@ def test_of_many_features_those_with_the_largest_reach_are_measured():
         assert GreedyFaceAttack(n_votes=n_votes)._by_effect(target).features.tolist() == expected
 
 
-def test_the_coordinate_attack_makes_the_best_move_until_budget_or_lead_are_reached():
-    target = linear([0.2, 0.5, 0.6, 0.5], [0.1, 0.3, -0.2, 0.0])
+def test_the_coordinate_attack_makes_the_best_move_per_distance_until_budget_or_lead_are_reached():
+    """The moves to the best faces have lengths .8, .5 and .6; the fourth feature does nothing."""
+    slopes = (0.25, 0.3, -0.2, 0.0)
+    target = linear([0.2, 0.5, 0.6, 0.5], slopes)
 
-    def moves(budget, slopes=(0.1, 0.3, -0.2, 0.0), **params):
+    def moves(budget, slopes=slopes, **params):
         target.leads = lambda points, n: (points - target.start) @ np.array(slopes)
         path = next(CoordinateAttack(n_votes=10, **params)._paths(target, budget, True))
         return path.features.tolist(), path.targets.tolist()
 
-    assert moves(1.8)[0][:3] == [1, 2, 0]
-    assert moves(1.8)[1][:3] == [1, 0, 1]
-    assert moves(0.6) == ([1, 2], [1, 0])
+    assert moves(1.9) == ([1, 0, 2], [1, 1, 0])
+    assert moves(1.0) == ([1, 0], [1, 1])
     assert moves(0.5) == ([1], [1])
     # A lead above one half ends the path.
-    assert moves(9.0, (0.1, 1.1, -0.2, 0.0)) == ([1], [1])
-    assert moves(9.0, (0.1, 1.0, -0.2, 0.0))[0][:2] == [1, 2]
+    assert moves(9.0, (0.25, 1.1, -0.2, 0.0)) == ([1], [1])
+    assert moves(9.0, (0.25, 1.0, -0.2, 0.0))[0][:2] == [1, 0]
     target.max_features = 1
     assert moves(9.0) == ([1], [1])
-    target.max_features, target.n_left = 4, 100
-    # 9 points of 10 votes would leave less than half of the queries.
+    # 9 points of 10 votes must leave half of the queries.
+    target.max_features, target.n_left = 4, 170
     assert moves(9.0) == ([], [])
+    target.n_left = 180
+    assert len(moves(9.0)[0]) == 4
+    # With fewer candidates, there are fewer points at a time.
+    target.n_left = 100
     assert len(moves(9.0, n_candidates=2)[0]) == 4
 
 
@@ -339,6 +370,8 @@ def test_the_rival_is_chosen_by_selection_votes_and_tested_by_estimation_votes(l
     # Votes for a third class prove nothing, nor do no votes.
     assert not shown(0.05, 40, 40, for_other=500)
     assert not shown(0.05, 0, 0, for_other=500)
+    # A bound of exactly one half is none above it.
+    assert not shown(0.5, 0, 1)
     assert shown_different(selection, np.array([100, 0, 0]), -1, 0.001)
 
 
@@ -362,12 +395,14 @@ def test_votes_of_verifications_are_fresh_each_time():
 
 
 def test_noise_with_few_outcomes_is_verified_once_and_for_certain():
-    clf = smooth(noise=DeterministicSplitNoise(0.5, levels=4))
+    clf = smooth(Rule(steps([0.5])).fit(None, None), DeterministicSplitNoise(0.5, levels=4))
     verifier = Verifier(clf, (1,), None, None, 4, np.random.SeedSequence(3))
     assert (verifier.attempts, verifier.alpha, verifier.clear_lead(9)) == (1, 0.0, 0.0)
     assert verifier.queries(500) == verifier.reserve == clf.noise_.n_outcomes
-    assert verifier.verify(np.array([0.5]), attacked([0.5], clf), 500) == (0, False, False)
-    assert verifier.verify(np.array([0.5]), attacked([0.5], clf, label=1), 500) == (0, True, True)
+    for x, winner in ((0.0, 0), (1.0, 1)):
+        for label in (0, 1):
+            found = verifier.verify(np.array([x]), attacked([0.5], clf, label=label), 500)
+            assert found == (winner, winner != label, winner != label)
 
 
 # The search

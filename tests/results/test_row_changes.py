@@ -12,7 +12,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import GreedyRadius, RowChanges, SmoothedClassifier, UniformNoise
-from smoothcert.attacks import GreedyFaceAttack
+from smoothcert.attacks import Adversarials, GreedyFaceAttack
 
 N = 40
 DATA = {
@@ -172,6 +172,61 @@ def test_the_plot_shows_the_values_before_and_after():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["age: 24 → 31.5", "job: cook → clerk"]
     assert [bar.get_width() for bar in ax.patches] == [0.2, 0.1]
     assert ax.get_xlabel() == "cost"
+    many = {
+        "feature": [str(i) for i in range(25)],
+        "value": [2 / 3] * 25,
+        "to": [2 / 3] * 25,
+        "share": [0.25] * 24 + [0.0],
+    }
+    ax = RowChanges(many, "").plot()
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"{i}: 0.666667 → 0.666667" for i in range(20)]
+    assert len(ax.patches) == 20
+    few = RowChanges({name: values[-2:] for name, values in many.items()}, "").plot()
+    assert [label.get_text() for label in few.get_yticklabels()] == ["23: 0.666667 → 0.666667", "24: 0.666667"]
+
+
+@pytest.fixture
+def plain():
+    """A classifier of numbers from 0 to 10 and from -1 to 1, of costs 1/2 and 2, and a constant."""
+    return SmoothedClassifier.from_pretrained(
+        lambda X: X[:, 0] > 5,
+        [False, True],
+        UniformNoise(1.0),
+        bounds=([0, -1, 3], [10, 1, 3]),
+        costs=[0.5, 2.0, 1.0],
+        n_samples=400,
+        random_state=0,
+    )
+
+
+def test_what_an_attack_has_changed_costs_and_notes(plain):
+    """The row lies outside the box, and is attacked from its face."""
+    found = Adversarials(
+        inputs=np.array([[5.0, 0.5, 3.0]]), distance=np.array([0.750001]), original=np.array([True]),
+        labels=np.array([False]), success=np.array([True]), n_queries=np.array([9]), alpha=0.01,
+    )  # fmt: skip
+    changes = RowChanges.from_adversarials(plain, [12.0, 0.0, 3.0], found)
+    assert changes.columns["feature"] == ["feature 1", "feature 0"]
+    assert changes.columns["to"] == [0.5, 5.0]
+    assert changes.columns["cost"] == [0.5, 0.25]
+    assert changes.note == "The label is False instead of True at l1 distance 0.7501 from this row, alpha=0.01."
+
+
+def test_reaches_are_in_raw_units_and_a_radius_of_0_moves_nothing(plain):
+    certificate = replace(plain.certify([[10.0, 0.5, 3.0]]), radii=np.array([0.0]), alpha=0.25, threat="any pixel")
+    changes = RowChanges.from_estimator(plain, [10.0, 0.5, 3.0], certificate=certificate)
+    assert changes.note == "The label is True within l1 radius 0 of this row, against any pixel, alpha=0.25."
+    columns = dict(zip(changes.columns["feature"], zip(*[*changes.columns.values()][1:], strict=True), strict=True))
+    assert set(columns) == {"feature 0", "feature 1"}
+    np.testing.assert_allclose(columns["feature 0"], [10, 10, 0.5, 10, 0], atol=1e-4)
+    np.testing.assert_allclose(columns["feature 1"], [0.5, 1.5, 2.0, 0.5, 0], atol=1e-4)
+    wide = replace(certificate, radii=np.array([0.299999]))
+    changes = RowChanges.from_estimator(plain, [10.0, 0.5, 3.0], certificate=wide)
+    assert changes.note.startswith("The label is True within l1 radius 0.2999 of this row")
+    # Most reach has the second feature, 1.5 of 2 at a cost of 2.
+    assert changes.columns["feature"] == ["feature 1", "feature 0"]
+    assert changes.columns["share"] == pytest.approx([1, 0])
+    assert changes.columns["to"] == pytest.approx([0.200001, 10.0], abs=1e-6)
 
 
 def test_the_label_stands_within_the_radius():
