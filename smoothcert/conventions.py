@@ -64,7 +64,6 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         model = unwrap(self.estimator)
         if hasattr(model, "__sklearn_tags__"):
             tags.input_tags.two_d_array = get_tags(model).input_tags.two_d_array
-        tags.input_tags.sparse = tags.input_tags.allow_nan = False
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
