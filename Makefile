@@ -4,6 +4,9 @@ BIN := .venv/bin
 # Processes that run the tests: one for each core, or a number.
 WORKERS ?= auto
 
+# Installing compiles nothing, since most modules are never imported; the others are compiled once, and kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow lint docs guarantees mutants gpu clean
 
 demo: .venv/demo
@@ -38,7 +41,6 @@ mutants: .venv/installed
 gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
-# Python compiles a module when it is first imported. Most modules of the packages never are.
 .venv/demo: pyproject.toml constraints.txt
 	@echo "Setting up .venv for the demo: this takes a minute or two."
 	$(PYTHON) -m venv .venv
