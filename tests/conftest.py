@@ -9,7 +9,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: Tests that take long or wait for processes.
-LONG = ("tests/guarantees/test_guarantees.py", "tests/runs/test_crashes.py", "tests/runs/test_workers.py", "tests/site/")
+LONG = (
+    "tests/guarantees/test_guarantees.py",
+    "tests/runs/test_crashes.py",
+    "tests/runs/test_workers.py",
+    "tests/site/",
+)
 
 
 def pytest_collection_modifyitems(items):
