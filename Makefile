@@ -1,8 +1,6 @@
 # Targets set everything up in .venv first; a second run installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that run the tests: one for each core, or a number.
-WORKERS ?= auto
 
 # Installing compiles nothing, since most modules are never imported; the others are compiled once, and kept.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +11,7 @@ demo: .venv/demo
 	$(BIN)/python examples/mnist.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow

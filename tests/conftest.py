@@ -17,6 +17,12 @@ LONG = (
 )
 
 
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """Take one worker more than there are cores, since some tests wait for processes."""
+    return (yield) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Start the longest tests first, so that no worker is left alone with them at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
