@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -176,6 +177,11 @@ def test_the_precision_of_a_run_has_no_effect_on_given_votes():
     np.testing.assert_array_equal(early.radii, plain.radii)
     np.testing.assert_array_equal(early.p_b, plain.p_b)
     assert early.n_samples.tolist() == [60] * 5
+    # Nor has a number of votes that would be too few, but for those that are given.
+    np.testing.assert_array_equal(clf.set_params(rtol=None, n_samples=3).certify(X[:5], votes=votes).radii, plain.radii)
+    few = replace(votes, estimation=np.tile([5, 0], (5, 1)))
+    with pytest.raises(ValueError, match="n_samples=5 cannot certify"):
+        clf.set_params(n_samples=60).certify(X[:5], votes=few)
 
 
 def test_conformal_classifiers_predict_what_classifiers_do():
@@ -269,12 +275,12 @@ def test_bars_are_shown_only_if_asked(capsys):
 
 
 def test_labels_of_the_part_are_compared_in_a_part():
-    """The first half holds 40 inputs of class 0 and 10 of class 1, the second half class 1 alone."""
+    """The first half holds class 0 alone, and the second half 40 inputs of class 0 and 10 of class 1."""
     rule = Rule(constant).fit(None, None)
     clf = SmoothedClassifier.from_pretrained(rule, [0, 1], NOISE, **SMALL)
-    y = np.repeat([0, 1], [40, 60])
+    y = np.repeat([0, 1], [90, 10])
     with pytest.warns(UserWarning, match=r"never predicts some labels of y, 1 \(10 of 50\)"):
-        found = clf.certify(np.zeros((100, 1)), y=y, shard=(1, 2))
+        found = clf.certify(np.zeros((100, 1)), y=y, shard=(2, 2))
     assert len(found) == 50
     for call in (clf.certify, lambda X, y: clf.certify_at(X, 0.1, y=y)):
         with pytest.raises(ValueError, match="y must hold one label for each of 100 inputs"):
