@@ -262,6 +262,19 @@ def test_bars_and_logs_name_the_task(call, task, capsys, caplog):
     assert f"{task}: 30 inputs" in caplog.messages
 
 
+def test_logs_of_parts_count_their_inputs(caplog):
+    for call, given, task in (
+        (classifier().certify, [X], "certifying"),
+        (classifier().certify_at, [X, 0.1], "deciding"),
+        (regressor().certify, [X, 0.1], "certifying"),
+        (regressor().certify_within, [X, 0.1], "certifying"),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="smoothcert"):
+            call(*given, shard=(2, 3))
+        assert f"{task}: 10 inputs" in caplog.messages
+
+
 def test_bars_are_shown_only_if_asked(capsys):
     for call in (classifier().predict, classifier().certify, regressor().predict, conformal().predict):
         call(X)
