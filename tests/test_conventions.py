@@ -14,7 +14,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.utils import get_tags
 
 from smoothcert import (
+    BoxRadius,
     DeterministicSplitNoise,
+    GreedyRadius,
+    LipschitzRadius,
     SmoothedClassifier,
     SmoothedConformalClassifier,
     SmoothedRegressor,
@@ -198,6 +201,19 @@ def test_equal_calibration_inputs_have_noise_of_their_own_and_equal_inputs_equal
     assert len(np.unique(clf.calibration_scores_)) == 30
     sets = clf.predict_set(np.full((4, 2), 0.5))
     assert (sets == sets[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy", "expected"),
+    [
+        ("binarized", "auto", GreedyRadius),
+        ("one-sample", "auto", BoxRadius),
+        ("binarized", "box", BoxRadius),
+        ("one-sample", "lipschitz", LipschitzRadius),
+    ],
+)
+def test_sets_are_protected_by_the_tightest_strategy_of_their_method(method, strategy, expected):
+    assert type(conformal(method=method, strategy=strategy).algorithm((2,)).strategy) is expected
 
 
 # Targets
