@@ -57,6 +57,8 @@ def test_tables_of_averages():
     balanced = one.summary(Y, [0, 0.5], average="macro")
     np.testing.assert_allclose(np.mean(list(recall.accuracy.values()), axis=0), *balanced.accuracy.values())
     assert list(balanced.accuracy) == ["certified balanced accuracy"]
+    assert one.summary(Y, [0.5]).note == balanced.note == recall.note
+    assert balanced.note.startswith("200 inputs, ")
     two = summarize({"x": one, "y": one}, Y, [0.5], average=None)
     assert list(two.accuracy) == ["x: a", "x: b", "x: c", "y: a", "y: b", "y: c"]
     assert summarize({"x": one}, Y, [0.5], average="macro").note.startswith("certified balanced accuracy; 200 inputs")

@@ -8,7 +8,7 @@ import pytest
 from smoothcert import Certificates, Decisions, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
 from smoothcert.results import summarize
 from smoothcert.results.tables import rounded_down, rounded_up
-from smoothcert.results.votes import Origin
+from smoothcert.results.votes import Origin, check_counts
 
 
 @pytest.fixture
@@ -80,10 +80,28 @@ def test_freezing_leaves_the_callers_arrays_alone():
 
 
 def test_ties_of_the_selection_go_to_the_first_class():
-    counts = np.array([[1, 5, 5], [2, 0, 2]])
-    votes = VoteCounts(counts, counts, np.zeros((2, 16), np.uint8), Origin("n", "b", 0, "m", "c", (3,)))
+    counts, origin = np.array([[1, 5, 5], [2, 0, 2]]), Origin("n", "b", 0, "m", "c", (3,))
+    votes = VoteCounts(counts, 2 * counts, np.zeros((2, 16), np.uint8), origin)
     assert votes.selected.tolist() == [1, 0]
-    assert votes.n_samples == 4
+    assert votes.n_samples == 8
+    assert repr(votes) == "VoteCounts(2 inputs, 3 classes, up to 11 selection and 8 estimation votes each, n)"
+
+
+def test_counts_that_do_not_fit():
+    counts, largest = np.array([[3, 1], [2, 2]]), np.array([[2**53, 0]])
+    for n in (1, 3):
+        with pytest.raises(ValueError, match=f"inputs must hold a row for each of 2 inputs, got {n}"):
+            VoteCounts(counts, counts, np.zeros((n, 16), np.uint8), Origin("n", "b", 0, "m", "c", (3,)))
+    with pytest.raises(ValueError, match="estimation must hold at least one vote for each input, got none in row 1"):
+        check_counts(counts, [[3, 1], [0, 0]])
+    assert check_counts(largest, largest.astype(float))["estimation"].tolist() == largest.tolist()
+    for wrong in (largest + [[2, 0]], np.array([[-1, 2]]), np.array([[0.5, 1.0]]), np.array([[np.nan, 1.0]])):
+        with pytest.raises(ValueError, match="estimation must hold whole numbers of at least 0, got"):
+            check_counts(largest, wrong)
+    with pytest.raises(
+        ValueError, match=r"selection must hold counts of shape \(2, 3\), .* got int64 of shape \(2, 2\)"
+    ):
+        check_counts(counts, counts, 3)
 
 
 def test_certified_accuracy_counts_abstentions_as_wrong(certificates):
@@ -212,6 +230,7 @@ def test_summary_of_several_classifiers_escapes_their_names(certificates):
     assert summarize(three, ["a", "b", "a", "a"], [0]).note.startswith("4 inputs, 0 to 3 abstained, against")
     endless = dataclasses.replace(certificates, norm=np.inf).summary(["a", "b", "a", "a"], [0])
     assert r"$\ell_{\infty}$ radius" in endless.to_latex()
+    assert r"$\ell_{2}$ radius" in dataclasses.replace(certificates, norm=2).summary(["a"] * 4, [0]).to_latex()
 
 
 def test_notebooks_show_escaped_rows_with_numbers_rounded_down(certificates):
