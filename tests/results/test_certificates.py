@@ -95,7 +95,7 @@ def test_counts_that_do_not_fit():
     with pytest.raises(ValueError, match="estimation must hold at least one vote for each input, got none in row 1"):
         check_counts(counts, [[3, 1], [0, 0]])
     assert check_counts(largest, largest.astype(float))["estimation"].tolist() == largest.tolist()
-    for wrong in (largest + [[2, 0]], np.array([[-1, 2]]), np.array([[0.5, 1.0]]), np.array([[np.nan, 1.0]])):
+    for wrong in (np.array([[2**53 + 1, 0]]), np.array([[-1, 2]]), np.array([[0.5, 1.0]]), np.array([[np.nan, 1.0]])):
         with pytest.raises(ValueError, match="estimation must hold whole numbers of at least 0, got"):
             check_counts(largest, wrong)
     with pytest.raises(
