@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.utils import get_tags
 
@@ -25,7 +26,7 @@ from smoothcert import (
 )
 from smoothcert.conventions import kept_on_error
 
-from .base_models import Rule, constant, steps
+from .base_models import MeanOfFirst, Rule, constant, steps
 
 X = np.random.default_rng(0).random((30, 3))
 Y = (X[:, 0] > 0.5).astype(int)
@@ -145,6 +146,31 @@ def test_inputs_beyond_the_box_are_named_once_for_all_parts():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clf.predict(Rows(X))
+
+
+def test_images_of_another_shape_are_refused():
+    clf = SmoothedClassifier(FrozenEstimator(MeanOfFirst()), NOISE, **SMALL)
+    clf.fit(np.zeros((4, 2, 3), dtype=np.float32), [0, 1, 0, 1])
+    assert clf.feature_shape_ == (2, 3)
+    assert len(clf.predict(np.zeros((2, 2, 3)))) == 2
+    for shape in ((2, 3, 2), (2, 6), (2, 2, 3, 1)):
+        with pytest.raises(ValueError, match=r"X must have shape \(n, 2, 3\), as in fit, got shape"):
+            clf.predict(np.zeros(shape))
+
+
+def test_only_fixed_columns_may_hold_anything():
+    rows = np.where(np.eye(3)[np.arange(30) % 3] > 0, np.nan, X)
+    rows[:, [0, 2]] = X[:, [0, 2]]
+    clf = SmoothedClassifier(HistGradientBoostingClassifier(max_iter=2), NOISE, costs=[1, np.inf, 1], **SMALL).fit(
+        rows, Y
+    )
+    assert len(clf.predict(rows)) == 30
+    for value, word in ((np.nan, "NaN"), (np.inf, "infinity")):
+        wrong = rows.copy()
+        wrong[7, 2] = value
+        for call in (clf.predict, clf.certify, lambda X: clf.fit(X, Y)):
+            with pytest.raises(ValueError, match=f"contains {word}"):
+                call(wrong)
 
 
 def test_what_is_fitted_is_told():
