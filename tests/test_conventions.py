@@ -198,6 +198,12 @@ def test_votes_are_given_or_stored_but_not_both(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_records_one_radius_for_all_inputs(tmp_path):
+    with pytest.raises(ValueError, match=r"radius must be the same for all inputs .*, got \[0\.1, 0\.2\]"):
+        classifier().certify_at(X[:2], [0.1, 0.2], store=tmp_path / "run.sqlite")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_precision_of_a_run_has_no_effect_on_given_votes():
     clf = classifier()
     votes = clf.count_votes(X[:5])
