@@ -248,6 +248,30 @@ def test_sets_are_protected_by_the_tightest_strategy_of_their_method(method, str
     assert type(conformal(method=method, strategy=strategy).algorithm((2,)).strategy) is expected
 
 
+@pytest.mark.parametrize(
+    ("module", "function", "call"),
+    [
+        ("conformal", "draw_inputs", lambda: conformal(n_jobs=3).conformalize(X, Y)),
+        ("voting", "sample_votes", lambda: classifier(n_jobs=3).predict(X)),
+        ("voting", "sample_votes", lambda: classifier(n_jobs=3).count_votes(X)),
+        ("voting", "votes_of_run", lambda: classifier(n_jobs=3).certify(X)),
+        ("regressor", "sample_votes", lambda: regressor(n_jobs=3).predict(X)),
+        ("regressor", "votes_of_run", lambda: regressor(n_jobs=3).certify(X, 0.1)),
+    ],
+)
+def test_the_number_of_workers_is_handed_on(module, function, call, monkeypatch):
+    seen = []
+
+    def stop(*given, **options):
+        seen.extend(value for value in given if type(value) is int)
+        raise InterruptedError
+
+    monkeypatch.setattr(f"smoothcert.{module}.{function}", stop)
+    with pytest.raises(InterruptedError):
+        call()
+    assert seen == [3]
+
+
 # Targets
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from smoothcert import GreedyRadius, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.attacks import CoordinateAttack, GradientAttack, GreedyFaceAttack
+from smoothcert.attacks.target import Target
 
 from ..base_models import Rule
 
@@ -86,3 +87,14 @@ def test_gradients_count_costs():
     assert moves[0] > 10 * moves[1]
     np.testing.assert_allclose(found.distance, 0.5 * moves[0] + 2 * moves[1], rtol=1e-6)
     assert (clf.certify(x).radii < found.upper_bounds).all()
+
+
+def test_categories_become_those_that_help_most():
+    """Code 2 alone speaks for class 1; three trials of 500 votes may take a fifth of the queries."""
+    clf = smoothed(lambda X: (X[:, 1] == 2).astype(int), [1.0, 0.75], [0, 4])
+    for code in (0, 1, 3):
+        for queries, other in ((7500, 2), (7499, (code + 1) % 4)):
+            x, rng = np.array([0.5, code]), np.random.default_rng(0)
+            target = Target(clf.algorithm((2,)), x, 0, rng, queries, n_samples=500, clear=0.1)
+            target.choose_categories(500)
+            assert target.categories.other.tolist() == [other]
