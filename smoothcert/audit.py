@@ -269,7 +269,8 @@ def verify(
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
-    algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
+    n_fresh = check_count("n_samples", clf.n_samples if n_samples is None else n_samples)
+    algorithm = clf.algorithm(opened.shape, n_samples=n_fresh, rtol=None)
     sampler = algorithm.sampler(int(rng.integers(2**32)))
     parts = sorted(sample_votes(sampler, Inputs(inputs, np.asarray), clf.n_jobs), key=lambda part: part.index[0])
     counts = np.concatenate([part.votes.estimation for part in parts])
