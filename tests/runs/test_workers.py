@@ -373,9 +373,9 @@ def test_deaths_count_in_a_row_and_end_a_run(monkeypatch):
     for _ in range(3):
         assert list(tasks.lost(error)) == list(tasks.lost(error)) == []
         # Something is finished in between.
-        (number, _, _, _) = next(iter(tasks))
+        number, index, _, _ = next(iter(tasks))
         list(tasks.finished(iter_of((number, 1))))
-        tasks.missing[number] = np.array([0, 1])
+        tasks.missing[number] = index
     assert len(list(tasks)) == 2
     assert list(tasks.lost(error)) == list(tasks.lost(error)) == []
     with pytest.raises(RuntimeError, match=r"died 3 times in a row, .* one of the inputs 0-1, 2-3 was drawn") as caught:
