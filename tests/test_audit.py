@@ -216,7 +216,9 @@ def test_certificates_of_something_else():
         certificates.verify(clf, X[1:])
     with pytest.raises(ValueError, match=r"certificates are in l1 .* but clf has radius=LipschitzRadius\(norm=inf\)"):
         certificates.verify(clf.set_params(radius=LipschitzRadius(norm=np.inf)), X)
-    with pytest.raises(ValueError, match="certificates are in l1 against perturbations on the .* but clf has radius=Greedy"):
+    with pytest.raises(
+        ValueError, match=r"certificates are in l1 against perturbations on the .* but clf has radius=Greedy"
+    ):
         certificates.verify(clf.set_params(radius=GreedyRadius(max_features=2)), X)
     clf.set_params(radius="auto")
     with pytest.raises(ValueError, match="certificates hold the label 7, which is not among the classes"):
@@ -347,7 +349,7 @@ def test_the_order_in_which_workers_finish_does_not_matter(noise, monkeypatch):
 
     monkeypatch.setattr(smoothcert.audit, "sample_votes", backwards)
     found = certificates.verify(clf, X, fraction=1.0, random_state=1)
-    (n_jobs, n_parts), = seen
+    ((n_jobs, n_parts),) = seen
     assert (n_jobs, n_parts > 3, found.repeatable) == (1, True, True)
     assert 0 < expected.contradicted.sum() < len(X)
     for name in ("rows", "p_values", "too_large", "p_value"):
@@ -429,9 +431,13 @@ def test_what_alpha_cannot_explain_is_a_bound_over_all_probabilities(looks, coun
             product = 2 * min(one, 2 * other)
         else:
             mean, least = (1 + (k_a - k_b) / n) / 2, (1 + a - b) / 2
-            product = looks * 2 * supremum(
-                lambda p, q=least: np.exp(-recorded * np.where(p < q, divergence(q, p), 0)),
-                lambda p, q=mean: np.exp(-n * np.where(p > q, divergence(q, p), 0)),
+            product = (
+                looks
+                * 2
+                * supremum(
+                    lambda p, q=least: np.exp(-recorded * np.where(p < q, divergence(q, p), 0)),
+                    lambda p, q=mean: np.exp(-n * np.where(p > q, divergence(q, p), 0)),
+                )
             )
         expected.append(min(1.0, product * (1 - np.log(product)) if product < 1 else 1.0))
     claimed = replace(claims(p_a, p_b), n_samples=np.full(3, recorded))
@@ -461,8 +467,8 @@ def test_both_tests_share_the_level_where_there_are_two():
     assert not given(0.5, one).consistent
     assert not given(0.5, none, one).consistent
     assert repr(given(0.0123, one, (True, True, True), repeatable=False)) == (
-        "Audit(NOT consistent: of 3 claims, 1 contradicted by fresh votes (p-value 0.0123 at alpha=0.05), 2 beyond what "
-        "alpha explains, 3 radii too large; the base model answers the same batch in two ways)"
+        "Audit(NOT consistent: of 3 claims, 1 contradicted by fresh votes (p-value 0.0123 at alpha=0.05), 2 beyond "
+        "what alpha explains, 3 radii too large; the base model answers the same batch in two ways)"
     )
     assert "), 0 beyond what alpha explains, 0 radii too large)" in repr(given())
 

@@ -45,7 +45,9 @@ def test_the_first_of_two_majorities_is_taken():
 
 def test_a_baseline_is_trained_as_the_classifier_is(monkeypatch):
     seen, train = {}, CleanTraining.train
-    monkeypatch.setattr(CleanTraining, "train", lambda self, *a, **given: seen.update(given) or train(self, *a, **given))
+    monkeypatch.setattr(
+        CleanTraining, "train", lambda self, *a, **given: seen.update(given) or train(self, *a, **given)
+    )
     clf = smoothed(device="cpu").fit(X, Y)
     baselines(clf.certify(X[:4]), clf, X, Y, X[:4])
     assert (seen["seed"], seen["device"]) == (4, "cpu")

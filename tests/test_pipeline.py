@@ -421,7 +421,9 @@ def test_abstentions_stay_abstentions(cancer):
     np.testing.assert_array_equal(raw.labels, certificates.labels)
 
 
-@pytest.mark.parametrize("step", [RobustScaler(), PCA(), MinMaxScaler(clip=True), CLIPPED, FrozenEstimator(StandardScaler())])
+@pytest.mark.parametrize(
+    "step", [RobustScaler(), PCA(), MinMaxScaler(clip=True), CLIPPED, FrozenEstimator(StandardScaler())]
+)
 def test_other_transformers_are_named(cancer, step):
     X, _, y, _ = cancer
     if isinstance(step, FrozenEstimator):

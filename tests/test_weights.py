@@ -205,7 +205,7 @@ def test_wrong_files_and_networks(cancer, tmp_path):
         persistence.load_weights(tmp_path / "nowhere", network())
     # Weights without a record, as others save them.
     safetensors.torch.save_model(network(), str(path))
-    with pytest.raises(ValueError, match="path must be a file made by save_weights, but .* is not: 'smoothcert'"):
+    with pytest.raises(ValueError, match=r"path must be a file made by save_weights, but .* is not: 'smoothcert'"):
         persistence.load_weights(path, network())
     tabular = SmoothedClassifier(DummyClassifier(), bounds="minmax", **PARAMS).fit(*cancer)
     with pytest.raises(ValueError, match=r"classifier must have a torch base model, got a DummyClassifier\. Use skops"):

@@ -68,7 +68,7 @@ def test_what_is_no_model():
     with pytest.raises(ValueError, match=r"model.txt must end in .skops, .safetensors or, with --allow-pickle, .*\.pt"):
         load_model("model.txt", allow_pickle=True)
     for missing in ("model.skops", "."):
-        with pytest.raises(ValueError, match="There is no file .* Give a function as module:function"):
+        with pytest.raises(ValueError, match=r"There is no file .* Give a function as module:function"):
             load_model(missing)
     # A file may have a colon in its name.
     joblib.dump(GaussianNB(), "a:b.joblib")
@@ -85,9 +85,9 @@ def test_weights_need_their_network():
     assert torch.equal(found.weight, net.weight)
     found = load_model("smoothed.safetensors", factory="factories:linear")
     assert (found.classes_.tolist(), found.noise_.lam, found.box_.hi) == (["a", "b"], 0.3, 2)
-    with pytest.raises(ValueError, match="must return a torch.nn.Module, got a NoneType"):
+    with pytest.raises(ValueError, match=r"must return a torch.nn.Module, got a NoneType"):
         load_model("plain.safetensors", factory="factories:none")
-    with pytest.raises(ValueError, match="plain.safetensors does not fit what factories:wide returns"):
+    with pytest.raises(ValueError, match=r"plain.safetensors does not fit what factories:wide returns"):
         load_model("plain.safetensors", factory="factories:wide")
     with pytest.raises(ValueError, match="name the network's function"):
         load_model("plain.safetensors")
@@ -112,7 +112,7 @@ def test_arrays_of_a_file_are_taken_by_name():
     np.savez("two.npz", inputs=b, y=y)
     np.testing.assert_array_equal(load_data("two.npz")[0], b)
     for given in ({"key": "nothing"}, {"target": "nothing"}):
-        with pytest.raises(ValueError, match="several.npz holds the arrays X, b, y, z: name the inputs with --key"):
+        with pytest.raises(ValueError, match=r"several.npz holds the arrays X, b, y, z: name the inputs with --key"):
             load_data("several.npz", **given)
 
 
@@ -130,13 +130,18 @@ def test_tables_and_maps():
         X, y = load_data(name)
         assert (list(X.columns), y) == (["a", "label", "b"], None)
     Path("table.txt").write_text("1")
-    with pytest.raises(ValueError, match="table.txt must end in .npy, .npz, .parquet or .csv"):
+    with pytest.raises(ValueError, match=r"table.txt must end in .npy, .npz, .parquet or .csv"):
         load_data("table.txt")
 
 
 def test_labels():
     np.save("labels.npy", np.array([3, 1]))
     assert load_labels("labels.npy").tolist() == [3, 1]
-    for text, expected in (("3\n\n 1 \n", [3, 1]), ("3\nx\n", ["3", "x"]), ("1.5\n2\n", ["1.5", "2"]), ("-1\n0", [-1, 0])):
+    for text, expected in (
+        ("3\n\n 1 \n", [3, 1]),
+        ("3\nx\n", ["3", "x"]),
+        ("1.5\n2\n", ["1.5", "2"]),
+        ("-1\n0", [-1, 0]),
+    ):
         Path("labels.txt").write_text(text)
         assert load_labels("labels.txt").tolist() == expected

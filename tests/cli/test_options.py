@@ -36,7 +36,7 @@ def test_numbers_and_bounds(tmp_path):
     lo, hi = options.parse_bounds(str(tmp_path / "ends.npy"))
     assert (lo.tolist(), hi.tolist()) == ([0, 1], [2, 3])
     for wrong in ("1", "1,2,3", "a,b", ""):
-        with pytest.raises(click.UsageError, match="--bounds must be LO,HI or a .npy file"):
+        with pytest.raises(click.UsageError, match=r"--bounds must be LO,HI or a .npy file"):
             options.parse_bounds(wrong)
 
 
@@ -54,7 +54,15 @@ def test_levels():
     assert options.parse_levels(("255",), X) == 255
     assert options.parse_levels(("pay=4", "7=9"), X) == ("auto", 4, 9)
     assert options.parse_levels(("1=8",), np.zeros((5, 2))) == ("auto", 8)
-    for wrong in (("1.5",), ("home=3",), ("pay=4", "pay=5"), ("255", "pay=4"), ("pay=4", "255"), ("pay=-4",), ("pay=",)):
+    for wrong in (
+        ("1.5",),
+        ("home=3",),
+        ("pay=4", "pay=5"),
+        ("255", "pay=4"),
+        ("pay=4", "255"),
+        ("pay=-4",),
+        ("pay=",),
+    ):
         with pytest.raises(click.UsageError, match="--levels must be a whole number, or COLUMN=N once"):
             options.parse_levels(wrong, X)
 
@@ -101,7 +109,10 @@ def test_limits_of_another_radius_are_refused():
 def test_noise_keeps_what_is_not_given():
     own = UniformMixtureNoise((0.5, 1.0), (0.25, 0.75))
     assert options.make_noise(given(weights=[0.5, 0.5]), own).get_params()["lams"] == (0.5, 1.0)
-    assert options.make_noise(given(sigma=0.4), GaussianNoise(0.2, levels=8)).get_params() == {"levels": 8, "sigma": 0.4}
+    assert options.make_noise(given(sigma=0.4), GaussianNoise(0.2, levels=8)).get_params() == {
+        "levels": 8,
+        "sigma": 0.4,
+    }
     found = options.make_noise(given(sigma=0.4), LaplaceNoise(0.9))
     assert found.get_params() == LaplaceNoise.from_sigma(0.4).get_params()
     assert str(options.make_noise(given(noise="gaussian"), GaussianNoise(0.2))) == str(GaussianNoise())

@@ -96,7 +96,9 @@ def test_debugging_shows_everything():
 
 
 def test_debugging_shows_the_log(folder, monkeypatch):
-    monkeypatch.setattr("smoothcert.cli.stores.add_labels", lambda *given: logging.getLogger("smoothcert").info("noted"))
+    monkeypatch.setattr(
+        "smoothcert.cli.stores.add_labels", lambda *given: logging.getLogger("smoothcert").info("noted")
+    )
     np.save("labels.npy", Y)
     assert CliRunner().invoke(cli, ["--debug", "label", "run.sqlite", "labels.npy"]).stderr.endswith(" noted\n")
     assert CliRunner().invoke(cli, ["label", "run.sqlite", "labels.npy"]).stderr == ""
@@ -163,7 +165,7 @@ def test_files_are_checked_before_the_work(tmp_path):
         with pytest.raises(ValueError, match=message):
             check(name, **given)
     (tmp_path / "there.csv").write_text("x")
-    with pytest.raises(ValueError, match="there.csv exists"):
+    with pytest.raises(ValueError, match=r"there.csv exists"):
         check("there.csv")
     check("there.csv", force=True, inputs=[None, str(tmp_path / "missing")])
     with pytest.raises(ValueError, match="is a file that this command reads"):
@@ -175,7 +177,7 @@ def test_files_are_checked_before_the_work(tmp_path):
 def test_labels_of_a_table_are_positions_among_the_classes(folder):
     found = Certificates.from_store("run.sqlite")[:4]
     write_table("out.tsv", found, np.array([3, 5, 6, 9]), np.array([7, 0, 5, 1]), np.array([1, 0]), None)
-    read, truth, index = Certificates.from_tsv("out.tsv", alpha=0.05, norm=1)
+    read, truth, _ = Certificates.from_tsv("out.tsv", alpha=0.05, norm=1)
     # The classes 1 and 0 come first, and then 5 and 7.
     assert truth.tolist() == [3, 1, 2, 0]
     assert 0 < found.abstained.sum() < 4

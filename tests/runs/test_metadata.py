@@ -125,7 +125,7 @@ def test_what_json_cannot_hold_does_not_come_back():
     spec = to_spec(UniformNoise(0.5, levels=object))
     with pytest.raises(ValueError, match="The parameter <class 'object'> cannot be rebuilt from a store"):
         from_spec("noise", spec)
-    with pytest.raises(ValueError, match="radius=SplitNoise.* is not one of smoothcert's own"):
+    with pytest.raises(ValueError, match=r"radius=SplitNoise.* is not one of smoothcert's own"):
         from_spec("radius", to_spec(SplitNoise()))
 
 
@@ -135,5 +135,5 @@ def test_what_reads_a_run_is_named(path):
     assert run.reader == "Certificates.from_store(path)"
     assert replace(run, decided_at=0.3).reader == "Decisions.from_store(path)"
     run.check_holds("labels")
-    with pytest.raises(ValueError, match="^The store holds a run of a classifier, whose votes are labels"):
+    with pytest.raises(ValueError, match=r"^The store holds a run of a classifier, whose votes are labels"):
         run.check_holds("numbers")

@@ -176,7 +176,7 @@ def test_what_a_merged_store_takes_from_its_parts(tmp_path):
     merge_stores(tmp_path / "merged.sqlite", stores)
     merged = read_store(tmp_path / "merged.sqlite")
     assert (merged.run.created, merged.run.shard, merged.labels) == (dates[1], None, Y.tolist())
-    with pytest.raises(StoreError, match="cannot be written: .* Is the disk full, or the directory read-only"):
+    with pytest.raises(StoreError, match=r"cannot be written: .* Is the disk full, or the directory read-only"):
         merge_stores(tmp_path / "missing" / "merged.sqlite", stores)
     # A whole run is one of its parts, whatever their number.
     merge_stores(tmp_path / "again.sqlite", [tmp_path / "merged.sqlite"])

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,13 +16,20 @@ def handler():
 
 def test_termination_raises_and_the_default_comes_back():
     assert handler() is signal.SIG_DFL
-    with pytest.raises(SystemExit) as caught, ends_on_termination():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            ignored = handler()
+    seen = []
+
+    @contextmanager
+    def watched():
+        with ends_on_termination():
+            try:
+                yield
+            finally:
+                seen.append(handler())
+
+    with pytest.raises(SystemExit) as caught, watched():
+        os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.code == 143
-    assert ignored is signal.SIG_IGN, "a second signal does not interrupt what the first one closes"
+    assert seen == [signal.SIG_IGN], "a second signal does not interrupt what the first one closes"
     assert handler() is signal.SIG_DFL
     with ends_on_termination():
         assert handler() is not signal.SIG_DFL

@@ -168,7 +168,7 @@ def test_five_failed_inputs_are_named(n, more):
     sampler = smoothed().algorithm((3,)).sampler(9)
     failures = {i: f"reason {i}" for i in (*range(30, 30 - n + 1, -1), 2)}
     named = ", ".join(f"X[{i}] (reason {i})" for i in sorted(failures)[:5])
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="inputs failed") as caught:
         part = failed_part(sampler, failures, 40)
     assert str(caught[0].message) == (
         f"{n} of 40 inputs failed: {named}{', ...' if more else ''}. They are skipped, and count as not certified."

@@ -172,7 +172,9 @@ def test_the_folder_of_workers_is_that_of_one_user(tmp_path, monkeypatch):
     assert folder == tmp_path / f"smoothcert-workers-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    with pytest.raises(PermissionError, match="smoothcert-workers-12345 belongs to another user: remove it, or set TMP"):
+    with pytest.raises(
+        PermissionError, match="smoothcert-workers-12345 belongs to another user: remove it, or set TMP"
+    ):
         delivery._user_folder()
 
 
@@ -325,7 +327,7 @@ def test_errors_of_the_model_are_not_repeated():
 
 
 def tasks_of(sizes, fail=lambda index: False, skip=True):
-    """Return tasks of inputs 0, 1, 2, ..., and what runs all that are asked for, each with its own positions as votes."""
+    """Return tasks of so many of the inputs 0, 1, 2, ... each."""
     positions = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
     def read(index):
@@ -412,9 +414,8 @@ def test_inputs_that_cannot_be_read_are_found_or_end_the_run():
 
 
 def test_what_an_error_says_on_one_line():
-    assert [scheduling.reason(error) for error in (ValueError("a\n  b"), ValueError(""), KeyError("c"), OSError("d\te"))] == [
-        "a b", "ValueError: ", "KeyError: 'c'", "OSError: d e",
-    ]  # fmt: skip
+    errors = (ValueError("a\n  b"), ValueError(""), KeyError("c"), OSError("d\te"))
+    assert [*map(scheduling.reason, errors)] == ["a b", "ValueError: ", "KeyError: 'c'", "OSError: d e"]
 
 
 def test_a_watch_warns_once_each_time(monkeypatch):
