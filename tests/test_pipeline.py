@@ -340,12 +340,12 @@ def test_what_is_certified_against_everything_is_so_in_raw_units(cancer):
 def test_the_rounding_of_the_transformers_is_taken_off(norm):
     """By hand, for two steps in float32 whose errors show: each factor and term is off by eps/2, and so is each sum."""
     X = np.array([[0.0, -4.0], [8.0, 4.0], [2.0, 3.0], [4.0, -1.0]], dtype=np.float32)
-    scalers = [MinMaxScaler(), MinMaxScaler(feature_range=(1, 3))]
+    scalers = [MinMaxScaler(), MinMaxScaler(feature_range=(-1, 1))]
     costs = np.array([1.0, 0.5])
     clf = SmoothedClassifier(GaussianNB(), bounds=(0, [4, 5]), costs=costs, n_samples=100, random_state=0)
     pipeline = make_pipeline(*scalers, clf).fit(X, [0, 1, 0, 1])
     eps = np.finfo(np.float32).eps
-    # x/8 + (0, 1/2), then 2 x + 1, into boxes of width 4 and 5, so values after the second step are at most 4 and 5.
+    # x/8 + (0, 1/2), then 2 x - 1, into boxes of width 4 and 5, so values after the second step are at most 4 and 5.
     ends, shifts = np.array([4.0, 5.0]), np.array([0.0, 0.5])
     before = (ends + 1) / 2
     first = (before + shifts) * 8
