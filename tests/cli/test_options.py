@@ -44,7 +44,7 @@ def test_costs():
     columns = ["age", "a=b", "2"]
     found = options.parse_costs(("a=b=0.5", "2=fixed"), columns)
     assert found.tolist() == [1, 0.5, np.inf]
-    assert options.parse_costs(("age=inf", "2=3", "2=4"), columns).tolist() == [np.inf, 1, 4]
+    assert options.parse_costs(("2=4", "age=inf"), columns).tolist() == [np.inf, 1, 4]
     assert options.parse_costs((), columns).tolist() == [1, 1, 1]
 
 
