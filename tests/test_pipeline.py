@@ -365,11 +365,11 @@ def test_the_rounding_of_the_transformers_is_taken_off(norm):
     X = np.array([[0.0, -4.0], [8.0, 4.0], [2.0, 3.0], [4.0, -1.0]], dtype=np.float32)
     scalers = [MinMaxScaler(), MinMaxScaler(feature_range=(-1, 1))]
     costs = np.array([1.0, 0.5])
-    clf = SmoothedClassifier(GaussianNB(), bounds=(0, [4, 5]), costs=costs, n_samples=100, random_state=0)
+    clf = SmoothedClassifier(GaussianNB(), bounds=(-1, [3, 4]), costs=costs, n_samples=100, random_state=0)
     pipeline = make_pipeline(*scalers, clf).fit(X, [0, 1, 0, 1])
     eps = np.finfo(np.float32).eps
-    # x/8 + (0, 1/2), then 2 x - 1, into boxes of width 4 and 5, so values after the second step are at most 4 and 5.
-    ends, shifts = np.array([4.0, 5.0]), np.array([0.0, 0.5])
+    # x/8 + (0, 1/2), then 2 x - 1, into boxes of width 4 and 5, so values after the second step are at most 3 and 4.
+    ends, shifts = np.array([3.0, 4.0]), np.array([0.0, 0.5])
     before = (ends + 1) / 2
     first = (before + shifts) * 8
     errors = 4 * eps * (ends + 1) + 2 * 4 * eps * (before + shifts) + 2 / 8 * eps * first

@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, merge_stores
+from smoothcert.runs import merge
 from smoothcert.runs.inputs import shard_positions
 from smoothcert.runs.store import StoreError, read_store
 from smoothcert.runs.verify import verify_store
@@ -167,7 +168,7 @@ def test_what_is_missing_is_drawn_into_the_merged_store(tmp_path):
     assert_equal(smoothed().certify(X, store=tmp_path / "two.sqlite"), whole)
 
 
-def test_what_a_merged_store_takes_from_its_parts(tmp_path):
+def test_what_a_merged_store_takes_from_its_parts(tmp_path, monkeypatch):
     stores, dates = [], ["2020-03-01T00:00:00+00:00", "2020-01-01T00:00:00+00:00", "2020-02-01T00:00:00+00:00"]
     for i, date in enumerate(dates, start=1):
         stores.append(tmp_path / f"{i}.sqlite")
@@ -178,6 +179,10 @@ def test_what_a_merged_store_takes_from_its_parts(tmp_path):
     assert (merged.run.created, merged.run.shard, merged.labels) == (dates[1], None, Y.tolist())
     with pytest.raises(StoreError, match=r"cannot be written: .* Is the disk full, or the directory read-only"):
         merge_stores(tmp_path / "missing" / "merged.sqlite", stores)
+    with monkeypatch.context() as patched:
+        patched.setattr(merge, "create", lambda *given: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(StoreError, match=r"cannot be written: no space\. Is the disk"):
+            merge_stores(tmp_path / "full.sqlite", stores)
     # A whole run is one of its parts, whatever their number.
     merge_stores(tmp_path / "again.sqlite", [tmp_path / "merged.sqlite"])
     assert read_store(tmp_path / "again.sqlite").votes.estimation.tolist() == merged.votes.estimation.tolist()
@@ -204,6 +209,11 @@ def test_an_auditor_checks_the_inputs_of_a_shard(tmp_path, fraction):
     assert audit.rows[audit.other_votes].tolist() == [i for i in (13, 18) if i in audit.rows]
     assert audit.other_votes.any()
     assert (audit.level, audit.same_model, audit.other_input.any()) == (0.001, True, False)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM results WHERE input IN (11, 14)")
+    audit = verify_store(path, smoothed(), X)
+    assert audit.rows.tolist() == audit.recorded.tolist() == [10, 12, 13, *range(15, 20)]
+    assert audit.rows[audit.other_votes].tolist() == [13, 18]
     other = [tuple(verify_store(path, smoothed(), X, fraction=0.5).rows) for _ in range(3)]
     assert len(set(other)) > 1
     with pytest.raises(NotFittedError):
