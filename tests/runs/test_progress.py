@@ -75,13 +75,17 @@ def test_results_are_in_the_order_of_the_inputs(caplog):
 
 
 def test_what_is_open_is_closed_after_an_error(caplog):
-    for follow in (
-        lambda: followed(parts(error=KeyError("why")), 6, "testing", 0, lambda part: None),
-        lambda: written(parts(error=KeyError("why")), np.zeros((6, 2)), "testing", 0, lambda votes: 0),
+    """An error of the reader, whose traceback keeps the parts alive, and one of the parts."""
+    for follow, done in (
+        (lambda: followed(parts(), 6, "testing", 0, lambda part: {}["why"]), 0),
+        (lambda: written(parts(), np.zeros((6, 2)), "testing", 0, lambda votes: {}["why"]), 0),
+        (lambda: followed(parts(error=KeyError("why")), 6, "testing", 0, lambda part: None), 6),
+        (lambda: written(parts(error=KeyError("why")), np.zeros((6, 2)), "testing", 0, lambda votes: 0), 6),
     ):
         closed.clear()
-        with caplog.at_level(logging.INFO, logger="smoothcert"), pytest.raises(KeyError):
+        with caplog.at_level(logging.INFO, logger="smoothcert"), pytest.raises(KeyError) as caught:
             follow()
         assert closed == [True]
-        assert caplog.records[-1].getMessage().startswith("testing: stopped, 6 of 6 inputs")
+        assert caught.value.args == ("why",)
+        assert caplog.records[-1].getMessage().startswith(f"testing: stopped, {done} of 6 inputs")
     assert (progress.LOG_SECONDS, progress.LONG_RUN, progress.RADII) == (30, 600, (0, 1))

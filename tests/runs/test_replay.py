@@ -320,6 +320,9 @@ def test_as_many_selection_votes_are_drawn_again_as_were_drawn():
     for i in range(5):
         np.testing.assert_array_equal(selection_votes(sampler, X[i : i + 1], n[i : i + 1])[0], found[i])
     assert len(np.unique(found, axis=0)) > 3
+    # Drawing does not stop where votes are unanimous.
+    sure = smooth(Threshold(-9.0)).algorithm((4,)).sampler(7)
+    assert selection_votes(sure, X[:2], np.array([40, 17])).tolist() == [[0, 40, 0], [0, 17, 0]]
 
 
 def test_what_is_replayed_is_limited(monkeypatch):
