@@ -111,6 +111,9 @@ def test_arrays_of_a_file_are_taken_by_name():
     assert labels is None
     np.savez("two.npz", inputs=b, y=y)
     np.testing.assert_array_equal(load_data("two.npz")[0], b)
+    np.savez("unnamed.npz", a=a, b=b)
+    with pytest.raises(ValueError, match=r"unnamed\.npz holds the arrays a, b: name the inputs with --key"):
+        load_data("unnamed.npz")
     for given in ({"key": "nothing"}, {"target": "nothing"}):
         with pytest.raises(ValueError, match=r"several.npz holds the arrays X, b, y, z: name the inputs with --key"):
             load_data("several.npz", **given)

@@ -230,6 +230,8 @@ def test_votes_are_certified_again_by_every_rule(folder):
         found = shown(*arguments)
         np.testing.assert_array_equal(found, Certificates.from_store("run.sqlite", **rule).radii)
         assert arguments == ["--scheme", "binary"] or not np.array_equal(found, plain, equal_nan=True)
+    np.save("data.npy", 1 - X)
+    shown(*limit, "--data", "data.npy", code=1)
 
 
 def test_predictions_go_to_a_file(folder):
