@@ -269,7 +269,8 @@ def verify(
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
 
     claimed, inputs = certificates[rows], opened.read(rows)
-    algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
+    n_fresh = check_count("n_samples", clf.n_samples if n_samples is None else n_samples)
+    algorithm = clf.algorithm(opened.shape, n_samples=n_fresh, rtol=None)
     parts, counts, repeatable = _fresh_votes(algorithm.sampler(int(rng.integers(2**32))), inputs, clf.n_jobs)
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
     duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1

@@ -17,6 +17,7 @@ from .models.base import is_torch
 from .models.columns import NamedColumns
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates
+from .runs.inputs import Inputs
 from .training.strategies import CleanTraining
 
 
@@ -74,17 +75,19 @@ def baselines(
     50 inputs, 0 to 5 abstained, against every perturbation, alpha=0 or 0.001
     """
     clf, X_train, X = last_step(clf, X_train, X)
-    truth = check_labels(y_train, len(np.asarray(y_train)), clf.classes_)
+    opened, inputs = (clf.open_inputs(data) for data in (X_train, X))
+    if len(inputs) != len(certificates):
+        raise ValueError(f"X must hold the {len(certificates)} inputs of certificates, got {len(inputs)}.")
+    truth = check_labels(y_train, len(opened), clf.classes_)
     classes, counts = np.unique(truth, return_counts=True)
     majority = np.repeat(classes[counts.argmax() : counts.argmax() + 1], len(certificates))
     found = {"majority class": _unmovable(certificates, majority)}
-    labels = _labels_of_fixed(clf, X_train, truth, X)
+    labels = _labels_of_fixed(clf, opened, truth, inputs)
     return found if labels is None else found | {"fixed columns": _unmovable(certificates, labels)}
 
 
-def _labels_of_fixed(clf: Any, X_train: Any, y_train: NDArray[Any], X: Any) -> NDArray[Any] | None:
+def _labels_of_fixed(clf: Any, opened: Inputs, y_train: NDArray[Any], inputs: Inputs) -> NDArray[Any] | None:
     """Return labels by the fixed columns alone, or None if there are none or the base model is used as it is."""
-    opened, inputs = (clf.open_inputs(data) for data in (X_train, X))
     algorithm = clf.algorithm(opened.shape)
     mechanism, columns = algorithm.mechanism, getattr(algorithm.voter, "columns", None)
     fixed = mechanism.per_feature(mechanism.features.fixed).reshape(mechanism.shape)

@@ -7,18 +7,23 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scipy.stats import binom
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 
+import smoothcert.audit
 from smoothcert import (
     Audit,
     Certificates,
     DeterministicSplitNoise,
     GaussianNoise,
+    GreedyRadius,
     LipschitzRadius,
     SmoothedClassifier,
     SplitNoise,
     UniformNoise,
+    stored_classifier,
 )
-from smoothcert.audit import _p_values, verify
+from smoothcert.audit import _p_values, _unexplained, verify
 from smoothcert.certify.duel import Duel
 
 from .base_models import Rule, steps
@@ -173,9 +178,17 @@ def test_nothing_claimed_is_nothing_to_contradict():
     clf, X, certificates = make()
     nothing = certificates[certificates.abstained]
     assert len(nothing)
-    audit = nothing.verify(clf, X[certificates.abstained])
+    audit = nothing.verify(clf.set_params(alpha=0.2), X[certificates.abstained], level=0.03)
     assert audit.consistent
     assert not len(audit.rows)
+    assert (audit.p_value, audit.repeatable, audit.alpha, audit.level) == (1.0, True, 0.01, 0.03)
+
+
+def test_a_single_class_cannot_be_contradicted():
+    clf, X, certificates = make(thresholds=(), n=5)
+    audit = certificates.verify(clf, X, fraction=1.0)
+    assert audit.rows.tolist() == [0, 1, 2, 3, 4]
+    assert (audit.p_values.tolist(), audit.consistent) == ([1.0] * 5, True)
 
 
 @pytest.mark.parametrize("fraction", [0, 1.5, True, "all", np.nan])
@@ -185,12 +198,28 @@ def test_bad_fraction(fraction):
         certificates.verify(clf, X, fraction=fraction)
 
 
+def test_other_bad_arguments():
+    clf, X, certificates = make(n=5)
+    for level in (0, 1, "high"):
+        with pytest.raises(ValueError, match="level must"):
+            certificates.verify(clf, X, level=level)
+    for n_samples in (0, -3, 2.5):
+        with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1"):
+            certificates.verify(clf, X, n_samples=n_samples, fraction=1.0)
+    with pytest.raises(NotFittedError):
+        certificates.verify(SmoothedClassifier(LogisticRegression()), X)
+
+
 def test_certificates_of_something_else():
     clf, X, certificates = make(n=20)
     with pytest.raises(ValueError, match="X must hold the 20 inputs that were certified, got 19"):
         certificates.verify(clf, X[1:])
     with pytest.raises(ValueError, match=r"certificates are in l1 .* but clf has radius=LipschitzRadius\(norm=inf\)"):
         certificates.verify(clf.set_params(radius=LipschitzRadius(norm=np.inf)), X)
+    with pytest.raises(
+        ValueError, match=r"certificates are in l1 against perturbations on the .* but clf has radius=Greedy"
+    ):
+        certificates.verify(clf.set_params(radius=GreedyRadius(max_features=2)), X)
     clf.set_params(radius="auto")
     with pytest.raises(ValueError, match="certificates hold the label 7, which is not among the classes"):
         verify(replace(certificates, labels=certificates.labels + 7), clf, X)
@@ -303,6 +332,173 @@ def test_the_number_of_fresh_votes_is_that_asked_for():
         audit = other.verify(clf, X, fraction=0.1, n_samples=n, random_state=1)
         miss = np.exp(expected * np.log1p(-certificates.p_a[audit.rows]))
         np.testing.assert_allclose(audit.p_values, 2 * np.minimum(miss, certificates.p_b[audit.rows] ** expected))
+
+
+@pytest.mark.parametrize("noise", [NOISE, DeterministicSplitNoise(1.0, levels=100)], ids=str)
+def test_the_order_in_which_workers_finish_does_not_matter(noise, monkeypatch):
+    clf, X, certificates = make(thresholds=(0.3, 0.7), n=90, noise=noise, n_samples=100, batch_size=256, n_jobs=1)
+    labels = np.where(np.arange(90) % 3 == 0, (certificates.labels + 1) % 3, certificates.labels)
+    certificates = replace(certificates, labels=labels)
+    expected = certificates.verify(clf, X, fraction=1.0, random_state=1)
+    seen, draw = [], smoothcert.audit.sample_votes
+
+    def backwards(sampler, inputs, n_jobs):
+        parts = list(draw(sampler, inputs, n_jobs))
+        seen.append((n_jobs, len(parts)))
+        yield from parts[::-1]
+
+    monkeypatch.setattr(smoothcert.audit, "sample_votes", backwards)
+    found = certificates.verify(clf, X, fraction=1.0, random_state=1)
+    ((n_jobs, n_parts),) = seen
+    assert (n_jobs, n_parts > 3, found.repeatable) == (1, True, True)
+    assert 0 < expected.contradicted.sum() < len(X)
+    for name in ("rows", "p_values", "too_large", "p_value"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_the_first_eight_inputs_are_drawn_twice():
+    asked = []
+    rule = Rule(lambda rows: asked.append(len(rows)) or np.zeros(len(rows), dtype=int)).fit(None, None)
+    clf, X, certificates = make(model=rule, n=20)
+    asked.clear()
+    certificates.verify(clf, X, fraction=1.0)
+    # Single rows show whether answers depend on the batch.
+    assert sum(n for n in asked if n > 1) == (20 + 8) * (16 + 1000)
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_the_p_value_covers_every_rival(rtol):
+    """All ten votes are for the first of three classes, and the claim is about the second."""
+    rule = Rule(lambda rows: np.zeros(len(rows), dtype=int), range(3)).fit(None, None)
+    clf, X, certificates = make((0.3, 0.7), model=rule, n=4, rtol=rtol)
+    ones = np.ones(4)
+    claim = replace(certificates, labels=ones.astype(int), p_a=0.5 * ones, p_b=0.25 * ones)
+    audit = claim.verify(clf, X, fraction=1.0, n_samples=10)
+    # Two rivals; twice for the two tails. Chernoff's bound says P(no success) = (1 - 0.625)**10 for a mean of 0.625.
+    expected = 2 * 2 * 0.25**10 if rtol is None else 2 * 0.375**10
+    np.testing.assert_allclose(audit.p_values, expected, rtol=1e-9)
+
+
+def test_a_single_false_count_is_enough_where_nothing_is_random():
+    clf, X, certificates = make(noise=DeterministicSplitNoise(1.0, levels=100))
+    labels = certificates.labels.copy()
+    row = np.flatnonzero(~certificates.abstained)[3]
+    labels[row] = 1 - labels[row]
+    audit = replace(certificates, labels=labels).verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.rows[audit.contradicted].tolist() == [row]
+    assert (audit.p_value, audit.alpha, audit.consistent) == (0.0, 0.0, False)
+
+
+def test_alpha_and_level_are_those_of_the_certificates_and_the_call():
+    clf, X, certificates = make()
+    clf.set_params(alpha=0.2)
+    audit = certificates.verify(clf, X, random_state=1)
+    assert (audit.alpha, audit.level) == (0.01, 0.001)
+    assert len(audit.rows) == math.ceil(0.1 * (~certificates.abstained).sum())
+    # A level and an alpha whose sum exceeds 1 contradict all, which proves nothing.
+    audit = certificates.verify(clf, X, random_state=1, level=0.999)
+    assert (audit.p_value, audit.level) == (1.0, 0.999)
+
+
+def supremum(claim, fresh):
+    """Return the largest product of two probabilities over all p, on a fine grid."""
+    p = np.linspace(1e-6, 1 - 1e-6, 40_001)
+    return (claim(p) * fresh(p)).max()
+
+
+def divergence(q, p):
+    return (q * np.log(q / p) if q else 0.0) + ((1 - q) * np.log((1 - q) / (1 - p)) if q < 1 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("looks", "counts", "p_a", "p_b"),
+    [
+        (None, [[258, 104, 38], [251, 113, 36], [348, 28, 24]], [0.69, 0.63, 0.9], [0.25, 0.23, 0.06]),
+        (7, [[255, 125, 20], [230, 130, 40], [320, 45, 35]], [0.71, 0.65, 0.91], [0.24, 0.19, 0.03]),
+    ],
+)
+def test_what_alpha_cannot_explain_is_a_bound_over_all_probabilities(looks, counts, p_a, p_b):
+    """The level at which a claim is found, from a search of the worst probability for each claim and each count."""
+    alpha, recorded, counts, p_a, p_b = 0.01, 600, np.array(counts), np.array(p_a), np.array(p_b)
+    n, expected = 400, []
+    for (k_a, k_b, _), a, b in zip(counts, p_a, p_b, strict=True):
+        if looks is None:
+            needed = [np.argmax(binom.sf(np.arange(recorded) - 1, recorded, p) <= alpha) for p in (a, 1 - b)]
+            one, other = (
+                supremum(lambda p, k=k: binom.sf(k - 1, recorded, p), lambda p, few=few: binom.cdf(few, n, p))
+                for k, few in zip(needed, (k_a, n - k_b), strict=True)
+            )
+            product = 2 * min(one, 2 * other)
+        else:
+            mean, least = (1 + (k_a - k_b) / n) / 2, (1 + a - b) / 2
+            product = (
+                looks
+                * 2
+                * supremum(
+                    lambda p, q=least: np.exp(-recorded * np.where(p < q, divergence(q, p), 0)),
+                    lambda p, q=mean: np.exp(-n * np.where(p > q, divergence(q, p), 0)),
+                )
+            )
+        expected.append(min(1.0, product * (1 - np.log(product)) if product < 1 else 1.0))
+    claimed = replace(claims(p_a, p_b), n_samples=np.full(3, recorded))
+    assert min(expected) < 0.2
+    for i, at in enumerate(expected):
+        # Neighbors on the grid of the code are a little apart, and level is shared by three inputs.
+        found = [_unexplained(duel(counts), 2, claimed, 3 * at * factor, looks)[i] for factor in (0.95, 1.6)]
+        assert found == [False, True]
+    for unknown in (
+        replace(claimed, n_samples=None),
+        replace(claimed, n_samples=np.array([600, 0, 600])),
+        replace(claimed, alpha=0.0),
+    ):
+        assert not _unexplained(duel(counts), 2, unknown, 0.5, looks).any()
+
+
+def given(p_value=0.5, unexplained=None, too_large=(False, False, False), repeatable=True):
+    """Return an audit of three claims at the level 0.001, of which the first is contradicted."""
+    marks = [np.array(one) if one is not None else None for one in ((True, False, False), too_large, unexplained)]
+    return Audit(np.array([4, 7, 9]), np.ones(3), *marks[:2], p_value, repeatable, 0.05, 0.001, marks[2])
+
+
+def test_both_tests_share_the_level_where_there_are_two():
+    none, one = (False, False, False), (False, True, True)
+    assert [given(p).consistent for p in (0.0009, 0.001, 0.0011)] == [False, False, True]
+    assert [given(p, none).consistent for p in (0.0004, 0.0005, 0.0006)] == [False, False, True]
+    assert not given(0.5, one).consistent
+    assert not given(0.5, none, one).consistent
+    assert repr(given(0.0123, one, (True, True, True), repeatable=False)) == (
+        "Audit(NOT consistent: of 3 claims, 1 contradicted by fresh votes (p-value 0.0123 at alpha=0.05), 2 beyond "
+        "what alpha explains, 3 radii too large; the base model answers the same batch in two ways)"
+    )
+    assert "), 0 beyond what alpha explains, 0 radii too large)" in repr(given())
+
+
+def test_the_classifier_of_a_store_has_the_box_the_costs_and_the_checks_of_its_run(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "run.sqlite"
+    X, costs = rng.random((40, 2, 3)), np.array([[1.0, 2.0, 0.5], [1.0, 1.0, 4.0]])
+    bounds = (np.full((2, 3), -1.0), np.linspace(1, 2, 6).reshape(2, 3))
+    params = {"bounds": bounds, "costs": costs, "n_samples": 200, "alpha": 0.05, "random_state": 3, "radius": "box"}
+
+    def first(rows):
+        return (rows[:, 0, 0] > 0.5).astype(int)
+
+    own = SmoothedClassifier.from_pretrained(first, [0, 1], UniformNoise(0.3), **params)
+    expected = own.certify(X, store=path)
+    for model in (first, own):
+        clf = stored_classifier(path, model, batch_size=64)
+        np.testing.assert_array_equal(clf.certify(X).radii, expected.radii)
+        np.testing.assert_array_equal(clf.certify(X, store=path).radii, expected.radii)
+        np.testing.assert_array_equal(np.broadcast_to(clf.costs, (2, 3)), costs)
+        assert (clf.batch_size, clf.alpha, clf.n_samples, str(clf.radius)) == (64, 0.05, 200, "BoxRadius()")
+    assert stored_classifier(path, first, random_state=9).random_state == 9
+
+    table, y = rng.random((40, 3)), np.arange(40) % 2
+    fitted = SmoothedClassifier(LogisticRegression(), n_samples=200).fit(table, y)
+    fitted.certify(table, store=tmp_path / "fitted.sqlite")
+    clf = stored_classifier(tmp_path / "fitted.sqlite", fitted)
+    assert (clf.n_features_in_, clf.feature_shape_) == (3, (3,))
+    with pytest.raises(ValueError, match="2 features"):
+        clf.certify(table[:, :2])
 
 
 def test_equal_inputs_count_once():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -228,7 +229,8 @@ def test_the_pipeline_is_one_of_scikit_learn(fitted):
     assert type(fitted[:1]) is Pipeline
     np.testing.assert_array_equal(fitted.classes_, [0, 1])
     parts = make_pipeline(None, "passthrough", SmoothedClassifier(GaussianNB()), memory="cache", verbose=True)
-    assert (parts.memory, parts.verbose) == ("cache", True)
+    assert (parts.memory, parts.verbose, parts.transform_input) == ("cache", True, None)
+    assert make_pipeline(SmoothedClassifier(GaussianNB()), transform_input=["X"]).transform_input == ["X"]
 
 
 def test_an_unfitted_pipeline_says_so(cancer):
@@ -238,6 +240,9 @@ def test_an_unfitted_pipeline_says_so(cancer):
 
 # Raw units
 
+
+#: Older versions of scikit-learn have no such parameter.
+CLIPPED = MaxAbsScaler(**{"clip": True} if "clip" in MaxAbsScaler().get_params() else {"copy": False})
 
 CHAINS = [
     [],
@@ -354,6 +359,83 @@ def test_what_is_certified_against_everything_is_so_in_raw_units(cancer):
         np.testing.assert_array_equal(np.isinf(pipeline.to_raw_units(certificates, data[:5]).radii), expected)
 
 
+@pytest.mark.parametrize("norm", [1, 2, np.inf])
+def test_the_rounding_of_the_transformers_is_taken_off(norm):
+    """By hand, for two steps in float32 whose errors show: each factor and term is off by eps/2, and so is each sum."""
+    X = np.array([[0.0, -4.0], [8.0, 4.0], [2.0, 3.0], [4.0, -1.0]], dtype=np.float32)
+    scalers = [MinMaxScaler(), MinMaxScaler(feature_range=(-1, 1))]
+    costs = np.array([1.0, 0.5])
+    clf = SmoothedClassifier(GaussianNB(), bounds=(-1, [3, 4]), costs=costs, n_samples=100, random_state=0)
+    pipeline = make_pipeline(*scalers, clf).fit(X, [0, 1, 0, 1])
+    eps = np.finfo(np.float32).eps
+    # x/8 + (0, 1/2), then 2 x - 1, into boxes of width 4 and 5, so values after the second step are at most 3 and 4.
+    ends, shifts = np.array([3.0, 4.0]), np.array([0.0, 0.5])
+    before = (ends + 1) / 2
+    first = (before + shifts) * 8
+    errors = 4 * eps * (ends + 1) + 2 * 4 * eps * (before + shifts) + 2 / 8 * eps * first
+    weights = 2 / 8 / np.array([4, 5]) * costs
+    radii = np.array([0.5, 0.25, np.nan, 1e-7])
+    certificates = replace(pipeline.certify(X), radii=radii, norm=norm, threat="every perturbation")
+    lost = np.linalg.norm(2 * errors / [4, 5] * costs, ord=norm)
+    np.testing.assert_allclose(pipeline.raw_weights(), weights, rtol=1e-14)
+    assert (pipeline.raw_weights() >= weights).all()
+    for weighted, factor in ((True, 1.0), (False, weights.max())):
+        raw = pipeline.to_raw_units(certificates, X, weighted=weighted)
+        np.testing.assert_allclose(raw.radii, np.maximum(certificates.radii - lost, 0) / factor, rtol=1e-10)
+        assert raw.threat == f"every perturbation, in {'weighted ' if weighted else ''}raw units"
+        assert raw.norm == norm
+
+
+def test_digital_data_and_tables_are_converted_too():
+    X = np.random.default_rng(0).integers(0, 11, (40, 2))
+    X[0], X[1] = 0, 10
+    clf = SmoothedClassifier(GaussianNB(), UniformNoise(0.5, levels=10), n_samples=100, random_state=0)
+    pipeline = make_pipeline(MinMaxScaler(), clf).fit(X, X[:, 0] > 5)
+    certificates = pipeline.certify(X)
+    assert "lattice" in certificates.threat
+    raw = pipeline.to_raw_units(certificates, X.tolist())
+    np.testing.assert_allclose(raw.radii, certificates.radii * 10, rtol=1e-9)
+    assert raw.threat == f"{certificates.threat}, in raw units"
+    # Whole numbers that no step transforms have no rounding.
+    alone = Pipeline([("clf", clone(clf).set_params(noise=UniformNoise(0.5), bounds=(0, 10)))]).fit(X, X[:, 0] > 5)
+    certificates = alone.certify(X)
+    np.testing.assert_allclose(alone.to_raw_units(certificates, X).radii, certificates.radii * 10, rtol=1e-14)
+
+
+def test_arguments_reach_the_steps():
+    class Spy(GaussianNB):
+        def __getattr__(self, name):
+            if name not in ("certify", "certify_at", "count_votes", "certify_within", "predict_set"):
+                raise AttributeError(name)
+            return lambda *given, **params: (name, *[np.asarray(one).tolist() for one in given], params)
+
+        def fit(self, X, y, sample_weight=None):
+            self.weights = sample_weight
+            return super().fit(X, y)
+
+    X = np.array([[2.0], [4.0], [3.0]])
+    pipeline = Pipeline([("scale", MinMaxScaler()), ("spy", Spy())]).fit(X, [0, 1, 1], spy__sample_weight=[1, 2, 3])
+    assert pipeline[-1].weights == [1, 2, 3]
+    Z = [[0.0], [1.0], [0.5]]
+    assert pipeline.certify(X, votes=3, y=4) == ("certify", Z, {"votes": 3, "y": 4})
+    assert pipeline.certify_at(X, 0.7, store=5) == ("certify_at", Z, 0.7, {"store": 5})
+    assert pipeline.count_votes(X, shard=6) == ("count_votes", Z, {"shard": 6})
+    assert pipeline.certify_within(X, 0.8, y=7) == ("certify_within", Z, 0.8, {"y": 7})
+    assert pipeline.predict_set(X) == ("predict_set", Z, {})
+
+
+def test_what_is_not_fitted_or_fixed_has_no_raw_units(cancer, fitted):
+    X, X_test, y, _ = cancer
+    new = clone(fitted)
+    for call in (new.raw_weights, lambda: new.to_raw_units(fitted.certify(X_test), X_test)):
+        with pytest.raises(sklearn.exceptions.NotFittedError):
+            call()
+    costs = [*np.ones(29), "fixed"]
+    fixed = clone(fitted).set_params(smoothedclassifier__costs=costs).fit(X, y)
+    with pytest.raises(ValueError, match="costs must be finite, and features numbers, for radii in raw units"):
+        fixed.raw_weights()
+
+
 def test_abstentions_stay_abstentions(cancer):
     X, y = load_iris(return_X_y=True)
     pipeline = chain([StandardScaler()], X, y)
@@ -364,7 +446,9 @@ def test_abstentions_stay_abstentions(cancer):
     np.testing.assert_array_equal(raw.labels, certificates.labels)
 
 
-@pytest.mark.parametrize("step", [RobustScaler(), PCA(), MinMaxScaler(clip=True), FrozenEstimator(StandardScaler())])
+@pytest.mark.parametrize(
+    "step", [RobustScaler(), PCA(), MinMaxScaler(clip=True), CLIPPED, FrozenEstimator(StandardScaler())]
+)
 def test_other_transformers_are_named(cancer, step):
     X, _, y, _ = cancer
     if isinstance(step, FrozenEstimator):

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import skops.io
 import torch
 from safetensors import safe_open
@@ -114,6 +115,7 @@ def test_every_strategy_is_among_the_trusted_types():
     trusted = persistence.trusted_types()
     for kind in (UniformNoise, GreedyRadius, StabilityTraining, SmoothedClassifier):
         assert f"{kind.__module__}.{kind.__name__}" in trusted
+    assert trusted == sorted(trusted)
     assert all(name.startswith("smoothcert.") for name in trusted)
     assert "smoothcert.models.portable.Portable" not in trusted
 
@@ -201,6 +203,10 @@ def test_wrong_files_and_networks(cancer, tmp_path):
             persistence.load_weights(tmp_path / "broken", network())
     with pytest.raises(FileNotFoundError):
         persistence.load_weights(tmp_path / "nowhere", network())
+    # Weights without a record, as others save them.
+    safetensors.torch.save_model(network(), str(path))
+    with pytest.raises(ValueError, match=r"path must be a file made by save_weights, but .* is not: 'smoothcert'"):
+        persistence.load_weights(path, network())
     tabular = SmoothedClassifier(DummyClassifier(), bounds="minmax", **PARAMS).fit(*cancer)
     with pytest.raises(ValueError, match=r"classifier must have a torch base model, got a DummyClassifier\. Use skops"):
         persistence.save_weights(tabular, path)
@@ -214,6 +220,29 @@ def test_nets_that_decide_in_a_way_of_their_own_are_refused(params, tmp_path):
     clf = SmoothedClassifier.from_pretrained(net, [0, 1], **PARAMS)
     with pytest.raises(ValueError, match="must not have a net with a threshold or predict_nonlinearity of its own"):
         persistence.save_weights(clf, tmp_path / "weights.safetensors")
+
+
+def test_a_noisy_module_keeps_its_copies_and_costs(tmp_path):
+    noisy = NoisyModule(nn.Linear(4, 3), UniformNoise(0.5), costs=[1.0, 2.0, 0.5, 1.0], n_copies=5)
+    clf = SmoothedClassifier.from_pretrained(noisy, range(3), **PARAMS)
+    persistence.save_weights(clf, str(tmp_path / "weights.safetensors"))
+    loaded = persistence.load_weights(str(tmp_path / "weights.safetensors"), nn.Linear(4, 3), alpha=0.2, **PARAMS)
+    module = loaded.estimator_.estimator
+    assert (type(module), module.n_copies, loaded.alpha, loaded.noise_.lam) == (NoisyModule, 5, 0.2, 0.5)
+    np.testing.assert_array_equal(loaded.features_.costs, [1.0, 2.0, 0.5, 1.0])
+    persistence.save_weights(SmoothedClassifier.from_pretrained(nn.Linear(4, 3), range(3)), tmp_path / "w.safetensors")
+    plain = persistence.load_weights(tmp_path / "w.safetensors", nn.Linear(4, 3))
+    assert type(plain.estimator_.estimator) is nn.Linear
+
+
+def test_noise_of_ones_own_has_no_name_in_a_file(tmp_path):
+    class Own(UniformNoise):
+        pass
+
+    clf = SmoothedClassifier.from_pretrained(nn.Linear(4, 3), range(3), Own(0.5))
+    with pytest.raises(ValueError, match=r"noise must be one of .*'split'.*, got .*Own\(lam=0.5"):
+        persistence.save_weights(clf, tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_record_is_readable_by_others(digits, tmp_path):

@@ -13,11 +13,13 @@ import dask.array
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 import torch
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import SmoothedClassifier, StoreError, UniformNoise
-from smoothcert.runs.inputs import Inputs, is_lazy
+from smoothcert.runs import inputs as reading
+from smoothcert.runs.inputs import Inputs, check_shard, is_lazy
 from smoothcert.runs.progress import Progress, votes_with_stopping
 from smoothcert.runs.run import Part
 from smoothcert.sampling.sampler import Votes
@@ -92,8 +94,62 @@ def test_streams_give_what_arrays_give(tmp_path, expected, make):
 
 
 def test_what_is_in_memory_is_no_stream():
-    for X in ([[1.0]], np.ones((2, 2)), torch.ones(2, 2), "text", {"a": 1}, pandas.DataFrame({"a": [1]}), ([1], [2])):
+    frame = pandas.DataFrame({"a": [1]})
+    for X in ([[1.0]], np.ones((2, 2)), torch.ones(2, 2), "text", b"bytes", {"a": 1}, frame, frame["a"], ([1], [2])):
         assert not is_lazy(X)
+    assert not is_lazy(scipy.sparse.csr_array(np.eye(2)))
+    assert not is_lazy(iter([1]))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_parts_hold_so_many_values(monkeypatch, lazy):
+    monkeypatch.setattr(reading, "CHUNK_VALUES", 50)
+    table = np.arange(1600.0).reshape(100, 4, 4)
+    inputs = Inputs(Items(table) if lazy else table, np.asarray, shard=(2, 5))
+    assert (len(inputs), inputs.shape) == (100, (4, 4))
+    few = inputs.only(np.array([3, 4, 7, 50]))
+    for one, positions in ((inputs, np.arange(20, 40)), (few, [3, 4, 7, 50])):
+        chunks = list(one.chunks())
+        assert [len(index) for index, _ in chunks] == ([3] * 6 + [2] if len(positions) == 20 else [3, 1])
+        np.testing.assert_array_equal(np.concatenate([index for index, _ in chunks]), positions)
+        np.testing.assert_array_equal(np.concatenate([X for _, X in chunks]), table[positions])
+    # A single input may be larger, and numbers have no shape.
+    monkeypatch.setattr(reading, "CHUNK_VALUES", 15)
+    assert [len(index) for index, _ in few.chunks()] == [1] * 4
+    assert [len(index) for index, _ in Inputs(np.arange(40.0), np.asarray).chunks()] == [15, 15, 10]
+
+
+def test_a_valid_input_must_be_among_the_first(monkeypatch):
+    monkeypatch.setattr(reading, "FIRST_READ", 3)
+
+    def positive(part):
+        if (np.asarray(part) < 0).any():
+            raise ValueError("negative")
+        return np.asarray(part)
+
+    table = np.ones((9, 2))
+    table[:2] = -1
+    assert Inputs(table, positive, skip=True).shape == (2,)
+    for X, skip in ((np.r_[-np.ones((3, 2)), table], True), (Items(table), False)):
+        with pytest.raises(ValueError, match="negative"):
+            Inputs(X, positive, skip=skip)
+
+
+def test_as_many_shards_as_inputs():
+    assert check_shard((np.int64(5), 5), 5) == (5, 5)
+    assert check_shard(None, 5) is None
+    with pytest.raises(ValueError, match=r"at most the number of inputs, 5, got \(1, 6\)"):
+        check_shard((1, 6), 5)
+
+
+def test_what_is_read_in_jumps(tmp_path):
+    table = np.arange(30.0).reshape(10, 3)
+    np.save(tmp_path / "table.npy", table)
+    index = np.array([2, 3, 7])
+    for X in (np.load(tmp_path / "table.npy", mmap_mode="r"), dask.array.from_array(table, chunks=(4, 3)), table):
+        found = Inputs(X, np.asarray).read(index)
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, table[index])
 
 
 def test_inputs_are_read_when_their_turn_comes():

@@ -37,7 +37,7 @@ from smoothcert import (
 from smoothcert.results import Intervals, ToleranceRadii
 from smoothcert.runs import merge, recertify
 from smoothcert.runs.encoding import from_bytes, to_bytes
-from smoothcert.runs.store import Store, add_labels, read_status, read_store
+from smoothcert.runs.store import Store, add_labels, read_parts, read_status, read_store
 
 from . import crashes
 from .test_verify import forge
@@ -265,10 +265,13 @@ def test_shards_are_merged(tmp_path, monkeypatch):
         shard = smoothed().certify(X, each, store=parts[i], shard=(i + 1, 3))
         assert_same(Intervals.from_store(parts[i], each), shard)
     monkeypatch.setattr(merge, "FEW_ROWS", 3)
-    monkeypatch.setattr(recertify, "PART_VOTES", 1000)
     with pytest.warns(UserWarning, match="content of the model mean is not known"):
         merge_stores(tmp_path / "run.sqlite", parts[::-1])
-    assert_same(Intervals.from_store(tmp_path / "run.sqlite", RADII), whole)
+    for n_votes in (1000, 1):
+        monkeypatch.setattr(recertify, "PART_VOTES", n_votes)
+        assert_same(Intervals.from_store(tmp_path / "run.sqlite", RADII), whole)
+    sizes = [len(part) for part in read_parts(tmp_path / "run.sqlite", 4 * 316 + 315)]
+    assert sizes == [0, 4, 4, 4]
     with (
         pytest.warns(UserWarning, match="is not known"),
         pytest.raises(StoreError, match=r"holds X\[4\], which another store holds"),

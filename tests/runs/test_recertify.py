@@ -1,6 +1,8 @@
 """Votes from elsewhere, and certificates of votes without a model."""
 
+import sqlite3
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -71,6 +73,63 @@ def test_counts_from_elsewhere_give_the_certificates_of_these_counts(noise, tmp_
     blind = VoteCounts.load(tmp_path / "votes.parquet")
     same(recertify(blind, alpha=0.01, radius=strategy), clf.set_params(radius=strategy).certify(X, votes=votes))
     same(recertify(blind, X=X, alpha=0.01), expected)
+
+
+@pytest.mark.parametrize("scheme", ["multiclass", "binary"])
+@pytest.mark.parametrize("radius", ["box", "lipschitz"])
+def test_scheme_and_strategy_are_those_asked_for(scheme, radius):
+    votes = smoothed().count_votes(X)
+    found = recertify(votes, scheme=scheme, radius=radius)
+    same(found, smoothed(scheme=scheme, radius=radius, alpha=0.001).certify(X, votes=votes))
+    assert found.alpha == 0.001
+    other = recertify(votes, scheme="binary" if scheme == "multiclass" else "multiclass", radius=radius)
+    assert not np.array_equal(found.p_b, other.p_b)
+    same(recertify(votes, radius=radius), recertify(votes, scheme="multiclass", radius=radius))
+
+
+def test_box_and_costs_of_counts_from_elsewhere():
+    params = {"bounds": (0, np.array([1.0, 2.0, 4.0, 1.0])), "costs": [1.0, 2.0, 0.5, 1.0], "noise": SplitNoise(0.7)}
+    clf = smoothed(**params)
+    votes = clf.count_votes(X)
+    expected = clf.certify(X, votes=votes)
+    found = VoteCounts.from_counts(votes.selection, votes.estimation, classes=clf.classes_, X=X, **params)
+    same(recertify(found, X=X, alpha=0.01), expected)
+    assert found.origin.box == votes.origin.box
+    assert found.origin.costs == votes.origin.costs
+    assert expected.threat != "every perturbation"
+
+
+def test_inputs_are_matched_in_parts(tmp_path, monkeypatch):
+    """Positions of a run of which some inputs are missing, and more inputs than are read at once."""
+    path = tmp_path / "run.sqlite"
+    expected = smoothed().certify(X, store=path)
+    kept = ~np.isin(np.arange(30), [0, 4, 5, 6, 7, 17, 29])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("DELETE FROM results WHERE input = ?", [(int(i),) for i in np.flatnonzero(~kept)])
+    monkeypatch.setattr("smoothcert.runs.inputs.CHUNK_VALUES", 16)
+    same(Certificates.from_store(path, X=X, partial=True), expected[kept])
+    spoiled = X.copy()
+    spoiled[9, 0] = 1 - spoiled[9, 0]
+    with pytest.raises(ValueError, match="X must be the inputs of the votes: some of 8 to 11 differ from those"):
+        Certificates.from_store(path, X=spoiled, partial=True)
+    with pytest.raises(ValueError, match="holds 23 of 30 inputs: the run has not ended"):
+        Certificates.from_store(path, X=X)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM results")
+    with pytest.raises(ValueError, match="holds no finished input yet"):
+        Certificates.from_store(path, partial=True)
+
+
+def test_only_fixed_features_may_be_missing():
+    clf = smoothed(costs=[1, 1, "fixed", 1])
+    missing = X.copy()
+    missing[3, 2] = np.nan
+    given = {"noise": "split", "classes": clf.classes_, "costs": [1, 1, "fixed", 1]}
+    votes = clf.count_votes(X)
+    assert len(VoteCounts.from_counts(votes.selection, votes.estimation, X=missing, **given)) == 30
+    missing[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        VoteCounts.from_counts(votes.selection, votes.estimation, X=missing, **given)
 
 
 def test_greedy_radii_ask_for_the_inputs():

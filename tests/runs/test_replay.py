@@ -13,7 +13,8 @@ from sklearn.neural_network import MLPClassifier
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
-from smoothcert.runs.replay import Recorded, same_content
+from smoothcert.runs import replay
+from smoothcert.runs.replay import Recorded, same_content, selection_votes, some_of
 from smoothcert.runs.run import drawn_before
 from smoothcert.runs.store import read_store
 
@@ -302,3 +303,34 @@ def test_contents_are_compared_as_far_as_they_are_known():
     assert not same_content("Net abc", "Net abd")
     assert not same_content("Net abc", "Net abc TorchInference(compile=True)")
     assert not same_content("f ?", "f ? TorchInference(compile=True)")
+
+
+def test_some_positions_are_evenly_spread():
+    assert some_of(np.arange(10, 20), 3).tolist() == [10, 14, 19]
+    assert some_of(np.array([3, 5, 8]), 3).tolist() == some_of(np.array([3, 5, 8]), 9).tolist() == [3, 5, 8]
+    assert some_of(np.array([], dtype=int), 4).tolist() == []
+
+
+def test_as_many_selection_votes_are_drawn_again_as_were_drawn():
+    """Inputs differ in the number of their votes, and in their order."""
+    sampler = smooth(network()).algorithm((4,)).sampler(7)
+    n = np.array([40, 16, 40, 23, 16])
+    found = selection_votes(sampler, X[:5], n)
+    assert found.sum(axis=1).tolist() == n.tolist()
+    for i in range(5):
+        np.testing.assert_array_equal(selection_votes(sampler, X[i : i + 1], n[i : i + 1])[0], found[i])
+    assert len(np.unique(found, axis=0)) > 3
+    # Drawing does not stop where votes are unanimous.
+    sure = smooth(Threshold(-9.0)).algorithm((4,)).sampler(7)
+    assert selection_votes(sure, X[:2], np.array([40, 17])).tolist() == [[0, 40, 0], [0, 17, 0]]
+
+
+def test_what_is_replayed_is_limited(monkeypatch):
+    votes = drawn_before(smooth(network()).count_votes(X))
+    order = np.argsort(votes.unanimity, kind="stable")
+    for most, replayed, n in ((3, 10**6, 3), (100, 1, 1), (100, 10**6, len(X))):
+        monkeypatch.setattr(replay, "MOST_INPUTS", most)
+        monkeypatch.setattr(replay, "REPLAYED", replayed)
+        recorded = Recorded.some(np.arange(len(X)) + 5, votes, "content")
+        assert recorded.positions.tolist() == sorted(order[:n] + 5)
+        np.testing.assert_array_equal(recorded.selection, votes.selection[recorded.positions - 5])

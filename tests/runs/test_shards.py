@@ -7,12 +7,16 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, merge_stores
+from smoothcert.runs import merge
 from smoothcert.runs.inputs import shard_positions
 from smoothcert.runs.store import StoreError, read_store
 from smoothcert.runs.verify import verify_store
+
+from .test_verify import forge
 
 X = np.round(np.random.default_rng(0).random((30, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)
@@ -162,6 +166,58 @@ def test_what_is_missing_is_drawn_into_the_merged_store(tmp_path):
     with pytest.raises(ValueError, match="holds 20 of 30 inputs: the run has not ended"):
         Certificates.from_store(tmp_path / "two.sqlite")
     assert_equal(smoothed().certify(X, store=tmp_path / "two.sqlite"), whole)
+
+
+def test_what_a_merged_store_takes_from_its_parts(tmp_path, monkeypatch):
+    stores, dates = [], ["2020-03-01T00:00:00+00:00", "2020-01-01T00:00:00+00:00", "2020-02-01T00:00:00+00:00"]
+    for i, date in enumerate(dates, start=1):
+        stores.append(tmp_path / f"{i}.sqlite")
+        smoothed().certify(X, store=stores[-1], shard=(i, 3), y=Y if i == 2 else None)
+        forge(stores[-1], lambda rows, date=date: rows[0].update(created=date), table="run")
+    merge_stores(tmp_path / "merged.sqlite", stores)
+    merged = read_store(tmp_path / "merged.sqlite")
+    assert (merged.run.created, merged.run.shard, merged.labels) == (dates[1], None, Y.tolist())
+    with pytest.raises(StoreError, match=r"cannot be written: .* Is the disk full, or the directory read-only"):
+        merge_stores(tmp_path / "missing" / "merged.sqlite", stores)
+    with monkeypatch.context() as patched:
+        patched.setattr(merge, "create", lambda *given: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(StoreError, match=r"cannot be written: no space\. Is the disk"):
+            merge_stores(tmp_path / "full.sqlite", stores)
+    # A whole run is one of its parts, whatever their number.
+    merge_stores(tmp_path / "again.sqlite", [tmp_path / "merged.sqlite"])
+    assert read_store(tmp_path / "again.sqlite").votes.estimation.tolist() == merged.votes.estimation.tolist()
+    smoothed().certify(X, store=tmp_path / "whole.sqlite")
+    with pytest.raises(StoreError, match=r"1.sqlite holds X\[0\]"):
+        merge_stores(tmp_path / "twice.sqlite", [tmp_path / "whole.sqlite", stores[0]])
+
+
+def test_one_store_of_a_function_needs_no_warning(tmp_path, recwarn):
+    clf = SmoothedClassifier.from_pretrained(first, [False, True], n_samples=200, random_state=3)
+    clf.certify(X[:4], store=tmp_path / "1.sqlite", shard=(1, 2))
+    merge_stores(tmp_path / "merged.sqlite", [tmp_path / "1.sqlite"])
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.51])
+def test_an_auditor_checks_the_inputs_of_a_shard(tmp_path, fraction):
+    path = tmp_path / "run.sqlite"
+    smoothed().certify(X, store=path, shard=(2, 3))
+    forge(path, lambda rows: [rows[i].update(reach=bytes(len(rows[i]["reach"]))) for i in (3, 8)] and rows)
+    audit = verify_store(path, smoothed(), X, fraction=fraction, fresh=True, random_state=3)
+    assert audit.recorded.tolist() == list(range(10, 20))
+    assert len(audit.rows) == (10 if fraction == 1 else 6)
+    assert audit.rows[audit.other_votes].tolist() == [i for i in (13, 18) if i in audit.rows]
+    assert audit.other_votes.any()
+    assert (audit.level, audit.same_model, audit.other_input.any()) == (0.001, True, False)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM results WHERE input IN (11, 14)")
+    audit = verify_store(path, smoothed(), X)
+    assert audit.rows.tolist() == audit.recorded.tolist() == [10, 12, 13, *range(15, 20)]
+    assert audit.rows[audit.other_votes].tolist() == [13, 18]
+    other = [tuple(verify_store(path, smoothed(), X, fraction=0.5).rows) for _ in range(3)]
+    assert len(set(other)) > 1
+    with pytest.raises(NotFittedError):
+        verify_store(path, SmoothedClassifier(LogisticRegression()), X)
 
 
 def test_certificates_of_different_runs_are_not_concatenated():

@@ -23,6 +23,7 @@ from smoothcert import (
 from smoothcert.certify.algorithm import no_label
 from smoothcert.runs import workers as scheduling
 from smoothcert.runs.database import StoreError
+from smoothcert.runs.run import failed_part
 from smoothcert.runs.store import add_labels, read_store
 
 from .models import Fragile
@@ -160,6 +161,22 @@ def test_an_input_off_the_lattice_is_skipped():
 def test_several_inputs_fail():
     bad = [0, 1, 20, N - 1]
     check(smoothed("raises").certify(data(bad), on_error="skip"), bad, data(bad))
+
+
+@pytest.mark.parametrize(("n", "more"), [(5, False), (6, True)])
+def test_five_failed_inputs_are_named(n, more):
+    sampler = smoothed().algorithm((3,)).sampler(9)
+    failures = {i: f"reason {i}" for i in (*range(30, 30 - n + 1, -1), 2)}
+    named = ", ".join(f"X[{i}] (reason {i})" for i in sorted(failures)[:5])
+    with pytest.warns(UserWarning, match="inputs failed") as caught:
+        part = failed_part(sampler, failures, 40)
+    assert str(caught[0].message) == (
+        f"{n} of 40 inputs failed: {named}{', ...' if more else ''}. They are skipped, and count as not certified."
+    )
+    assert part.index.tolist() == sorted(failures)
+    assert (part.stored, part.failed, part.votes.n_votes, part.votes.seed) == (True, True, 0, 9)
+    with pytest.raises(ValueError, match=rf"^{n} of {n} inputs failed: X\[2\] \(reason 2\), "):
+        failed_part(sampler, failures, n)
 
 
 def test_a_model_that_always_fails_is_an_error(tmp_path):

@@ -6,8 +6,11 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 
 import dask.array
 import distributed
@@ -127,6 +130,52 @@ def test_parcels_leave_nothing_behind(tmp_path, monkeypatch):
         assert len(copies()) == 2
         assert len(pickle.dumps(shared)) < 500
     assert copies() == []
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_what_joblib_does_not_take_and_what_is_large_travels_too(tmp_path, monkeypatch, local):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(delivery, "end_with_parent", lambda: None)
+    large = {"array": np.arange(10_000.0)} | ({"function": lambda: 7} if local else {})
+    with delivery.SharedSampler(large) as shared:
+        copy = pickle.loads(pickle.dumps(shared)).open()
+        np.testing.assert_array_equal(copy["array"], large["array"])
+        # Workers of a machine share what joblib has written.
+        assert isinstance(copy["array"], np.memmap) != local
+        assert not local or copy["function"]() == 7
+        assert shared.open() is large
+
+
+def test_a_worker_keeps_one_sampler(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(delivery, "end_with_parent", lambda: None)
+    with delivery.SharedSampler(["a"]) as one, delivery.SharedSampler(["b"]) as two:
+        first, second = (pickle.loads(pickle.dumps(shared)) for shared in (one, two))
+        assert first.open() is first.open()
+        assert second.open() == ["b"]
+        assert list(delivery._loaded) == [two.name]
+        assert first.open() == ["a"]
+    delivery._receive("name", pickle.dumps(["c"]))
+    with delivery.SharedSampler(["c"]) as shared:
+        shared.name, shared.sent = "name", True
+        assert pickle.loads(pickle.dumps(shared)).open() == ["c"]
+    assert "name" in delivery._loaded
+    delivery._discard("name")
+    assert "name" not in delivery._loaded
+    assert "name" not in delivery._received
+    delivery._discard("name")
+
+
+def test_the_folder_of_workers_is_that_of_one_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = delivery._user_folder()
+    assert folder == tmp_path / f"smoothcert-workers-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(
+        PermissionError, match="smoothcert-workers-12345 belongs to another user: remove it, or set TMP"
+    ):
+        delivery._user_folder()
 
 
 def test_copies_of_dead_runs_are_removed_and_those_of_others_kept(tmp_path, monkeypatch):
@@ -275,6 +324,117 @@ def test_errors_of_the_model_are_not_repeated():
 
     with pytest.raises(ValueError, match="must return one label per row"):
         smoothed(Wrong(0), n_jobs=2).certify(DATA)
+
+
+def tasks_of(sizes, fail=lambda index: False, skip=True):
+    """Return tasks of so many of the inputs 0, 1, 2, ... each."""
+    positions = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+
+    def read(index):
+        if fail(index):
+            raise KeyError("unreadable")
+        return index * 10, None
+
+    return scheduling._Tasks(positions, read, skip)
+
+
+def died(tasks, killers, at_once=2):
+    """Run a few tasks until one of them kills the workers; those before it are finished."""
+    for task in islice(tasks, at_once):
+        if np.isin(task[1], killers).any():
+            raise BrokenProcessPool("a worker died")
+        yield task[0], task[1]
+
+
+def run_all(tasks, killers):
+    """Draw all, as `draw_all` does, and return what was finished and how often workers died."""
+    found, deaths = [], 0
+    while tasks.missing:
+        try:
+            found += tasks.finished(died(tasks, killers))
+        except BrokenProcessPool as error:
+            deaths += 1
+            found += tasks.lost(error)
+    return found, deaths
+
+
+def test_an_input_that_kills_its_worker_is_found_by_halves():
+    found, deaths = run_all(tasks_of([4, 8, 3]), [9])
+    skipped = [(index.tolist(), X, votes) for index, X, votes in found if isinstance(votes, str)]
+    assert skipped == [([9], None, "it killed its worker 2 times (BrokenProcessPool)")]
+    done = [index for index, _, votes in found if not isinstance(votes, str)]
+    assert sorted(np.concatenate(done)) == [i for i in range(15) if i != 9]
+    assert all(votes is index or (votes == index).all() for index, _, votes in found if not isinstance(votes, str))
+    # Once with others, once alone in 8, 4 and 2, and twice by itself.
+    assert deaths == 6
+
+
+def test_deaths_count_in_a_row_and_end_a_run(monkeypatch):
+    monkeypatch.setattr(scheduling, "PATIENCE", 2)
+    tasks, error = tasks_of([2, 2], skip=False), BrokenProcessPool("dead")
+    for _ in range(3):
+        assert list(tasks.lost(error)) == list(tasks.lost(error)) == []
+        # Something is finished in between.
+        number, index, _, _ = next(iter(tasks))
+        list(tasks.finished(iter_of((number, 1))))
+        tasks.missing[number] = index
+    assert len(list(tasks)) == 2
+    assert list(tasks.lost(error)) == list(tasks.lost(error)) == []
+    with pytest.raises(RuntimeError, match=r"died 3 times in a row, .* one of the inputs 0-1, 2-3 was drawn") as caught:
+        list(tasks.lost(error))
+    assert caught.value.__cause__ is error
+    with pytest.raises(ZeroDivisionError):
+        list(tasks_of([2]).lost(ZeroDivisionError()))
+    for name in ("KilledWorker", "ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"):
+        assert list(tasks_of([2], skip=False).lost(type(name, (Exception,), {})())) == []
+
+
+def iter_of(*results):
+    """Return a generator, which can be closed."""
+    yield from results
+
+
+def test_inputs_that_cannot_be_read_are_found_or_end_the_run():
+    tasks = tasks_of([4, 4], fail=lambda index: 5 in index)
+
+    def results():
+        for number, index, X, target in tasks:
+            yield number, target if X is None else index
+
+    found = []
+    while tasks.missing:
+        found += tasks.finished(results())
+    assert [(index.tolist(), votes) for index, _, votes in found if isinstance(votes, str)] == [
+        ([5], "KeyError: 'unreadable'")
+    ]
+    assert sorted(np.concatenate([index for index, _, _ in found])) == list(range(8))
+    tasks = tasks_of([4, 4], fail=lambda index: 5 in index, skip=False)
+    with pytest.raises(KeyError):
+        list(tasks.finished((number, index) for number, index, _, _ in tasks))
+
+
+def test_what_an_error_says_on_one_line():
+    errors = (ValueError("a\n  b"), ValueError(""), KeyError("c"), OSError("d\te"))
+    assert [*map(scheduling.reason, errors)] == ["a b", "ValueError: ", "KeyError: 'c'", "OSError: d e"]
+
+
+def test_a_watch_warns_once_each_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(scheduling.time, "monotonic", lambda: now[0])
+    monkeypatch.delenv("SMOOTHCERT_WORKER_TIMEOUT", raising=False)
+    watch, warned = scheduling._Watch(), []
+    for seconds, slots in ((0, 0), (29.9, 0), (30, 0), (31, 0), (32, 1), (33, 0), (62.9, 0), (63, 0), (64, 0)):
+        now[0] = 100 + seconds
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            watch.check(slots)
+        warned += [seconds] * len(caught)
+    assert warned == [30, 63]
+    now[0] = 100 + 33 + 3599.9
+    watch.check(0)
+    now[0] = 100 + 33 + 3600
+    with pytest.raises(RuntimeError, match="no workers for 3600 seconds"):
+        watch.check(0)
 
 
 # Clusters that change their size

@@ -1,0 +1,246 @@
+"""Reports, and what the command line says when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import click
+import matplotlib.image
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from smoothcert import Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
+from smoothcert.cli import reports
+from smoothcert.cli.main import Group, cli, one_line
+from smoothcert.cli.reports import being_written, check_output, plot, show_status, write_table
+from smoothcert.runs.store import write_lock
+
+X = np.random.default_rng(0).random((12, 3))
+Y = (X[:, 0] > 0.4).astype(int)
+
+
+def rule(rows):
+    return (rows[:, 0] > 0.5).astype(int)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clf = SmoothedClassifier.from_pretrained(rule, [0, 1], "uniform", n_samples=100, alpha=0.05, random_state=0)
+    clf.certify(X, store="run.sqlite", y=Y)
+    return tmp_path
+
+
+@click.group(cls=Group)
+@click.option("--debug", is_flag=True)
+def failing(debug):
+    pass
+
+
+@failing.command()
+@click.argument("kind")
+def fail(kind):
+    """Raise an error."""
+    warnings.warn("first\n  second", stacklevel=1)
+    error = {
+        "interrupt": KeyboardInterrupt(),
+        "terminate": SystemExit(143),
+        "key": KeyError("lost"),
+        "value": ValueError("wrong\nvalue"),
+        "empty": ValueError(),
+        "type": TypeError("wrong type"),
+        "memory": MemoryError("no room"),
+        "runtime": RuntimeError("no worker"),
+        "disk": OSError("no disk"),
+        "noted": ValueError("wrong."),
+        "other": ArithmeticError("odd"),
+    }[kind]
+    if kind == "noted":
+        error.add_note("While\nit ran.")
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "message"),
+    [
+        ("interrupt", 130, "Interrupted. With --store, the same command resumes the run."),
+        ("terminate", 143, "Terminated. With --store, the same command resumes the run."),
+        ("key", 1, "Error: KeyError: 'lost'"),
+        ("value", 1, "Error: wrong value"),
+        ("empty", 1, "Error: ValueError:"),
+        ("type", 1, "Error: wrong type"),
+        ("memory", 1, "Error: no room"),
+        ("runtime", 1, "Error: no worker"),
+        ("disk", 1, "Error: no disk"),
+        ("noted", 1, "Error: wrong. While it ran."),
+        ("other", 1, "Error: ArithmeticError: odd"),
+    ],
+)
+def test_errors_are_one_line_and_have_a_status(kind, code, message):
+    found = CliRunner().invoke(failing, ["fail", kind])
+    assert (found.exit_code, found.stdout) == (code, "")
+    assert [line.strip() for line in found.stderr.splitlines()] == ["Warning: first second", message]
+
+
+def test_debugging_shows_everything():
+    with pytest.warns(UserWarning, match="first"):
+        found = CliRunner().invoke(failing, ["--debug", "fail", "key"])
+    assert isinstance(found.exception, KeyError)
+    assert "Error" not in found.stderr
+    assert one_line("x" * 1000) == "x" * 1000
+    assert one_line("x" * 1001) == "x" * 1000 + "..."
+
+
+def test_debugging_shows_the_log(folder, monkeypatch):
+    monkeypatch.setattr(
+        "smoothcert.cli.stores.add_labels", lambda *given: logging.getLogger("smoothcert").info("noted")
+    )
+    np.save("labels.npy", Y)
+    assert CliRunner().invoke(cli, ["--debug", "label", "run.sqlite", "labels.npy"]).stderr.endswith(" noted\n")
+    assert CliRunner().invoke(cli, ["label", "run.sqlite", "labels.npy"]).stderr == ""
+
+
+def test_status_as_text():
+    status = {
+        "store": "a", "finished": 3, "n_inputs": 8, "being_written": True, "shard": None, "work_left": 1.5,
+        "certified": {"0": 0.5, "1": 0.12345}, "versions": {"numpy": "2"}, "on": False,
+    }  # fmt: skip
+    assert show_status(status).splitlines() == [
+        "store:               a",
+        "finished:            3 of 8 inputs (37.5%)",
+        "n inputs:            8",
+        "being written:       yes",
+        "work left:           1.5",
+        "certified:           0 0.5000, 1 0.1235",
+        "versions:            numpy 2",
+        "on:                  no",
+    ]
+    assert show_status(status, only=("finished", "on")).splitlines() == [
+        "finished:            3 of 8 inputs (37.5%)",
+        "on:                  no",
+    ]
+
+
+def test_a_run_that_is_being_written_is_told(folder):
+    Path("other.sqlite").touch()
+    assert not being_written("other.sqlite")
+    assert not Path("other.sqlite.lock").exists()
+    with write_lock(Path("run.sqlite")):
+        assert being_written("run.sqlite")
+        assert reports.status_of("run.sqlite")["being_written"]
+    assert not being_written("run.sqlite")
+
+
+def test_status_of_one_and_several(folder):
+    def shown(*arguments):
+        return CliRunner().invoke(cli, ["status", *arguments]).stdout
+
+    one = json.loads(shown("run.sqlite", "--json"))
+    assert one["n_classes"] == 2
+    assert one["radius"].startswith("GreedyRadius(")
+    assert one["versions"]["numpy"] == np.__version__
+    assert "certified_accuracy" not in one
+    both = json.loads(shown("run.sqlite", "run.sqlite", "--json"))
+    assert [each["digest"] for each in both] == [one["digest"]] * 2
+    assert shown("run.sqlite", "run.sqlite").count("finished:            12 of 12") == 2
+
+
+def test_files_are_checked_before_the_work(tmp_path):
+    def check(name, **given):
+        check_output(str(tmp_path / name), **({"force": False, "inputs": []} | given))
+
+    check("table.csv", table=True)
+    check("table.TSV", table=True, has_labels=True)
+    check("table.parquet", table=True)
+    check("anything")
+    for name, given, message in (
+        ("table.txt", {"table": True}, "must end in .tsv, .csv or .parquet"),
+        ("table.tsv", {"table": True}, "A .tsv table needs true labels"),
+        ("none/table.csv", {}, "must be in an existing directory"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(name, **given)
+    (tmp_path / "there.csv").write_text("x")
+    with pytest.raises(ValueError, match=r"there.csv exists"):
+        check("there.csv")
+    check("there.csv", force=True, inputs=[None, str(tmp_path / "missing")])
+    with pytest.raises(ValueError, match="is a file that this command reads"):
+        check("there.csv", force=True, inputs=[None, str(tmp_path / "there.csv")])
+    assert (tmp_path / "there.csv").read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_labels_of_a_table_are_positions_among_the_classes(folder):
+    found = Certificates.from_store("run.sqlite")[:4]
+    write_table("out.tsv", found, np.array([3, 5, 6, 9]), np.array([7, 0, 5, 1]), np.array([1, 0]), None)
+    read, truth, _ = Certificates.from_tsv("out.tsv", alpha=0.05, norm=1)
+    # The classes 1 and 0 come first, and then 5 and 7.
+    assert truth.tolist() == [3, 1, 2, 0]
+    assert 0 < found.abstained.sum() < 4
+    assert read.labels.tolist() == np.where(found.abstained, -1, 1 - found.labels).tolist()
+    write_table("out.csv", found, np.array([3, 5, 6, 9]), None, np.array([1, 0]), None)
+    lines = Path("out.csv").read_text().splitlines()
+    assert lines[0] == "input,predicted,radius,abstained,p_a,p_b,n_samples"
+    assert [line.split(",")[0] for line in lines[1:]] == ["3", "5", "6", "9"]
+
+
+def test_curves_are_named_by_files_and_drawn_as_the_suffix_says(folder, monkeypatch):
+    seen, init = [], reports.CertifiedAccuracyDisplay.__init__
+
+    def spy(self, curves, **given):
+        seen.append((list(curves), given["norm"], given["threat"], curves))
+        init(self, curves, **given)
+
+    monkeypatch.setattr(reports.CertifiedAccuracyDisplay, "__init__", spy)
+    found = Certificates.from_store("run.sqlite")
+    other = found[::-1]
+    plot("a.png", {"x/run.sqlite": found, "y/two.sqlite": other}, {"x/run.sqlite": Y, "y/two.sqlite": Y[::-1]})
+    plot("b.svg", {"x/run.sqlite": found, "y/run.sqlite": other}, {"x/run.sqlite": Y, "y/run.sqlite": Y[::-1]})
+    plot("c", {"x/run.sqlite": found}, {"x/run.sqlite": Y})
+    assert [names for names, *_ in seen] == [["run", "two"], ["x/run.sqlite", "y/run.sqlite"], ["run"]]
+    assert seen[0][1:3] == (1, "every perturbation")
+    first, second = seen[0][3].values()
+    np.testing.assert_array_equal(first[1], second[1])
+    assert matplotlib.image.imread("a.png").shape[:2] == (630, 960)
+    assert b"<svg" in Path("b.svg").read_bytes()
+    assert Path("c").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_votes_are_certified_again_by_every_rule(folder):
+    def shown(*arguments, code=0):
+        result = CliRunner().invoke(cli, ["recertify", "run.sqlite", "-o", "out.csv", "--force", *arguments])
+        assert result.exit_code == code, result.output
+        return [float(line.split(",")[3]) for line in Path("out.csv").read_text().splitlines()[1:]]
+
+    plain = shown()
+    np.testing.assert_array_equal(plain, Certificates.from_store("run.sqlite").radii)
+    np.save("data.npy", X)
+    limit = ["--max-change", "0.1", "--max-features", "2"]
+    for arguments, rule in (
+        (["--bound", "hoeffding"], {"bound": "hoeffding"}),
+        (["--scheme", "binary"], {"scheme": "binary"}),
+        (["--alpha", "0.2"], {"alpha": 0.2}),
+        (["--norm", "inf"], {"radius": LipschitzRadius(norm=np.inf)}),
+        ([*limit, "--data", "data.npy"], {"radius": GreedyRadius(max_change=0.1, max_features=2), "X": X}),
+    ):
+        found = shown(*arguments)
+        np.testing.assert_array_equal(found, Certificates.from_store("run.sqlite", **rule).radii)
+        assert arguments == ["--scheme", "binary"] or not np.array_equal(found, plain, equal_nan=True)
+    np.save("data.npy", 1 - X)
+    shown(*limit, "--data", "data.npy", code=1)
+
+
+def test_predictions_go_to_a_file(folder):
+    Path("rules.py").write_text("def make():\n    return lambda rows: (rows[:, 0] > 0.5).astype(int)\n")
+    np.save("data.npy", X)
+    arguments = ["predict", "rules:make", "data.npy", "--classes", "2", "--seed", "0", "-q"]
+    shown = CliRunner().invoke(cli, arguments)
+    written = CliRunner().invoke(cli, [*arguments, "-o", "labels.txt"])
+    assert (written.exit_code, written.output) == (0, "")
+    assert Path("labels.txt").read_text() == shown.stdout
+    clf = SmoothedClassifier.from_pretrained(rule, [0, 1], random_state=0)
+    assert shown.stdout.split() == [str(label) for label in clf.predict(X)]
