@@ -153,7 +153,16 @@ def test_inputs_stay_as_they_are():
 
 
 def test_fingerprints_are_those_of_both_ends_and_their_shapes():
-    ends = [(0, 1), (0, 2), (-1, 1), ([0, 0], [1, 1]), ([0, 0], 1), (0, [1, 1]), ([0, 0], [1, 2]), (np.zeros((2, 1)), 1)]
+    ends = [
+        (0, 1),
+        (0, 2),
+        (-1, 1),
+        ([0, 0], [1, 1]),
+        ([0, 0], 1),
+        (0, [1, 1]),
+        ([0, 0], [1, 2]),
+        (np.zeros((2, 1)), 1),
+    ]
     assert len({Box.from_bounds(bounds).fingerprint() for bounds in ends}) == len(ends)
 
 

@@ -158,7 +158,9 @@ def test_noise_of_a_sigma_has_the_levels_that_are_asked_for(family):
     assert family.from_sigma(0.5).levels == family().levels
 
 
-@pytest.mark.parametrize("noise", [UniformNoise(0.6, 9), SplitNoise(0.6), UniformMixtureNoise([0.6], [1.0], 9), GaussianNoise(0.6, 9)])
+@pytest.mark.parametrize(
+    "noise", [UniformNoise(0.6, 9), SplitNoise(0.6), UniformMixtureNoise([0.6], [1.0], 9), GaussianNoise(0.6, 9)]
+)
 def test_noise_of_a_cost_is_as_much_narrower_on_the_same_lattice(noise):
     before = noise.get_params()
     priced = noise.with_groups(((0.5, 0), (2.0, 0)))

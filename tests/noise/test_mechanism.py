@@ -37,12 +37,16 @@ def test_errors_of_drawing_add_up_over_the_numbers_that_get_noise():
 def test_rounding_counts_the_numbers_that_can_move_at_their_costs(bounds):
     box = Box.from_bounds((np.full(4, bounds[0]), np.array([bounds[1]] * 3 + [bounds[0]])))
     noise, step = UniformNoise(0.5), 1 / FINE + 8 * np.finfo(float).eps
-    plain, mixed = (NoiseMechanism(box, noise, (4,), features) for features in (Features(), Features(COSTS[[1, 2, 4, 0]])))
+    plain, mixed = (
+        NoiseMechanism(box, noise, (4,), features) for features in (Features(), Features(COSTS[[1, 2, 4, 0]]))
+    )
     for norm, n, paid in ((1, 3, 2.5), (np.inf, 1, 2.0)):
         assert plain.rounding(norm) == pytest.approx(n * step, rel=1e-14)
         assert mixed.rounding(norm) == pytest.approx(paid * step, rel=1e-14)
     assert NoiseMechanism(box, GaussianNoise(), (4,)).rounding() == 0
-    assert NoiseMechanism(box, GaussianNoise(levels=9), (4,)).rounding(2) == pytest.approx(np.sqrt(3) * 2.0**-21, rel=1e-6)
+    assert NoiseMechanism(box, GaussianNoise(levels=9), (4,)).rounding(2) == pytest.approx(
+        np.sqrt(3) * 2.0**-21, rel=1e-6
+    )
     assert (plain.least_cost, mixed.least_cost) == (1, 0.5)
     assert NoiseMechanism(box, noise, (4,), Features(np.array([3.0, 2.0, 5.0, 0.1]))).least_cost == 2
     assert NoiseMechanism(box, noise, (4,), Features(np.full(4, np.inf))).least_cost == 1
@@ -103,7 +107,9 @@ def test_only_columns_of_the_lattice_and_cost_are_called_coarse():
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(0.6, [8, 8, 4]), (3,), features)
     # Half-widths are 9/16 at 8 steps, 4 * 2/16 at a cost of 2, and 4/8 at 4 steps.
     assert [mechanism.prices.lam_of(*group) for group in ((1.0, 8), (2.0, 8), (1.0, 4))] == [0.5625, 0.5, 0.5]
-    with pytest.warns(UserWarning, match=r"^levels=(8 in column 'b'|4 in column 'c') are coarse for lam=0.6: .* use 0.5 "):
+    with pytest.warns(
+        UserWarning, match=r"^levels=(8 in column 'b'|4 in column 'c') are coarse for lam=0.6: .* use 0.5 "
+    ):
         mechanism.warn_coarse_levels()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

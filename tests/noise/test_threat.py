@@ -103,7 +103,9 @@ def test_all_that_matters_tells_features_apart():
     assert Features().fingerprint() == Features(np.ones(4), np.zeros(4, dtype=int)).fingerprint() == ""
 
 
-@pytest.mark.parametrize("one", [features(), features(hidden="mask", names=None), Features(), Features(np.array(np.inf))])
+@pytest.mark.parametrize(
+    "one", [features(), features(hidden="mask", names=None), Features(), Features(np.array(np.inf))]
+)
 def test_features_survive_json(one):
     again = Features.from_json(json.loads(json.dumps(one.to_json())))
     np.testing.assert_array_equal(again.costs, one.costs)
