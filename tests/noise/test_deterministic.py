@@ -192,7 +192,7 @@ def test_the_template_of_a_seed_is_the_same_everywhere():
 
 
 def test_outcomes_are_numbered_and_training_draws_one_for_each_row():
-    """With s = (j + template + 1/2)/q, the value is the midpoint of the cell of 1 in 3 of [0, 1] that s leaves it in."""
+    """With s = (j + template + 1/2)/q, the value is the midpoint of the cell of [0, 1] that s leaves the input in."""
     noise = DeterministicSplitNoise(1.0, levels=3, template=[0, 2])
     points = noise.to_points(np.array([[1 / 3, 1.0]]))
     every, some = np.empty((6, 2)), np.empty((3, 2))

@@ -70,7 +70,7 @@ def test_other_words_are_no_costs(costs):
 
 
 def test_the_first_wrong_cost_is_named():
-    with pytest.raises(ValueError, match='costs must be above 0, or "fixed" .* got -2'):
+    with pytest.raises(ValueError, match=r'costs must be above 0, or "fixed" .* got -2'):
         Features.from_costs([3, -2, 0])
 
 
@@ -135,8 +135,8 @@ def test_no_content_is_plain():
         (Features(np.array([2.0, 3.0, 3.0])), "at costs of 2 for feature 0 and 3 for the others"),
         (
             features(),
-            "that leave column 'sex' as it is, with changed categories of column 'job', at costs of 2 for column 'job', "
-            "0.5 for column 'wage' and 1 for the others",
+            "that leave column 'sex' as it is, with changed categories of column 'job', at costs of 2 for column "
+            "'job', 0.5 for column 'wage' and 1 for the others",
         ),
         (Features(np.repeat([np.inf, 1], [8, 9])), "that leave features 0, 1, 2, 3, 4, 5, 6, 7 as they are"),
     ],
