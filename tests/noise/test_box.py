@@ -183,6 +183,10 @@ def test_features_without_bounds_have_no_extent():
 def test_bad_bounds_name_the_feature():
     with pytest.raises(ValueError, match=r"got \(5, 1\) in feature 1\."):
         Box.from_bounds(([0, 5, 0], 1))
+    with pytest.raises(ValueError, match=r"got \(5, 1\) in column 'b'\."):
+        Box.from_bounds({"a": (0, 1), "b": (5, 1)}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
+        Box.from_bounds({"a": (0, 1), "b": (0, 1, 2)}, names=["a", "b"])
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])
@@ -217,7 +221,7 @@ def test_half_a_step_per_feature_reaches_the_bound():
         (np.linspace(-1, 1, 100), True),
         (np.linspace(0, 2, 100), True),
         (np.append(np.linspace(0, 1, 99), 2.5), True),
-        (np.append(np.linspace(0, 1, 96), [1.2, -0.1, 1.3, 1.9]), False),
+        (np.append(np.linspace(0, 1, 95), [1.2, -0.1, 1.3, 1.9, 1.1]), False),
         (np.linspace(0, 1 + 1e-9, 100), False),
     ],
 )

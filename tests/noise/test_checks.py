@@ -96,6 +96,11 @@ def half_written(self, points, rng, out):
     out[: len(out) // 2] = points[: len(out) // 2] + rng.triangular(-1, 0, 1, size=(len(out) // 2, out.shape[1]))
 
 
+def one_point_only(self, points, rng, out):
+    out[...] = rng.triangular(-1, 0, 1, size=out.shape)
+    out[:, 0] += points[0] if points.ndim == 1 else np.nan
+
+
 def inputs_changed(self, points, rng, out):
     points += 0.1
     out[...] = points + rng.triangular(-1, 0, 1, size=out.shape)
@@ -125,6 +130,11 @@ WRONG = [
     ("cost", {"cost": lambda self, z: 1 + Triangular.cost(self, z)}, r"be 0 at 0, got \[1, "),
     ("cost", {"cost": lambda self, z: np.sin(3 * z)}, r"increase with z, got \[0, 0.68"),
     ("cost", {"cost": lambda self, z: np.sqrt(z)}, "be convex, or the greedy walk is wrong"),
+    (
+        "cost",
+        {"cost": lambda self, z: np.where(z < 0.6, np.sqrt(z), np.inf), "inverse_cost": lambda self, spent: spent**2},
+        "be convex, or the greedy walk is wrong",
+    ),
     ("cost", {"cost": lambda self, z: np.full_like(z, np.nan)}, "return numbers, got NaN"),
     (
         "cost",
@@ -136,6 +146,15 @@ WRONG = [
     ),
     ("cost", {"draw": narrower}, "be large enough for a move by .* one feature"),
     ("cost", {"draw": one_number_for_all_features}, "be large enough for a move by .* two features"),
+    (
+        "cost",
+        {
+            # Right for a move over the whole box, and too small for shorter ones.
+            "cost": lambda self, z: Triangular.cost(self, 1.0) * np.square(z),
+            "inverse_cost": lambda self, spent: np.sqrt(spent / Triangular.cost(self, 1.0)),
+        },
+        r"be large enough for a move by 0\.\d+ that a base model sees in one feature",
+    ),
     ("cost", {"budget": lambda self, p_a, p_b: -np.log1p(-(p_a - p_b))}, "be large enough"),
     (
         "inverse_cost",
@@ -153,6 +172,7 @@ WRONG = [
     ("draw", {"draw": pairs_of_rows}, "draw independent noise for each row, got 100% of neighbors on the same side"),
     ("draw", {"draw": global_generator}, "take random numbers from rng alone"),
     ("draw", {"draw": half_written}, "write a finite number into every place of out"),
+    ("draw", {"draw": one_point_only}, "write a finite number into every place of out, got .* in 2000 of 4000 places"),
     ("draw", {"draw": inputs_changed}, "leave points as they are"),
     ("sample", {"sample": batch}, "be a function of point, key and number of the sample"),
     ("sample", {"sample": no_key}, "draw other noise for another key"),
@@ -187,7 +207,8 @@ def test_a_mechanism_checks_foreign_families_once_for_each_parameter():
     counted = len(calls)
     NoiseMechanism(box, Counted(2.0), (5,))
     assert len(calls) == counted
-    wrong = replaced(draw=one_row_for_all)
+    # A package may have a name that begins like that of the library.
+    wrong = replaced(draw=one_row_for_all, __module__="smoothcert.noise_of_my_own")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^Wrong\.draw must"):
             NoiseMechanism(box, wrong, (3,))

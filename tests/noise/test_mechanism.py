@@ -184,3 +184,29 @@ def test_whole_steps_of_enumerated_outcomes_stay_where_reals_of_the_same_size_sh
     box, third = Box.from_bounds((0, 1)), np.array([1 / 3])
     assert NoiseMechanism(box, DeterministicSplitNoise(1.0, 3), (5,)).raw_radius(third) == third
     assert NoiseMechanism(box, SplitNoise(1.0, 3), (5,)).raw_radius(third) < third
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("costs", [1.0, [[1, 2, 1], [2, "fixed", 1]]], ids=["plain", "costs"])
+def test_hardly_any_noise_leaves_images_as_they_are(costs, dtype):
+    """Each value in its place and in its own units, in training, in samples, and in the room that is left."""
+    box = Box.from_bounds((np.array([[-1.0], [0.0]]), np.array([[3.0], [1000.0]])))
+    mechanism = NoiseMechanism(box, UniformNoise(1e-5), (2, 3), Features.from_costs(costs, shape=(2, 3)))
+    X = np.array([[[-1.0, 0.5, 3.0], [0.0, 250.0, 800.0]], [[1.0, 2.0, 0.0], [1000.0, 7.0, 1.0]]])
+    near, width = {"atol": 1e-5, "rtol": 1e-5}, box.width
+    drawn = mechanism.noisy(X, np.random.default_rng(0), dtype)
+    assert (drawn.dtype, drawn.shape) == (dtype, X.shape)
+    np.testing.assert_allclose(drawn / width, X / width, **near)
+    assert mechanism.noisy(X, np.random.default_rng(0)).dtype == np.float64
+    points, out = mechanism.points(X), np.empty((4, 2, 3), dtype=dtype)
+    keys = seeding.keys(0, seeding.digests(points), 0)
+    mechanism.sample(points, keys, np.array([[1, 3, 1], [0, 0, 2], [1, 9, 1]]), out)
+    np.testing.assert_allclose(out / width, X[[1, 0, 0, 1]] / width, **near)
+    assert costs == 1.0 or (out[1:3, 1, 1] == 250).all()
+    free = np.ones((2, 3), dtype=bool) if costs == 1.0 else ~np.isinf(mechanism.features.costs).reshape(2, 3)
+    down, up = mechanism.room(X)
+    unit = np.array([[[0, 0.375, 1], [0, 0.25, 0.8]], [[0.5, 0.75, 0.25], [1, 0.007, 0.001]]])
+    np.testing.assert_allclose(down, (unit * free).reshape(2, 6), atol=1e-7)
+    np.testing.assert_allclose(up, ((1 - unit) * free).reshape(2, 6), atol=1e-7)
+    assert mechanism.movable().tolist() == free.ravel().tolist()
+    np.testing.assert_allclose(mechanism.snapped(X), unit * free, atol=1e-7)

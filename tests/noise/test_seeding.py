@@ -291,6 +291,9 @@ def test_outputs_with_gaps_get_the_same_noise():
     SplitNoise(1.0).sample(points, keys, SEGMENTS, wide[:, ::2])
     np.testing.assert_array_equal(wide[:, ::2], expected)
     assert (wide[:, 1::2] == 0).all()
+    half = np.zeros(expected.shape, dtype=np.float16)
+    SplitNoise(1.0).sample(points, keys, SEGMENTS, half)
+    np.testing.assert_array_equal(half, expected.astype(np.float16))
 
 
 ADDED = [
