@@ -27,9 +27,9 @@ def test_errors_of_drawing_add_up_over_the_numbers_that_get_noise():
     """A number has 2 * ceil(9 sigma q) thresholds, with the sigma of its cost; a fixed one has none."""
     noise, box = GaussianNoise(0.5, levels=10), Box.from_bounds((0, 1))
     each = [2 * np.ceil(9 * 5.0 / cost) * 2.0**-51 + 1e-18 for cost in (1, 2)]
-    assert NoiseMechanism(box, noise, (2, 3)).draw_error == pytest.approx(6 * each[0], rel=1e-12)
+    assert NoiseMechanism(box, noise, (2, 3)).draw_error == pytest.approx(6 * each[0], rel=1e-12, abs=0)
     mixed = NoiseMechanism(box, noise, (4,), Features(np.array([1, 2, np.inf, 1])))
-    assert mixed.draw_error == pytest.approx(2 * each[0] + each[1], rel=1e-12)
+    assert mixed.draw_error == pytest.approx(2 * each[0] + each[1], rel=1e-12, abs=0)
     assert NoiseMechanism(box, SplitNoise(), (4,)).draw_error == 0
 
 
@@ -41,8 +41,8 @@ def test_rounding_counts_the_numbers_that_can_move_at_their_costs(bounds):
         NoiseMechanism(box, noise, (4,), features) for features in (Features(), Features(COSTS[[1, 2, 4, 0]]))
     )
     for norm, n, paid in ((1, 3, 2.5), (np.inf, 1, 2.0)):
-        assert plain.rounding(norm) == pytest.approx(n * step, rel=1e-14)
-        assert mixed.rounding(norm) == pytest.approx(paid * step, rel=1e-14)
+        assert plain.rounding(norm) == pytest.approx(n * step, rel=1e-12, abs=0)
+        assert mixed.rounding(norm) == pytest.approx(paid * step, rel=1e-12, abs=0)
     assert NoiseMechanism(box, GaussianNoise(), (4,)).rounding() == 0
     assert NoiseMechanism(box, GaussianNoise(levels=9), (4,)).rounding(2) == pytest.approx(
         np.sqrt(3) * 2.0**-21, rel=1e-6
@@ -104,16 +104,15 @@ def test_categories_are_too_dear_from_lam_on(lam, warned, named):
 
 def test_only_columns_of_the_lattice_and_cost_are_called_coarse():
     features = Features(np.array([1.0, 2.0, 1.0]), names=("a", "b", "c"))
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(0.6, [8, 8, 4]), (3,), features)
-    # Half-widths are 9/16 at 8 steps, 4 * 2/16 at a cost of 2, and 4/8 at 4 steps.
-    assert [mechanism.prices.lam_of(*group) for group in ((1.0, 8), (2.0, 8), (1.0, 4))] == [0.5625, 0.5, 0.5]
-    with pytest.warns(
-        UserWarning, match=r"^levels=(8 in column 'b'|4 in column 'c') are coarse for lam=0.6: .* use 0.5 "
-    ):
+    box = Box.from_bounds((0, 1))
+    mechanism = NoiseMechanism(box, SplitNoise(0.6, [8, 8, "auto"]), (3,), features)
+    # Half-widths are 9/16 at cost 1, and 4 * 2/16 at cost 2.
+    assert [mechanism.prices.lam_of(cost, 8) for cost in (1.0, 2.0)] == [0.5625, 0.5]
+    with pytest.warns(UserWarning, match=r"^levels=8 in column 'b' are coarse for lam=0.6: .* use 0.5 for all columns"):
         mechanism.warn_coarse_levels()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(0.5, [8, 8, 4]), (3,), features).warn_coarse_levels()
+        NoiseMechanism(box, SplitNoise(0.5, [8, 8, "auto"]), (3,), features).warn_coarse_levels()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -210,3 +209,12 @@ def test_hardly_any_noise_leaves_images_as_they_are(costs, dtype):
     np.testing.assert_allclose(up, ((1 - unit) * free).reshape(2, 6), atol=1e-7)
     assert mechanism.movable().tolist() == free.ravel().tolist()
     np.testing.assert_allclose(mechanism.snapped(X), unit * free, atol=1e-7)
+
+
+def test_only_features_that_can_move_round_a_digital_input():
+    """Just below two steps of 1/4, inputs of lattice points at that distance may be nearer by what both are off."""
+    for n_movable, n_off in ((1, 1), (2, 2), (5, 2)):
+        box = Box.from_bounds((np.zeros(5), (np.arange(5) < n_movable).astype(float)))
+        found = NoiseMechanism(box, UniformNoise(1.0, 4), (5,)).raw_radius(np.array([0.5 - 1e-9]))
+        assert found == pytest.approx(0.5 - n_off * 2.0**-21, abs=1e-12)
+        assert found <= 0.5 - n_off * (2.0**-21 + 8 * np.finfo(float).eps)
