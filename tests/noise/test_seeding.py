@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,13 +211,32 @@ def test_fused_kernel_is_the_reference_bit_for_bit(noise, d, dtype):
 
 @pytest.mark.parametrize("part", [1, 64, 999, 10**6])
 def test_fused_kernel_does_not_depend_on_its_threads(part):
-    from smoothcert.noise import _cpu as kernel
-
     noise = SplitNoise(3.5)
     points, keys, expected = case(noise, 100, np.float32)
     out = np.full_like(expected, np.nan)
     kernel.sample(noise.recipe, points, keys, SEGMENTS, out, part=part)
     np.testing.assert_array_equal(out, expected)
+
+
+def test_threads_are_limited_for_the_calling_thread(monkeypatch):
+    """One thread, and a batch of one part, ask for no pool; numba's number is that of threads without a limit."""
+    noise, asked = SplitNoise(3.5), []
+    points, keys, expected = case(noise, 10, np.float32)
+    monkeypatch.setattr(kernel, "_pool", lambda n_threads: asked.append(n_threads) or SimpleNamespace(map=map))
+    monkeypatch.setattr(kernel.config, "NUMBA_NUM_THREADS", 5)
+
+    def drawn(n_threads, part):
+        if n_threads:
+            kernel.limit_threads(n_threads)
+        out = np.full_like(expected, np.nan)
+        kernel.sample(noise.recipe, points, keys, SEGMENTS, out, part=part)
+        return out
+
+    size = expected.size
+    for n_threads, part in ((3, 100), (None, 100), (1, 100), (3, size), (3, size - 1)):
+        with ThreadPoolExecutor(1) as own:
+            np.testing.assert_array_equal(own.submit(drawn, n_threads, part).result(), expected)
+    assert asked == [3, 5, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
