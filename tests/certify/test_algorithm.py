@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from smoothcert import (
     Box,
@@ -19,6 +19,7 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify.algorithm import Algorithm, level_of_votes, no_label
+from smoothcert.certify.betting import anytime_lower_bound
 from smoothcert.certify.stopping import RadiusPrecision, RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
@@ -176,6 +177,53 @@ def test_decisions_by_hand():
     assert (found.alpha, found.norm, found.threat) == (0, 1, "perturbations on the lattice of 3 levels")
     several = one.decisions(votes, X, np.array([[0.0, 1 / 3, 2 / 3]] * 3))
     assert several.robust.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def spent_half(**choices):
+    """Return a choice of alpha half of which drawing 1000 votes takes, and the level that is left."""
+    noise = GaussianNoise(1.0, levels=255)
+    drawing = 8 * noise.draw_error * 1000
+    one = algorithm(noise, d=8, alpha=2 * drawing, strategy=LipschitzRadius(norm=2), **choices)
+    assert one.level(1000) == pytest.approx(drawing, rel=1e-9, abs=0)
+    return one, drawing
+
+
+def test_decisions_about_drawn_votes_by_hand():
+    """Unanimous votes certify p = (level / 10)^(1 / n) at the cap, and radius sigma times its normal quantile.
+
+    The selection votes are tied, so that bets win less.
+    """
+    one, level = spent_half()
+    votes = votes_of([[1000, 0, 0], [1000, 0, 0], [999, 0, 0], [0, 1000, 0]], selection=[[20, 20, 0]] * 4)
+    most, X = norm.ppf((level / 10) ** (1 / 1000)), np.full((4, 8), 1 / 255)
+    radius = np.array([most - 0.003, most + 0.003, most - 0.003, 0.0])
+    found = one.decisions(votes, X, radius)
+    assert found.robust.tolist() == [True, False, False, False]
+    assert found.labels.tolist() == [0] * 4
+    assert (found.alpha, found.norm, found.n_samples.tolist()) == (one.alpha, 2, [1000, 1000, 999, 1000])
+    required = norm.cdf(radius + 1e-5)
+    assert one.decisions(votes, None, radius, required[:, None]).robust.tolist() == found.robust.tolist()
+    several = np.column_stack([radius, radius[[1, 0, 3, 2]]])
+    assert one.decisions(votes, X, several).robust[:2].tolist() == [[True, False], [False, True]]
+
+
+def test_bounds_that_hold_at_all_numbers_of_votes_start_from_the_selection():
+    one, level = spent_half(rtol=0.1)
+    votes = votes_of([[900, 80, 20], [300, 30, 10]], selection=[[30, 8, 2], [36, 2, 2]])
+    p_a, p_b = one.probabilities(votes)
+    np.testing.assert_array_equal(p_b, 1 - p_a)
+    expected = anytime_lower_bound([900, 300], [1000, 340], level, [30.5, 36.5], [10.5, 4.5])
+    np.testing.assert_allclose(p_a, expected, rtol=1e-12)
+    # Against the strongest rival, other votes count half.
+    found = algorithm(rtol=0.1).probabilities(votes)[0]
+    expected = anytime_lower_bound([910, 305], [1000, 340], 0.01, [31.5, 37.5], [9.5, 3.5])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_classes_are_ahead_or_selected_from_all_outcomes():
+    p_a, p_b = np.array([0.6, 0.5, 0.3]), np.array([0.4, 0.5, 0.5])
+    assert algorithm().ahead(p_a, p_b).tolist() == [True, False, False]
+    assert algorithm(DeterministicSplitNoise(1.0, levels=3)).ahead(p_a, p_b).tolist() == [True] * 3
 
 
 @pytest.mark.parametrize("exact", [False, True])

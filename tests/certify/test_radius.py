@@ -506,6 +506,9 @@ def test_radii_of_all_strategies_broadcast(strategy):
     np.testing.assert_array_equal(strategy.radii(noise, p, 1 - p, one, one), expected)
     np.testing.assert_array_equal(strategy.radii(noise, 0.8, 0.2, all_of_them, one), expected[[1, 1, 1]])
     np.testing.assert_array_equal(
+        strategy.radii(noise, 0.9, p[:2], one, one), strategy.radii(noise, [0.9, 0.9], p[:2], one, one)
+    )
+    np.testing.assert_array_equal(
         strategy.radii(noise, p.tolist(), 0.1, one[0], one),
         strategy.radii(noise, p, np.full(3, 0.1), all_of_them, all_of_them),
     )

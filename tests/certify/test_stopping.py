@@ -22,6 +22,7 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
+from smoothcert.certify.betting import log_e_margin, log_e_value
 from smoothcert.certify.binomial import class_probabilities
 from smoothcert.certify.duel import Duel
 from smoothcert.certify.evidence import BET, certified_at, rejected
@@ -717,6 +718,29 @@ def test_a_tenth_of_alpha_is_left_for_the_last_look():
     found = certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n)
     assert found.tolist() == [[True, False]]
     assert not certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n + 1).any()
+
+
+def test_all_rivals_as_one_leave_the_whole_level_to_class_a():
+    """Also of three classes: at the last look, p_b is 1 - p_a and not the bound of the strongest rival."""
+    votes, alpha = (np.array([[20, 8, 4]]), np.array([[400, 60, 40]])), 0.01
+    p_a = beta.ppf(alpha / 10, 400, 101)
+    found = certified_at(*votes, np.array([[p_a - 1e-9, p_a + 1e-6]]), alpha=alpha, strongest_rival=False, cap=500)
+    assert found.tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("selection", [[20, 8, 4], [32, 0, 0]])
+def test_nine_tenths_of_alpha_are_bet(selection):
+    """Before the last look a probability is certified where the e-value of its null reaches 1 / (0.9 alpha)."""
+    selection, alpha, nulls = np.array([selection]), 0.01, np.linspace(0.5, 0.9, 4001)
+    prior_a, prior_b = (selection[0, 0] + 0.5, 32 - selection[0, 0] + 0.5)
+    log_e = log_e_value(400, 500, nulls, prior_a, prior_b)
+    known = {"alpha": alpha, "strongest_rival": False, "cap": 501}
+    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **known)[0]
+    np.testing.assert_array_equal(found, log_e >= -np.log(0.9 * alpha))
+    assert (found != (log_e >= -np.log(alpha))).any()
+    log_e = log_e_margin(400, 60, 500, nulls, *(int(votes) for votes in (selection[0, 0], selection[0, 1], 32)))
+    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **(known | {"strongest_rival": True}))[0]
+    assert nulls[found].max() == pytest.approx(nulls[log_e >= -np.log(0.9 * alpha)].max(), abs=2e-3)
 
 
 def test_votes_that_are_foreseen_are_those_of_the_first_checkpoint_that_suffices():

@@ -188,6 +188,13 @@ def test_a_coarser_lattice_is_offered_to_wide_noise_alone():
         assert ("A coarser lattice" in str(error.value)) == offered
 
 
+def test_lists_are_offered_where_arrays_have_changed_the_levels():
+    for wrong, offered in ((0, False), (2.5, True), ("73", True), (None, False)):
+        with pytest.raises(ValueError, match="levels of column 'age': levels must be") as error:
+            SplitNoise(levels={"age": wrong}).check()
+        assert str(error.value).endswith("give a list or a dict.") == offered
+
+
 @pytest.mark.parametrize("levels", ["fine", 0, 2**16 + 1, 2.5, True, None])
 @pytest.mark.parametrize("family", [UniformNoise, GaussianNoise])
 def test_levels_are_auto_or_whole_numbers(family, levels):
