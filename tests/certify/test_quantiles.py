@@ -81,6 +81,17 @@ def test_intervals_by_hand(quantile):
     assert one.predictions.tolist() == [round(100 * quantile)] * 2
 
 
+def test_a_rank_whose_bound_is_the_quantile_itself_is_not_used():
+    """The difference of the quantile and what is lost may have been rounded up."""
+    quantile = float(algorithm().bounds[29])
+    (lower,), _ = algorithm(quantile).certify(votes_of([np.arange(1.0, 101)]), np.full((1, 2), 0.5), np.zeros(1))
+    assert lower == 29
+    (lower,), _ = algorithm(quantile + 1e-12).certify(
+        votes_of([np.arange(1.0, 101)]), np.full((1, 2), 0.5), np.zeros(1)
+    )
+    assert lower == 30
+
+
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.8])
 def test_radii_within_tolerances_by_hand(quantile):
     """Votes at the ends of the tolerance are inside; those beyond it, on each side, shorten the radius."""

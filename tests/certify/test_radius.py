@@ -550,6 +550,7 @@ def test_the_reaches_kept_decide_even_if_all_are_the_least_ones(lam, n_samples):
         (GreedyRadius([0.3]), True, False),
         (GreedyRadius([0.3, 0.3]), True, True),
         (GreedyRadius((0.3, 0.3)), True, True),
+        (GreedyRadius((0.3, [0.1, 0.2])), True, True),
         (type("Rooms", (GreedyRadius,), {"room": lambda self, noise, down, up: (down, up)})(), True, True),
         (type("Reaches", (GreedyRadius,), {"reach": lambda self, noise, down, up: down})(), True, True),
         (type("Faces", (BoxRadius,), {"reach": lambda self, noise, down, up: down})(), True, True),
