@@ -140,8 +140,7 @@ def set_rule(
             check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
             check_count("n_samples", n_samples),
         )
-        if p != "auto":
-            check_open_unit("p", p)
+        p = p if p == "auto" else _rational("p", p)
     # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy
 

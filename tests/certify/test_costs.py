@@ -197,6 +197,37 @@ def test_mixtures_draw_one_width_for_all_features_and_pay_for_categories_by_thei
     assert (np.abs(out[~wide, 1]) <= 4).all()
 
 
+@pytest.mark.parametrize(
+    ("noise", "lams", "weights"),
+    [
+        (UniformNoise(2.0, 4), [2.0], [1.0]),
+        (SplitNoise(3.0, 4), [3.0], [1.0]),
+        (UniformMixtureNoise([1.0, 2.0], [0.25, 0.75], 4), [1.0, 2.0], [0.25, 0.75]),
+    ],
+    ids=["uniform", "split", "mixture"],
+)
+def test_several_categories_that_change_together_cost_the_product_of_their_overlaps(noise, lams, weights):
+    """Of four categories at a cost of 1/2 and a number at a cost of 1/10, k change and the number makes up the rest."""
+    features = Features(np.array([0.5, 0.5, 0.1, 0.5, 0.5]), np.array([2, 3, 0, 2, 5]))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, (5,), features)
+    X, lams = np.zeros((1, 5)), np.array(lams)
+
+    def overlap(k, z):
+        return ((1 - 0.25 / lams) ** k[..., None] * (1 - z[..., None] / (2 * lams))) @ weights
+
+    k, z = np.meshgrid(np.arange(5), np.linspace(0, 0.1, 1001), indexing="ij")
+    distance, kept = 0.5 * k + z, overlap(k, z)
+    for p in np.linspace(0.51, 0.99, 8):
+        most = np.min(distance, where=kept <= 1.5 - p, initial=np.inf)
+        for strategy in (BoxRadius(), GreedyRadius()):
+            radius = certified_radii(strategy, mechanism, X, np.array([p]), np.array([1 - p]))[0]
+            assert radius <= most
+            assert radius == most or radius >= most - 2e-4
+    needed = required_probability(GreedyRadius(), mechanism, X, 0.5 * np.arange(1, 5)[None])[0]
+    expected = 1.5 - overlap(np.arange(1, 5), np.zeros(4))
+    np.testing.assert_allclose(needed, np.where(expected < 1, expected, np.inf), atol=1e-4)
+
+
 @pytest.mark.parametrize("noise", [UniformNoise(1.0), SplitNoise(1.5), UniformMixtureNoise(), GaussianNoise(0.5)])
 @pytest.mark.parametrize("strategy", [*STRATEGIES, GreedyRadius(max_features=2), GreedyRadius(max_change=0.4)])
 def test_required_probabilities_are_the_inverse_of_radii(noise, strategy):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from smoothcert.certify.betting import checkpoints
 from smoothcert.certify.binomial import class_probabilities
@@ -72,3 +73,31 @@ def test_small_levels_are_known():
     for rivals_apart in (False, True):
         assert not is_futile(*votes, 0.5, alpha=1e-99, rivals_apart=rivals_apart)
         assert is_futile(*votes, 0.99, alpha=1e-99, rivals_apart=rivals_apart)
+
+
+def final(k, share, n, n_samples, deviation):
+    """The votes at the end, 2.8 standard deviations better than expected, and never fewer than now."""
+    left = n_samples - n
+    luck = 2.8 * deviation * np.sqrt(left + left**2 / n)
+    return min(max(k + left * share + luck, k), k + left)
+
+
+@pytest.mark.parametrize(("k_a", "k_b", "n"), [(55, 45, 100), (80, 8, 100), (300, 100, 1000), (3, 0, 4), (0, 3, 16)])
+@pytest.mark.parametrize("rivals_apart", [False, True])
+def test_the_largest_probability_that_is_hoped_for(k_a, k_b, n, rivals_apart):
+    """The formula of the module in scalars: by the share of A, or by its margin to the strongest rival."""
+    n_samples, alpha = 3000, 0.001
+    a, b = (k_a + 4) / (n + 8), (k_b - min(np.sqrt(k_b), k_b) + 0.5) / (n + 1)
+    best = np.ceil(final(k_a, a, n, n_samples, np.sqrt(a * (1 - a))))
+    level = alpha / 2 if rivals_apart else alpha
+    hoped_for = beta.ppf(level, best, n_samples - best + 1)
+    if rivals_apart:
+        spread = np.sqrt(a + b - (a - b) ** 2)
+        best_a = np.ceil(final(k_a, a, n, n_samples, a * (1 - a + b) / spread))
+        best_b = np.floor(final(k_b, b, n, n_samples, -b * (1 + a - b) / spread))
+        p_a, p_b = beta.ppf(level, best_a, n_samples - best_a + 1), beta.ppf(1 - level, best_b + 1, n_samples - best_b)
+        hoped_for = max(hoped_for, (1 + p_a - p_b) / 2)
+    required = np.array([hoped_for - 1e-7, hoped_for + 1e-7, 1.5, 0.0])
+    votes = [np.full(4, k) for k in (k_a, k_b, n)]
+    found = is_futile(*votes, n_samples, required, alpha=alpha, rivals_apart=rivals_apart)
+    assert found.tolist() == [False, True, True, False]

@@ -198,3 +198,24 @@ def test_features_that_cannot_move_keep_the_whole_overlap():
     nothing = np.zeros((1, 2))
     for strategy in (BoxRadius(), GreedyRadius(), LipschitzRadius(norm=np.inf)):
         assert strategy.overlap(SplitNoise(), [1.0, np.inf], nothing, nothing) == pytest.approx(1, abs=1e-12)
+
+
+def test_known_reaches_decide_about_overlaps_unless_the_walk_leaves_them():
+    """Of 300 features the 7 with the largest reaches are known: 9/10 each."""
+    radius, known = np.array([[0.5, 6.2], [0.0, 3.0]]), np.full((2, 7), 0.9)
+    for lam in (0.6, 9.0):
+        mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(lam), (300,))
+        found = smallest_overlap(GreedyRadius(), mechanism, None, radius, largest_reaches=known)
+        full = np.floor(radius / 0.9)
+        expected = (1 - 0.9 / (2 * lam)) ** full * (1 - (radius - 0.9 * full) / (2 * lam))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert found[1, 0] == 1
+    # Beyond all 7, less than 0.001 is left of narrow noise, which counts as nothing, and much of wide noise.
+    beyond = np.array([6.5, 100.0])
+    narrow = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(0.6), (300,))
+    assert smallest_overlap(GreedyRadius(), narrow, None, beyond, largest_reaches=known).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="needs more than the 7 largest reaches"):
+        smallest_overlap(GreedyRadius(), mechanism, None, beyond, largest_reaches=known)
+    ended = np.column_stack([known, np.zeros(2)])
+    found = smallest_overlap(GreedyRadius(), mechanism, None, beyond, largest_reaches=ended)
+    np.testing.assert_allclose(found, 0.95**7, rtol=1e-9)

@@ -16,11 +16,13 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert._utils.memory import keep_freed
-from smoothcert.certify.reach import certified_radii, reaches_to_keep, required_probability
+from smoothcert.certify.changes import changes_of
+from smoothcert.certify.reach import certified_radii, reaches_to_keep, required_probability, worst_perturbations
 from smoothcert.certify.strategy import RadiusStrategy
 from smoothcert.noise.box import Box
-from smoothcert.noise.greedy import covering, largest, walk, walk_largest
+from smoothcert.noise.greedy import covering, largest, moves, walk, walk_largest
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.noise.threat import Features
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -504,6 +506,9 @@ def test_radii_of_all_strategies_broadcast(strategy):
     np.testing.assert_array_equal(strategy.radii(noise, p, 1 - p, one, one), expected)
     np.testing.assert_array_equal(strategy.radii(noise, 0.8, 0.2, all_of_them, one), expected[[1, 1, 1]])
     np.testing.assert_array_equal(
+        strategy.radii(noise, 0.9, p[:2], one, one), strategy.radii(noise, [0.9, 0.9], p[:2], one, one)
+    )
+    np.testing.assert_array_equal(
         strategy.radii(noise, p.tolist(), 0.1, one[0], one),
         strategy.radii(noise, p, np.full(3, 0.1), all_of_them, all_of_them),
     )
@@ -530,3 +535,172 @@ def test_the_reaches_kept_decide_even_if_all_are_the_least_ones(lam, n_samples):
     found = certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=kept)
     np.testing.assert_array_equal(found, certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a))
     assert np.isfinite(found).all()
+
+
+# What is asked of strategies
+
+
+@pytest.mark.parametrize(
+    ("strategy", "needs_inputs", "needs_every_feature"),
+    [
+        (LipschitzRadius(), False, False),
+        (BoxRadius(), False, False),
+        (GreedyRadius(), True, False),
+        (GreedyRadius(0.3, max_features=2), True, False),
+        (GreedyRadius([0.3]), True, False),
+        (GreedyRadius([0.3, 0.3]), True, True),
+        (GreedyRadius((0.3, 0.3)), True, True),
+        (GreedyRadius((0.3, [0.1, 0.2])), True, True),
+        (type("Rooms", (GreedyRadius,), {"room": lambda self, noise, down, up: (down, up)})(), True, True),
+        (type("Reaches", (GreedyRadius,), {"reach": lambda self, noise, down, up: down})(), True, True),
+        (type("Faces", (BoxRadius,), {"reach": lambda self, noise, down, up: down})(), True, True),
+        (type("Named", (GreedyRadius,), {})(), True, False),
+    ],
+    ids=repr,
+)
+def test_what_must_be_known_of_inputs(strategy, needs_inputs, needs_every_feature):
+    assert (strategy.needs_inputs, strategy.needs_every_feature) == (needs_inputs, needs_every_feature)
+
+
+def test_limits_go_down_and_up():
+    noise, down, up = UniformNoise(1.0, levels=100), np.array([[0.2, 0.9, 0.5]]), np.array([[0.8, 0.1, 0.5]])
+    for limit, expected in (
+        (None, ([0.2, 0.9, 0.5], [0.8, 0.1, 0.5])),
+        (0.3, ([0.2, 0.3, 0.3], [0.3, 0.1, 0.3])),
+        ((0.1, None), ([0.1, 0.1, 0.1], [0.8, 0.1, 0.5])),
+        ((np.inf, 0.0), ([0.2, 0.9, 0.5], [0, 0, 0])),
+        (([0.0, 0.4, 1], 0.2), ([0, 0.4, 0.5], [0.2, 0.1, 0.2])),
+    ):
+        strategy = GreedyRadius(limit)
+        np.testing.assert_allclose(strategy.room(noise, down, up), np.array(expected)[:, None], atol=1e-6)
+        np.testing.assert_allclose(strategy.reach(noise, down, up)[0], np.max(expected, axis=0), atol=1e-6)
+    for wrong in (-1e-9, [0.1, -0.1], (0.1, -0.1), (0.1,), np.nan, ("a", 1)):
+        with pytest.raises(ValueError, match="max_change must be a number or array of numbers of at least 0"):
+            GreedyRadius(wrong).check(noise)
+
+
+def test_the_largest_reaches_are_left():
+    reach = np.array([[0.1, 0.7, 0.3, 0.5]])
+    assert GreedyRadius(max_features=2).limited(reach).tolist() == [[0.7, 0.5]]
+    assert GreedyRadius(max_features=3).limited(reach, 1).tolist() == [[0.7, 0.5]]
+    assert not GreedyRadius(max_features=2).limited(reach, 2).any()
+    assert not GreedyRadius(max_features=2).limited(reach, 5).any()
+    assert GreedyRadius().limited(reach, 3) is reach
+
+
+def test_box_strategies_certify_l1_alone():
+    for kind in (BoxRadius, GreedyRadius):
+        with pytest.raises(ValueError, match="has no certificate for GaussianNoise"):
+            type("Two", (kind,), {"norm": 2})().check(GaussianNoise())
+        kind().check(GaussianNoise())
+
+
+@pytest.mark.parametrize("norm", [1, np.inf])
+def test_price_of_moves_without_a_box(norm):
+    noise, reach = UniformNoise(1.0), np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    found = LipschitzRadius(norm).price(noise, reach, np.array([0.4, 0.4]))
+    one = -np.log(1 - 0.4 / 2)
+    np.testing.assert_allclose(found, [one, one] if norm == 1 else [2 * one, 0], rtol=1e-12)
+    np.testing.assert_allclose(LipschitzRadius(norm).price(noise, reach, np.array([3.0, 3.0]))[0], np.inf)
+
+
+def test_a_distance_that_certainty_just_covers_has_a_price():
+    class Halved(RadiusStrategy):
+        def within(self, noise, budget, reach):
+            return LipschitzRadius().within(noise, budget, reach) / 2
+
+    noise, reach = SplitNoise(1.0), np.ones((3, 2))
+    most = Halved().within(noise, np.array([noise.budget(1.0, 0.0)]), reach[:1])[0]
+    found = Halved().price(noise, reach, np.array([most / 2, most, most * (1 + 1e-9)]))
+    np.testing.assert_allclose(found, [-np.log(0.75), np.log(2), np.inf], rtol=1e-9)
+
+
+def test_moves_fill_the_largest_reaches_first():
+    reach = np.array([[0.5, 0.5, 1.0, 0.2], [0.4, 0.9, 0.0, 0.6]])
+    np.testing.assert_allclose(moves(reach, np.array([1.2, 1.7])), [[0.2, 0, 1, 0], [0.2, 0.9, 0, 0.6]])
+    for most, expected in ((1, [[0, 0, 1, 0], [0, 0.9, 0, 0]]), (2, [[0.5, 0, 1, 0], [0, 0.9, 0, 0.6]])):
+        np.testing.assert_array_equal(moves(reach, np.full(2, np.inf), most), expected)
+    np.testing.assert_array_equal(moves(reach, np.full(2, np.inf)), reach)
+
+
+def test_the_worst_perturbation_moves_to_the_far_faces():
+    """Up from the middle, in raw units of each feature, and no more features than are allowed."""
+    mechanism = NoiseMechanism(Box.from_bounds(([0, 0, -2], [1, 10, 2])), UniformNoise(1.0), (3,))
+    X, distance = np.array([[0.2, 5.0, 1.6], [0.2, 5.0, 1.6]]), np.array([1.2, 2.0])
+    found = worst_perturbations(GreedyRadius(), mechanism, X, distance)
+    np.testing.assert_allclose(found.reach, [[0.8, 0.5, 0.9]] * 2, atol=1e-6)
+    np.testing.assert_allclose(found.moves, [[0.3, 0, -0.9], [0.8, 0.3, -0.9]], atol=1e-6)
+    np.testing.assert_allclose(found.perturbed, [[0.5, 5, -2], [1, 8, -2]], atol=1e-5)
+    for strategy, expected in (
+        (GreedyRadius(max_features=1), [[0, 0, -0.9]] * 2),
+        (GreedyRadius(max_features=2), [[0.3, 0, -0.9], [0.8, 0, -0.9]]),
+        (GreedyRadius((0.6, np.inf)), [[0.8, 0, -0.4], [0.8, 0.5, -0.6]]),
+    ):
+        moved = worst_perturbations(strategy, mechanism, X, distance).moves
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
+    for strategy in (BoxRadius(), LipschitzRadius()):
+        with pytest.raises(ValueError, match='estimator must have radius="greedy", whose budget is drawn, got '):
+            worst_perturbations(strategy, mechanism, X, distance)
+
+
+def test_changed_categories_count_among_the_features_that_change():
+    features = Features(np.array([0.1, 0.5, 0.1, 0.1]), np.array([0, 3, 0, 0]))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (4,), features)
+    X = np.array([[0.5, 2.0, 0.0, 0.25]])
+    found = [
+        worst_perturbations(GreedyRadius(max_features=most), mechanism, X, np.array([0.7])) for most in (1, 2, 3, None)
+    ]
+    expected = [[0, 0.5, 0, 0], [0, 0.5, 0.1, 0], [0, 0.5, 0.1, 0.075], [0.025, 0.5, 0.1, 0.075]]
+    for one, moved in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.moves, [moved], atol=1e-6)
+    np.testing.assert_allclose(found[2].perturbed, [[0.5, 0, 1, 1]], atol=1e-5)
+
+
+def test_a_radius_just_below_the_cost_of_a_change_does_not_change_it():
+    """The budget pays for all numbers, of cost 1/4 each, and not for a category of cost 1."""
+    features = Features(np.array([0.25, 1.0, 0.25]), np.array([0, 2, 0]))
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(3.0), (3,), features)
+    X, strategy = np.zeros((1, 3)), GreedyRadius()
+    changes = changes_of(mechanism)
+    reaches = changes.reaches(strategy, np.maximum(*mechanism.room(X)))
+    most = changes.within(strategy, mechanism.noise.budget(np.array([0.66]), np.array([0.34])), reaches)
+    assert most[0] == pytest.approx(1, abs=1e-12)
+    assert most[0] < 1
+    for distance, changed in ((most, 0), (np.ones(1), 1)):
+        assert worst_perturbations(strategy, mechanism, X, distance).moves[0, 1] == changed
+
+
+def test_mixtures_count_hidden_categories_by_their_overlap():
+    """Whether they are masked or drawn: the parts of a mixture have offsets of their own."""
+    for noise, curved in ((UniformMixtureNoise([1.0, 2.0]), False), (UniformNoise(2.0), True)):
+        features = Features(np.array([1.0, 0.5]), np.array([0, 3]), "uniform")
+        sets = changes_of(NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,), features)).sets
+        assert [one.curve is not None for one in sets] == [False, *[curved] * (len(sets) - 1)]
+        assert len(sets) > 1
+
+
+def test_a_store_of_noise_without_a_box_keeps_no_reaches():
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), LaplaceNoise(), (3,))
+    assert reaches_to_keep(mechanism, np.zeros((5, 3)), 0.4).shape == (5, 0)
+
+
+def test_reaches_that_do_not_decide_are_counted_in_the_message():
+    mechanism, p_a = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(9.0), (300,)), np.array([0.7, 0.999])
+    for strategy in (GreedyRadius(), GreedyRadius(max_features=200)):
+        with pytest.raises(
+            ValueError, match="needs more than the 7 largest reaches of each input that the store holds"
+        ):
+            certified_radii(strategy, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))
+    few = GreedyRadius(max_features=7)
+    assert np.isinf(certified_radii(few, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))[1])
+    ended = np.array([[0.9] * 6 + [0.0]] * 2)
+    assert np.isinf(certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=ended)[1])
+
+
+def test_radius_0_needs_one_half_and_no_more():
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2,)), np.full((2, 2), 0.5)
+    for strategy in STRATEGIES:
+        found = required_probability(strategy, mechanism, X, np.array([[0.0, 0.5, 5.0]] * 2))
+        np.testing.assert_allclose(found[:, :2], [[0.5, 0.75]] * 2, atol=1e-6)
+        assert (found[:, 0] == 0.5).all()
+        assert (found[:, 2] == np.inf).all() == (not isinstance(strategy, GreedyRadius))

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import beta, binom
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -22,13 +22,17 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
+from smoothcert.certify.betting import log_e_margin, log_e_value
 from smoothcert.certify.binomial import class_probabilities
 from smoothcert.certify.duel import Duel
 from smoothcert.certify.evidence import BET, certified_at, rejected
-from smoothcert.certify.reach import certified_radii
-from smoothcert.certify.stopping import RadiusTest, expected_votes
+from smoothcert.certify.futility import is_futile
+from smoothcert.certify.reach import certified_radii, required_probability
+from smoothcert.certify.stopping import RadiusPrecision, RadiusTest, expected_votes
 from smoothcert.models.sklearn import SklearnVoter
+from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.sampling.sampler import Votes
 
 from ..base_models import Rule, constant
 
@@ -431,8 +435,6 @@ def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius, 
         clf.radius if not isinstance(clf.radius, str) else GreedyRadius() if noise.uses_box else LipschitzRadius()
     )
     if not isinstance(clf.radius, str):
-        from smoothcert.certify.reach import required_probability
-
         mechanism = NoiseMechanism(clf.box_, clf.noise_, (4,))
         p = required_probability(strategy, mechanism, X, target)
         reachable = p <= 1
@@ -637,3 +639,121 @@ def test_votes_are_foreseen_from_vote_shares(shares):
     precise = clf.set_params(rtol=0.05).certify(X).n_samples.mean()
     rule = clf.algorithm(X.shape[1:]).precision_rule()
     assert expected_votes(rule, votes, X).mean() == pytest.approx(precise, rel=0.25)
+
+
+# What rules decide, by hand
+
+
+def rule_of(kind, n_classes=2, **choices):
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0, levels=1000), (2,))
+    known = {"strategy": LipschitzRadius(), "mechanism": mechanism, "alpha": 0.01, "cap": 2000}
+    return kind(**known, strongest_rival=n_classes > 2, **choices)
+
+
+def test_rules_look_at_their_own_numbers_of_votes():
+    test, precision = rule_of(RadiusTest).checkpoints, rule_of(RadiusPrecision, rtol=0.1).checkpoints
+    assert test[:4].tolist() == [4, 8, 12, 16]
+    assert precision[:5].tolist() == [64, 128, 192, 256, 320]
+    for looks, step, growth in ((test, 4, 1.0625), (precision, 64, 1.15)):
+        assert looks[-1] == 2000
+        assert (looks[:-1] % step == 0).all()
+        late = looks[:-1][looks[:-1] > 600]
+        assert np.exp(np.diff(np.log(late)).mean()) == pytest.approx(growth, abs=0.02)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("rtol", [0.0, 0.1, 0.3])
+def test_precision_compares_the_radius_with_the_largest_that_is_hoped_for(rtol, n_classes):
+    """Radii are 2 p - 1 at lam 1; a quick bound p at alpha/16 stands for that of bets, with a 70 % quantile of luck."""
+    rule, rng = rule_of(RadiusPrecision, n_classes, rtol=rtol), np.random.default_rng(0)
+    n = rng.choice([64, 256, 960, 1856, 2000], size=300)
+    share = rng.uniform(0.5, 1, size=300)
+    counts = np.column_stack([np.rint(n * share), n - np.rint(n * share), 0 * n, 0 * n]).astype(int)
+    counts[:, 2] = counts[:, 1] // 3
+    counts[:, 1] -= counts[:, 2]
+    counts = counts[:, :3] if n_classes == 3 else np.column_stack([counts[:, 0], n - counts[:, 0]])
+    score = (n + counts[:, 0] - counts[:, 1]) / 2
+    hoped_for = 2000 * beta.ppf(0.7, score + 0.5, n - score + 0.5)
+    now, then = (
+        np.maximum(2 * beta.ppf(0.01 / 16, k, m - k + 1) - 1, 0)
+        for k, m in ((score, n), (hoped_for, np.full(300, 2000)))
+    )
+    k_b = counts[:, 1] if n_classes == 3 else n - counts[:, 0]
+    hopeless = is_futile(counts[:, 0], k_b, n, 2000, 0.5, alpha=0.01 / 16, rivals_apart=n_classes == 3)
+    enough = rule.enough(
+        counts, selection=np.eye(1, n_classes, dtype=int).repeat(300, axis=0), X=np.full((300, 2), 0.5)
+    )
+    clear = (np.abs(now - (1 - rtol) * then) > 1e-6) & ((now > 1e-6) | (now == 0))
+    np.testing.assert_array_equal(enough[clear], np.where(now > 0, now >= (1 - rtol) * then, hopeless)[clear])
+    assert not enough.all()
+    assert enough.any() or rtol == 0
+    assert (now == 0).any()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_radius_is_decided_once_it_is_certified_or_hopeless(n_classes):
+    rule, rng = rule_of(RadiusTest, n_classes), np.random.default_rng(0)
+    n = rng.choice([16, 64, 256, 1000], size=300)
+    counts = np.array([rng.multinomial(m, rng.dirichlet([6, 1, 1][:n_classes])) for m in n])
+    selection = rng.permuted(np.array([[30, 2, 0][:n_classes]] * 300), axis=1)
+    required = rng.uniform(0.5, 1.05, size=300)
+    top = selection.argmax(axis=1)
+    k_a = counts[np.arange(300), top]
+    k_b = np.where(np.eye(n_classes, dtype=bool)[top], -1, counts).max(axis=1) if n_classes == 3 else n - k_a
+    apart = {"strongest_rival": n_classes == 3}
+    certified = certified_at(selection, counts, required, alpha=0.01, cap=2000, **apart)
+    hopeless = is_futile(k_a, k_b, n, 2000, required, alpha=0.01, rivals_apart=n_classes == 3)
+    np.testing.assert_array_equal(rule.enough(counts, selection=selection, required=required), certified | hopeless)
+    assert certified.any()
+    assert hopeless.any()
+    assert not (certified | hopeless).all()
+
+
+def test_a_tenth_of_alpha_is_left_for_the_last_look():
+    """A unanimous vote of n certifies p = (alpha/10)^(1/n) there, and hardly more by bets."""
+    alpha, n = 0.01, 500
+    votes = np.array([[8, 8]]), np.array([[n, 0]])
+    most = (alpha / 10) ** (1 / n)
+    required = np.array([[most - 1e-9, most + 1e-6]])
+    found = certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n)
+    assert found.tolist() == [[True, False]]
+    assert not certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n + 1).any()
+
+
+def test_all_rivals_as_one_leave_the_whole_level_to_class_a():
+    """Also of three classes: at the last look, p_b is 1 - p_a and not the bound of the strongest rival."""
+    votes, alpha = (np.array([[20, 8, 4]]), np.array([[400, 60, 40]])), 0.01
+    p_a = beta.ppf(alpha / 10, 400, 101)
+    found = certified_at(*votes, np.array([[p_a - 1e-9, p_a + 1e-6]]), alpha=alpha, strongest_rival=False, cap=500)
+    assert found.tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("selection", [[20, 8, 4], [32, 0, 0]])
+def test_nine_tenths_of_alpha_are_bet(selection):
+    """Before the last look a probability is certified where the e-value of its null reaches 1 / (0.9 alpha)."""
+    selection, alpha, nulls = np.array([selection]), 0.01, np.linspace(0.5, 0.9, 4001)
+    prior_a, prior_b = (selection[0, 0] + 0.5, 32 - selection[0, 0] + 0.5)
+    log_e = log_e_value(400, 500, nulls, prior_a, prior_b)
+    known = {"alpha": alpha, "strongest_rival": False, "cap": 501}
+    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **known)[0]
+    np.testing.assert_array_equal(found, log_e >= -np.log(0.9 * alpha))
+    assert (found != (log_e >= -np.log(alpha))).any()
+    log_e = log_e_margin(400, 60, 500, nulls, *(int(votes) for votes in (selection[0, 0], selection[0, 1], 32)))
+    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **(known | {"strongest_rival": True}))[0]
+    assert nulls[found].max() == pytest.approx(nulls[log_e >= -np.log(0.9 * alpha)].max(), abs=2e-3)
+
+
+def test_votes_that_are_foreseen_are_those_of_the_first_checkpoint_that_suffices():
+    rule = rule_of(RadiusTest)
+    estimation = np.array([[2000, 0], [1000, 1000], [1500, 500]])
+    votes = Votes(selection=np.array([[32, 0]] * 3), estimation=estimation, inputs=np.zeros((3, 16), np.uint8), seed=0)
+    X, at = np.full((3, 2), 0.5), np.array([0.2, 0.6, 0.4])
+    required = required_probability(rule.strategy, rule.mechanism, X, at)
+    found = expected_votes(rule, votes, X, at)
+    for i, (share, _) in enumerate(estimation / 2000):
+        for n in rule.checkpoints:
+            counts = np.array([[np.rint(n * share), n - np.rint(n * share)]], dtype=int)
+            if rule.enough(counts, selection=votes.selection[[i]], required=required[[i]])[0]:
+                break
+        assert found[i] == n
+    assert len(set(found)) == 3

@@ -126,9 +126,67 @@ def test_training_data_outside_the_box():
         images.check(X)
 
 
+@pytest.mark.parametrize("width", [1e-3, 1.0, 1e6])
+def test_training_data_may_leave_the_box_by_a_part_of_its_width(width):
+    box = Box.from_bounds((-width, 0))
+    box.check(np.array([[-width * (1 + 0.9e-6), width * 0.9e-6]]))
+    for wrong in (-width * (1 + 2e-6), width * 2e-6, np.nan):
+        with pytest.raises(ValueError, match="X must lie inside bounds"):
+            box.check(np.array([[0.0, wrong]]))
+
+
+def test_only_the_unit_box_is_the_unit_box():
+    assert Box.from_bounds((0, 1)).is_unit
+    assert Box.from_bounds(([0, 0], 1)).is_unit
+    for lo, hi in ((0, [1, 2]), ([0, 0.5], 1), (-1, 1), ([0, 1], [1, 2])):
+        box, unit = Box.from_bounds((lo, hi)), np.array([[0.5, 0.25]])
+        assert not box.is_unit
+        box.to_raw_inplace(unit)
+        np.testing.assert_array_equal(unit[0], np.add(lo, np.multiply(np.subtract(hi, lo), [0.5, 0.25])))
+
+
+def test_inputs_stay_as_they_are():
+    for bounds in ((0, 1), (0, 2), (-1, 0)):
+        X = np.array([[0.25, 3.0], [-2.0, 0.5]])
+        Box.from_bounds(bounds).to_unit(X)
+        np.testing.assert_array_equal(X, [[0.25, 3.0], [-2.0, 0.5]])
+
+
+def test_fingerprints_are_those_of_both_ends_and_their_shapes():
+    ends = [
+        (0, 1),
+        (0, 2),
+        (-1, 1),
+        ([0, 0], [1, 1]),
+        ([0, 0], 1),
+        (0, [1, 1]),
+        ([0, 0], [1, 2]),
+        (np.zeros((2, 1)), 1),
+    ]
+    assert len({Box.from_bounds(bounds).fingerprint() for bounds in ends}) == len(ends)
+
+
+def test_features_without_bounds_have_no_extent():
+    unbounded, names = np.array([False, True, False]), ["a", "b", "c"]
+    X = np.array([[1.0, np.nan, 3.0], [2.0, 9.0, 5.0]])
+    minmax = Box.from_bounds("minmax", X, unbounded=unbounded)
+    by_name = Box.from_bounds({"c": (3, 5), "a": (1, 2)}, names=names, unbounded=unbounded)
+    by_end = Box.from_bounds(({"c": 3, "a": 1}, {"a": 2, "c": 5}), names=names, unbounded=unbounded)
+    without = Box.from_bounds(([1, 4, 3], [2, 6, 5])).without(unbounded)
+    for box in (minmax, by_name, by_end, without):
+        np.testing.assert_array_equal([box.lo, box.hi], [[1, 0, 3], [2, 0, 5]])
+    images = Box.from_bounds("minmax", np.arange(8.0).reshape(2, 2, 2), unbounded=np.array([True, False, False, True]))
+    np.testing.assert_array_equal([images.lo, images.hi], [[[0, 1], [2, 0]], [[0, 5], [6, 0]]])
+    np.testing.assert_array_equal(Box.from_bounds((2, 3)).without(unbounded).hi, [3, 0, 3])
+
+
 def test_bad_bounds_name_the_feature():
     with pytest.raises(ValueError, match=r"got \(5, 1\) in feature 1\."):
         Box.from_bounds(([0, 5, 0], 1))
+    with pytest.raises(ValueError, match=r"got \(5, 1\) in column 'b'\."):
+        Box.from_bounds({"a": (0, 1), "b": (5, 1)}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
+        Box.from_bounds({"a": (0, 1), "b": (0, 1, 2)}, names=["a", "b"])
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])
@@ -163,14 +221,17 @@ def test_half_a_step_per_feature_reaches_the_bound():
         (np.linspace(-1, 1, 100), True),
         (np.linspace(0, 2, 100), True),
         (np.append(np.linspace(0, 1, 99), 2.5), True),
-        (np.append(np.linspace(0, 1, 96), [1.2, -0.1, 1.3, 1.9]), False),
+        (np.append(np.linspace(0, 1, 95), [1.2, -0.1, 1.3, 1.9, 1.1]), False),
         (np.linspace(0, 1 + 1e-9, 100), False),
     ],
 )
-def test_many_clipped_values_or_one_far_away_look_like_other_units(X, warned):
-    box = Box.from_bounds((0, 1))
-    with pytest.warns(UserWarning, match="was clipped") if warned else nullcontext():
-        assert box.warn_clipped(X.reshape(4, -1)) == warned
+@pytest.mark.parametrize(("lo", "width"), [(0, 1), (-200, 1000), (3, 0.001)])
+def test_many_clipped_values_or_one_far_away_look_like_other_units(X, warned, lo, width):
+    box, X = Box.from_bounds((lo, lo + width)), lo + width * X.reshape(4, -1)
+    share = np.mean((X < lo - 1e-6 * width) | (X > lo + width + 1e-6 * width))
+    message = rf"X ranges from {X.min():g} to {X.max():g}, outside .* was clipped \({share:.2%} of its values\)"
+    with pytest.warns(UserWarning, match=message) if warned else nullcontext():
+        assert box.warn_clipped(X) == warned
 
 
 def test_a_feature_that_is_constant_cannot_leave_the_box():

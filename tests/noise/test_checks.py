@@ -17,6 +17,7 @@ from smoothcert.noise.base import Noise
 from smoothcert.noise.box import Box
 from smoothcert.noise.checks import check_noise
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.noise.threat import Features
 
 from ..base_models import Rule, steps
 
@@ -95,6 +96,11 @@ def half_written(self, points, rng, out):
     out[: len(out) // 2] = points[: len(out) // 2] + rng.triangular(-1, 0, 1, size=(len(out) // 2, out.shape[1]))
 
 
+def one_point_only(self, points, rng, out):
+    out[...] = rng.triangular(-1, 0, 1, size=out.shape)
+    out[:, 0] += points[0] if points.ndim == 1 else np.nan
+
+
 def inputs_changed(self, points, rng, out):
     points += 0.1
     out[...] = points + rng.triangular(-1, 0, 1, size=out.shape)
@@ -124,6 +130,11 @@ WRONG = [
     ("cost", {"cost": lambda self, z: 1 + Triangular.cost(self, z)}, r"be 0 at 0, got \[1, "),
     ("cost", {"cost": lambda self, z: np.sin(3 * z)}, r"increase with z, got \[0, 0.68"),
     ("cost", {"cost": lambda self, z: np.sqrt(z)}, "be convex, or the greedy walk is wrong"),
+    (
+        "cost",
+        {"cost": lambda self, z: np.where(z < 0.6, np.sqrt(z), np.inf), "inverse_cost": lambda self, spent: spent**2},
+        "be convex, or the greedy walk is wrong",
+    ),
     ("cost", {"cost": lambda self, z: np.full_like(z, np.nan)}, "return numbers, got NaN"),
     (
         "cost",
@@ -135,6 +146,15 @@ WRONG = [
     ),
     ("cost", {"draw": narrower}, "be large enough for a move by .* one feature"),
     ("cost", {"draw": one_number_for_all_features}, "be large enough for a move by .* two features"),
+    (
+        "cost",
+        {
+            # Right for a move over the whole box, and too small for shorter ones.
+            "cost": lambda self, z: Triangular.cost(self, 1.0) * np.square(z),
+            "inverse_cost": lambda self, spent: np.sqrt(spent / Triangular.cost(self, 1.0)),
+        },
+        r"be large enough for a move by 0\.\d+ that a base model sees in one feature",
+    ),
     ("cost", {"budget": lambda self, p_a, p_b: -np.log1p(-(p_a - p_b))}, "be large enough"),
     (
         "inverse_cost",
@@ -152,6 +172,7 @@ WRONG = [
     ("draw", {"draw": pairs_of_rows}, "draw independent noise for each row, got 100% of neighbors on the same side"),
     ("draw", {"draw": global_generator}, "take random numbers from rng alone"),
     ("draw", {"draw": half_written}, "write a finite number into every place of out"),
+    ("draw", {"draw": one_point_only}, "write a finite number into every place of out, got .* in 2000 of 4000 places"),
     ("draw", {"draw": inputs_changed}, "leave points as they are"),
     ("sample", {"sample": batch}, "be a function of point, key and number of the sample"),
     ("sample", {"sample": no_key}, "draw other noise for another key"),
@@ -186,8 +207,69 @@ def test_a_mechanism_checks_foreign_families_once_for_each_parameter():
     counted = len(calls)
     NoiseMechanism(box, Counted(2.0), (5,))
     assert len(calls) == counted
-    with pytest.raises(ValueError, match=r"^Wrong\.draw must"):
-        NoiseMechanism(box, replaced(draw=one_row_for_all), (3,))
+    # A package may have a name that begins like that of the library.
+    wrong = replaced(draw=one_row_for_all, __module__="smoothcert.noise_of_my_own")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^Wrong\.draw must"):
+            NoiseMechanism(box, wrong, (3,))
+
+
+def test_a_family_with_a_walk_of_its_own_needs_no_convex_cost():
+    concave = {"cost": lambda self, z: np.sqrt(z), "inverse_cost": lambda self, spent: np.square(spent)}
+    concave["budget"] = lambda self, p_a, p_b: -np.log1p(-(p_a - p_b) / 2) / 9
+    check_noise(replaced(walk=lambda self, budget, reach: 0 * budget, **concave))
+    with pytest.raises(ValueError, match=r"^Wrong\.cost must be convex"):
+        check_noise(replaced(**concave))
+
+
+def test_an_inverse_is_off_by_hardly_anything():
+    wrong = replaced(inverse_cost=lambda self, spent: Triangular.inverse_cost(self, spent) * (1 - 1e-5))
+    with pytest.raises(ValueError, match=r"^Wrong\.inverse_cost must undo cost"):
+        check_noise(wrong)
+
+
+def test_moves_that_the_lattice_of_a_family_refuses_are_left_out():
+    def quarters(self, unit):
+        if (unit * 4 % 1).any():
+            raise ValueError("off the lattice")
+        return unit
+
+    check_noise(replaced(to_points=quarters))
+    with pytest.raises(ValueError, match=r"^Wrong\.cost must be large enough for a move by 0\.25 "):
+        check_noise(replaced(to_points=quarters, draw=narrower))
+
+
+def test_noise_of_every_cost_is_checked(monkeypatch):
+    class Priced(Triangular):
+        def for_cost(self, cost):
+            return type(self)(self.width / cost)
+
+    class Late(Priced):
+        def for_cost(self, cost):
+            return self if cost == 0.75 else Priced.for_cost(self, cost)
+
+    def mechanism(noise):
+        return NoiseMechanism(Box.from_bounds((0, 1)), noise, (4,), Features(np.array([0.75, 0.5, 2.0, 0.5])))
+
+    checked = []
+    monkeypatch.setattr("smoothcert.noise.checks.check_noise", lambda noise: checked.append(noise.width))
+    assert mechanism(Priced(1.0)).mixed is not None
+    assert checked == [1, 2, 4 / 3, 0.5]
+    with pytest.raises(ValueError, match=r"Late\.for_cost\(0\.75\) returned Late.* Scale all widths by 1 / cost"):
+        mechanism(Late(1.0))
+    with pytest.raises(
+        ValueError, match=r"^costs must be 1 for all .* since it defines no for_cost, got 0\.5\. Use uniform"
+    ):
+        mechanism(Triangular(3.0))
+    for cost, shown in ((2.5, r"2\.5"), (np.inf, "fixed")):
+        with pytest.raises(ValueError, match=rf"its certificates bound the distance .* single ones, got {shown}\. Use"):
+            LaplaceNoise().for_cost(cost)
+
+
+@pytest.mark.parametrize(("digital", "expected"), [(None, [0.02, 0.32, 0.315]), (10, [0.0, 0.3, 0.3])])
+def test_points_are_farther_apart_than_inputs_by_the_resolution_of_both(digital, expected):
+    noise = type("Coarse", (Triangular,), {"resolution": 0.01, "digital_levels": digital})()
+    np.testing.assert_allclose(noise.point_distance(np.array([0.0, 0.3, 0.295])), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("radius", ["lipschitz", "box", "greedy"])

@@ -183,6 +183,42 @@ def test_a_template_sets_the_offsets_of_features():
     assert not np.array_equal(outcomes(shifted, point), outcomes(seeded, point))
 
 
+def test_the_template_of_a_seed_is_the_same_everywhere():
+    assert DeterministicSplitNoise(1.0, 255, seed=3)._offsets(5).tolist() == [439, 476, 137, 40, 256]
+    offsets = [DeterministicSplitNoise(1.0, 255, seed)._offsets(5).tolist() for seed in (0, 1, 3)]
+    assert len(set(map(tuple, offsets))) == 3
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 1, got -1"):
+        DeterministicSplitNoise(seed=-1).check()
+
+
+def test_outcomes_are_numbered_and_training_draws_one_for_each_row():
+    """With s = (j + template + 1/2)/q, the value is the midpoint of the cell of [0, 1] that s leaves the input in."""
+    noise = DeterministicSplitNoise(1.0, levels=3, template=[0, 2])
+    points = noise.to_points(np.array([[1 / 3, 1.0]]))
+    every, some = np.empty((6, 2)), np.empty((3, 2))
+    noise.sample(points, np.zeros((1, 4), np.uint32), np.array([[0, 0, 6]]), every)
+    split = (np.array([[0, 2]]) + np.arange(6)[:, None]) % 6 + 0.5
+    np.testing.assert_allclose(every, (np.minimum(split / 3, 1) + (np.array([1, 3]) > split)) / 2, atol=1e-12)
+    noise.sample(points, np.zeros((1, 4), np.uint32), np.array([[0, 4, 2], [0, 1, 1]]), some)
+    np.testing.assert_array_equal(some, every[[4, 5, 1]])
+    drawn = np.empty((60, 2))
+    noise.draw(points, np.random.default_rng(0), drawn)
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in every}
+
+
+def test_a_move_costs_its_share_of_the_outcomes():
+    """Of L = floor(2 lam q) = 4 outcomes, a whole range of 3 steps changes 3."""
+    noise = DeterministicSplitNoise(0.8, levels=3)
+    np.testing.assert_allclose(noise.cost([0.0, 1 / 3, 1.0]), [0, 0.25, 0.75], rtol=1e-12)
+
+
+def test_images_take_a_template_of_all_pixels():
+    noise = DeterministicSplitNoise(1.0, levels=4, template=np.arange(8).reshape(2, 2, 2))
+    assert noise.to_points(np.full((3, 2, 2, 2), 0.5)).shape == (3, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"template must hold 12 offsets, one for each feature of X, got 8"):
+        noise.to_points(np.full((3, 2, 2, 3), 0.5))
+
+
 @pytest.mark.parametrize("template", [[0.5, 1.0], [-1, 2], [0, 8], ["a", "b"]])
 def test_bad_templates_are_refused(template):
     with pytest.raises(ValueError, match="template must hold whole numbers from 0 to 7, the offsets"):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import mpmath
 import numpy as np
@@ -68,6 +69,49 @@ def test_laplace_is_the_historical_formula():
         assert found == pytest.approx(-0.7 * np.log(2 * (1 - p_a)))
     assert LaplaceNoise.from_sigma(2.0).sigma == pytest.approx(2)
     assert GaussianNoise.from_sigma(2.0).sigma == 2
+
+
+@pytest.mark.parametrize(
+    ("p_a", "p_b", "expected"),
+    [
+        (0.4, 0.1, np.log(4) / 2),
+        (0.9, 0.1, -np.log(0.2)),
+        (0.9, 0.0, np.inf),
+        (1.0, 0.3, -np.log(0.3)),
+        (0.6, 0.5, -np.log(0.9)),
+        (1 - 1e-12, 1e-12, -np.log(2e-12)),
+        (0.5 + 1e-12, 0.5, 1e-12),
+    ],
+)
+def test_laplace_noise_takes_the_larger_of_two_bounds(p_a, p_b, expected):
+    noise = LaplaceNoise(0.7)
+    assert noise.budget(p_a, p_b) == pytest.approx(expected, rel=1e-3, abs=0)
+    assert noise.inverse_cost(noise.cost(0.3)) == pytest.approx(0.3)
+    assert noise.cost(0.35) == pytest.approx(0.5)
+
+
+def test_widths_of_a_mixture():
+    noise = UniformMixtureNoise([2.0, 0.5], [0.75, 0.25])
+    assert noise.sigma == pytest.approx(np.sqrt((0.75 * 4 + 0.25 * 0.25) / 3))
+    assert noise.lam == 2
+    out = np.empty((20_000, 1))
+    noise.draw(np.zeros(1, dtype=np.uint32), np.random.default_rng(0), out)
+    assert out.std() == pytest.approx(noise.sigma, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "noise", [SplitNoise(0.4), UniformNoise(1.0), LaplaceNoise(), GaussianNoise(), GaussianNoise(1.0, 4)]
+)
+def test_copies_of_a_point_are_in_a_row_and_each_point_has_noise_of_its_own(noise):
+    points = noise.to_points(np.repeat([[0.0], [1.0], [0.0]], 9, axis=1))
+    drawn, alone = np.empty((300, 9)), np.empty((100, 9))
+    noise.draw(points, np.random.default_rng(0), drawn)
+    noise.draw(points[0], np.random.default_rng(1), alone)
+    means = drawn.reshape(3, 100, 9).mean(axis=(1, 2))
+    assert means[1] - means[0] > 0.25
+    assert means[1] - means[2] > 0.25
+    assert means[0] == pytest.approx(alone.mean(), abs=0.3)
+    assert not np.array_equal(drawn[:100], drawn[200:])
 
 
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
@@ -448,6 +492,21 @@ def test_max_change_must_fit_the_features():
 def test_bad_parameters(noise, message):
     with pytest.raises(ValueError, match=message):
         noise.check()
+
+
+@pytest.mark.parametrize(("sigma", "valid"), [(0.01, True), (0.0099, False), (1e4, True), (1.01e4, False)])
+def test_digital_gaussian_noise_has_a_width_between_a_tenth_of_a_step_and_a_hundred_thousand(sigma, valid):
+    message = rf"sigma must lie between 0\.01 and 10000 at levels=10, got {sigma}\."
+    with nullcontext() if valid else pytest.raises(ValueError, match=message):
+        GaussianNoise(sigma, levels=10).check()
+    GaussianNoise(sigma).check()
+
+
+def test_weights_of_a_mixture_add_up_to_1():
+    for weights in ([0.5, 0.5 + 1e-8], [0.5, 0.5 - 1e-8]):
+        with pytest.raises(ValueError, match="weights must hold one number for each of lams and sum to 1"):
+            UniformMixtureNoise([1.0, 2.0], weights).check()
+    UniformMixtureNoise([1.0, 2.0, 3.0], [0.1, 0.2, 0.7]).check()
 
 
 # What a review found

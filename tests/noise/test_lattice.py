@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import chisquare
 from sklearn.base import clone
 
-from smoothcert import SplitNoise, UniformNoise
+from smoothcert import DeterministicSplitNoise, GaussianNoise, SplitNoise, UniformMixtureNoise, UniformNoise
 from smoothcert.noise._philox import apply_offsets
-from smoothcert.noise.lattice import FINE_LEVELS
+from smoothcert.noise.lattice import FINE_LEVELS, digital_points
 
 from ..base_models import all_offsets, outcomes
 
@@ -149,6 +149,65 @@ def test_sigma_is_the_standard_deviation_of_uniform_noise():
     assert clone(noise).get_params() == noise.get_params()
     with pytest.raises(ValueError, match="sigma must be a finite number above 0, got -1"):
         UniformNoise.from_sigma(-1)
+
+
+@pytest.mark.parametrize("family", [UniformNoise, SplitNoise, GaussianNoise, DeterministicSplitNoise])
+def test_noise_of_a_sigma_has_the_levels_that_are_asked_for(family):
+    noise = family.from_sigma(0.5, levels=9)
+    assert (noise.levels, noise.sigma) == (9, pytest.approx(0.5))
+    assert family.from_sigma(0.5).levels == family().levels
+
+
+@pytest.mark.parametrize(
+    "noise", [UniformNoise(0.6, 9), SplitNoise(0.6), UniformMixtureNoise([0.6], [1.0], 9), GaussianNoise(0.6, 9)]
+)
+def test_noise_of_a_cost_is_as_much_narrower_on_the_same_lattice(noise):
+    before = noise.get_params()
+    priced = noise.with_groups(((0.5, 0), (2.0, 0)))
+    for one in (noise, priced):
+        narrow = one.for_cost(2.0)
+        width = {"sigma": 0.3, "lam": 0.3, "lams": [0.3]}
+        assert narrow.get_params() == before | {name: width[name] for name in before if name in width}
+        # Its own moves are those of one group of cost 1.
+        assert narrow.cost(0.25) == type(narrow)(**narrow.get_params()).cost(0.25)
+    assert noise.get_params() == before
+
+
+def test_off_the_lattice_starts_beyond_the_rounding_of_float32():
+    at = 0.25 + np.array([-1, 1]) * 2.0**-22
+    assert digital_points(at, 4).tolist() == [1, 1]
+    for wrong in (0.25 - 2.0**-21, 0.25 + 2.0**-21):
+        with pytest.raises(ValueError, match=rf"levels=4 steps per unit .* holds {wrong:.9g} of"):
+            digital_points(np.array([0.5, wrong, 0.3]), 4)
+
+
+def test_a_coarser_lattice_is_offered_to_wide_noise_alone():
+    for lam, offered in ((1e3, True), (1e-9, False)):
+        with pytest.raises(ValueError, match="lam must lie between") as error:
+            UniformNoise(lam).check()
+        assert ("A coarser lattice" in str(error.value)) == offered
+
+
+def test_lists_are_offered_where_arrays_have_changed_the_levels():
+    for wrong, offered in ((0, False), (2.5, True), ("73", True), (None, False)):
+        with pytest.raises(ValueError, match="levels of column 'age': levels must be") as error:
+            SplitNoise(levels={"age": wrong}).check()
+        assert str(error.value).endswith("give a list or a dict.") == offered
+
+
+@pytest.mark.parametrize("levels", ["fine", 0, 2**16 + 1, 2.5, True, None])
+@pytest.mark.parametrize("family", [UniformNoise, GaussianNoise])
+def test_levels_are_auto_or_whole_numbers(family, levels):
+    with pytest.raises(ValueError, match=r'levels must be "auto" .* from 1 to 65536 .* got .*\.$'):
+        family(1.0, levels).check()
+
+
+def test_snapped_inputs_are_the_nearest_points():
+    unit = (np.array([[0.0, 0.4, 0.6, 7.49, 7.51]]) + 3) / FINE_LEVELS
+    noise = SplitNoise(1.0)
+    np.testing.assert_array_equal(noise.snap(unit.copy()) * FINE_LEVELS, [[3, 3, 4, 10, 11]])
+    np.testing.assert_array_equal(noise.to_points(unit.copy()), [[3, 3, 4, 10, 11]])
+    np.testing.assert_array_equal(SplitNoise(1.0, 4).snap(np.array([[0.25 + 1e-8, 0.5]])), [[0.25, 0.5]])
 
 
 @pytest.mark.parametrize(

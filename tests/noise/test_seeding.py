@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,15 +41,34 @@ def test_digests_see_values_not_types():
     np.testing.assert_array_equal(seeding.digests(points)[1:], seeding.digests(points[1:]))
 
 
+def test_numbers_of_randomized_bounds_have_a_stage_of_their_own():
+    """They are drawn from none of the keys of votes, of either stage."""
+    inputs = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    found = seeding.auxiliary(3, inputs)
+    np.testing.assert_allclose(found, [[0.59733515, 0.07767004], [0.00079847, 0.26413853]], atol=1e-8)
+    for stage in (seeding.SELECTION, seeding.ESTIMATION):
+        of_votes = [seeding.generator(key, 0).random(2) for key in seeding.keys(3, inputs, stage)]
+        assert (found != of_votes).all()
+
+
+def test_derived_keys_differ_by_key_and_label():
+    keys = seeding.keys(0, np.eye(3, 16, dtype=np.uint8), 0)
+    found = np.concatenate([keys, *(seeding.derived_keys(keys, label) for label in (b"", b"a", b"b"))])
+    assert found.dtype == np.uint32
+    assert len(np.unique(found)) == found.size
+
+
 def test_blocks_hold_a_bounded_number_of_values():
     assert [seeding.block_size(d) for d in (1, 512, 513, 784, 3072, 150_528)] == [128, 128, 64, 64, 16, 1]
 
 
 def test_seeds():
     assert seeding.resolve_seed(3) == 3
-    assert seeding.resolve_seed(2**128 - 1) == 2**128 - 1
+    for seed in (0, 2**32 - 1, 2**32, 2**64 - 1, 2**128 - 1, np.int64(5)):
+        assert seeding.resolve_seed(seed) == seed
     assert seeding.resolve_seed(None) != seeding.resolve_seed(None)
-    assert seeding.resolve_seed(np.random.RandomState(0)) == seeding.resolve_seed(np.random.RandomState(0))
+    state = np.random.RandomState(0)
+    assert [seeding.resolve_seed(state), seeding.resolve_seed(state)] == [209652396, 398764591]
     for wrong in ("seed", -1, 2**128, 1.5, np.random, np.random.default_rng(0)):
         with pytest.raises(ValueError, match=r"random_state must be None, an int .* got "):
             seeding.resolve_seed(wrong)
@@ -190,13 +211,32 @@ def test_fused_kernel_is_the_reference_bit_for_bit(noise, d, dtype):
 
 @pytest.mark.parametrize("part", [1, 64, 999, 10**6])
 def test_fused_kernel_does_not_depend_on_its_threads(part):
-    from smoothcert.noise import _cpu as kernel
-
     noise = SplitNoise(3.5)
     points, keys, expected = case(noise, 100, np.float32)
     out = np.full_like(expected, np.nan)
     kernel.sample(noise.recipe, points, keys, SEGMENTS, out, part=part)
     np.testing.assert_array_equal(out, expected)
+
+
+def test_threads_are_limited_for_the_calling_thread(monkeypatch):
+    """One thread, and a batch of one part, ask for no pool; numba's number is that of threads without a limit."""
+    noise, asked = SplitNoise(3.5), []
+    points, keys, expected = case(noise, 10, np.float32)
+    monkeypatch.setattr(kernel, "_pool", lambda n_threads: asked.append(n_threads) or SimpleNamespace(map=map))
+    monkeypatch.setattr(kernel.config, "NUMBA_NUM_THREADS", 5)
+
+    def drawn(n_threads, part):
+        if n_threads:
+            kernel.limit_threads(n_threads)
+        out = np.full_like(expected, np.nan)
+        kernel.sample(noise.recipe, points, keys, SEGMENTS, out, part=part)
+        return out
+
+    size = expected.size
+    for n_threads, part in ((3, 100), (None, 100), (1, 100), (3, size), (3, size - 1)):
+        with ThreadPoolExecutor(1) as own:
+            np.testing.assert_array_equal(own.submit(drawn, n_threads, part).result(), expected)
+    assert asked == [3, 5, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -272,6 +312,9 @@ def test_outputs_with_gaps_get_the_same_noise():
     SplitNoise(1.0).sample(points, keys, SEGMENTS, wide[:, ::2])
     np.testing.assert_array_equal(wide[:, ::2], expected)
     assert (wide[:, 1::2] == 0).all()
+    half = np.zeros(expected.shape, dtype=np.float16)
+    SplitNoise(1.0).sample(points, keys, SEGMENTS, half)
+    np.testing.assert_array_equal(half, expected.astype(np.float16))
 
 
 ADDED = [

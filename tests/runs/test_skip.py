@@ -20,7 +20,6 @@ from smoothcert import (
     certified_accuracy_score,
     merge_stores,
 )
-from smoothcert.certify.algorithm import no_label
 from smoothcert.runs import workers as scheduling
 from smoothcert.runs.database import StoreError
 from smoothcert.runs.run import failed_part
@@ -233,14 +232,6 @@ def test_no_input_is_merged_twice(tmp_path, kept):
     merge_stores(tmp_path / "run.sqlite", paths)
     check_shard = Certificates.from_store(tmp_path / "run.sqlite", partial=True)
     np.testing.assert_array_equal(np.flatnonzero(check_shard.failed), [BAD - N // 2])
-
-
-@pytest.mark.parametrize(
-    ("classes", "label"), [([0, 1], -1), ([-1, 1], -2), (["a", "b"], ""), ([False, True], -1), (["", "b"], "?")]
-)
-def test_the_label_of_a_failed_input_is_no_class(classes, label):
-    assert no_label(np.array(classes)).tolist() == [label]
-    assert np.isnan(no_label(np.array([0.5, 1.5]))).all()
 
 
 def test_unknown_policies_are_refused():
