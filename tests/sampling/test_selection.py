@@ -114,7 +114,8 @@ def test_counts_at_the_edge_of_the_formula(cap, counts):
     rule = SelectionRule(cap)
     assert rule.checkpoints.tolist() == selection_steps(cap).tolist()
     for change in (-1, 0, 1):
-        changed = np.array([counts]) + [change, *[0] * (len(counts) - 1)]
+        changed = np.array([counts])
+        changed[0, 0] += change
         second, first = (int(one) for one in np.sort(changed[0])[-2:])
         n, lead = int(changed.sum()), first - second
         variance = (first + second + 1) / (n + 1) - (lead / (n + 16)) ** 2
