@@ -13,7 +13,7 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise, TorchInference, UniformNoise
 from smoothcert.models.base import Voter
-from smoothcert.sampling.alone import FEW, MANY, check_alone, is_due, telling_rows
+from smoothcert.sampling.alone import FEW, MANY, check_alone, check_numbers_alone, is_due, telling_rows
 from smoothcert.training.torch_layers import NoisyModule
 
 RNG = np.random.default_rng(0)
@@ -316,6 +316,34 @@ def test_near_ties_are_settled_together_where_few_rows_are_clear(n_clear):
     assert len(asked) == FEW
     assert asked <= ({*tied, *range(50, 50 + n_clear)} if n_clear < FEW else set(range(50, 50 + FEW)))
     np.testing.assert_array_equal(votes, given)
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "coarse_step", "raises"),
+    [
+        (0, 0.9e-4, 0.0, False),
+        (0, 1.1e-4, 0.0, True),
+        (1, 0.9e-2, 0.0, False),
+        (1, 1.1e-2, 0.0, True),
+        (0, 0.9 / 32, 2**-8, False),
+        (0, 1.1 / 32, 2**-8, True),
+        (0, 0.9e-4, 2**-20, False),
+        (0, 1.1e-4, 2**-20, True),
+    ],
+)
+def test_numbers_may_change_by_a_share_of_their_scale(row, change, coarse_step, raises):
+    """A ten-thousandth, or 8 steps of reduced precision; each number has its own scale."""
+    answers, scale = np.zeros((3, 2)), np.array([[1.0], [100.0], [1.0]])
+    alone = answers.copy()
+    alone[row, 1] -= change
+    voter = Asked(None, most_changed=0)
+    voter.coarse_step = coarse_step
+    if raises:
+        with pytest.raises(ValueError, match=r"depends on the batch or is random: 1 of 3 noisy rows"):
+            check_numbers_alone(voter, lambda rows: alone[rows], answers, voter.draw, scale)
+    else:
+        check_numbers_alone(voter, lambda rows: alone[rows], answers, voter.draw, scale)
+    assert sorted(voter.drawn[0]) == [0, 1, 2]
 
 
 # Training mode

@@ -528,7 +528,7 @@ def test_a_noisy_module_adds_noise_where_it_should():
     torch.testing.assert_close(scaling(rows, 3.0), 3 * rows)
     torch.testing.assert_close(scaling(rows, gain=4.0), 4 * rows)
     for params in ({"costs": -1.0}, {"noise": UniformNoise(-1.0)}):
-        with pytest.raises(ValueError, match="costs|lam"):
+        with pytest.raises(ValueError, match=r"costs|lam"):
             NoisyModule(nn.Identity(), **({"noise": SplitNoise()} | params))
 
 
