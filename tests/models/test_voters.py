@@ -2,13 +2,14 @@
 
 import pickle
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 import torch
+from numba import config
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
@@ -28,6 +29,7 @@ from smoothcert.models.base import LabelTable, Voter, checked_probabilities, che
 from smoothcert.models.columns import Columns
 from smoothcert.models.function import FunctionVoter
 from smoothcert.models.sklearn import SklearnVoter
+from smoothcert.models.threads import side_by_side
 from smoothcert.models.timeout import TimedVoter
 from smoothcert.models.torch import NEAR_TIE, TorchVoter
 from smoothcert.models.validation import converted
@@ -455,6 +457,55 @@ def test_probabilities_and_numbers_of_modules():
         match=r"^The base model Linear must return one number per row, shape \(60,\), but returned shape \(60, 3\)",
     ):
         voter.values(X)
+
+
+def test_the_voter_of_higher_precision():
+    def made(module, n_classes=2, **inference):
+        voter = TorchVoter(module, n_classes, inference=TorchInference(**inference))
+        return voter._make_precise()
+
+    plain = nn.Linear(3, 2)
+    for dtype, higher in (
+        (torch.float32, torch.float64),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ):
+        found = made(nn.Linear(3, 2).to(dtype))
+        assert found.precision == higher
+    assert made(plain.double()) is None
+    assert made(nn.Linear(3, 1), 1) is None
+    # Without autocast, which needs no copy.
+    plain.float()
+    found = made(plain, autocast="bfloat16", channels_last=True)
+    assert found.module is plain
+    assert (found.inference.autocast, found.inference.channels_last, found.is_reduced) == (None, True, False)
+    assert made(plain.bfloat16(), autocast="float16").precision == torch.float32
+    voter = TorchVoter(nn.Linear(3, 2), 2)
+    voter.device_type = "mps"
+    assert (voter._make_precise().device.type, voter._make_precise().precision) == ("cpu", torch.float64)
+    voter.n_parameters = 2**28
+    assert voter._make_precise() is not None
+    voter.n_parameters += 1
+    assert voter._make_precise() is None
+
+
+def test_cores_of_each_thread(monkeypatch):
+    limits = []
+
+    def limited(n_cores):
+        limits.append(n_cores)
+        return nullcontext()
+
+    monkeypatch.setattr("smoothcert.models.sklearn.process_settings", limited)
+    voter = SklearnVoter(GaussianNB().fit(X, Y), np.arange(3))
+    for n in (1, 2, 3, 8, 9, 23):
+        monkeypatch.setattr(config, "NUMBA_NUM_THREADS", n)
+        with voter.voting():
+            pass
+    # One core needs no limit; 8 threads share 23 cores.
+    assert limits == [1, 1, 1, 1, 2]
+    assert side_by_side(lambda part: (part, torch.get_num_threads()), [3, 1, 2], 2, 5) == [(3, 2), (1, 2), (2, 2)]
+    assert side_by_side(lambda part: side_by_side(lambda inner: -inner, [part], 2, 5), [4], 2, 5) == [[-4]]
 
 
 def test_content_of_modules_names_the_way_they_are_run():

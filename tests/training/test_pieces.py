@@ -25,7 +25,7 @@ from smoothcert.models.function import FunctionVoter
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
-from smoothcert.training import strategies, torch_layers
+from smoothcert.training import strategies, torch_layers, torch_training
 from smoothcert.training.carried import box_of, carried
 from smoothcert.training.constant import warn_constant
 from smoothcert.training.datasets import check_no_loader, read_dataset
@@ -616,6 +616,37 @@ def test_nets_of_bare_modules():
         for name in ("batch_size", "max_epochs", "train_split", "verbose", "iterator_train__shuffle", "callbacks")
     }
     assert {name: numbers.get_params()[name] for name in recipe} == recipe
+
+
+@pytest.mark.parametrize("y", [np.full(12, 7.0), 3 * X[:, 0] - 1])
+def test_outputs_are_scaled_to_the_numbers(y, monkeypatch):
+    """Outputs of 0 and of 1 stand for the mean, and for one standard deviation above it."""
+    monkeypatch.setattr(torch_training, "_run", lambda *_: None)
+    net = regression_net(nn.Linear(2, 1)).set_params(max_epochs=1)
+    bare = train(NoiseAugmentation(), nn.Linear(2, 1), y=y, regression=True).module_
+    [scaling] = bare._forward_hooks.values()
+    assert scaling.center == pytest.approx(y.mean())
+    assert scaling.scale == pytest.approx(np.std(y) if np.ptp(y) else 1.0)
+    assert not train(NoiseAugmentation(), net, y=y, regression=True).module_._forward_hooks
+    centers = [
+        InputScaling.of(train(strategy, nn.Linear(2, 1), y=y, regression=True).module_).center.abs().max() > 0
+        for strategy in (NoiseAugmentation(), NoiseAugmentation(standardize=False), CleanTraining())
+    ]
+    assert centers == [True, False, False]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_count_in_the_reduction_of_the_criterion(reduction):
+    module, weights = nn.Linear(2, 3), np.linspace(0, 2, 12)
+    settings = {"criterion__reduction": reduction, "optimizer": torch.optim.SGD, "lr": 0.25, "max_epochs": 1}
+    found = train(CleanTraining(), make_net(module, batch_size=12, **settings), fit_params={"sample_weight": weights})
+    rows = torch.from_numpy(X).float()
+    indices = torch.from_numpy(np.unique(Y, return_inverse=True)[1])
+    losses = nn.functional.cross_entropy(module(rows), indices, reduction="none")
+    loss = (losses * torch.from_numpy(weights / weights.mean())).sum() / (12 if reduction == "mean" else 1)
+    gradient = torch.autograd.grad(loss, module.weight)[0]
+    torch.testing.assert_close(found.module_.weight, (module.weight - 0.25 * gradient).detach(), check_dtype=False)
+    assert found.criterion_.reduction == reduction
 
 
 def test_the_stability_term_counts_by_its_weight():
