@@ -212,6 +212,9 @@ def test_fewer_near_ties_are_settled_where_memory_does_not_suffice():
     counter.count_batch(np.array([[0, 0, 32]]))
     assert counter.counts()[0].tolist() == [0, 0, 32]
     assert counter.voter.settled == [20, 10, *[5] * 6, 2]
+    counter = counter_of(AllTied(most=1))
+    counter.count_batch(np.array([[0, 0, 2]]))
+    assert (counter.counts()[0].tolist(), counter.voter.settled) == ([0, 0, 2], [2, 1, 1])
     counter = counter_of(AllTied(most=0))
     counter.count_batch(np.array([[0, 0, 3]]))
     with pytest.raises(MemoryError, match="full"):
