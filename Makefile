@@ -1,8 +1,9 @@
 # Targets set everything up in .venv first; a second run installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that run the tests: one for each core, or a number.
-WORKERS ?= auto
+
+# Installing compiles nothing, since most modules are never imported; the others are compiled once, and kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint docs guarantees mutants gpu clean
 
@@ -10,7 +11,7 @@ demo: .venv/demo
 	$(BIN)/python examples/mnist.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
@@ -38,7 +39,6 @@ mutants: .venv/installed
 gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
-# Python compiles a module when it is first imported. Most modules of the packages never are.
 .venv/demo: pyproject.toml constraints.txt
 	@echo "Setting up .venv for the demo: this takes a minute or two."
 	$(PYTHON) -m venv .venv

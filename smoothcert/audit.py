@@ -23,7 +23,7 @@ from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
 from .runs.metadata import from_spec
-from .runs.run import in_order, sample_votes
+from .runs.run import Part, in_order, sample_votes
 from .runs.store import read_status
 from .runs.verify import random_share
 
@@ -270,11 +270,7 @@ def verify(
 
     claimed, inputs = certificates[rows], opened.read(rows)
     algorithm = clf.algorithm(opened.shape, n_samples=check_count("n_samples", n_samples or clf.n_samples), rtol=None)
-    sampler = algorithm.sampler(int(rng.integers(2**32)))
-    parts = sorted(sample_votes(sampler, Inputs(inputs, np.asarray), clf.n_jobs), key=lambda part: part.index[0])
-    counts = np.concatenate([part.votes.estimation for part in parts])
-    with sampler.voter.ready():
-        repeatable = np.array_equal(sampler.draw(inputs[:REPEATED]).estimation, counts[:REPEATED])
+    parts, counts, repeatable = _fresh_votes(algorithm.sampler(int(rng.integers(2**32))), inputs, clf.n_jobs)
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
     duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1
     if algorithm.exact:
@@ -290,6 +286,15 @@ def verify(
     looks = None if clf.rtol is None else len(checkpoints(clf.n_samples))
     unexplained = _unexplained(duel, n_rivals, claimed, level / 2, looks)
     return Audit(rows, p_values, contradicted, too_large, p_value, repeatable, certificates.alpha, level, unexplained)
+
+
+def _fresh_votes(sampler: Any, inputs: NDArray[Any], n_jobs: int | None) -> tuple[list[Part], NDArray[np.int64], bool]:
+    """Return the votes of inputs in parts, their counts, and whether the first ones come a second time."""
+    parts = sorted(sample_votes(sampler, Inputs(inputs, np.asarray), n_jobs), key=lambda part: part.index[0])
+    counts = np.concatenate([part.votes.estimation for part in parts])
+    with sampler.voter.ready():
+        again = sampler.draw(inputs[:REPEATED]).estimation
+    return parts, counts, np.array_equal(again, counts[:REPEATED])
 
 
 def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:

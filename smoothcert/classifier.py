@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .runs.run import Part, given_votes
 from .voting import SmoothedVoting
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
     """Randomized smoothing of any classifier, with certified l1 radii.
 
@@ -145,6 +147,10 @@ class SmoothedClassifier(ClassifierMixin, SmoothedVoting):
     >>> print((labels == y[1::2]).mean().round(1), (radii >= 0.5).mean().round(1))
     0.9 0.7
     """
+
+    scheme: str = "multiclass"
+    bound: str = "clopper-pearson"
+    rtol: float | None = None
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class that the selection votes, or exact probabilities, choose.

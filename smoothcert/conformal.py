@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +31,7 @@ from .voting import SmoothedVoting
 RULE = ("radius", "confidence_level", "method", "p", "alpha", "n_samples")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
     """Robust conformal sets: for each input a set of labels that holds the true one, also if the input was changed.
 
@@ -114,62 +115,14 @@ class SmoothedConformalClassifier(ClassifierMixin, SmoothedVoting):
     (50, 3) True
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        noise: Any = "split",
-        *,
-        radius: float,
-        confidence_level: float = 0.9,
-        method: str = "binarized",
-        conformity_score: Any = "lac",
-        strategy: Any = "auto",
-        p: float | str = "auto",
-        training: Any = "augment",
-        bounds: Any = (0.0, 1.0),
-        costs: Any = 1.0,
-        categorical_features: Any = None,
-        hidden: str = "auto",
-        missing: str = "error",
-        alpha: float = 0.01,
-        n_selection: int = 256,
-        n_samples: int = 1000,
-        estimation: str = "auto",
-        batch_size: int | str = "auto",
-        timeout: float | None = None,
-        n_jobs: int | None = None,
-        device: Any = None,
-        inference: Any = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            estimator,
-            noise,
-            radius=radius,
-            training=training,
-            bounds=bounds,
-            costs=costs,
-            categorical_features=categorical_features,
-            hidden=hidden,
-            missing=missing,
-            alpha=alpha,
-            n_selection=n_selection,
-            n_samples=n_samples,
-            estimation=estimation,
-            batch_size=batch_size,
-            timeout=timeout,
-            n_jobs=n_jobs,
-            device=device,
-            inference=inference,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.confidence_level = confidence_level
-        self.method = method
-        self.conformity_score = conformity_score
-        self.strategy = strategy
-        self.p = p
+    radius: float = field()
+    confidence_level: float = 0.9
+    method: str = "binarized"
+    conformity_score: Any = "lac"
+    strategy: Any = "auto"
+    p: float | str = "auto"
+    alpha: float = 0.01
+    n_samples: int = 1000
 
     def conformalize(self, X_calib: Any, y_calib: Any) -> Self:
         """Find the threshold for scores, on data that the model has not seen.

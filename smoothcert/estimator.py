@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -39,8 +39,9 @@ from .training.datasets import read_dataset
 from .training.tables import train_on_columns
 
 
+@dataclass(eq=False, repr=False)
 class SmoothedEstimator(Conventions):
-    """Fit and checked inputs of a smoothed estimator, whose parameters its class defines; see `SmoothedClassifier`."""
+    """The parameters that smoothed estimators share, their fit, and checked inputs; see `SmoothedClassifier`."""
 
     #: ``fit`` hands weights on: where metadata are routed, the base model requests them.
     __metadata_request__fit: ClassVar = {"sample_weight": UNUSED}
@@ -48,20 +49,26 @@ class SmoothedEstimator(Conventions):
     #: What the base model is: "classifier" or "regressor".
     kind: ClassVar[str]
 
-    noise: Any
-    radius: Any
-    bounds: Any
-    costs: Any
-    categorical_features: Any
-    hidden: str
-    missing: str
-    batch_size: int | str
-    timeout: float | None
-    n_jobs: int | None
-    device: Any
-    inference: TorchInference | None
-    random_state: Any
-    verbose: int
+    estimator: Any
+    noise: Any = "split"
+    _: KW_ONLY
+    radius: Any = "auto"
+    training: Any = "augment"
+    bounds: Any = (0.0, 1.0)
+    costs: Any = 1.0
+    categorical_features: Any = None
+    hidden: str = "auto"
+    missing: str = "error"
+    alpha: float = 0.001
+    n_selection: int = 256
+    n_samples: int = 10_000
+    batch_size: int | str = "auto"
+    timeout: float | None = None
+    n_jobs: int | None = None
+    device: Any = None
+    inference: TorchInference | None = None
+    random_state: Any = None
+    verbose: int = 0
 
     @classmethod
     def _from_model(cls, estimator: Any, noise: Any, classes: Any, params: dict[str, Any]) -> Self:
@@ -254,8 +261,8 @@ class SmoothedEstimator(Conventions):
     def _algorithm(self, mechanism: NoiseMechanism, classes: Any, voter: Voter | None, **choices: Any) -> Any:
         """Check the parameters of certification, and return what certifies with them."""
 
-    def _common(self, mechanism: NoiseMechanism, voter: Voter | None, names: tuple[str, ...]) -> dict[str, Any]:
-        """Check the parameters that estimators share, and return those of the algorithm, with others by name."""
+    def _with_parameters(self, algorithm: type, mechanism: NoiseMechanism, voter: Voter | None, **choices: Any) -> Any:
+        """Check the parameters that estimators share, and return an algorithm with those that it takes."""
         if self.batch_size != "auto":
             check_count("batch_size", self.batch_size)
         if self.timeout is not None:
@@ -265,8 +272,9 @@ class SmoothedEstimator(Conventions):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
             self.inference.check()
         strategy = resolve_radius(self._strategy, mechanism.prices, getattr(self, "feature_names_in_", None))
-        parameters = {name: getattr(self, name) for name in (*names, "alpha", "n_selection", "n_samples", "batch_size")}
-        return {"mechanism": mechanism, "strategy": strategy, "voter": voter} | parameters
+        names = {field.name for field in fields(self)} & {field.name for field in fields(algorithm)}
+        parameters = {name: getattr(self, name) for name in names}
+        return algorithm(**parameters | {"mechanism": mechanism, "strategy": strategy, "voter": voter} | choices)
 
     def _voter(self) -> Voter:
         """Return the fitted base model as the sampler sees it."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import sklearn.pipeline
+from numpy.typing import NDArray
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +18,7 @@ from .certify.strategy import EVERY, lattice_under
 from .conventions import kept_on_error
 from .results.certificates import Certificates, FloatArray
 from .results.decisions import Decisions
+from .results.intervals import ToleranceRadii
 from .results.votes import VoteCounts
 
 
@@ -26,7 +28,7 @@ def _last_step_has(name: str) -> Callable[[Pipeline], bool]:
 
 
 class Pipeline(sklearn.pipeline.Pipeline):
-    """The pipeline of scikit-learn, with `certify`, `certify_at` and `count_votes` of a last step `SmoothedClassifier`.
+    """The pipeline of scikit-learn, with what a smoothed estimator as its last step does beyond `predict`.
 
     Noise is added after the transformers, so radii are in the unit box of *transformed* values. `to_raw_units` converts
     them to distances between raw inputs, if the transformers scale each feature. For noise and radii in raw units, and
@@ -75,7 +77,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         return super().fit(X, y, **params)
 
     @available_if(_last_step_has("certify"))
-    def certify(self, X: Any, **params: Any) -> Certificates:
+    def certify(self, X: Any, **params: Any) -> Any:
         """Transform the inputs, and certify with the last step.
 
         Parameters
@@ -88,11 +90,11 @@ class Pipeline(sklearn.pipeline.Pipeline):
         Returns
         -------
         certificates : Certificates
-            Certificates with radii in the unit box of transformed values.
+            Certificates with radii in the unit box of transformed values, or the `Intervals` of a regressor.
 
         See Also
         --------
-        SmoothedClassifier.certify : The method of the last step.
+        SmoothedClassifier.certify, SmoothedRegressor.certify : The method of the last step.
         to_raw_units : Convert the radii.
         """
         return self.steps[-1][1].certify(self._transformed(X), **params)
@@ -141,6 +143,70 @@ class Pipeline(sklearn.pipeline.Pipeline):
         SmoothedClassifier.count_votes : The method of the last step.
         """
         return self.steps[-1][1].count_votes(self._transformed(X), **params)
+
+    @available_if(_last_step_has("certify_within"))
+    def certify_within(self, X: Any, tolerance: Any, **params: Any) -> ToleranceRadii:
+        """Transform the inputs, and find radii with the last step.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, n_features)
+            Inputs of the first step.
+        tolerance : float or array-like of shape (n_inputs,)
+            In units of the predictions.
+        **params
+            Parameters of ``certify_within`` of the last step.
+
+        Returns
+        -------
+        radii : ToleranceRadii
+
+        See Also
+        --------
+        SmoothedRegressor.certify_within : The method of the last step.
+        """
+        return self.steps[-1][1].certify_within(self._transformed(X), tolerance, **params)
+
+    @available_if(_last_step_has("conformalize"))
+    def conformalize(self, X_calib: Any, y_calib: Any) -> Self:
+        """Transform calibration inputs, and find the threshold of the last step.
+
+        Parameters
+        ----------
+        X_calib : array-like of shape (n_calibration, n_features)
+            Inputs of the first step.
+        y_calib : array-like of shape (n_calibration,)
+            True labels.
+
+        Returns
+        -------
+        self : Pipeline
+
+        See Also
+        --------
+        SmoothedConformalClassifier.conformalize : The method of the last step.
+        """
+        self.steps[-1][1].conformalize(self._transformed(X_calib), y_calib)
+        return self
+
+    @available_if(_last_step_has("predict_set"))
+    def predict_set(self, X: Any) -> NDArray[np.bool_]:
+        """Transform the inputs, and return the sets of the last step.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, n_features)
+            Inputs of the first step.
+
+        Returns
+        -------
+        sets : ndarray of bool, shape (n_inputs, n_classes)
+
+        See Also
+        --------
+        SmoothedConformalClassifier.predict_set : The method of the last step.
+        """
+        return self.steps[-1][1].predict_set(self._transformed(X))
 
     def raw_weights(self) -> FloatArray:
         """Return the length in the unit box of one raw unit of each feature, times its cost.

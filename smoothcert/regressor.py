@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Self
 
@@ -14,7 +15,6 @@ from ._utils.checks import check_radii
 from .certify.quantiles import QuantileAlgorithm
 from .estimator import SmoothedEstimator
 from .models.base import Voter
-from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
@@ -23,6 +23,7 @@ from .runs.replay import votes_of_run
 from .runs.run import Part, sample_votes
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
     """Randomized smoothing of any regressor, with certified intervals.
 
@@ -104,50 +105,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
 
     kind = "regressor"
 
-    def __init__(
-        self,
-        estimator: Any,
-        noise: Any = "split",
-        *,
-        quantile: float = 0.5,
-        radius: Any = "auto",
-        training: Any = "augment",
-        bounds: Any = (0.0, 1.0),
-        costs: Any = 1.0,
-        categorical_features: Any = None,
-        hidden: str = "auto",
-        missing: str = "error",
-        alpha: float = 0.001,
-        n_selection: int = 256,
-        n_samples: int = 10_000,
-        batch_size: int | str = "auto",
-        timeout: float | None = None,
-        n_jobs: int | None = None,
-        device: Any = None,
-        inference: TorchInference | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.noise = noise
-        self.quantile = quantile
-        self.radius = radius
-        self.training = training
-        self.bounds = bounds
-        self.costs = costs
-        self.categorical_features = categorical_features
-        self.hidden = hidden
-        self.missing = missing
-        self.alpha = alpha
-        self.n_selection = n_selection
-        self.n_samples = n_samples
-        self.batch_size = batch_size
-        self.timeout = timeout
-        self.n_jobs = n_jobs
-        self.device = device
-        self.inference = inference
-        self.random_state = random_state
-        self.verbose = verbose
+    quantile: float = 0.5
 
     @classmethod
     def from_pretrained(cls, estimator: Any, noise: Any = None, **params: Any) -> Self:
@@ -310,4 +268,4 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: Any, voter: Voter | None, **choices: Any
     ) -> QuantileAlgorithm:
-        return QuantileAlgorithm(**self._common(mechanism, voter, ("quantile",)) | choices)
+        return self._with_parameters(QuantileAlgorithm, mechanism, voter, **choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,11 +10,10 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_classes, check_not_negative, sorted_unique
+from ._utils.checks import check_classes, sorted_unique
 from .certify.algorithm import Algorithm
 from .estimator import SmoothedEstimator
 from .models.base import Voter
-from .models.inference import TorchInference
 from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
@@ -23,61 +23,13 @@ from .runs.replay import check_given, votes_of_run
 from .runs.run import Part, Parts, sample_votes
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SmoothedVoting(SmoothedEstimator):
-    """Parameters of a smoothed classifier, and votes of its base model under noise; see `SmoothedClassifier`."""
+    """A smoothed classifier without its certificates: votes of its base model under noise; see `SmoothedClassifier`."""
 
     kind = "classifier"
 
-    def __init__(
-        self,
-        estimator: Any,
-        noise: Any = "split",
-        *,
-        radius: Any = "auto",
-        training: Any = "augment",
-        bounds: Any = (0.0, 1.0),
-        costs: Any = 1.0,
-        categorical_features: Any = None,
-        hidden: str = "auto",
-        missing: str = "error",
-        scheme: str = "multiclass",
-        bound: str = "clopper-pearson",
-        alpha: float = 0.001,
-        n_selection: int = 256,
-        n_samples: int = 10_000,
-        estimation: str = "auto",
-        rtol: float | None = None,
-        batch_size: int | str = "auto",
-        timeout: float | None = None,
-        n_jobs: int | None = None,
-        device: Any = None,
-        inference: TorchInference | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.noise = noise
-        self.radius = radius
-        self.training = training
-        self.bounds = bounds
-        self.costs = costs
-        self.categorical_features = categorical_features
-        self.hidden = hidden
-        self.missing = missing
-        self.scheme = scheme
-        self.bound = bound
-        self.alpha = alpha
-        self.n_selection = n_selection
-        self.n_samples = n_samples
-        self.estimation = estimation
-        self.rtol = rtol
-        self.batch_size = batch_size
-        self.timeout = timeout
-        self.n_jobs = n_jobs
-        self.device = device
-        self.inference = inference
-        self.random_state = random_state
-        self.verbose = verbose
+    estimation: str = "auto"
 
     @classmethod
     def from_pretrained(cls, estimator: Any, classes: Any, noise: Any = None, **params: Any) -> Self:
@@ -121,10 +73,8 @@ class SmoothedVoting(SmoothedEstimator):
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
     ) -> Algorithm:
         """Check the parameters of certification, and return Algorithm 1 with them."""
-        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
-            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
-        names = ("scheme", "bound", "rtol", "estimation")
-        return Algorithm(classes=classes, **self._common(mechanism, voter, names) | choices)
+        algorithm: Algorithm = self._with_parameters(Algorithm, mechanism, voter, classes=classes, **choices)
+        return algorithm
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         classes = sorted_unique("y", y)

@@ -8,6 +8,25 @@ import pytest
 # Test workers share the cores: more threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+#: Tests that take long or wait for processes.
+LONG = (
+    "tests/guarantees/test_guarantees.py",
+    "tests/runs/test_crashes.py",
+    "tests/runs/test_workers.py",
+    "tests/site/",
+)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """Take one worker more than there are cores, since some tests wait for processes."""
+    return (yield) + 1
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest tests first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_workers():

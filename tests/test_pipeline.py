@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -20,6 +21,8 @@ from smoothcert import (
     ProbabilityDisplay,
     RowChanges,
     SmoothedClassifier,
+    SmoothedConformalClassifier,
+    SmoothedRegressor,
     SplitNoise,
     UniformNoise,
     VotesDisplay,
@@ -195,6 +198,26 @@ def test_only_what_the_last_step_has_is_passed_on():
         assert not hasattr(other, name)
         assert hasattr(make_pipeline(MinMaxScaler(), SmoothedClassifier(GaussianNB())), name)
     assert not hasattr(Pipeline([("scale", MinMaxScaler()), ("last", "passthrough")]), "certify")
+
+
+def test_regressors_and_conformal_classifiers_get_transformed_inputs(cancer):
+    X, X_test, y, _ = cancer
+    scaler = MinMaxScaler().fit(X)
+    reg = SmoothedRegressor(LinearRegression(), SplitNoise(0.8), n_samples=300, alpha=0.01, random_state=0)
+    pipeline, alone = make_pipeline(MinMaxScaler(), reg).fit(X, y), clone(reg).fit(scaler.transform(X), y)
+    inputs = scaler.transform(X_test)
+    np.testing.assert_array_equal(pipeline.certify(X_test, radius=0.1).lower, alone.certify(inputs, 0.1).lower)
+    tolerance = np.linspace(0.2, 1, len(X_test))
+    radii = pipeline.certify_within(X_test, tolerance, on_error="skip").radii
+    np.testing.assert_array_equal(radii, alone.certify_within(inputs, tolerance).radii)
+    assert (radii > 0).any()
+    clf = SmoothedConformalClassifier(GaussianNB(), SplitNoise(0.8), radius=0.1, n_samples=100, random_state=0)
+    pipeline, alone = make_pipeline(MinMaxScaler(), clf).fit(X[::2], y[::2]), clone(clf)
+    alone.fit(scaler.fit(X[::2]).transform(X[::2]), y[::2]).conformalize(scaler.transform(X[1::2]), y[1::2])
+    assert pipeline.conformalize(X[1::2], y[1::2]) is pipeline
+    assert pipeline[-1].threshold_ == alone.threshold_
+    np.testing.assert_array_equal(pipeline.predict_set(X_test), alone.predict_set(scaler.transform(X_test)))
+    assert not hasattr(pipeline, "certify")
 
 
 def test_the_pipeline_is_one_of_scikit_learn(fitted):

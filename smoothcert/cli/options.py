@@ -67,17 +67,20 @@ def parse_bounds(text: str) -> tuple[Any, Any]:
 
 def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float64]:
     """Return one cost for each column, from texts COLUMN=VALUE."""
-    costs = np.ones(len(columns))
+    costs: dict[str, float] = {}
     for text in texts:
         name, _, value = text.rpartition("=")
         try:
-            costs[columns.index(name)] = np.inf if value == "fixed" else float(value)
+            cost = np.inf if value == "fixed" else float(value)
         except ValueError:
+            cost = None
+        if cost is None or name not in columns or name in costs:
             raise click.UsageError(
-                f"--cost must be COLUMN=VALUE, with a number, inf or fixed, and one of the columns {columns}, got "
-                f"{text!r}."
-            ) from None
-    return costs
+                f"--cost must be COLUMN=VALUE, with a number, inf or fixed, once for some of the columns {columns}, "
+                f"got {text!r}."
+            )
+        costs[name] = cost
+    return np.array([costs.get(name, 1.0) for name in columns])
 
 
 def parse_levels(texts: Any, X: Any) -> Any:

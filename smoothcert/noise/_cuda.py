@@ -85,6 +85,15 @@ def _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real, integer)
 
 
 @triton.jit
+def _load_key(key, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the three words of a key, for each counter."""
+    zero = tl.zeros((COUNTERS,), tl.uint32)
+    k0 = zero + tl.load(key).to(tl.uint32, bitcast=True)
+    k1 = zero + tl.load(key + 1).to(tl.uint32, bitcast=True)
+    return k0, k1, zero + tl.load(key + 2).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
 def _draw_offsets(counter, key, half, n_offsets, rejected_below, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return four offsets for each counter; words that are rejected are drawn again."""
     k0, k1, tag = key
@@ -137,12 +146,9 @@ def _write_stretch(  # type: ignore[no-untyped-def]
     lane = tl.arange(0, COUNTERS).to(tl.int64)
     counter = first_value // (4 * LANES * PER_WORD) * LANES + stretch.to(tl.int64) * COUNTERS + lane
     value = (counter // LANES * (4 * LANES) + counter % LANES) * PER_WORD - first_value
-    zero = tl.zeros((COUNTERS,), tl.uint32)
-    k0 = zero + tl.load(keys + 4 * owner).to(tl.uint32, bitcast=True)
-    k1 = zero + tl.load(keys + 4 * owner + 1).to(tl.uint32, bitcast=True)
-    tag = zero + tl.load(keys + 4 * owner + 2).to(tl.uint32, bitcast=True)
+    key = _load_key(keys + 4 * owner, COUNTERS)
     for half in tl.static_range(PER_WORD):
-        j0, j1, j2, j3 = _draw_offsets(counter, (k0, k1, tag), half, n_offsets, rejected_below, BITS)
+        j0, j1, j2, j3 = _draw_offsets(counter, key, half, n_offsets, rejected_below, BITS)
         for word in tl.static_range(4):
             j = j0 if word == 0 else (j1 if word == 1 else (j2 if word == 2 else j3))
             at = value + word * LANES * PER_WORD + half

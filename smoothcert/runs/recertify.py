@@ -204,7 +204,8 @@ def quantiles_from_store(
         failed = next(parts)
         run, index = failed.run, failed.recorded
         run.check_holds("numbers", path)
-        algorithm = stored_algorithm(run, names_of(X), radius=strategy, quantile=quantile, alpha=alpha)
+        radius = None if strategy is None else resolve("strategy", strategy)
+        algorithm = stored_algorithm(run, names_of(X), radius=radius, quantile=quantile, alpha=alpha)
         at = check_radii(value, run.n_inputs, several=name == "radius", name=name)
         mechanism = algorithm.mechanism
         inputs = None if X is None else _same_shape(mechanism, X, run.n_inputs)

@@ -149,6 +149,8 @@ def test_reaches_that_do_not_decide_are_never_guessed(tmp_path):
     assert_same(Intervals.from_store(path, 0.15, strategy=limit), reg.certify(X, 0.15))
     with pytest.raises(ValueError, match=r"looks at the features of each input"):
         Intervals.from_store(path, 0.3, strategy=GreedyRadius(max_change=np.full(40, 0.5)))
+    with pytest.raises(ValueError, match=r"^strategy must be one of 'auto'"):
+        Intervals.from_store(path, 0.3, strategy="tightest")
     with pytest.raises(TypeError, match="n_samples"):
         ToleranceRadii.from_store(path, 0.3, n_samples=30)
     with pytest.raises(ValueError, match="some of 0 to 11 differ"):
