@@ -387,8 +387,12 @@ def test_a_model_that_answers_one_class_is_named():
     # One input of another class suffices, but a few votes of it do not.
     assert not warned(lambda rows: np.where(rows[:, 1].round(4) >= 0.9, 9, 3), [40, 40, 40])
     calls = iter(range(10**6))
-    first_of_every_other = lambda n: 5 if n % 16 == 0 and n // 16 % 2 else 3  # noqa: E731
-    assert warned(lambda rows: np.array([first_of_every_other(next(calls)) for _ in rows]), [40, 40])
+
+    def first_copy_of_every_other(rows):
+        numbers = np.array([next(calls) for _ in rows])
+        return np.where((numbers % 16 == 0) & (numbers // 16 % 2 == 1), 5, 3)
+
+    assert warned(first_copy_of_every_other, [40, 40])
     assert not warned(lambda rows: 1 / 0, [40, 40])
     assert not warned(None, [40, 40], voter=FunctionVoter(always(3), np.array([3, 5])))
     assert not warned(None, [40, 40], voter=make_voter(LinearRegression().fit(X, X[:, 0]), None))
