@@ -230,7 +230,8 @@ def test_values_of_other_types_have_other_codes():
     assert (found < 2**52).all()
     assert list(map(repr, one.decode(found[::-1]))) == list(map(repr, given[::-1]))
     # Later values do not move the earlier ones, and copies know them all.
-    one.encode(np.array(["new", "other"], dtype=object))
+    later = np.array(["new", "other"], dtype=object)
+    assert one.decode(one.encode(later)).tolist() == ["new", "other"]
     assert list(map(repr, one.decode(found))) == list(map(repr, given))
     copied = pickle.loads(pickle.dumps(one))
     assert (copied.sorted, copied.known == one.known) == (None, True)
@@ -288,6 +289,14 @@ def test_tables_like_those_of_the_user():
     assert np.shares_memory(plain.frame(rows).to_numpy(), rows)
     polars = Columns(("a", "b"), "polars").frame(np.array([[1.0, 2.0]]))
     assert polars.to_dict(as_series=False) == {"a": [1.0], "b": [2.0]}
+
+
+def test_tables_like_those_of_the_user_hold_no_numbers_for_booleans():
+    """A mask makes whole numbers of booleans, which the base model sees and the user does not."""
+    X = pd.DataFrame({"b": [True, False]})
+    columns = Columns.learn(X, fixed=np.zeros(1, bool), categorical=np.ones(1, bool), missing="error").shown("mask")
+    assert str(columns.frame(columns.encode(X))["b"].dtype) == "int8"
+    pd.testing.assert_frame_equal(columns.like(columns.encode(X), X), X)
 
 
 def test_columns_behind_a_mask():

@@ -135,33 +135,35 @@ class Rule:
         return counts.sum(axis=1) >= ends
 
 
-@pytest.mark.parametrize("free_rows", [1, 60, 10**6])
+ENDS, CHECKPOINTS = np.array([20, 90, 10, 45, 16]), [10, 12, 16, 20, 40, 60, 70, 90]
+
+
+@pytest.mark.parametrize("free_rows", [1, 24, 60, 10**6])
 def test_a_rule_is_asked_at_each_checkpoint_about_those_that_are_left(free_rows):
-    ends, target = np.array([20, 90, 10, 45, 20]), np.array([4, 3, 2, 1, 0])
-    rule = Rule(ends, [10, 20, 40, 60, 90])
+    rule, target = Rule(ENDS, CHECKPOINTS), np.array([4, 3, 2, 1, 0])
     found = sampler(rule=rule, voter=voter(free_rows=free_rows)).draw(X, target)
-    np.testing.assert_array_equal(found.estimation, votes_one_by_one(seeding.ESTIMATION, [20, 90, 10, 60, 20]))
-    assert rule.asked == [
-        ([0, 1, 2, 3, 4], [10] * 5),
-        ([0, 1, 3, 4], [20] * 4),
-        ([1, 3], [40] * 2),
-        ([1, 3], [60] * 2),
-    ]
+    np.testing.assert_array_equal(found.estimation, votes_one_by_one(seeding.ESTIMATION, [20, 90, 10, 60, 16]))
+    left = [0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 1, 3, 4], [0, 1, 3], [1, 3], [1, 3], [1]
+    assert rule.asked == [(inputs, [n] * len(inputs)) for inputs, n in zip(left, CHECKPOINTS, strict=False)]
     assert rule.told[0] is found.selection
     assert rule.told[1] is X
     assert rule.told[2] is target
 
 
 def test_votes_ahead_are_drawn_one_by_one_where_memory_does_not_suffice(monkeypatch):
+    tried = []
+
     def fails(*_):
+        tried.append(1)
         raise MemoryError
 
-    expected = sampler(rule=Rule(np.array([20, 90, 10, 45, 20]), [10, 20, 40, 90])).draw(X).estimation
+    expected = sampler(rule=Rule(ENDS, CHECKPOINTS)).draw(X).estimation
     monkeypatch.setattr(VoteCounter, "count_apart", fails)
-    rule = Rule(np.array([20, 90, 10, 45, 20]), [10, 20, 40, 90])
+    rule = Rule(ENDS, CHECKPOINTS)
     found = sampler(rule=rule, voter=voter(free_rows=10**6)).draw(X)
     np.testing.assert_array_equal(found.estimation, expected)
-    assert [counts[0] for _, counts in rule.asked] == [10, 20, 40]
+    assert [counts[0] for _, counts in rule.asked] == CHECKPOINTS[:-1]
+    assert tried == [1]
 
 
 def test_votes_ahead_stay_below_twice_those_so_far():
