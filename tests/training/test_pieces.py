@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegressionCV, Ridge, SGDClassifier, SGDRegressor
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from smoothcert import CleanTraining, NoiseAugmentation, StabilityTraining, UniformNoise
@@ -120,6 +121,9 @@ def test_seeds_of_parts_that_have_none():
     assert model.get_params()["baggingclassifier__random_state"] is None
     assert seeded(RandomForestClassifier(), 5).random_state == int(np.random.SeedSequence(5).generate_state(1)[0])
     assert "random_state" not in seeded(GaussianNB(), 5).get_params()
+    # By their names, and not by the order of steps.
+    steps = seeded(Pipeline([("z", PCA()), ("a", RandomForestClassifier())]), 5).get_params()
+    assert (steps["a__random_state"], steps["z__random_state"]) == (first, second)
 
 
 def test_weights_of_inputs_reach_the_last_step():
