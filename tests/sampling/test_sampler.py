@@ -1,6 +1,8 @@
 """The work of a task: which rows are drawn for whom, in which batches, and when they stop."""
 
+import time
 from collections import Counter
+from threading import Event
 
 import numpy as np
 import pytest
@@ -255,6 +257,9 @@ def test_batches_are_halved_until_memory_suffices():
     assert draw_votes([recorder], np.arange(2), 0, 200, 200) == 25
     assert [batch[:, 2].sum() for batch in recorder.batches] == [25] * 16
     assert recorder.failed == 3
+    single = Recorder(1)
+    assert draw_votes([single], np.arange(2), 0, 5, 4) == 1
+    assert [batch[:, 2].tolist() for batch in single.batches] == [[1]] * 10
     with pytest.raises(MemoryError, match="too large"):
         draw_votes([Recorder(0)], np.arange(2), 0, 5, 4)
 
@@ -267,13 +272,23 @@ def test_counters_get_batches_of_one_size():
     assert sorted(int(batch[:, 2].sum()) for one in recorders for batch in one.batches) == [34, *[38] * 7]
 
 
-def test_after_a_failure_no_batch_is_taken():
+def test_after_a_failure_no_thread_takes_a_batch():
+    failed, started = Event(), Event()
+
     class Failing(Recorder):
         def count_batch(self, segments):
-            super().count_batch(segments)
+            started.wait(5)
+            failed.set()
             raise ValueError("no answer")
 
-    recorder = Failing()
+    class Slow(Recorder):
+        def count_batch(self, segments):
+            started.set()
+            failed.wait(5)
+            time.sleep(0.05)
+            super().count_batch(segments)
+
+    slow = Slow()
     with pytest.raises(ValueError, match="no answer"):
-        draw_votes([recorder], np.arange(3), 0, 100, 10)
-    assert len(recorder.batches) == 1
+        draw_votes([Failing(), slow], np.arange(3), 0, 100, 10)
+    assert len(slow.batches) == 1

@@ -1,6 +1,7 @@
 """Single functions of training: seeds, weights, copies, folds and labels, with values by hand."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -335,6 +336,22 @@ def test_the_mask_is_given_up_where_the_model_refuses_it():
     with pytest.raises(ValueError, match=r"^could not convert it$") as caught:
         train_on_columns(CleanTraining(), Stubborn(), X, Y, **plain)
     assert not hasattr(caught.value, "__notes__")
+    # Columns of numbers alone need no advice, and what hides categories already is tried once.
+    numbers = plain | {"columns": Columns(("a", "b"), "pandas")}
+    with pytest.raises(ValueError, match=r"^could not convert it$") as caught:
+        train_on_columns(CleanTraining(), Stubborn(), X, Y, **numbers)
+    assert not hasattr(caught.value, "__notes__")
+    tries = []
+
+    class Counting(Seen):
+        def fit(self, X, y):
+            tries.append(y)
+            raise ValueError("never")
+
+    uniform = given | {"mechanism": replace(mechanism, features=replace(features, hidden="uniform"))}
+    with pytest.raises(ValueError, match="never"):
+        train_on_columns(CleanTraining(), Counting(), matrix, np.arange(12) % 2, any_way=True, **uniform)
+    assert len(tries) == 1
 
 
 # Models that have learned nothing
