@@ -113,9 +113,10 @@ def test_clear_inputs_take_few_selection_votes():
 
 
 def test_all_outcomes_are_drawn_where_noise_is_not_sampled():
-    noise = DeterministicSplitNoise(0.5, levels=10)
+    noise = DeterministicSplitNoise(0.5, levels=100)
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,))
     n = int(noise.n_outcomes)
+    assert n > 32
     asked = Sampler(voter=voter(), mechanism=mechanism, seed=0, n_selection=n, n_samples=0)
     found = asked.draw(np.full((2, 2), 0.9))
     assert (found.selection.sum(axis=1) == n).all()
