@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smoothcert import TorchInference
 from smoothcert.models.adapt import make_voter
+from smoothcert.models.outputs import Decision, explained, find_logits, lead_error, read_numbers, votes_by_lead
 from smoothcert.models.torch import TorchVoter
 
 X = np.random.default_rng(0).random((50, 4)).astype(np.float32)
@@ -245,3 +246,55 @@ def test_accelerators_need_no_float64(monkeypatch):
     assert (voter.vote(X.copy())() < 0).mean() > 0.2
     np.testing.assert_array_equal(found, TorchVoter(module, 3)(X))
     assert voter.precise.device.type == "cpu"
+
+
+def test_leads_of_up_to_a_least_one_are_near_ties():
+    logits = torch.tensor([[1.0, 1.5, 0.0], [4.0, 1.0, 2.0], [0.0, 0.0, 2.5]])
+    assert votes_by_lead(logits, 0.0, 0.0, 0.5).tolist() == [-1, 0, 2]
+    assert votes_by_lead(logits, 0.0, 0.0, 0.4).tolist() == [1, 0, 2]
+    # The part of the size, or the least lead, whichever is larger.
+    assert votes_by_lead(logits, 0.0, 0.5, 0.4).tolist() == [-1, -1, 2]
+    assert votes_by_lead(logits, 1.0, 0.5, 2.4).tolist() == [-1, -1, 2]
+    assert votes_by_lead(logits, 4.0, 0.5).tolist() == [-1, -1, -1]
+
+
+def test_the_error_of_the_lead():
+    rough = torch.tensor([[1.0, 2.0, 0.0], [5.0, 4.0, 0.0]])
+    precise = torch.tensor([[1.25, 1.5, 9.0], [5.0, 4.25, -9.0]]).double()
+    # Of the first logit over the second, as the rough ones order them: .5 + .25, and .25.
+    assert lead_error(rough, precise) == 0.75
+    assert lead_error(rough[1:], precise[1:]) == 0.25
+    assert lead_error(rough, precise * torch.nan) == np.inf
+
+
+def test_numbers_in_an_answer():
+    for answer in (torch.tensor([1.0, 2.0]), {"logits": torch.tensor([[1.0], [2.0]])}, [torch.tensor([1, 2])]):
+        found = read_numbers(answer, 2, "Net")
+        assert (found.tolist(), found.dtype) == ([1.0, 2.0], np.float64)
+    assert read_numbers({"a": 1, "b": torch.ones(2)}, 2, "Net", lambda answer: answer["b"]).tolist() == [1, 1]
+    for answer, what in ((torch.ones(2, 2), r"shape \(2, 2\)"), ([], "a list"), (torch.ones(3), r"shape \(3,\)")):
+        with pytest.raises(
+            ValueError, match=rf"^The base model Net must return one number per row, .* returned {what}\."
+        ):
+            read_numbers(answer, 2, "Net")
+    assert find_logits({"logits": 1, "a": 2}, "Net") == 1
+
+
+def test_what_a_decision_says():
+    assert [str(one) for one in (Decision(), Decision(threshold=0.0), Decision(threshold=-1.5))] == [
+        "",
+        "",
+        " above -1.5",
+    ]
+    assert str(Decision(torch.nn.functional.softplus, 0.5)).endswith(" above 0.5")
+    assert str(Decision(first)) == " by first"
+    logits = torch.tensor([[1.0, 3.0]])
+    assert Decision(threshold=2.0)(logits).tolist() == [[-1.0, 1.0]]
+    assert Decision(lambda z: 2 * z)(logits).tolist() == [[2.0, 6.0]]
+    assert Decision(lambda z: 2 * z, 0.5)(logits).tolist() == [5.5]
+
+
+def test_exhausted_memory_is_told_as_such():
+    for error in (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")):
+        found = explained(error, nn.ReLU(), (2, 3))
+        assert (type(found), str(found)) == (MemoryError, str(error))

@@ -13,7 +13,7 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise, TorchInference, UniformNoise
 from smoothcert.models.base import Voter
-from smoothcert.sampling.alone import FEW, MANY, check_alone, is_due, telling_rows
+from smoothcert.sampling.alone import FEW, MANY, check_alone, check_numbers_alone, is_due, telling_rows
 from smoothcert.training.torch_layers import NoisyModule
 
 RNG = np.random.default_rng(0)
@@ -256,6 +256,94 @@ def test_telling_rows_hold_rare_votes_and_no_near_ties():
     assert max(rows[:FEW]) - min(rows[:FEW]) > 500
     assert telling_rows(np.full(9, -1)).tolist() == []
     assert sorted(telling_rows(np.array([0, 1, -1]))) == [0, 1]
+
+
+def test_rows_are_first_votes_and_then_evenly_spread():
+    even = list(range(0, 80, 10))
+    assert telling_rows(np.zeros(80, dtype=int)).tolist()[:FEW] == even
+    assert sorted(telling_rows(np.zeros(80, dtype=int))) == list(range(0, 80, 2))
+    # No more than half of the few rows are the first of their votes.
+    assert telling_rows(np.arange(80) % 6).tolist()[:FEW] == [0, 1, 2, 3, *even[1:5]]
+    assert telling_rows(np.array([-1, 3, -1, 0, 3])).tolist() == [3, 1, 4]
+
+
+class Asked(Fixed):
+    """Remembers which rows are drawn, and which are settled."""
+
+    def __init__(self, alone, most_changed=0):
+        super().__init__(alone, most_changed)
+        self.drawn, self.settled = [], []
+
+    def draw(self, rows):
+        self.drawn.append(rows.tolist())
+        return rows
+
+    def settle(self, rows):
+        self.settled.append(rows.tolist())
+        return self.alone[rows]
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_more_rows_are_asked_once_a_vote_has_changed(changed):
+    votes = np.zeros(80, dtype=int)
+    rows = telling_rows(votes).tolist()
+    alone = votes.copy()
+    alone[rows[FEW - 1]] += changed
+    voter = Asked(alone, most_changed=1)
+    check_alone(voter, votes, voter.draw)
+    assert voter.drawn == [rows[:FEW]] + [rows[FEW:]] * changed
+
+
+def test_single_rows_and_independent_ones_are_not_asked():
+    for votes, most in ((np.array([0]), 0), (np.array([0, 0]), None)):
+        voter = Asked(votes + 1, most)
+        check_alone(voter, votes, voter.draw)
+        assert voter.drawn == []
+    with pytest.raises(ValueError, match=r"base model Fixed depends on the batch or is random: 2 of 2 noisy rows got"):
+        check_alone(Asked(np.array([1, 1])), np.array([0, 0]), lambda rows: rows)
+
+
+@pytest.mark.parametrize("n_clear", [0, FEW - 1, FEW])
+def test_near_ties_are_settled_together_where_few_rows_are_clear(n_clear):
+    votes = np.full(100, -1)
+    votes[50 : 50 + n_clear] = 1
+    given = votes.copy()
+    voter = Asked(np.ones(100, dtype=int))
+    check_alone(voter, votes, voter.draw)
+    tied = [row for row in range(100) if votes[row] < 0][:MANY]
+    assert voter.settled == ([tied] if n_clear < FEW else [])
+    asked = set(voter.drawn[-1])
+    assert len(asked) == FEW
+    assert asked <= ({*tied, *range(50, 50 + n_clear)} if n_clear < FEW else set(range(50, 50 + FEW)))
+    np.testing.assert_array_equal(votes, given)
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "coarse_step", "raises"),
+    [
+        (0, 0.9e-4, 0.0, False),
+        (0, 1.1e-4, 0.0, True),
+        (1, 0.9e-2, 0.0, False),
+        (1, 1.1e-2, 0.0, True),
+        (0, 0.9 / 32, 2**-8, False),
+        (0, 1.1 / 32, 2**-8, True),
+        (0, 0.9e-4, 2**-20, False),
+        (0, 1.1e-4, 2**-20, True),
+    ],
+)
+def test_numbers_may_change_by_a_share_of_their_scale(row, change, coarse_step, raises):
+    """A ten-thousandth, or 8 steps of reduced precision; each number has its own scale."""
+    answers, scale = np.zeros((3, 2)), np.array([[1.0], [100.0], [1.0]])
+    alone = answers.copy()
+    alone[row, 1] -= change
+    voter = Asked(None, most_changed=0)
+    voter.coarse_step = coarse_step
+    if raises:
+        with pytest.raises(ValueError, match=r"depends on the batch or is random: 1 of 3 noisy rows"):
+            check_numbers_alone(voter, lambda rows: alone[rows], answers, voter.draw, scale)
+    else:
+        check_numbers_alone(voter, lambda rows: alone[rows], answers, voter.draw, scale)
+    assert sorted(voter.drawn[0]) == [0, 1, 2]
 
 
 # Training mode

@@ -11,12 +11,24 @@ from torch import nn
 
 import smoothcert.noise
 from smoothcert import GaussianNoise, SplitNoise, UniformNoise
+from smoothcert.models.base import Voter
+from smoothcert.models.function import FunctionVoter
 from smoothcert.models.torch import TorchVoter
 from smoothcert.noise import _cpu, seeding
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.noise.threat import Features
 from smoothcert.sampling import counters
-from smoothcert.sampling.counters import CudaBatches, VoteCounter, open_counters, single_rows, total_counts
+from smoothcert.sampling.counters import (
+    CudaBatches,
+    NoisyBatches,
+    VoteCounter,
+    memory_errors,
+    noisy_batches,
+    open_counters,
+    single_rows,
+    total_counts,
+)
 from smoothcert.sampling.sampler import Sampler
 
 X = np.random.default_rng(0).random((5, 6))
@@ -151,3 +163,119 @@ def test_single_rows_of_a_batch():
     segments = np.array([[4, 10, 3], [0, 7, 1], [2, 0, 5]])
     found = single_rows(segments, np.array([0, 2, 3, 4, 8]))
     assert found.tolist() == [[4, 10, 1], [4, 12, 1], [0, 7, 1], [2, 0, 1], [2, 4, 1]]
+
+
+class AllTied(Voter):
+    """Nearly ties on every row, and settles no more than some of them together."""
+
+    dtype, n_classes, most_together, most_changed = np.float32, 3, 20, None
+
+    def __init__(self, most=10**9):
+        self.most, self.settled = most, []
+
+    def __call__(self, batch):
+        return np.full(len(batch), -1)
+
+    def settle(self, batch):
+        self.settled.append(len(batch))
+        if len(batch) > self.most:
+            raise torch.OutOfMemoryError("full")
+        return np.full(len(batch), 2)
+
+    def content(self):
+        return "AllTied ?"
+
+
+def counter_of(voter):
+    points = mechanism().points(X)
+    return VoteCounter(voter, mechanism(), points, seeding.keys(0, seeding.digests(points), 0))
+
+
+def test_near_ties_are_settled_in_parts_that_fit():
+    counter = counter_of(AllTied())
+    counter.count_batch(np.array([[0, 0, 6], [3, 4, 4]]))
+    counter.count_batch(np.array([[1, 0, 7]]))
+    assert counter.counts().tolist() == [[0, 0, 6], [0, 0, 7], [0, 0, 0], [0, 0, 4], [0, 0, 0]]
+    # A batch of 10 rows was the largest, so no more are settled together.
+    assert counter.voter.settled == [10, 7]
+    counter = counter_of(AllTied())
+    for first in range(0, 500, 50):
+        counter.count_batch(np.array([[2, first, 50]]))
+        # Near ties of batches that are not pending are settled as they come.
+        assert len(counter.near_ties) < 20 + 50
+    assert counter.counts().tolist()[2] == [0, 0, 500]
+    assert set(counter.voter.settled) == {20}
+
+
+def test_fewer_near_ties_are_settled_where_memory_does_not_suffice():
+    counter = counter_of(AllTied(most=6))
+    counter.count_batch(np.array([[0, 0, 32]]))
+    assert counter.counts()[0].tolist() == [0, 0, 32]
+    assert counter.voter.settled == [20, 10, *[5] * 6, 2]
+    counter = counter_of(AllTied(most=1))
+    counter.count_batch(np.array([[0, 0, 2]]))
+    assert (counter.counts()[0].tolist(), counter.voter.settled) == ([0, 0, 2], [2, 1, 1])
+    counter = counter_of(AllTied(most=0))
+    counter.count_batch(np.array([[0, 0, 3]]))
+    with pytest.raises(MemoryError, match="full"):
+        counter.counts()
+    assert counter.voter.settled == [3, 1]
+
+
+def test_votes_of_parts_are_not_added():
+    voter = FunctionVoter(lambda rows: (3 * rows[:, 0]).astype(int).clip(0, 2), np.arange(3))
+    counter = counter_of(voter)
+    found = counter.count_apart(np.array([[0, 0, 9], [4, 5, 6]]), np.array([4, 5, 6]))
+    assert found.sum(axis=1).tolist() == [4, 5, 6]
+    assert not counter.counts().any()
+    for segment, expected in zip([[0, 0, 4], [0, 4, 5], [4, 5, 6]], found, strict=True):
+        one = counter_of(voter)
+        one.count_batch(np.array([segment]))
+        np.testing.assert_array_equal(one.counts()[segment[0]], expected)
+
+
+def test_batches_have_the_type_of_the_voter_and_share_memory():
+    voter = AllTied()
+    batches = counter_of(voter).batches
+    assert batches.draw(np.array([[0, 0, 5]])).dtype == np.float32
+    large = batches.draw(np.array([[0, 0, 9], [1, 3, 2]])).copy()
+    assert (batches.n_rows, large.shape) == (11, (11, 6))
+    again = batches.draw_rows(np.array([[0, 0, 9], [1, 3, 2]]), np.array([1, 10]))
+    assert np.shares_memory(again, batches.buffer)
+    np.testing.assert_array_equal(again, large[[1, 10]])
+
+
+def test_a_check_that_finds_no_memory_is_left_to_later_batches():
+    class Full(AllTied):
+        most_changed = 0
+
+        def __call__(self, batch):
+            if len(batch) == 1:
+                raise MemoryError
+            return np.zeros(len(batch), dtype=int)
+
+    counter = counter_of(Full())
+    counter.count_batch(np.array([[0, 0, 30]]))
+    assert counter.counts()[0].tolist() == [30, 0, 0]
+
+
+def test_errors_of_memory():
+    with pytest.raises(MemoryError, match=r"^out of it$"), memory_errors():
+        raise torch.OutOfMemoryError("out of it")
+    with pytest.raises(RuntimeError, match=r"^else$") as caught, memory_errors():
+        raise RuntimeError("else")
+    assert type(caught.value) is RuntimeError
+
+
+def test_noise_at_costs_is_drawn_on_the_host(monkeypatch):
+    monkeypatch.setattr(counters, "find_spec", lambda name: True)
+    costs = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (6,), Features.from_costs([1, 2, 1, 1, 1, 1]))
+    voter = TorchVoter(Tied(), 3)
+    points = mechanism().points(X)
+    keys = seeding.keys(0, seeding.digests(points), 0)
+    assert type(noisy_batches(voter, mechanism(), points, keys)) is NoisyBatches
+    voter.device_type = "cuda"
+    assert type(noisy_batches(voter, mechanism(), points, keys)) is CudaBatches
+    assert type(noisy_batches(voter, costs, costs.points(X), keys)) is NoisyBatches
+    monkeypatch.setattr(counters, "find_spec", lambda name: None)
+    assert type(noisy_batches(voter, mechanism(), points, keys)) is NoisyBatches

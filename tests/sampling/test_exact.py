@@ -343,13 +343,15 @@ def test_votes_agree(noise, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_an_input_does_not_depend_on_the_others(name):
+def test_an_input_does_not_depend_on_the_others(name, monkeypatch):
     X, y = problem(4 if name == "table" else 12)
     mechanism = NoiseMechanism(Box.from_bounds("minmax", X), SplitNoise(0.5), X.shape[1:])
     votes = ExactVotes(make_voter(LARGE[name][0].fit(X, y), np.array([0, 1])), mechanism)
     together = votes.bounds(X[:25])
     alone = [votes.bounds(X[i : i + 1]) for i in range(25)]
     np.testing.assert_array_equal(together, np.concatenate(alone, axis=1))
+    monkeypatch.setattr(exact, "VALUES", 3 * 2 * len(votes.cells.feature))
+    np.testing.assert_array_equal(together, votes.bounds(X[:25]))
     assert np.all(together[0] <= together[1])
 
 

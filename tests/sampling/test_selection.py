@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from smoothcert.sampling.selection import is_decisive, selection_steps
+from smoothcert.sampling.selection import SelectionRule, is_decisive, selection_steps
 
 CAP = 256
 
@@ -97,3 +97,28 @@ def test_the_smallest_decisive_count_is_that_of_the_formula(others):
             # The votes to come, and the share so far that is known from n votes alone.
             deviation = math.sqrt(variance * (CAP - n) * (1 + (CAP - n) / n))
             assert is_decisive(np.array([counts]), CAP)[0] == (CAP * lead / n >= 3.5 * deviation), counts
+
+
+@pytest.mark.parametrize(
+    ("cap", "counts"),
+    [
+        (256, [52, 30, 30, 16]),
+        (1024, [43, 16, 5]),
+        (1024, [58, 26, 26, 18]),
+        (10**5, [21, *[1] * 11]),
+        (10**5, [38, 8, 8, 8, 2]),
+    ],
+)
+def test_counts_at_the_edge_of_the_formula(cap, counts):
+    """Caps above 256 need more deviations; the moment of a vote has one more vote for the first two classes."""
+    rule = SelectionRule(cap)
+    assert rule.checkpoints.tolist() == selection_steps(cap).tolist()
+    for change in (-1, 0, 1):
+        changed = np.array([counts])
+        changed[0, 0] += change
+        second, first = (int(one) for one in np.sort(changed[0])[-2:])
+        n, lead = int(changed.sum()), first - second
+        variance = (first + second + 1) / (n + 1) - (lead / (n + 16)) ** 2
+        deviations = math.sqrt(3.5**2 + 2 * math.log(cap / 256))
+        expected = lead >= deviations * math.sqrt(variance * n * (1 - n / cap))
+        assert rule.enough(changed).tolist() == [expected], changed

@@ -78,6 +78,29 @@ def test_noise_on_the_device_lives_on_the_lattice(noise):
         np.testing.assert_allclose(a[1] / 3000, b[1] / 3000, atol=0.06)
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        UniformNoise(1.0, levels=[3, 8]),
+        SplitNoise(0.7, levels=[3, 8]),
+        SplitNoise(1.5, levels=[3, 8]),
+        UniformMixtureNoise([0.5, 1.0], [0.4, 0.6], levels=[3, 8]),
+    ],
+    ids=str,
+)
+def test_noise_on_the_device_is_rounded_to_the_lattices_of_columns(noise):
+    mechanism = NoiseMechanism(Box.from_bounds(([0.0, 10.0], [3.0, 26.0])), noise, (2,))
+    for start in ([0.0, 10.0], [2.0, 24.0]):
+        X = np.tile(start, (4000, 1))
+        expected = mechanism.noisy(X, np.random.default_rng(0))
+        found = noisy_on_device(torch.tensor(X), mechanism, np.random.default_rng(1)).numpy()
+        for a, b, step in zip(expected.T, found.T, (1, 2), strict=True):
+            a, b = (np.unique(drawn.round(4), return_counts=True) for drawn in (a, b))
+            np.testing.assert_array_equal(a[0], b[0])
+            assert (a[0] % step == 0).all()
+            np.testing.assert_allclose(a[1] / 4000, b[1] / 4000, atol=0.04)
+
+
 def test_families_that_torch_does_not_know_are_drawn_by_numpy():
     X, box = torch.rand(4, 3), Box.from_bounds((0, 1))
     for noise in (OwnNoise(), DeterministicSplitNoise()):
