@@ -49,14 +49,14 @@ __version__ = "0.2.0"
 #: Names whose modules are imported when they are first asked for.
 _LATE = {
     "Audit": ".audit",
-    "StoreAudit": ".runs.verify",
+    "StoreAudit": ".runs.verify_store",
     "StoreError": ".runs.store",
     "baselines": ".baseline",
     "merge_stores": ".runs.merge",
     "recertify": ".runs.recertify",
     "stored_classifier": ".audit",
     "verify": ".audit",
-    "verify_store": ".runs.verify",
+    "verify_store": ".runs.verify_store",
 }
 
 __all__ = [

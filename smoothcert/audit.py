@@ -25,7 +25,7 @@ from .runs.inputs import Inputs
 from .runs.metadata import from_spec
 from .runs.run import Part, in_order, sample_votes
 from .runs.store import read_status
-from .runs.verify import random_share
+from .runs.verify_store import random_share
 
 #: The relative difference between radii that the logarithms of another machine may cause.
 MACHINES = 1e-9

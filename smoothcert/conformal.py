@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from ._utils.checks import check_labels
 from ._utils.text import exact
 from .certify.algorithm import Algorithm
+from .certify.conformal_sets import SetRule, set_rule, way_back
 from .certify.names import resolve
 from .certify.reach import smallest_overlap
-from .certify.sets import SetRule, set_rule, way_back
 from .certify.strategy import RadiusStrategy, check_pays_by_overlap
 from .models.adapt import check_has_probabilities
 from .models.base import LabelTable

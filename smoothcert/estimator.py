@@ -26,17 +26,17 @@ from .models.adapt import check_base_model, make_voter
 from .models.base import Voter, is_torch, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
-from .models.inference import TorchInference
 from .models.timeout import TimedVoter
+from .models.torch_inference import TorchInference
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
 from .noise.threat import HIDDEN, Features
 from .runs.inputs import Inputs
-from .training.carried import carried
-from .training.constant import warn_constant
-from .training.datasets import read_dataset
+from .training.carried_noise import carried
+from .training.constant_models import warn_constant
 from .training.tables import train_on_columns
+from .training.torch_datasets import read_dataset
 
 
 @dataclass(eq=False, repr=False)

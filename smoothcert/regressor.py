@@ -18,8 +18,8 @@ from .models.base import Voter
 from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
+from .runs.model_check import votes_of_run
 from .runs.progress import followed, written
-from .runs.replay import votes_of_run
 from .runs.run import Part, sample_votes
 
 

@@ -20,8 +20,8 @@ from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import origin_of
+from .runs.model_check import check_given, votes_of_run
 from .runs.progress import followed, written
-from .runs.replay import check_given, votes_of_run
 from .runs.run import Part, Parts, sample_votes
 
 

@@ -15,7 +15,7 @@ from .classifier import SmoothedClassifier
 from .models.base import is_module, is_net, is_torch, uncompiled, unwrap
 from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
-from .models.inference import TorchInference
+from .models.torch_inference import TorchInference
 from .noise.box import Box
 from .noise.threat import Features
 from .training.labels import IndexedLabels

@@ -32,7 +32,7 @@ from smoothcert import (
     mean_set_size_score,
     set_coverage_score,
 )
-from smoothcert.certify.sets import copies_lost
+from smoothcert.certify.conformal_sets import copies_lost
 from smoothcert.noise import seeding
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism

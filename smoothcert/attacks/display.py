@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..results.certificates import Certificates, FloatArray
-from ..results.curves import COLORS, LINE_STYLES, background, new_axes
 from ..results.display import NORMS
 from ..results.metrics import certified_accuracy_score
+from ..results.plotting import COLORS, LINE_STYLES, background, new_axes
 from .results import Adversarials
 
 #: The color of the gap.

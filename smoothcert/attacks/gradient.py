@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.base import is_torch, name_of
-from ..models.outputs import read_logits
+from ..models.torch_outputs import read_logits
 from ..noise.base import Noise
 from ..noise.lattice import SplitNoise
 from ..results.certificates import FloatArray

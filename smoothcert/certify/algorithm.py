@@ -20,9 +20,9 @@ from ..results.decisions import Decisions
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.exact import ExactVotes, NotExactError
+from ..sampling.exact_sampler import ExactSampler, Shares
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
-from ..sampling.shares import ExactSampler, Shares
 from .binomial import check_statistics, class_probabilities, exact_probabilities
 from .duel import Duel
 from .evidence import anytime_probabilities, certified_at, largest_certified

@@ -16,7 +16,7 @@ from ..results.files import replacing
 from ..results.metrics import certified_accuracy_score
 from ..runs.inputs import check_shard, shard_positions
 from ..runs.store import read_status, read_store
-from ..runs.verify import verify_store
+from ..runs.verify_store import verify_store
 from . import options
 from .reports import check_output, shown_labels, write_table
 

@@ -4,6 +4,6 @@
 `threads` lets it vote in several threads.
 """
 
-from .inference import TorchInference
+from .torch_inference import TorchInference
 
 __all__ = ["TorchInference"]

@@ -11,10 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .base import Voter, is_function, is_module, is_torch, name_of, no_probabilities, unwrap
 from .function import FunctionVoter
-from .inference import TorchInference
-from .outputs import Decision
 from .sklearn import SklearnVoter
 from .torch import TorchVoter
+from .torch_inference import TorchInference
+from .torch_outputs import Decision
 
 
 def check_base_model(estimator: Any, kind: str = "classifier") -> None:

@@ -1,7 +1,7 @@
 """The content of a model: a digest of the numbers that it has learnt, where those are plain to see.
 
 Nothing is pickled, executed or changed to find it. Whether two models vote alike is answered by their votes; see
-`smoothcert.runs.replay`.
+`smoothcert.runs.model_check`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
-from .inference import TorchInference, check_rows_are_independent, is_autocast
-from .outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 from .threads import check_evaluation_mode, module_lock, n_threads
+from .torch_inference import TorchInference, check_rows_are_independent, is_autocast
+from .torch_outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
 NEAR_TIE = 2.0**-13

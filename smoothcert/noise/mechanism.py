@@ -15,7 +15,7 @@ from .box import Box
 from .categories import CategoryNoise
 from .checks import check_costs, check_foreign
 from .greedy import STEP_ERROR
-from .mixed import MixedNoise
+from .mixed_features import MixedNoise
 from .threat import Features
 
 #: Part of a lattice step by which a move may fall short of it and still count as a whole step.

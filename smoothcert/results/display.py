@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
-from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
+from .plotting import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .votes import VoteCounts
 
 __all__ = ["CertifiedAccuracyDisplay", "Curve"]

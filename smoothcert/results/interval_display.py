@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .curves import COLORS, LINE_STYLES, NEUTRAL, FloatArray, add_legend, background, new_axes
 from .intervals import Intervals
+from .plotting import COLORS, LINE_STYLES, NEUTRAL, FloatArray, add_legend, background, new_axes
 
 #: Number of radii at which intervals are drawn.
 N_RADII = 60

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from .._utils.pipelines import last_step
 from .certificates import Certificates
-from .curves import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .display import by_name, note_of
 from .metrics import certified_accuracy_curve
+from .plotting import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .votes import VoteCounts
 
 

@@ -13,7 +13,7 @@ from .._utils.pipelines import last_step
 from .._utils.text import in_words
 from .budget_display import certificate_of
 from .certificates import Certificates, FloatArray
-from .curves import COLORS, background, new_axes
+from .plotting import COLORS, background, new_axes
 from .tables import format_table, rounded_down, rounded_up
 
 #: The number of changes that a plot shows: the largest ones.

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .._utils.checks import check_classes, check_labels, check_thresholds
 from .._utils.optional import optional
 from .._utils.text import describe
-from .curves import COLORS, LINE_STYLES, NEUTRAL, add_legend, background
+from .plotting import COLORS, LINE_STYLES, NEUTRAL, add_legend, background
 
 FloatArray = NDArray[np.float64]
 

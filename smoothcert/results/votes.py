@@ -60,7 +60,7 @@ class Origin:
         return self.model != ELSEWHERE[1]
 
     def differences(self, other: Origin) -> list[str]:
-        """Names of the fields in which two origins differ; whether the models do is for `runs.replay` to say."""
+        """Names of the fields in which two origins differ; whether the models do is for `runs.model_check` to say."""
         names = [field.name for field in fields(self) if field.name not in ("model", "details")]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 

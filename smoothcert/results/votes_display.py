@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from .._utils.optional import optional
 from .._utils.pipelines import last_step
 from .certificates import Certificates
-from .curves import COLORS, NEUTRAL, background
+from .plotting import COLORS, NEUTRAL, background
 from .tables import rounded_down
 from .votes import VoteCounts
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sampling.exact_sampler import Shares
 from ..sampling.sampler import Votes
-from ..sampling.shares import Shares
 from ..sampling.values import Values
 from .metadata import RunMetadata
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from ..training.datasets import check_no_loader
+from ..training.torch_datasets import check_no_loader
 
 #: Values that are read at once where nothing else decides.
 CHUNK_VALUES = 2**20

@@ -18,7 +18,7 @@ import numpy as np
 from ..results.files import replacing
 from .database import StoreError, connect, create, insert, sound_rows
 from .metadata import RunMetadata
-from .replay import is_known, same_content
+from .model_check import is_known, same_content
 from .store import read_labels, read_run
 
 #: Number of records that are in memory at once.

@@ -23,8 +23,8 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import resolve_seed
 from ..noise.threat import Features
 from ..results.votes import Origin
+from ..sampling.exact_sampler import ExactSampler
 from ..sampling.sampler import Sampler
-from ..sampling.shares import ExactSampler
 from .inputs import Inputs, shard_positions
 
 #: Libraries whose versions are recorded, where they are loaded.

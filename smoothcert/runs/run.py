@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from ..certify.reach import LEAST_LEVEL, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
+from ..sampling.exact_sampler import ExactSampler, Shares
 from ..sampling.sampler import Sampler, Votes, fingerprints
-from ..sampling.shares import ExactSampler, Shares
 from ..sampling.values import ValueSampler
 from .inputs import Inputs
 from .store import Store, StoreError

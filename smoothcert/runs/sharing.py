@@ -18,8 +18,8 @@ import joblib
 from filelock import FileLock, Timeout
 
 from ..models.torch import TorchVoter
+from ..sampling.exact_sampler import ExactSampler
 from ..sampling.sampler import Sampler
-from ..sampling.shares import ExactSampler
 from .signals import end_with_parent
 
 #: In a worker process: the sampler that was loaded last, by its name. A worker serves one run at a time.

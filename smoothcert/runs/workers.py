@@ -17,8 +17,8 @@ from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
+from ..sampling.exact_sampler import ExactSampler
 from ..sampling.sampler import Sampler, Votes
-from ..sampling.shares import ExactSampler
 from .sharing import SharedSampler, on_dask, on_ray
 from .signals import ends_on_termination
 

@@ -16,7 +16,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
-from .alone import check_alone, is_due
+from .batch_dependence import check_alone, is_due
 
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
@@ -98,7 +98,7 @@ class VoteCounter:
         -------
         counts : ndarray of shape (n_parts, n_classes)
         """
-        from ._counting import count_votes
+        from ._compiled_counts import count_votes
 
         with memory_errors():
             wait = self.voter.vote(self.batches.draw(segments))
@@ -118,7 +118,7 @@ class VoteCounter:
     def _read(self) -> None:
         """Count the votes of the oldest batch."""
         # numba takes as long to import as scikit-learn.
-        from ._counting import count_votes
+        from ._compiled_counts import count_votes
 
         segments, wait = self.pending[0]
         votes, near_ties = count_votes(self._answers(segments, wait), segments[:, 2], self.total.shape[1])

@@ -22,11 +22,11 @@ from ..models.timeout import TimedVoter
 from ..noise._philox import OffsetRecipe
 from ..noise.categories import CategoryNoise
 from ..noise.mechanism import NoiseMechanism
-from ..noise.mixed import MixedNoise
+from ..noise.mixed_features import MixedNoise
 from ..noise.mixture import UniformMixtureNoise
-from ._cells import Cells, Groups
+from ._axis_cells import Cells, Groups
 from ._outcome_sums import LeafSum, OutcomeSum, ScoreSum, VoteTable
-from ._step_models import NotExactError, read
+from ._trees import NotExactError, read
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from .._utils.checks import check_bool
 from ..models.base import Voter
 from ..noise import seeding
-from .alone import check_numbers_alone, is_due
+from .batch_dependence import check_numbers_alone, is_due
 from .counters import memory_errors, noisy_batches
 from .sampler import Sampler, draw_votes, fingerprints
 

@@ -13,7 +13,7 @@ from .._utils.memory import keep_freed
 from ..models.base import Voter
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .alone import check_numbers_alone, is_due
+from .batch_dependence import check_numbers_alone, is_due
 from .counters import memory_errors, noisy_batches
 from .sampler import Sampler, Votes, draw_votes, fingerprints
 

@@ -17,7 +17,7 @@ from torch import nn
 from ..noise.base import Noise
 from ..noise.mechanism import NoiseMechanism
 from ..noise.threat import Features
-from .carried import box_of, noisy_modules
+from .carried_noise import box_of, noisy_modules
 from .torch_noise import noisy_copies, split_copies
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]

@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..models.base import name_of, uncompiled
-from ..models.outputs import explained, find_logits, raising_frame, read_logits, read_numbers
+from ..models.torch_outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
-from .carried import noisy_modules
+from .carried_noise import noisy_modules
 from .torch_layers import NoisyModule, divergence, make_net, regression_net, statistics
 from .torch_noise import InputScaling, NoiseHooks, OutputScaling
 

@@ -28,7 +28,7 @@ from smoothcert.noise import (
 from smoothcert.noise import (
     mixed as mixed,
 )
-from smoothcert.sampling import _step_models, exact
+from smoothcert.sampling import _trees, exact
 from smoothcert.sampling.sampler import Sampler
 
 from ..noise import reference
@@ -275,7 +275,7 @@ def threshold_in_float64(patch):
             rows = step.transform(rows)
         return np.asarray(rows, dtype=np.float64)
 
-    patch.setattr(_step_models.StepModel, "compared", compared)
+    patch.setattr(_trees.StepModel, "compared", compared)
     # The library compares what it has read of a model with some of its votes. The suite must not need that.
     patch.setattr(exact.ExactVotes, "_check_reading", lambda self, row: None)
 

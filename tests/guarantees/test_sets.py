@@ -8,7 +8,7 @@ import pytest
 
 from smoothcert import GreedyRadius, SmoothedConformalClassifier
 from smoothcert import conformal as module
-from smoothcert.certify import sets
+from smoothcert.certify import conformal_sets
 from smoothcert.certify.reach import smallest_overlap
 from smoothcert.sampling.scores import ScoreCounter
 
@@ -24,7 +24,7 @@ def mutant(only, n_splits=20):
 
 @mutant("one-sample, uniform, 8-bit")
 def level_that_is_not_raised(patch):
-    original = sets.set_rule
+    original = conformal_sets.set_rule
     patch.setattr(module, "set_rule", lambda *args, **params: replace(original(*args, **params), level=Fraction(1, 5)))
 
 
@@ -48,24 +48,26 @@ def level_by_the_overlap_of_each_input(patch):
 @mutant("one-sample, uniform, 8-bit", 60)
 def smallest_threshold_of_several_subsets(patch):
     """The calibration data choose among the thresholds that they make."""
-    original, rng = sets.SetRule.threshold, np.random.default_rng(0)
+    original, rng = conformal_sets.SetRule.threshold, np.random.default_rng(0)
 
     def threshold(self, scores):
         return min(original(self, rng.permutation(scores)[: len(scores) // 4]) for _ in range(30))
 
-    patch.setattr(sets.SetRule, "threshold", threshold)
+    patch.setattr(conformal_sets.SetRule, "threshold", threshold)
 
 
 @mutant("one-sample, uniform, 8-bit")
 def calibration_on_half_of_the_labels(patch):
     """Those that fit best, as if the model had been trained on them."""
-    original = sets.SetRule.threshold
-    patch.setattr(sets.SetRule, "threshold", lambda self, scores: original(self, np.sort(scores)[: len(scores) // 2]))
+    original = conformal_sets.SetRule.threshold
+    patch.setattr(
+        conformal_sets.SetRule, "threshold", lambda self, scores: original(self, np.sort(scores)[: len(scores) // 2])
+    )
 
 
 @mutant("binarized, lipschitz", 8)
 def copies_that_are_never_lost(patch):
-    patch.setattr(sets.SetRule, "holds", lambda self, counts, overlap: counts >= self.rank)
+    patch.setattr(conformal_sets.SetRule, "holds", lambda self, counts, overlap: counts >= self.rank)
 
 
 @mutant("binarized, upwards", 8)

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smoothcert import TorchInference
 from smoothcert.models.adapt import make_voter
-from smoothcert.models.outputs import Decision, explained, find_logits, lead_error, read_numbers, votes_by_lead
 from smoothcert.models.torch import TorchVoter
+from smoothcert.models.torch_outputs import Decision, explained, find_logits, lead_error, read_numbers, votes_by_lead
 
 X = np.random.default_rng(0).random((50, 4)).astype(np.float32)
 RULE = np.array([[1.0, 0, 0, 0.5], [0, 1, 0, 0.4], [0, 0, 1, 0.6]], dtype=np.float32)

@@ -26,7 +26,7 @@ from smoothcert import (
     certified_accuracy_score,
 )
 from smoothcert.noise.greedy import moves
-from smoothcert.results.curves import COLORS, Curve
+from smoothcert.results.plotting import COLORS, Curve
 
 from ..base_models import Rule, constant
 

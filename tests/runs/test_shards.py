@@ -14,7 +14,7 @@ from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, 
 from smoothcert.runs import merge
 from smoothcert.runs.inputs import shard_positions
 from smoothcert.runs.store import StoreError, read_store
-from smoothcert.runs.verify import verify_store
+from smoothcert.runs.verify_store import verify_store
 
 from .test_verify import forge
 

@@ -30,9 +30,9 @@ from smoothcert.noise import (
 from smoothcert.noise._philox import SPLIT, UNIFORM, OffsetRecipe, apply_offsets
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling import exact
-from smoothcert.sampling._cells import count_up_to
+from smoothcert.sampling._axis_cells import count_up_to
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum, VoteTable, _center
-from smoothcert.sampling._step_models import Tree, read
+from smoothcert.sampling._trees import Tree, read
 from smoothcert.sampling.exact import ExactVotes, NotExactError, exact_votes
 from smoothcert.sampling.sampler import count
 from tests.base_models import all_offsets

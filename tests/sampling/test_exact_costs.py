@@ -23,8 +23,8 @@ from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.categories import CategoryNoise
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
-from smoothcert.sampling import _cells, _step_models, exact
-from smoothcert.sampling._cells import code_counts
+from smoothcert.sampling import _axis_cells, _trees, exact
+from smoothcert.sampling._axis_cells import code_counts
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum
 from smoothcert.sampling.exact import ExactVotes, NotExactError
 from smoothcert.sampling.sampler import count
@@ -187,8 +187,8 @@ def test_a_wrong_way_of_missing_values_is_noticed(monkeypatch):
     def mistaken(tree, value):
         return right(tree, value)._replace(missing_left=np.zeros(tree.node_count, dtype=bool))
 
-    right = _step_models._tree
-    monkeypatch.setattr(_step_models, "_tree", mistaken)
+    right = _trees._tree
+    monkeypatch.setattr(_trees, "_tree", mistaken)
     votes = ExactVotes(make_voter(model, np.array([0, 1]), finite=False), mechanism)
     with pytest.raises(NotExactError, match="that votes as its trees say"):
         votes.bounds(X[np.isnan(X[:, 1])][:1])
@@ -311,7 +311,7 @@ def test_the_codes_that_the_model_sees():
 
 
 def test_a_tree_with_too_many_parts(monkeypatch):
-    monkeypatch.setattr(_cells, "MOST_LEAVES", 20)
+    monkeypatch.setattr(_axis_cells, "MOST_LEAVES", 20)
     mechanism, X, y = categorical_problem(NOISES[2], "mask")
     model = trained(CATEGORICAL["one-hot"], mechanism, X, y)
     with pytest.raises(NotExactError, match="fewer than 20 parts"):

@@ -23,7 +23,7 @@ from smoothcert.models.timeout import TimedVoter
 from smoothcert.noise import SplitNoise, UniformNoise
 from smoothcert.sampling import exact
 from smoothcert.sampling._outcome_sums import LeafSum, ScoreSum
-from smoothcert.sampling._step_models import read
+from smoothcert.sampling._trees import read
 from smoothcert.sampling.exact import ExactVotes, NotExactError, exact_votes
 
 from .test_exact import (

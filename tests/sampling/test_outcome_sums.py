@@ -11,7 +11,7 @@ from smoothcert import UniformMixtureNoise
 from smoothcert.models.adapt import make_voter
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
-from smoothcert.sampling._cells import _runs
+from smoothcert.sampling._axis_cells import _runs
 from smoothcert.sampling._outcome_sums import LeafSum, OutcomeSum, ScoreSum, VoteTable, cell_shares, outward
 from smoothcert.sampling.exact import ExactVotes
 

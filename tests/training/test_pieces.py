@@ -25,7 +25,7 @@ from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.training import strategies
-from smoothcert.training.constant import warn_constant
+from smoothcert.training.constant_models import warn_constant
 from smoothcert.training.folds import FoldsOfCopies, _own_folds, _random_splits, predicts_numbers
 from smoothcert.training.labels import IndexedLabels, indexed
 from smoothcert.training.strategies import seeded

@@ -23,7 +23,7 @@ from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
-from smoothcert.training.carried import carried
+from smoothcert.training.carried_noise import carried
 from smoothcert.training.torch_noise import InputScaling, OutputScaling, noisy_copies, noisy_on_device
 
 

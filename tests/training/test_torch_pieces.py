@@ -9,8 +9,8 @@ from torch import nn
 
 from smoothcert import CleanTraining, NoiseAugmentation, SplitNoise, UniformNoise
 from smoothcert.training import torch_layers, torch_training
-from smoothcert.training.carried import box_of, carried
-from smoothcert.training.datasets import check_no_loader, read_dataset
+from smoothcert.training.carried_noise import box_of, carried
+from smoothcert.training.torch_datasets import check_no_loader, read_dataset
 from smoothcert.training.torch_layers import (
     CosineSchedule,
     NoisyModule,

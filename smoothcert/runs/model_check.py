@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.votes import Origin, VoteCounts
-from ..sampling.alone import SAME, SAME_STEPS
+from ..sampling.batch_dependence import SAME, SAME_STEPS
+from ..sampling.exact_sampler import ExactSampler
 from ..sampling.sampler import Sampler, Votes, fingerprints
-from ..sampling.shares import ExactSampler
 from ..sampling.values import ValueSampler, scale_of
 from .inputs import Inputs
 from .metadata import RunMetadata

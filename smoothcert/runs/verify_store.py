@@ -18,11 +18,11 @@ from ..certify.algorithm import Algorithm
 from ..certify.quantiles import QuantileAlgorithm
 from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
+from ..sampling.exact_sampler import Shares
 from ..sampling.sampler import fingerprints
-from ..sampling.shares import Shares
 from .inputs import Inputs
 from .metadata import RunMetadata
-from .replay import differing, same_content
+from .model_check import differing, same_content
 from .run import kept_values, sample_votes
 from .store import StoredRun, StoreError, read_store
 

@@ -10,7 +10,7 @@ from smoothcert.noise import seeding
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling.exact import ExactVotes
-from smoothcert.sampling.shares import ExactSampler, Shares
+from smoothcert.sampling.exact_sampler import ExactSampler, Shares
 
 LOWER = np.array([[0.1, 0.6, 0.2], [0.5, 0.25, 0.125], [0.2, 0.2, 0.55]])
 UPPER = np.array([[0.15, 0.7, 0.25], [0.55, 0.375, 0.25], [0.3, 0.5, 0.55]])

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
 from smoothcert.runs.database import checksum
 from smoothcert.runs.store import StoreError, read_status
-from smoothcert.runs.verify import StoreAudit, _p_values
+from smoothcert.runs.verify_store import StoreAudit, _p_values
 
 X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)

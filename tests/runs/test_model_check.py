@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPClassifier
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
-from smoothcert.runs import replay
-from smoothcert.runs.replay import Recorded, same_content, selection_votes, some_of
+from smoothcert.runs import model_check
+from smoothcert.runs.model_check import Recorded, same_content, selection_votes, some_of
 from smoothcert.runs.run import drawn_before
 from smoothcert.runs.store import read_store
 
@@ -329,8 +329,8 @@ def test_what_is_replayed_is_limited(monkeypatch):
     votes = drawn_before(smooth(network()).count_votes(X))
     order = np.argsort(votes.unanimity, kind="stable")
     for most, replayed, n in ((3, 10**6, 3), (100, 1, 1), (100, 10**6, len(X))):
-        monkeypatch.setattr(replay, "MOST_INPUTS", most)
-        monkeypatch.setattr(replay, "REPLAYED", replayed)
+        monkeypatch.setattr(model_check, "MOST_INPUTS", most)
+        monkeypatch.setattr(model_check, "REPLAYED", replayed)
         recorded = Recorded.some(np.arange(len(X)) + 5, votes, "content")
         assert recorded.positions.tolist() == sorted(order[:n] + 5)
         np.testing.assert_array_equal(recorded.selection, votes.selection[recorded.positions - 5])

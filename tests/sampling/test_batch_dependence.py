@@ -13,7 +13,7 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier, SplitNoise, TorchInference, UniformNoise
 from smoothcert.models.base import Voter
-from smoothcert.sampling.alone import FEW, MANY, check_alone, check_numbers_alone, is_due, telling_rows
+from smoothcert.sampling.batch_dependence import FEW, MANY, check_alone, check_numbers_alone, is_due, telling_rows
 from smoothcert.training.torch_layers import NoisyModule
 
 RNG = np.random.default_rng(0)

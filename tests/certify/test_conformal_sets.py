@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from smoothcert import Box, BoxRadius, GreedyRadius, LipschitzRadius, SplitNoise, UniformNoise
-from smoothcert.certify.sets import SetRule, copies_lost, set_rule, way_back
+from smoothcert.certify.conformal_sets import SetRule, copies_lost, set_rule, way_back
 from smoothcert.noise.mechanism import NoiseMechanism
 
 #: A move of radius r keeps 1 - r/2 of the overlap, up to r = 1.

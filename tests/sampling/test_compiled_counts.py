@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from smoothcert.models._argmax import votes_of_logits
-from smoothcert.models.outputs import votes_by_lead
 from smoothcert.models.torch import NEAR_TIE
-from smoothcert.sampling._counting import count_votes
+from smoothcert.models.torch_outputs import votes_by_lead
+from smoothcert.sampling._compiled_counts import count_votes
 
 
 def compiled(logits, scale=1.0):

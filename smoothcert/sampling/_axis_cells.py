@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..noise._philox import OffsetRecipe, apply_offsets
 from ..noise.categories import CategoryNoise
-from ._step_models import NotExactError, StepModel, Tree
+from ._trees import NotExactError, StepModel, Tree
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
