@@ -11,7 +11,7 @@
 | Corollaries 2.4, 2.7, 2.13, 2.14, Proposition 2.5 and Theorem 2.8 as radius strategies | `radius`, `strategy` |
 | the same for raw inputs; the worst perturbation; the probability that a radius needs; the smallest overlap | `reach` |
 | quantiles of a regression model's votes, bounded by order statistics | `quantiles` |
-| prediction sets: a threshold from calibration scores, and how many copies of an input an attack can take | `conformal_sets` |
+| prediction sets: a threshold from calibration scores, and how many copies an attack can take | `conformal_sets` |
 | the walk of Theorem 2.8 over decreasing reaches | `smoothcert.noise.greedy` |
 | cost and budget of each noise (Proposition 2.1, Theorem 2.11, Proposition 2.12) | `smoothcert.noise` |
 | strings such as "greedy" and "split" | `names` |
