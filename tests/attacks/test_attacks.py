@@ -196,6 +196,7 @@ def test_half_space_is_broken_within_1_percent_of_the_tight_radius(attack):
     assert found.original[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lam", "x"), [(0.75, [0.4, 0.45]), (1.5, [0.3, 0.4, 0.35])])
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
 @pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)

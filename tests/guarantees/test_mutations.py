@@ -333,6 +333,7 @@ def unbroken_passes(**only):
     return not failures(run(5, **only))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_suite_catches(name, monkeypatch):
     break_it, only = MUTANTS[name]
