@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import warnings
@@ -133,6 +134,14 @@ def test_a_run_that_is_being_written_is_told(folder):
         assert being_written("run.sqlite")
         assert reports.status_of("run.sqlite")["being_written"]
     assert not being_written("run.sqlite")
+
+
+def test_inputs_that_failed_are_not_left(folder, monkeypatch):
+    known = reports.read_status("run.sqlite")
+    for finished, failed, seconds in ((6, 0, 12), (6, 2, 8), (10, 2, None), (12, 0, None)):
+        status = dataclasses.replace(known, finished=finished, failed=failed, rate=0.5)
+        monkeypatch.setattr(reports, "read_status", lambda _, status=status: status)
+        assert reports.status_of("run.sqlite").get("seconds_left") == seconds
 
 
 def test_status_of_one_and_several(folder):
