@@ -76,6 +76,13 @@ def test_a_flip_within_the_rounding_is_outside_the_certificate():
     np.testing.assert_allclose(required, [[0.6, 0.625, 0.625]], rtol=1e-9)
 
 
+def test_lattices_of_columns_count_the_rounding_of_both_inputs():
+    mechanism = mechanism_of(UniformNoise(1.0, levels=(4, 8)), 2)
+    x, y = np.array([[0.5, 0.5]]) + ON_LATTICE, np.array([[0.75, 0.75]]) - ON_LATTICE
+    np.testing.assert_array_equal(mechanism.snapped(y) - mechanism.snapped(x), [[0.25, 0.25]])
+    assert mechanism.raw_radius(np.array([0.5])) <= np.abs(y - x).sum()
+
+
 def test_what_is_on_the_lattice_keeps_its_radius_unless_the_next_points_are_near():
     mechanism = mechanism_of(SplitNoise(1.0, levels=255), 784)
     steps = np.arange(1, 300)

@@ -58,6 +58,16 @@ def test_round_trip(tmp_path):
     assert np.isnan(found.margin).all()
 
 
+def test_all_radii_read_back_as_the_same_floats(tmp_path):
+    # From 1000 to 2**10, floats lie closest together for their number of digits.
+    radii = np.linspace(1000, 1024, 200)
+    none, p = np.zeros(len(radii), dtype=int), np.full(len(radii), 0.9)
+    certificates = Certificates(none, radii, none > 0, p, 1 - p, alpha=0.001, norm=1)
+    certificates.to_tsv(tmp_path / "certified.tsv", none)
+    found = Certificates.from_tsv(tmp_path / "certified.tsv", alpha=0.001, norm=1).certificates
+    np.testing.assert_array_equal(found.radii, radii)
+
+
 @pytest.mark.parametrize("digits", [1, 3, 6, 17, 18])
 def test_printed_radii_are_never_above_the_certified_ones(tmp_path, digits):
     certificates, y = some_certificates(seed=digits)
