@@ -59,10 +59,11 @@ class FixedNumbers:
     def encode(self, column: Any) -> FloatArray:
         """Return the numbers; missing ones are NaN."""
         found = _numbers(self.name, column)
-        if series.is_whole(column) and (np.abs(found) > 2**53).any():
+        # Larger ones round to others: 2**53 as a float may have been 2**53 + 1.
+        if series.is_whole(column) and (np.abs(found) >= 2**53).any():
             raise ValueError(
-                f"X holds whole numbers beyond 2**53 in {self.name}, which floats cannot represent. Convert the column "
-                f"to strings."
+                f"X holds whole numbers of 2**53 or more in {self.name}, which floats cannot represent. Convert the "
+                f"column to strings."
             )
         return found
 

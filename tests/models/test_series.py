@@ -169,10 +169,11 @@ def test_which_values_numbers_name():
 
 def test_the_largest_whole_numbers():
     for sign in (1, -1):
-        fine, beyond = (np.array([0, sign * value]) for value in (2**53, 2**53 + 2))
-        assert FixedNumbers("a", fine.dtype, "numpy").encode(fine).tolist() == [0, sign * 2.0**53]
-        with pytest.raises(ValueError, match=r"beyond 2\*\*53 in a, which floats cannot"):
-            FixedNumbers("a", fine.dtype, "numpy").encode(beyond)
+        fine = np.array([0, sign * (2**53 - 1)])
+        assert FixedNumbers("a", fine.dtype, "numpy").encode(fine).tolist() == [0, sign * (2**53 - 1)]
+        for value in (2**53, 2**53 + 1, 2**53 + 2):
+            with pytest.raises(ValueError, match=r"of 2\*\*53 or more in a, which floats cannot"):
+                FixedNumbers("a", fine.dtype, "numpy").encode(np.array([0, sign * value]))
     real = np.array([1e300])
     assert FixedNumbers("a", real.dtype, "numpy").encode(real) == [1e300]
 
