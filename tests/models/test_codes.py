@@ -205,7 +205,7 @@ def test_missing_numbers_of_every_kind_are_nan():
 
 
 def test_whole_numbers_that_floats_cannot_hold_are_refused():
-    with pytest.raises(ValueError, match=r"beyond 2\*\*53 in column 'a'"):
+    with pytest.raises(ValueError, match=r"of 2\*\*53 or more in column 'a'"):
         learn(pd.DataFrame({"a": [1, 2**60]}), True).encode(pd.DataFrame({"a": [1, 2**60]}))
 
 
