@@ -30,8 +30,8 @@ MOST_THREADS = 4
 #: Number of reaches that a store keeps beyond those that a walk needs.
 SPARE = 17
 
-#: The reaches that a store keeps decide about radii at confidence levels down to this one, and about overlaps.
-LEAST_LEVEL, LEAST_OVERLAP = 1e-6, 1e-3
+#: The reaches that a store keeps decide about radii at every alpha up to this one, and about overlaps above the other.
+LARGEST_ALPHA, LEAST_OVERLAP = 0.5, 1e-3
 
 
 def certified_radii(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..certify.reach import LEAST_LEVEL, LEAST_OVERLAP, reaches_to_keep
+from ..certify.reach import LARGEST_ALPHA, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
 from ..sampling.exact_sampler import ExactSampler, Shares
@@ -152,8 +152,8 @@ def kept_values(
     if isinstance(sampler, ValueSampler):
         return reaches_to_keep(sampler.mechanism, X, 1 - LEAST_OVERLAP)
     if target is None or rule is None:
-        # Without votes, probabilities are known, and may be 1.
-        lost = 0.5 if sampler.n_samples == 0 else LEAST_LEVEL ** (1 / sampler.n_samples) - 0.5
+        # The bound of a unanimous vote. Without votes, probabilities are known, and may be 1.
+        lost = (1.0 if sampler.n_samples == 0 else LARGEST_ALPHA ** (1 / sampler.n_samples)) - 0.5
         return reaches_to_keep(sampler.mechanism, X, lost)
     return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
 

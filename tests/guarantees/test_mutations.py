@@ -10,24 +10,9 @@ from smoothcert import GaussianNoise
 from smoothcert.certify import algorithm, betting, changes, evidence, radius, reach, stopping
 from smoothcert.certify import binomial as bounds
 from smoothcert.certify.radius import GreedyRadius, LipschitzRadius
-from smoothcert.noise import (
-    categories,
-    deterministic,
-    mixture,
-    seeding,
-)
-from smoothcert.noise import (
-    greedy as calculus,
-)
-from smoothcert.noise import (
-    lattice as noise,
-)
-from smoothcert.noise import (
-    mechanism as mechanism,
-)
-from smoothcert.noise import (
-    mixed as mixed,
-)
+from smoothcert.noise import categories, deterministic, mechanism, mixed_features, mixture, seeding
+from smoothcert.noise import greedy as calculus
+from smoothcert.noise import lattice as noise
 from smoothcert.sampling import _trees, exact
 from smoothcert.sampling.sampler import Sampler
 
@@ -257,7 +242,7 @@ def lattices_of_columns_forgotten_in_lam(patch):
 
 @mutant(noise=("uniform, costs", "split, categories, masked"), strategy="greedy", mode="fixed", bound="clopper-pearson")
 def fixed_column_noised(patch):
-    original = mixed.MixedNoise.sample
+    original = mixed_features.MixedNoise.sample
 
     def sample(self, points, keys, segments, out):
         original(self, points, keys, segments, out)
@@ -265,7 +250,7 @@ def fixed_column_noised(patch):
         noise.UniformNoise(1.0, levels=4).sample(np.zeros((len(points), len(self.fixed))), keys, segments, drawn)
         out[:, self.fixed] += drawn
 
-    patch.setattr(mixed.MixedNoise, "sample", sample)
+    patch.setattr(mixed_features.MixedNoise, "sample", sample)
 
 
 @mutant(noise=("uniform, tree", "split, tree"))

@@ -131,7 +131,7 @@ def test_records_are_read_by_position(path):
 
 
 def test_times_and_labels_are_those_of_the_recorded_inputs(path):
-    from .test_verify import forge
+    from .test_verify_store import forge
 
     forge(path, lambda rows: [row.update(seconds=row["input"] + 0.5) for row in rows] and rows)
     with closing(sqlite3.connect(path)) as connection, connection:

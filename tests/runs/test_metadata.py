@@ -26,7 +26,7 @@ from smoothcert import (
 from smoothcert.runs.metadata import RunMetadata, from_spec, to_spec
 from smoothcert.runs.store import read_store
 
-from .test_verify import forge
+from .test_verify_store import forge
 
 
 def model(rows):

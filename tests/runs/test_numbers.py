@@ -40,7 +40,7 @@ from smoothcert.runs.encoding import from_bytes, to_bytes
 from smoothcert.runs.store import Store, add_labels, read_parts, read_status, read_store
 
 from . import crashes
-from .test_verify import forge
+from .test_verify_store import forge
 
 X = np.round(np.random.default_rng(0).random((12, 40)) * 255) / 255
 RADII = [[0.0, 0.02, 0.3, 1.0, 90.0]]

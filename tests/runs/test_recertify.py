@@ -147,6 +147,18 @@ def test_greedy_radii_ask_for_the_inputs():
         recertify(votes[:0], radius="box")
 
 
+@pytest.mark.parametrize("alpha", [1e-6, 0.001, 0.5])
+def test_stores_keep_the_reaches_of_unanimous_votes_at_every_alpha(alpha, tmp_path):
+    """Few votes and wide noise: at a larger alpha, radii are larger, and need more reaches."""
+    base = Rule(lambda X: np.zeros(len(X), dtype=int), [0, 1]).fit(None, None)
+    clf = SmoothedClassifier.from_pretrained(
+        base, [0, 1], SplitNoise(100.0), n_samples=100, alpha=alpha, random_state=0
+    )
+    found = clf.certify(np.full((2, 3000), 0.5), store=tmp_path / "run.sqlite")
+    assert found.radii[0] > 80
+    same(Certificates.from_store(tmp_path / "run.sqlite"), found)
+
+
 def test_a_classifier_warns_that_it_cannot_check_votes_from_elsewhere():
     clf = smoothed()
     votes = clf.count_votes(X)

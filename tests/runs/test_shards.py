@@ -16,7 +16,7 @@ from smoothcert.runs.inputs import shard_positions
 from smoothcert.runs.store import StoreError, read_store
 from smoothcert.runs.verify_store import verify_store
 
-from .test_verify import forge
+from .test_verify_store import forge
 
 X = np.round(np.random.default_rng(0).random((30, 5)) * 255) / 255
 Y = (X[:, 0] > 0.5).astype(int)
