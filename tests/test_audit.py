@@ -501,6 +501,17 @@ def test_the_classifier_of_a_store_has_the_box_the_costs_and_the_checks_of_its_r
         clf.certify(table[:, :2])
 
 
+def test_the_classifier_of_a_store_leaves_the_users_classifier_alone(tmp_path):
+    table, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    own = SmoothedClassifier(LogisticRegression(), costs=[1, np.inf, 1], n_samples=200, random_state=3).fit(table, y)
+    expected, before = own.certify(table, store=tmp_path / "run.sqlite"), own.get_params(deep=False)
+    own.set_params(n_samples=300, random_state=4)
+    clf = stored_classifier(tmp_path / "run.sqlite", own, batch_size=64)
+    assert own.get_params(deep=False) == before | {"n_samples": 300, "random_state": 4}
+    assert (clf.n_samples, clf.random_state, clf.batch_size) == (200, 3, 64)
+    np.testing.assert_array_equal(clf.certify(table).radii, expected.radii)
+
+
 def test_equal_inputs_count_once():
     """One false certificate of an input that occurs often is one error, not many."""
     clf, X, _ = make(n=40, n_samples=100, alpha=0.2)
