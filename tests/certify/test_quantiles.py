@@ -130,10 +130,12 @@ def test_inputs_without_votes_are_certified_nowhere():
         assert (found.upper == np.inf).all()
         assert found.lower.shape == found.upper.shape == radius.shape
         assert found.failed.tolist() == [True, True]
+        assert found.failed.dtype == bool
     found = algorithm().failed(tolerance=np.array([1.0, 2.0]))
     assert np.isnan(found.radii).all()
     assert np.isnan(found.predictions).all()
     assert (found.abstained.tolist(), found.failed.tolist()) == ([True] * 2, [True] * 2)
+    assert found.failed.dtype == bool
 
 
 def test_samplers_get_what_was_chosen():

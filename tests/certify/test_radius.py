@@ -643,6 +643,13 @@ def test_the_worst_perturbation_moves_to_the_far_faces():
             worst_perturbations(strategy, mechanism, X, distance)
 
 
+def test_worst_perturbations_of_images_have_their_shape():
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2, 3))
+    images = np.linspace(0.1, 0.9, 12).reshape(2, 2, 3)
+    for found in worst_perturbations(GreedyRadius(), mechanism, images, np.array([0.5, 0.7])):
+        assert found.shape == images.shape
+
+
 def test_changed_categories_count_among_the_features_that_change():
     features = Features(np.array([0.1, 0.5, 0.1, 0.1]), np.array([0, 3, 0, 0]))
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (4,), features)
