@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_labels, check_radii, check_same_radii
+from ._utils.checks import check_labels, check_not_negative, check_radii, check_same_radii
+from .certify.algorithm import Algorithm
 from .certify.reach import WorstPerturbations, worst_perturbations
 from .results.certificates import Certificates
 from .results.decisions import Decisions
@@ -150,6 +151,12 @@ class SmoothedClassifier(SmoothedVoting):
     scheme: str = "multiclass"
     bound: str = "clopper-pearson"
     rtol: float | None = None
+
+    def _algorithm(self, *about: Any, **choices: Any) -> Algorithm:
+        # Also where given votes leave no use for it.
+        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
+            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
+        return super()._algorithm(*about, **choices)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class that the selection votes, or exact probabilities, choose.

@@ -89,8 +89,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
 
         Returns
         -------
-        certificates : Certificates
-            Certificates with radii in the unit box of transformed values, or the `Intervals` of a regressor.
+        certificates : Certificates or Intervals
+            What the last step returns, with radii in the unit box of transformed values.
 
         See Also
         --------

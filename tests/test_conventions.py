@@ -379,3 +379,11 @@ def test_each_input_has_a_distance_to_spend():
     np.testing.assert_allclose(found.perturbed, [[0.5, 0.25], [0.5, 0.75], [0.75, 1.0]], atol=1e-6)
     with pytest.raises(ValueError, match="radius must"):
         clf.worst_perturbations(X, [0.1, 0.2])
+
+
+def test_a_wrong_rtol_is_an_error_where_votes_are_given_too():
+    X, y = np.random.default_rng(0).random((20, 2)), np.arange(20) % 2
+    clf = SmoothedClassifier(LogisticRegression(), n_samples=50, random_state=0).fit(X, y)
+    votes = clf.count_votes(X)
+    with pytest.raises(ValueError, match=r"^rtol must lie below 1, got 2\.$"):
+        clf.set_params(rtol=2).certify(X, votes=votes)

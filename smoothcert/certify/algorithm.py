@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.checks import check_count, check_not_negative
+from .._utils.checks import check_count
 from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
@@ -77,8 +77,6 @@ class Algorithm:
         if self.estimation not in ESTIMATIONS:
             raise ValueError(f"estimation must be one of {', '.join(map(repr, ESTIMATIONS))}, got {self.estimation!r}.")
         check_count("n_selection", self.n_selection)
-        if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
-            raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         check_statistics(
             check_count("n_samples", self.n_samples),
             1 if self.exact else len(self.classes),
