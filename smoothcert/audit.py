@@ -18,7 +18,9 @@ from .certify.algorithm import Algorithm
 from .certify.betting import checkpoints
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
+from .estimator import SmoothedEstimator
 from .noise.seeding import resolve_seed
+from .regressor import SmoothedRegressor
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
@@ -159,25 +161,35 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     >>> print((again.p_a == certificates.p_a).all())
     True
     """
+    read_status(path).run.check_holds("labels", path)
+    found: SmoothedClassifier = stored_estimator(path, model, **params)
+    return found
+
+
+def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
+    """Return the classifier or the regressor of a stored run; see `stored_classifier`."""
     run = read_status(path).run
-    run.check_holds("labels", path)
-    own = model if isinstance(model, SmoothedClassifier) else None
+    kind = SmoothedRegressor if run.holds_numbers else SmoothedClassifier
+    own = model if isinstance(model, kind) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
     params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
+    if run.holds_numbers:
+        del params["estimation"]
     if own is not None and not run.features.numeric.all():
         # It knows what the codes of its columns stand for.
         return copy(own).set_params(**params)
     if run.features.categorical.any():
-        raise ValueError(f"{path} holds a run with categories, which need the fitted classifier itself.")
+        raise ValueError(f"{path} holds a run with categories, which need the fitted {kind.kind} itself.")
     costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
     params |= {"bounds": (run.box.lo, run.box.hi), "costs": costs}
     base = model if own is None else own.estimator_
-    clf = SmoothedClassifier.from_pretrained(base, run.classes, noise, **params)
-    return clf if own is None else with_features_of(own, clf)
+    classes = () if run.holds_numbers else (run.classes,)
+    found = kind.from_pretrained(base, *classes, noise, **params)
+    return found if own is None else with_features_of(own, found)
 
 
-def with_features_of(own: SmoothedClassifier, clf: SmoothedClassifier) -> SmoothedClassifier:
-    """Let a classifier with the same base model check inputs as the fitted one does."""
+def with_features_of(own: SmoothedEstimator, clf: Any) -> Any:
+    """Let an estimator with the same base model check inputs as the fitted one does."""
     for name in ("n_features_in_", "feature_names_in_", "feature_shape_"):
         if hasattr(own, name):
             setattr(clf, name, getattr(own, name))

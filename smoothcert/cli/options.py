@@ -18,6 +18,8 @@ from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
+from ..estimator import SmoothedEstimator
+from ..models.adapt import check_base_model
 from ..models.base import is_torch, unwrap
 from .loading import load_data, load_labels, load_model
 
@@ -216,7 +218,7 @@ def files(given: dict[str, Any]) -> list[Any]:
     return [given["model"], given["data"], given["labels"]]
 
 
-def as_fitted(clf: SmoothedClassifier, X: Any) -> Any:
+def as_fitted(clf: SmoothedEstimator, X: Any) -> Any:
     """Return a table without column names if the classifier has none."""
     return X.to_numpy() if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
 
@@ -225,7 +227,7 @@ def load(given: dict[str, Any]) -> Any:
     """Load the model."""
     source, factory = given["model"], given["factory"]
     model = load_model(source, factory=factory, allow_pickle=given["allow_pickle"], trusted=given["trust"])
-    base = unwrap(model.estimator_) if isinstance(model, SmoothedClassifier) else model
+    base = unwrap(model.estimator_) if isinstance(model, SmoothedEstimator) else model
     if given["device"] is not None and not is_torch(base):
         raise click.UsageError(f"--device is for torch models, and {source} is a {type(base).__name__}.")
     return model
@@ -262,6 +264,8 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
     chosen = {name: given[name] for name in CERTIFICATION if given.get(name) is not None}
     chosen |= resources(given) | ({} if radius is None else {"radius": radius})
     own = model if isinstance(model, SmoothedClassifier) else None
+    if own is None:
+        check_base_model(FrozenEstimator(model))
     changed = [name for name in (*MECHANISM, *NOISE_PARAMETERS, "noise", "sigma") if given[name] not in (None, ())]
     if own is not None and not changed:
         return copy(own).set_params(**chosen)

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import numpy as np
 
-from ..audit import stored_classifier
+from ..audit import stored_estimator
 from ..certify.algorithm import ESTIMATIONS
-from ..classifier import SmoothedClassifier
+from ..regressor import SmoothedRegressor
 from ..results.certificates import Certificates
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_score
@@ -18,7 +18,7 @@ from ..runs.inputs import check_shard, shard_positions
 from ..runs.store import read_status, read_store
 from ..runs.verify_store import verify_store
 from . import options
-from .reports import check_output, shown_labels, write_table
+from .reports import check_output, show_status, shown_labels, status_of, write_table
 
 #: The exit statuses for false claims, and for inputs that were skipped.
 FALSE, SKIPPED = 3, 4
@@ -82,11 +82,14 @@ def resume(**given: Any) -> None:
       smoothcert resume run.sqlite model.skops test.npz
 
     The model and the data must be the same as before. The command asks for them because a store names no files, so that
-    nobody can make it load other ones.
+    nobody can make it load other ones. For a regressor, it draws the missing votes and shows the status: results at any
+    radius come from the store, in Python.
     """  # noqa: D301
-    X, y = read(given)
     run = read_status(given["store"]).run
-    clf = stored_classifier(given["store"], options.load(given), **options.resources(given))
+    if given["output"] or given["labels"]:
+        run.check_holds("labels", given["store"])
+    X, y = read(given)
+    clf = stored_estimator(given["store"], options.load(given), **options.resources(given))
     run_and_report(clf, X, y, given | {"shard": run.shard}, run.decided_at)
 
 
@@ -105,7 +108,7 @@ def verify(store: str, fraction: float, fresh: bool, level: float, **given: Any)
     Exit status 3 says that a record is false.
     """  # noqa: D301
     X, _ = options.read_data(given)
-    clf = stored_classifier(store, options.load(given), **options.resources(given))
+    clf = stored_estimator(store, options.load(given), **options.resources(given))
     audit = verify_store(store, clf, options.as_fitted(clf, X), fraction=fraction, fresh=fresh, level=level)
     click.echo(repr(audit))
     if not audit.consistent:
@@ -150,18 +153,28 @@ def read(given: dict[str, Any]) -> tuple[Any, Any]:
     return X, y
 
 
-def run_and_report(clf: SmoothedClassifier, X: Any, y: Any, given: dict[str, Any], radii: Any = None) -> None:
+def run_and_report(clf: Any, X: Any, y: Any, given: dict[str, Any], radii: Any = None) -> None:
     """Certify inputs, or decide about them at radii, show a summary, and write the table if one is asked for."""
     X, store, shard = options.as_fitted(clf, X), given["store"], given["shard"]
     if given["scan"]:
         for _ in clf.open_inputs(X, shard=shard).chunks():
             pass
-    recording = {"store": store, "y": y, "shard": shard, "on_error": given["on_error"]}
-    recording["same_model"] = given["same_model"]
-    if radii is None:
-        found: Any = clf.certify(X, **recording)
+    recording = {"store": store, "shard": shard, "on_error": given["on_error"], "same_model": given["same_model"]}
+    if isinstance(clf, SmoothedRegressor):
+        # Its votes serve all radii.
+        found: Any = clf.certify(X, 0.0, **recording)
+        click.echo(show_status(status_of(store), only=("store", "finished", "failed", "n_inputs", "digest")))
     else:
-        found = clf.certify_at(X, [radii] if np.ndim(radii) else radii, **recording)
+        at = () if radii is None else ([radii] if np.ndim(radii) else radii,)
+        found = (clf.certify_at if at else clf.certify)(X, *at, y=y, **recording)
+        report(found, X, y, given, clf.classes_)
+    if found.failed.any():
+        click.get_current_context().exit(SKIPPED)
+
+
+def report(found: Any, X: Any, y: Any, given: dict[str, Any], classes: Any) -> None:
+    """Show a summary of certificates or decisions, and write the table if one is asked for."""
+    store, shard = given["store"], given["shard"]
     stored = read_store(store) if store else None
     index = shard_positions(len(X), check_shard(shard, len(X))) if stored is None else stored.recorded
     truth = (
@@ -169,9 +182,7 @@ def run_and_report(clf: SmoothedClassifier, X: Any, y: Any, given: dict[str, Any
     )
     click.echo(summary(found, truth))
     if given["output"]:
-        write_table(given["output"], found, index, truth, clf.classes_, None if stored is None else stored.times)
-    if found.failed.any():
-        click.get_current_context().exit(SKIPPED)
+        write_table(given["output"], found, index, truth, classes, None if stored is None else stored.times)
 
 
 def summary(found: Any, y: Any) -> str:

@@ -25,9 +25,7 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
     elif is_torch(model):
         return
     elif _is_smoothed(model):
-        remedy = (
-            "It is smoothed already. Pass its base model, also inside a search or an ensemble, or call certify on it."
-        )
+        remedy = "It is smoothed already. Pass its base model, also inside a search or an ensemble, or use it as it is."
     elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):
@@ -67,7 +65,7 @@ def _is_smoothed(model: Any) -> bool:
         if isinstance(value, type) or id(value) in seen:
             continue
         seen.add(id(value))
-        if hasattr(value, "from_pretrained") and hasattr(value, "certify"):
+        if hasattr(value, "from_pretrained") and hasattr(value, "open_inputs"):
             return True
         if isinstance(value, (list, tuple)):
             inside.extend(value)

@@ -24,15 +24,18 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from smoothcert import (
     Certificates,
     GaussianNoise,
     GreedyRadius,
+    Intervals,
     LaplaceNoise,
     LipschitzRadius,
     SmoothedClassifier,
+    SmoothedConformalClassifier,
+    SmoothedRegressor,
     SplitNoise,
     TorchInference,
     UniformMixtureNoise,
@@ -948,3 +951,36 @@ def test_costs_by_position(folder):
         np.testing.assert_array_equal(
             [float(row["radius"]) for row in table("out.csv")], clf.certify(arrays["X"]).radii
         )
+
+
+def test_runs_of_a_regressor_are_resumed_and_verified(folder):
+    X, y = np.load("test.npy"), np.load("test.npy").sum(axis=1)
+    tree = DecisionTreeRegressor(max_depth=3, random_state=0)
+    reg = SmoothedRegressor(tree, SplitNoise(0.5), costs=[1, 2, 1, 1, np.inf], quantile=0.6, n_samples=100).fit(X, y)
+    joblib.dump(reg, "reg.joblib")
+    joblib.dump(reg.estimator_, "base.joblib")
+    joblib.dump(SmoothedConformalClassifier(LogisticRegression(), radius=0.1).fit(X, y > 2), "sets.joblib")
+    whole = reg.certify(X, 0.2, store="run.sqlite")
+    for model in ("reg.joblib", "base.joblib"):
+        shown = run("verify", "run.sqlite", model, "test.npz", "--allow-pickle", "-q", "--fresh")
+        assert shown.startswith("StoreAudit(consistent: of 30 recorded inputs, 0 are not those of X; of 30 checked, 0 ")
+        with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
+            connection.execute("DELETE FROM results WHERE input % 3 = 0")
+            connection.commit()
+        shown = run("resume", "run.sqlite", model, "test.npz", "--allow-pickle", "-q")
+        assert re.search(r"finished: +30 of 30 inputs", shown)
+        np.testing.assert_array_equal(Intervals.from_store("run.sqlite", 0.2).upper, whole.upper)
+    np.save("moved.npy", np.where(np.arange(30)[:, None] == 4, 0.5, X))
+    result = CliRunner().invoke(cli, ["verify", "run.sqlite", "reg.joblib", "moved.npy", "--allow-pickle", "-q"])
+    assert (result.exit_code, "|       4 | X holds another input there |" in result.stdout) == (3, True)
+    for more in (["-o", "out.csv"], ["--labels", "labels.npy"]):
+        command = ("resume", "run.sqlite", "reg.joblib", "test.npy", "--allow-pickle", *more)
+        assert "Use Intervals.from_store(path, radius) or" in run(*command, code=1)
+    np.save("broken.npy", np.where(np.arange(30)[:, None] == 4, np.nan, X))
+    with pytest.warns(UserWarning, match="1 of 30 inputs failed"):
+        reg.certify(np.load("broken.npy"), 0.2, store="skips.sqlite", on_error="skip")
+    command = ("resume", "skips.sqlite", "reg.joblib", "broken.npy", "--allow-pickle", "-q", "--on-error", "skip")
+    skipped = CliRunner().invoke(cli, command)
+    assert (skipped.exit_code, re.findall(r"failed: +(\d)", skipped.stdout)) == (4, ["1"])
+    for model in ("reg.joblib", "base.joblib", "sets.joblib"):
+        assert "must be a scikit-learn classifier" in run("certify", model, "test.npy", "--allow-pickle", code=1)

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import smoothcert.pipeline
-from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert import SmoothedClassifier, SmoothedConformalClassifier, SplitNoise
 from smoothcert.models.adapt import check_base_model, make_voter
 
 RNG = np.random.default_rng(0)
@@ -109,6 +109,7 @@ SMOOTHED = SmoothedClassifier(GaussianNB(), SplitNoise(1.0))
         make_pipeline(StandardScaler(), SMOOTHED),
         smoothcert.pipeline.make_pipeline(StandardScaler(), SMOOTHED),
         make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), FrozenEstimator(SMOOTHED))),
+        SmoothedConformalClassifier(GaussianNB(), radius=0.1),
         GridSearchCV(SMOOTHED, {"alpha": [0.1]}),
         BaggingClassifier(SMOOTHED),
         CalibratedClassifierCV(FrozenEstimator(SMOOTHED)),
