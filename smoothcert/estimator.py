@@ -23,7 +23,7 @@ from ._utils.text import describe, exact
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, unwrap
+from .models.base import Voter, is_torch, takes_any_shape, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
 from .models.timeout import TimedVoter
@@ -88,14 +88,20 @@ class SmoothedEstimator(Conventions):
         columns = Columns.of_model(frozen)
         names = columns.names if columns else None
         features, noise = Features.from_costs(smoothed.costs, names=names), smoothed._new_noise().for_columns(names)
+        n_features = None if takes_any_shape(frozen) else getattr(unwrap(frozen), "n_features_in_", None)
+        if n_features is not None:
+            features.for_shape((n_features,))
         box = Box.from_bounds(smoothed.bounds, names=names, unbounded=~features.numeric)
         for name in ("feature_names_in_", "n_features_in_") if columns else ():
             setattr(smoothed, name, getattr(unwrap(frozen), name))
-        # The shape of inputs is not known yet, and no parameter but costs and levels depends on it.
-        shape = features.costs.shape or np.shape(noise.column_steps or 0)
-        mechanism = NoiseMechanism(Box.from_bounds((0, 1)), noise, shape, features)
+        if n_features is None:
+            # Costs and levels alone tell the shape of inputs, which other parameters must fit later.
+            shape, known_box = features.costs.shape or np.shape(noise.column_steps or 0), Box.from_bounds((0, 1))
+        else:
+            shape, known_box = (n_features,), box
+        mechanism = NoiseMechanism(known_box, noise, shape, features)
         mechanism.warn_coarse_levels()
-        smoothed._algorithm(mechanism, classes, None)
+        smoothed._check_algorithm(mechanism, classes, by_feature=n_features is not None)
         smoothed._settle(frozen, classes, box, noise, features, columns)
         return smoothed
 
@@ -168,10 +174,16 @@ class SmoothedEstimator(Conventions):
         warn_constant(self._voter(), self._mechanism(X.shape[1:]), X, y, self._seed)
         return self
 
+    def _check_algorithm(self, mechanism: NoiseMechanism, classes: Any, *, by_feature: bool = True) -> None:
+        """Check the parameters of certification, also those by feature if the shape of inputs is known."""
+        strategy, room = self._algorithm(mechanism, classes, None).strategy, np.zeros((1, mechanism.n_features))
+        if by_feature:
+            strategy.reach(mechanism.noise, room, room)
+
     def _check_data(self, mechanism: NoiseMechanism, X: NDArray[Any], classes: Any) -> None:
         """Check training inputs, and all parameters that do not concern training, before anything is trained."""
         mechanism.box.check(mechanism.bounded(X), mechanism.features.names)
-        self._algorithm(mechanism, classes, None)
+        self._check_algorithm(mechanism, classes)
         mechanism.warn_dear_categories()
         mechanism.warn_coarse_levels()
         mechanism.points(X)

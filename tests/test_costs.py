@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
@@ -218,3 +219,28 @@ def test_weights_of_raw_units_count_costs():
         dear.to_raw_units(dear.certify(X[:2]), X[:2])
     with pytest.raises(ValueError, match="fixed features and categories have no weight"):
         fixed.raw_weights()
+
+
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]], ids=["array", "names"])
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda n: {"noise": SplitNoise(levels=(3, *["auto"] * (n - 1)))}, "levels by column must hold one number for"),
+        (lambda n: {"costs": np.arange(1, n + 1)}, r"costs must be .* inputs of shape \(3,\), got shape"),
+        (lambda n: {"bounds": (np.zeros(n), np.ones(n))}, r"bounds must be .* inputs of shape \(3,\), but one has"),
+        (lambda n: {"radius": GreedyRadius(max_change=([0.1] * n, 0.2))}, "max_change must hold .* of 3 features, got"),
+    ],
+)
+def test_parameters_by_column_fit_the_columns_as_soon_as_these_are_known(wrong, message, n, names):
+    X, y = rng.random((12, 3)), np.arange(12) % 2
+    model = GaussianNB().fit(X if names is None else pd.DataFrame(X, columns=names), y)
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier.from_pretrained(model, [0, 1], **wrong(n))
+    with pytest.raises(ValueError, match=message.split()[0]):
+        SmoothedClassifier(GaussianNB(), **wrong(n)).fit(X, y)
+    # A function does not say how many columns it takes.
+    unknown = SmoothedClassifier.from_pretrained(lambda rows: rows[:, 0] > 0.5, [False, True], **wrong(n))
+    with pytest.raises(ValueError, match=message):
+        unknown.certify(X)
+    SmoothedClassifier.from_pretrained(model, [0, 1], **wrong(3))

@@ -164,7 +164,8 @@ def smallest_overlap(
     check_pays_by_overlap(mechanism.noise)
     if X is None and strategy.needs_inputs and largest_reaches is None:
         raise ValueError(
-            f"radius must be 'lipschitz' or 'box', under which all inputs have the same overlap, got {strategy!r}."
+            f"The radius strategy must be 'lipschitz' or 'box', under which all inputs have the same overlap, got "
+            f"{strategy!r}."
         )
 
     def least(changes: Changes, rows: Any) -> FloatArray:
@@ -302,8 +303,8 @@ def _radii_of_largest(
 def needs_more(strategy: RadiusStrategy, reaches: Reaches) -> str:
     """Return the message for inputs whose known reaches do not decide."""
     return (
-        f"radius={strategy!r} needs more than the {reaches.numbers.shape[1]} largest reaches of each input that the "
-        f"store holds. Give X=, the inputs of the run."
+        f"The radius strategy {strategy!r} needs more than the {reaches.numbers.shape[1]} largest reaches of each input "
+        f"that the store holds. Give X=, the inputs of the run."
     )
 
 
@@ -317,8 +318,8 @@ def _largest(
     unknown = unknown or bool((kept_as_numbers & ~changes.is_partial).any())
     if strategy.needs_every_feature or unknown or reaches is None:
         raise ValueError(
-            f"radius={strategy!r} looks at the features of each input, which are not known here. Give X=, the inputs "
-            f"that were voted on, or use radius='box'."
+            f"The radius strategy {strategy!r} looks at the features of each input, which are not known here. Give X=, "
+            f"the inputs that were voted on, or use the strategy 'box'."
         )
     all_features = changes.reaches(strategy, mechanism.movable()[None].astype(np.float64))
     reach = strategy.reach(mechanism.noise, reaches, reaches)

@@ -64,7 +64,9 @@ class RadiusStrategy(BaseEstimator, ABC):
         if (self.uses_box and not noise.uses_box) or not any(self.norm == norm for norm in norms):
             valid = [f"LipschitzRadius(norm={norm:g})" for norm in noise.norms]
             valid += ["BoxRadius()", "GreedyRadius()"] if noise.uses_box else []
-            raise ValueError(f"radius={self!r} has no certificate for {noise!r}. Valid are {', '.join(valid)}.")
+            raise ValueError(
+                f"The radius strategy {self!r} has no certificate for {noise!r}. Valid are {', '.join(valid)}."
+            )
 
     def radii(self, noise: Noise, p_a: FloatArray, p_b: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
         """Compute certified radii in the unit box.

@@ -208,7 +208,17 @@ class ToleranceRadii(Regressions):
         )
 
     @classmethod
-    def from_store(cls, path: Any, tolerance: Any, **choices: Any) -> ToleranceRadii:
+    def from_store(
+        cls,
+        path: Any,
+        tolerance: Any,
+        *,
+        strategy: Any = None,
+        quantile: float | None = None,
+        alpha: float | None = None,
+        X: Any = None,
+        partial: bool = False,
+    ) -> ToleranceRadii:
         """Make radii of tolerances from the votes of a run. This draws no votes and needs no model.
 
         Parameters
@@ -217,8 +227,8 @@ class ToleranceRadii(Regressions):
             As in `Intervals.from_store`.
         tolerance : float or array-like of shape (n_inputs,)
             As in `SmoothedRegressor.certify_within`, for all inputs of the run.
-        **choices
-            ``strategy``, ``quantile``, ``alpha``, ``X`` and ``partial``, as in `Intervals.from_store`.
+        strategy, quantile, alpha, X, partial
+            As in `Intervals.from_store`.
 
         Returns
         -------
@@ -235,6 +245,7 @@ class ToleranceRadii(Regressions):
         --------
         Intervals.from_store : Intervals at radii, with an example.
         """
+        choices = {"strategy": strategy, "quantile": quantile, "alpha": alpha, "X": X, "partial": partial}
         return made_anew("quantiles_from_store", path, "tolerance", tolerance, **choices)
 
     def __iter__(self) -> Iterator[FloatArray]:

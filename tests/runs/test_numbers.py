@@ -23,6 +23,7 @@ from smoothcert import (
     Certificates,
     Decisions,
     GreedyRadius,
+    LipschitzRadius,
     SmoothedClassifier,
     SmoothedRegressor,
     SplitNoise,
@@ -143,7 +144,7 @@ def test_reaches_that_do_not_decide_are_never_guessed(tmp_path):
     smoothed(noise=SplitNoise(0.2)).certify(X, 0.1, store=path)
     limit = GreedyRadius(max_change=0.01)
     reg = smoothed(noise=SplitNoise(0.2), radius=limit)
-    with pytest.raises(ValueError, match=r"needs more than the 18 largest reaches .* Give X="):
+    with pytest.raises(ValueError, match=r"^The radius strategy .* needs more than the 18 largest reaches .* Give X="):
         Intervals.from_store(path, 0.3, strategy=limit)
     assert_same(Intervals.from_store(path, 0.3, strategy=limit, X=X), reg.certify(X, 0.3))
     assert_same(Intervals.from_store(path, 0.15, strategy=limit), reg.certify(X, 0.15))
@@ -151,8 +152,12 @@ def test_reaches_that_do_not_decide_are_never_guessed(tmp_path):
         Intervals.from_store(path, 0.3, strategy=GreedyRadius(max_change=np.full(40, 0.5)))
     with pytest.raises(ValueError, match=r"^strategy must be one of 'auto'"):
         Intervals.from_store(path, 0.3, strategy="tightest")
-    with pytest.raises(TypeError, match="n_samples"):
-        ToleranceRadii.from_store(path, 0.3, n_samples=30)
+    for read in (Intervals.from_store, ToleranceRadii.from_store):
+        # Messages name what the caller wrote.
+        with pytest.raises(TypeError, match=rf"{read.__qualname__}\(\) got an unexpected keyword argument 'n_samples'"):
+            read(path, 0.3, n_samples=30)
+        with pytest.raises(ValueError, match=r"^The radius strategy LipschitzRadius\(norm=2\) has no certificate for"):
+            read(path, 0.3, strategy=LipschitzRadius(norm=2))
     with pytest.raises(ValueError, match="some of 0 to 11 differ"):
         Intervals.from_store(path, 0.3, X=X[::-1])
     with pytest.raises(ValueError, match=r"of shape \(12, 40\), got shape \(11, 40\)"):
