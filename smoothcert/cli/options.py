@@ -79,7 +79,7 @@ def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float6
         if cost is None or name not in columns or name in costs:
             raise click.UsageError(
                 f"--cost must be COLUMN=VALUE, with a number, inf or fixed, once for some of the columns {columns}, "
-                f"got {text!r}."
+                f"got {text!r}.{by_name(name, columns)}"
             )
         costs[name] = cost
     return np.array([costs.get(name, 1.0) for name in columns])
@@ -97,6 +97,7 @@ def parse_levels(texts: Any, X: Any) -> Any:
         if not number.isdecimal() or name not in known or (name and levels[columns.index(name)] != "auto"):
             raise click.UsageError(
                 f"--levels must be a whole number, or COLUMN=N once for some of the columns {columns}, got {text!r}."
+                f"{by_name(name, columns)}"
             )
         if not name:
             return int(number)
@@ -144,8 +145,8 @@ SMOOTHING = options(
         "--levels",
         multiple=True,
         metavar="N or COLUMN=N",
-        help="Steps of digital data, 255 for 8-bit images; for single columns by name or position, repeatable.  "
-        "[default: real numbers]",
+        help="Steps of digital data, 255 for 8-bit images; for single columns by name, or by position if they have "
+        "none; repeatable.  [default: real numbers]",
     ),
     click.option("--bounds", type=parse_bounds, metavar="LO,HI", help="Box, or a .npy of its ends.  [default: 0,1]"),
     click.option(
@@ -153,7 +154,8 @@ SMOOTHING = options(
         "costs",
         multiple=True,
         metavar="COLUMN=VALUE",
-        help="Cost of a column, or fixed if it cannot change; by name or position; repeatable.  [default: 1]",
+        help="Cost of a column, or fixed if it cannot change; by name, or by position if columns have none; "
+        "repeatable.  [default: 1]",
     ),
     click.option("--categorical", multiple=True, metavar="COLUMN", help="Column that holds categories; repeatable."),
     click.option(
@@ -294,7 +296,9 @@ def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> 
     columns = columns_of(X)
     unknown = [name for name in given["categorical"] if name not in columns]
     if unknown:
-        raise click.UsageError(f"--categorical must be one of the columns {columns}, got {unknown[0]!r}.")
+        raise click.UsageError(
+            f"--categorical must be one of the columns {columns}, got {unknown[0]!r}.{by_name(unknown[0], columns)}"
+        )
     categorical = given["categorical_features"] or [columns.index(name) for name in given["categorical"]]
     if not categorical and not np.isinf(chosen.get("costs", 1.0)).any():
         return None
@@ -309,6 +313,12 @@ def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> 
 def columns_of(X: Any) -> list[str]:
     """Return the names of the columns of a table, or their positions, as text."""
     return [str(name) for name in getattr(X, "columns", range(int(np.prod(X.shape[1:]))))]
+
+
+def by_name(name: str, columns: list[str]) -> str:
+    """Return the end of an error about a position that is given although columns have names; else an empty text."""
+    is_position = name.isdecimal() and not all(column.isdecimal() for column in columns)
+    return " Columns that have names go by their names, not by position." if is_position else ""
 
 
 def make_noise(given: dict[str, Any], own: Any) -> Any:

@@ -67,6 +67,21 @@ def test_levels():
             options.parse_levels(wrong, X)
 
 
+def test_positions_of_columns_with_names_are_refused():
+    X, hint = pd.DataFrame({"age": [1], "pay": [2], 7: [3]}), r"got '1(=2)?'\. Columns that have names go by their names"
+    given = {"categorical": ("1",), "categorical_features": None}
+    for read in (
+        lambda: options.parse_levels(("1=2",), X),
+        lambda: options.parse_costs(("1=2",), options.columns_of(X)),
+        lambda: options.mixed(None, given, X, {}),
+    ):
+        with pytest.raises(click.UsageError, match=hint):
+            read()
+    for text, columns in (("home=2", X), ("5=2", np.zeros((4, 2)))):
+        with pytest.raises(click.UsageError, match=f"got '{text}'\\.$"):
+            options.parse_levels((text,), columns)
+
+
 def test_shards_and_columns():
     assert options.parse_shard("3/64") == (3, 64)
     assert options.columns_of(np.zeros((4, 2, 3))) == ["0", "1", "2", "3", "4", "5"]
