@@ -16,8 +16,9 @@ from .results.certificates import Certificates
 from .results.decisions import Decisions
 from .results.metrics import warn_useless
 from .results.votes import VoteCounts
+from .runs.metadata import origin_of
 from .runs.progress import followed
-from .runs.run import Part, given_votes
+from .runs.run import Part, given_votes, sample_votes
 from .voting import SmoothedVoting
 
 
@@ -335,6 +336,30 @@ class SmoothedClassifier(SmoothedVoting):
         if not decisions.robust.any() and on_error == "raise":
             algorithm.warn_out_of_reach(inputs.chunks(), radii)
         return decisions
+
+    def count_votes(self, X: Any) -> VoteCounts:
+        """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        votes : VoteCounts
+        """
+        check_is_fitted(self, "estimator_")
+        inputs = self.open_inputs(X)
+        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
+        origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
+
+        def counts(part: Part) -> VoteCounts:
+            return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)
+
+        votes = followed(parts, len(inputs), "counting votes", self.verbose, counts)
+        self._checked_votes[votes] = votes.origin.model
+        return votes
 
     def worst_perturbations(self, X: Any, radius: Any) -> WorstPerturbations:
         """Return the greedy adversary's perturbations of some inputs within a distance (Theorem 2.8).

@@ -21,8 +21,8 @@ from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import origin_of
 from .runs.model_check import check_given, votes_of_run
-from .runs.progress import followed, written
-from .runs.run import Part, Parts, sample_votes
+from .runs.progress import written
+from .runs.run import Parts, sample_votes
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -91,30 +91,6 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         classes = sorted_unique("y", y)
         check_classification_targets(y)
         return y, classes
-
-    def count_votes(self, X: Any) -> VoteCounts:
-        """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
-
-        Returns
-        -------
-        votes : VoteCounts
-        """
-        check_is_fitted(self, "estimator_")
-        inputs = self.open_inputs(X)
-        sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
-
-        def counts(part: Part) -> VoteCounts:
-            return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)
-
-        votes = followed(parts, len(inputs), "counting votes", self.verbose, counts)
-        self._checked_votes[votes] = votes.origin.model
-        return votes
 
     def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
         """Return what chooses the class: selection votes, or exact probabilities."""

@@ -253,7 +253,7 @@ def test_sets_are_protected_by_the_tightest_strategy_of_their_method(method, str
     [
         ("conformal", "draw_inputs", lambda: conformal(n_jobs=3).conformalize(X, Y)),
         ("voting", "sample_votes", lambda: classifier(n_jobs=3).predict(X)),
-        ("voting", "sample_votes", lambda: classifier(n_jobs=3).count_votes(X)),
+        ("classifier", "sample_votes", lambda: classifier(n_jobs=3).count_votes(X)),
         ("voting", "votes_of_run", lambda: classifier(n_jobs=3).certify(X)),
         ("regressor", "sample_votes", lambda: regressor(n_jobs=3).predict(X)),
         ("regressor", "votes_of_run", lambda: regressor(n_jobs=3).certify(X, 0.1)),

@@ -198,6 +198,8 @@ def test_only_what_the_last_step_has_is_passed_on():
     for name in ("certify", "certify_at", "count_votes"):
         assert not hasattr(other, name)
         assert hasattr(make_pipeline(MinMaxScaler(), SmoothedClassifier(GaussianNB())), name)
+        # Sets are not made of votes.
+        assert not hasattr(make_pipeline(MinMaxScaler(), SmoothedConformalClassifier(GaussianNB(), radius=0.1)), name)
     assert not hasattr(Pipeline([("scale", MinMaxScaler()), ("last", "passthrough")]), "certify")
 
 

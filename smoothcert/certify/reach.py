@@ -303,8 +303,8 @@ def _radii_of_largest(
 def needs_more(strategy: RadiusStrategy, reaches: Reaches) -> str:
     """Return the message for inputs whose known reaches do not decide."""
     return (
-        f"The radius strategy {strategy!r} needs more than the {reaches.numbers.shape[1]} largest reaches of each input "
-        f"that the store holds. Give X=, the inputs of the run."
+        f"The radius strategy {strategy!r} needs more than the {reaches.numbers.shape[1]} largest reaches of each "
+        f"input that the store holds. Give X=, the inputs of the run."
     )
 
 

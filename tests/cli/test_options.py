@@ -68,7 +68,7 @@ def test_levels():
 
 
 def test_positions_of_columns_with_names_are_refused():
-    X, hint = pd.DataFrame({"age": [1], "pay": [2], 7: [3]}), r"got '1(=2)?'\. Columns that have names go by their names"
+    X, hint = pd.DataFrame({"age": [1], "pay": [2], 7: [3]}), r"got '1(=2)?'\. Columns that have names go by"
     given = {"categorical": ("1",), "categorical_features": None}
     for read in (
         lambda: options.parse_levels(("1=2",), X),
