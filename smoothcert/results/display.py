@@ -14,7 +14,7 @@ from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
 from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
-from .plotting import NEUTRAL, Curve, add_legend, draw_curves, drawn_curves, new_axes
+from .plotting import Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .votes import VoteCounts
 
 __all__ = ["CertifiedAccuracyDisplay", "Curve"]
@@ -49,7 +49,7 @@ class CertifiedAccuracyDisplay:
         The title of the legend.
     majority : float, optional
         The share of the most frequent label. It is the accuracy of a classifier that always answers this label, at
-        every radius, and is drawn as a dotted line.
+        every radius, and is drawn as a dotted line in front of the curves.
 
     Attributes
     ----------
@@ -172,9 +172,6 @@ class CertifiedAccuracyDisplay:
             for name, group in groups.items()
         }
         majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
-        if any((curve.accuracy == majority).all() for curve in curves.values()):
-            # The baseline of the majority class is among the curves.
-            majority = None
         display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
         return display.plot(ax, **kwargs)
 
@@ -210,7 +207,8 @@ class CertifiedAccuracyDisplay:
         ax.set_xlabel(_radius_label(self.norm, self.threat, ax.figure.get_figwidth() * ax.get_position().width / 0.8))
         drawn = [line.get_ydata()[0] for line in ax.lines if line.get_gid() == "majority"]
         if self.majority is not None and self.majority not in drawn:
-            style = {"color": NEUTRAL, "linestyle": ":", "linewidth": 1.4, "zorder": 1}
+            # In front of curves, which may coincide with it, and in the color of the text, which shows on theirs.
+            style = {"color": ax.xaxis.label.get_color(), "linestyle": ":", "linewidth": 1.4, "zorder": 3}
             ax.axhline(self.majority, label="always the most frequent class", gid="majority", **style)
         add_legend(ax, self.note)
         self.ax_, self.figure_ = ax, ax.figure

@@ -123,7 +123,6 @@ def test_names_styles_and_reference_lines():
 
     passing = certificates([1.0, 2.0, 3.0])
     display = CertifiedAccuracyDisplay.from_certificates(passing, [0, 0, 1])
-    # The curve passes through the share of the majority class, and is not its baseline.
     assert references(display) == [2 / 3]
     display.plot(display.ax_, name="again", color="red")
     assert references(display) == [2 / 3]
@@ -176,6 +175,26 @@ def test_the_envelope_of_curves_that_end_at_different_radii():
     np.testing.assert_array_equal(best.accuracy, [0.9, 0.8, 0.5])
 
 
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+@pytest.mark.parametrize("radius", [1.5, np.inf])
+def test_the_share_of_the_majority_class_shows_where_a_curve_is_as_high(radius, style):
+    with plt.style.context(style):
+        ax = plt.figure(figsize=(4, 3)).gca()
+        shown = CertifiedAccuracyDisplay.from_certificates(certificates([radius] * 3, labels=[1, 1, 1]), [0, 1, 1], ax=ax)
+        (majority,) = [line for line in ax.lines if line.get_gid() == "majority"]
+
+        def pixels():
+            shown.figure_.canvas.draw()
+            x, y = ax.transData.transform((0.75, 2 / 3)).astype(int)
+            strip = np.asarray(shown.figure_.canvas.buffer_rgba())[::-1][y - 2 : y + 3, x - 30 : x + 30, :3]
+            return strip.astype(int)
+
+        with_line = pixels()
+        majority.set_visible(False)
+        # The dots differ from the curve by more than half of the scale.
+        assert (np.abs(with_line - pixels()).max(axis=(0, 2)) > 128).sum() > 10
+
+
 def test_the_legend_says_what_a_reader_must_know():
     few, many = (certificates([1, np.nan, 2], n_samples=np.array(n)) for n in ([100, 100, 100], [1000, 400, 10_000]))
 
@@ -191,10 +210,6 @@ def test_the_legend_says_what_a_reader_must_know():
     assert "3 inputs, n = 100 to 10,000, alpha = 0.001 or 0.01" in title(display).splitlines()
     assert title(display).count("against every perturbation") == 1
     assert len([line for line in display.ax_.lines if line.get_gid() == "majority"]) == 1
-    # The baseline of the majority class is such a line itself.
-    baseline = dataclasses.replace(few, labels=np.ones(3, dtype=int), radii=np.full(3, np.inf))
-    shown = CertifiedAccuracyDisplay.from_certificates({"a": few, "majority class": baseline}, [0, 1, 1])
-    assert not [line for line in shown.ax_.lines if line.get_gid() == "majority"]
     unknown = CertifiedAccuracyDisplay.from_certificates(certificates([1], threat="2 features"), [0])
     assert title(unknown) == "1 input, alpha = 0.001"
 
