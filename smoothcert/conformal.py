@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -189,10 +190,19 @@ class SmoothedConformalClassifier(SmoothedVoting):
                 raise ValueError(f"{name} has changed to {now} since conformalize. Call it again.")
         inputs = self.open_inputs(X)
         algorithm = self.algorithm(inputs.shape)
-        rule, sets = self._rule(algorithm), np.empty((len(inputs), len(self.classes_)), dtype=bool)
+        rule, sets, n_idle = self._rule(algorithm), np.empty((len(inputs), len(self.classes_)), dtype=bool), 0
         for index, part, counts in self._draw(inputs, algorithm, rule, threshold=self.threshold_):
             radius = np.full(len(part), float(self.radius))
-            sets[index] = rule.holds(counts, smallest_overlap(algorithm.strategy, algorithm.mechanism, part, radius))
+            overlap = smallest_overlap(algorithm.strategy, algorithm.mechanism, part, radius)
+            sets[index] = rule.holds(counts, overlap)
+            n_idle += np.count_nonzero(rule.holds(np.zeros((len(part), 1), dtype=np.int64), overlap))
+        if n_idle:
+            warnings.warn(
+                f"{n_idle} of {len(sets)} sets hold all labels, also those that no noisy copy supports: p={self.p!r} "
+                f"asks for {rule.rank} of {rule.n_samples} copies, and a move by radius={self.radius!r} may cost as "
+                f'many. Use p="auto", a larger p or a smaller radius, or widen the noise, and conformalize again.',
+                stacklevel=2,
+            )
         return sets
 
     def predict(self, X: Any) -> NDArray[Any]:

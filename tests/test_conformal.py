@@ -1,6 +1,7 @@
 """Robust conformal sets: against split conformal sets made here, with all kinds of base models, and bad input."""
 
 import pickle
+import warnings
 from fractions import Fraction
 
 import joblib
@@ -195,6 +196,29 @@ def test_networks_and_functions_give_the_same_sets():
     np.testing.assert_array_equal(sets[0], sets[1])
     np.testing.assert_array_equal(sets[0], sets[2])
     assert 0 < sets[0].mean() < 1
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
+def test_sets_that_hold_all_labels_for_lack_of_copies_say_so(p):
+    """The threshold is beyond all scores, so that no copy supports a label and only the lost copies decide."""
+    clf = conformal(radius=0.8, p=p).fit(X[FIT], NAMES[FIT]).conformalize(X[CALIB], NAMES[CALIB])
+    clf.threshold_ = -1.0
+    with pytest.warns(UserWarning, match=r"sets hold all labels, also those .* p=0.* asks for .* radius=0.8") as caught:
+        sets = clf.predict_set(X[TEST])
+    held = sets.all(axis=1)
+    assert str(caught[-1].message).startswith(f"{held.sum()} of 50 sets hold")
+    assert held.all() == (p < 0.5)
+    np.testing.assert_array_equal(sets, np.broadcast_to(held[:, None], sets.shape))
+
+
+@pytest.mark.parametrize(("p", "radius"), [("auto", 0.8), (0.1, 0.05), (0.7, 0.6)])
+def test_sets_that_copies_decide_say_nothing(p, radius):
+    clf = conformal(radius=radius, p=p).fit(X[FIT], NAMES[FIT]).conformalize(X[CALIB], NAMES[CALIB])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*hold all labels")
+        assert clf.predict_set(X[TEST]).any()
+    clf.threshold_ = -1.0
+    assert not clf.predict_set(X[TEST]).any()
 
 
 def test_scores_in_reduced_precision_may_exceed_the_threshold_by_more():
