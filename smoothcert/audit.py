@@ -18,7 +18,6 @@ from .certify.algorithm import Algorithm
 from .certify.betting import checkpoints
 from .certify.duel import Duel
 from .classifier import SmoothedClassifier
-from .estimator import SmoothedEstimator
 from .noise.seeding import resolve_seed
 from .regressor import SmoothedRegressor
 from .results.certificates import Certificates, FloatArray
@@ -162,14 +161,13 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     True
     """
     read_status(path).run.check_holds("labels", path)
-    found: SmoothedClassifier = stored_estimator(path, model, **params)
-    return found
+    return stored_estimator(path, model, **params)  # type: ignore[no-any-return]
 
 
 def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
     """Return the classifier or the regressor of a stored run; see `stored_classifier`."""
     run = read_status(path).run
-    kind = SmoothedRegressor if run.holds_numbers else SmoothedClassifier
+    kind: Any = SmoothedRegressor if run.holds_numbers else SmoothedClassifier
     own = model if isinstance(model, kind) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
     params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
@@ -181,18 +179,16 @@ def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
     if run.features.categorical.any():
         raise ValueError(f"{path} holds a run with categories, which need the fitted {kind.kind} itself.")
     costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
-    params |= {"bounds": (run.box.lo, run.box.hi), "costs": costs}
-    base = model if own is None else own.estimator_
-    classes = () if run.holds_numbers else (run.classes,)
-    found = kind.from_pretrained(base, *classes, noise, **params)
+    params |= {"noise": noise, "bounds": (run.box.lo, run.box.hi), "costs": costs}
+    params |= {} if run.holds_numbers else {"classes": run.classes}
+    found = kind.from_pretrained(model if own is None else own.estimator_, **params)
     return found if own is None else with_features_of(own, found)
 
 
-def with_features_of(own: SmoothedEstimator, clf: Any) -> Any:
+def with_features_of(own: Any, clf: Any) -> Any:
     """Let an estimator with the same base model check inputs as the fitted one does."""
-    for name in ("n_features_in_", "feature_names_in_", "feature_shape_"):
-        if hasattr(own, name):
-            setattr(clf, name, getattr(own, name))
+    names = ("n_features_in_", "feature_names_in_", "feature_shape_")
+    vars(clf).update({name: value for name, value in vars(own).items() if name in names})
     return clf
 
 

@@ -195,7 +195,7 @@ class SmoothedConformalClassifier(SmoothedVoting):
             radius = np.full(len(part), float(self.radius))
             overlap = smallest_overlap(algorithm.strategy, algorithm.mechanism, part, radius)
             sets[index] = rule.holds(counts, overlap)
-            n_idle += np.count_nonzero(rule.holds(np.zeros((len(part), 1), dtype=np.int64), overlap))
+            n_idle += int(np.sum(rule.holds(np.zeros((len(part), 1), dtype=np.int64), overlap)))
         if n_idle:
             warnings.warn(
                 f"{n_idle} of {len(sets)} sets hold all labels, also those that no noisy copy supports: p={self.p!r} "

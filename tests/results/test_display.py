@@ -180,7 +180,9 @@ def test_the_envelope_of_curves_that_end_at_different_radii():
 def test_the_share_of_the_majority_class_shows_where_a_curve_is_as_high(radius, style):
     with plt.style.context(style):
         ax = plt.figure(figsize=(4, 3)).gca()
-        shown = CertifiedAccuracyDisplay.from_certificates(certificates([radius] * 3, labels=[1, 1, 1]), [0, 1, 1], ax=ax)
+        shown = CertifiedAccuracyDisplay.from_certificates(
+            certificates([radius] * 3, labels=[1, 1, 1]), [0, 1, 1], ax=ax
+        )
         (majority,) = [line for line in ax.lines if line.get_gid() == "majority"]
 
         def pixels():
