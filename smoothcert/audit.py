@@ -161,7 +161,7 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     True
     """
     read_status(path).run.check_holds("labels", path)
-    return stored_estimator(path, model, **params)  # type: ignore[no-any-return]
+    return stored_estimator(path, model, **params)
 
 
 def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
