@@ -227,7 +227,8 @@ class ToleranceRadii(Regressions):
             As in `Intervals.from_store`.
         tolerance : float or array-like of shape (n_inputs,)
             As in `SmoothedRegressor.certify_within`, for all inputs of the run.
-        strategy, quantile, alpha, X, partial
+        strategy, quantile, alpha, X : optional
+        partial : bool, default=False
             As in `Intervals.from_store`.
 
         Returns
