@@ -1,10 +1,11 @@
 """How torch models are run: precision, and where channels lie in memory."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from smoothcert import TorchInference
+from smoothcert import SmoothedClassifier, TorchInference
 
 
 def test_settings_of_torch_models():
@@ -48,3 +49,30 @@ def test_channels_are_last_where_that_is_asked_for():
             run(torch.rand(shape))
         assert module.layer.weight.is_contiguous(memory_format=torch.channels_last) == last
     assert seen == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        TorchInference(),
+        TorchInference(channels_last=True),
+        TorchInference(autocast="bfloat16"),
+        TorchInference(compile=True),
+    ],
+    ids=["plain", "channels last", "autocast", "compiled"],
+)
+def test_ways_to_run_a_network(inference):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    X = np.random.default_rng(0).random((4, 2, 6, 6))
+    params = {"n_samples": 1000, "n_selection": 100, "random_state": 0}
+    plain = SmoothedClassifier.from_pretrained(network, range(3), **params).count_votes(X)
+    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, **params)
+    votes = clf.count_votes(X)
+    assert np.abs(votes.estimation - plain.estimation).max() <= (0 if inference.autocast is None else 50)
+    if repr(inference) == repr(TorchInference()):
+        clf.certify(X, votes=plain)
+    else:
+        assert repr(inference) in votes.origin.model
+        with pytest.raises(ValueError, match="votes were drawn with a different model"):
+            clf.certify(X, votes=plain)

@@ -8,7 +8,7 @@ import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import UnsetMetadataPassedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate, train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
@@ -25,7 +25,11 @@ from smoothcert import (
     UniformNoise,
     certified_accuracy_score,
     make_certified_scorer,
+    make_interval_scorer,
 )
+from smoothcert.results import Intervals
+
+from .examples import some_intervals
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +232,48 @@ def test_the_accuracy_takes_weights_as_before(cancer):
     weight = np.where(clf.predict(X_test) == y_test, 1.0, 0.0)
     assert clf.score(X_test, y_test, sample_weight=weight) == 1
     assert cross_val_score(smoothed(), X, y, cv=2).min() > 0.8
+
+
+def test_scores_are_the_share_of_intervals_near_the_truth(linear):
+    reg, X = linear
+    scorer, y = make_interval_scorer(radius=0.1, tolerance=0.25), X[:, 0]
+    lower, upper = reg.certify(X, 0.1)
+    near = (lower >= y - 0.25) & (upper <= y + 0.25)
+    assert 0.2 < near.mean() < 1
+    assert scorer(reg, X, y) == near.mean()
+    weight = np.arange(60.0)
+    assert scorer(reg, X, y, sample_weight=weight) == pytest.approx(np.average(near, weights=weight))
+    assert pickle.loads(pickle.dumps(scorer))(reg, X, y) == near.mean()
+    search = GridSearchCV(clone(reg), {"noise__lam": [0.05, 0.5]}, scoring=scorer, cv=2).fit(X, y)
+    assert search.best_params_ == {"noise__lam": 0.5}
+    with pytest.raises(ValueError, match="y must hold one finite number for each of 60 inputs"):
+        scorer(reg, X, y[:3])
+    with pytest.raises(ValueError, match="must be a SmoothedRegressor"):
+        scorer(LinearRegression().fit(X, y), X, y)
+    with pytest.raises(ValueError, match=r"got a SmoothedClassifier\. For classifiers, use make_certified_scorer"):
+        scorer(SmoothedClassifier.from_pretrained(lambda rows: rows[:, 0] > 0.5, [False, True]), X, y > 0.5)
+    pipeline = smoothcert.pipeline.make_pipeline(MinMaxScaler(), clone(reg)).fit(X, y)
+    assert 0.2 < scorer(pipeline, X, y) < 1
+    for wrong in ({"radius": -1, "tolerance": 1}, {"radius": 1, "tolerance": "much"}):
+        with pytest.raises(ValueError, match="must be"):
+            make_interval_scorer(**wrong)
+
+
+def test_scores_ask_for_both_ends_within_the_tolerance():
+    """The intervals are from 1 to 11, from 2 to 12, and from 3 to 13."""
+
+    class Regressor:
+        def certify(self, X, radius):
+            assert radius == 0.25
+            found = some_intervals(3, [radius])
+            return Intervals(
+                **vars(found) | {name: getattr(found, name)[:, 0] for name in ("lower", "upper", "radius")}
+            )
+
+    for y, tolerance, expected in [
+        ([6, 7, 8], 5, 1),
+        ([6, 7, 8], 4.9, 0),
+        ([6, 9, 8], 5, 2 / 3),
+        ([6, 7, 6], 5, 2 / 3),
+    ]:
+        assert make_interval_scorer(0.25, tolerance)(Regressor(), np.zeros((3, 1)), y) == pytest.approx(expected)
