@@ -221,14 +221,14 @@ def test_memory_does_not_grow_with_the_inputs():
         Rule(steps([0.5])).fit(None, None), [0, 1], n_samples=20, n_selection=4, alpha=0.1, batch_size=16
     )
     clf.certify(Endless(4))
-    peaks = {20: [], 200: []}
-    for n in 3 * list(peaks):
+    peaks = {10: [], 60: []}
+    for n in 2 * list(peaks):
         gc.collect()
         tracemalloc.start()
         clf.certify(Endless(n))
         peaks[n].append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert min(peaks[200]) - min(peaks[20]) < 180 * 20_000 * 8 / 3
+    assert min(peaks[60]) - min(peaks[10]) < 50 * 20_000 * 8 / 3
 
 
 class Random(torch.utils.data.Dataset):

@@ -71,6 +71,7 @@ class Net(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_functions_and_classes_of_a_script_travel_too(monkeypatch):
     """A worker's __main__ is not that of the script or notebook."""
     script = {"__name__": "__main__"}
