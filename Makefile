@@ -32,8 +32,7 @@ guarantees: .venv/installed
 
 mutants: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[mutants]"
-	OMP_NUM_THREADS=1 $(BIN)/mutmut run
-	$(BIN)/mutmut results
+	$(BIN)/python -m tests.mutants
 
 # Runs on the torch of the machine, which knows its GPU, and not on that of .venv.
 gpu:
@@ -52,4 +51,4 @@ gpu:
 	touch $@ .venv/demo
 
 clean:
-	rm -rf .venv mutants examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg
+	rm -rf .venv examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg

@@ -1,11 +1,13 @@
-"""Text that decides whether votes and certificates belong together: equal for equal values alone."""
+"""Text of values and numbers, some of which decides whether votes and certificates belong together."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
-from smoothcert import Certificates, GreedyRadius, SmoothedClassifier, UniformMixtureNoise
-from smoothcert._utils.text import describe, exact
+from smoothcert import Certificates, GreedyRadius, SmoothedClassifier, SplitNoise, UniformMixtureNoise
+from smoothcert._utils.text import describe, exact, in_words, name_of
 from smoothcert.results.metrics import check_one_kind
 
 
@@ -69,3 +71,33 @@ def test_printing_options_change_nothing():
     text = describe(strategy)
     with np.printoptions(precision=2):
         assert describe(strategy) == text
+
+
+def test_texts_of_small_values():
+    assert exact([1, (2.5,), ()]) == "[1, (2.5,), ()]"
+    assert exact((1, [])) == "(1, [])"
+    assert exact(np.float64(0.1)) == "0.1"
+    assert exact(np.array(["a", None], dtype=object)) == "array(['a', None])"
+    assert exact(np.zeros(16)).startswith("array([0.0, 0.0")
+    assert exact(np.arange(17)).startswith("array([0, ..., 16], shape=(17,), hash=")
+    # Objects are told apart by what they are, and not by where they lie.
+    words = [np.array([text, *"bcdefghijklmnopqrs"], dtype=object) for text in ("a" * 20, "".join(["a"] * 20), "x")]
+    assert exact(words[0]) == exact(words[1]) != exact(words[2])
+    assert exact(np.arange(34)[::2]) == exact(np.arange(0, 34, 2))
+    assert "SplitNoise(lam=2.0" in exact([SplitNoise(2.0)])
+
+
+def test_strategies_are_described_by_all_parameters():
+    assert describe(GreedyRadius(max_features=2)).startswith("GreedyRadius(")
+    assert "max_features=2" in describe(GreedyRadius(max_features=2))
+    assert describe(Ridge(alpha=2.0)).startswith("sklearn.linear_model._ridge.Ridge(alpha=2.0, ")
+    assert (name_of(SplitNoise()), name_of(PCA())) == ("SplitNoise", "sklearn.decomposition._pca.PCA")
+
+    class Own(SplitNoise):
+        pass
+
+    assert name_of(Own()).endswith("test_strategies_are_described_by_all_parameters.<locals>.Own")
+
+
+def test_numbers_in_words():
+    assert [in_words(n) for n in (0, 1, 3, 10, 11)] == ["no", "one", "three", "ten", "11"]

@@ -1,16 +1,11 @@
 """Attacks: budgets and boxes are kept, worst cases are found, and no valid certificate is beaten."""
 
 import itertools
-import pickle
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.stats import binom
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -24,23 +19,13 @@ from smoothcert import (
     SplitNoise,
     UniformNoise,
 )
-from smoothcert.attacks import (
-    AttackDisplay,
-    CoordinateAttack,
-    GradientAttack,
-    GreedyFaceAttack,
-    project_l1_box,
-    search,
-)
-from smoothcert.attacks.gradient import end_share
-from smoothcert.attacks.target import Target, lead
+from smoothcert.attacks import CoordinateAttack, GradientAttack, GreedyFaceAttack
+from smoothcert.attacks.target import Target
 from smoothcert.attacks.verification import Verifier
-from smoothcert.noise._philox import apply_offsets
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
-from smoothcert.results.metrics import certified_accuracy_score as accuracy
 
-from ..base_models import MeanOfFirst, Rule, WorstCase, all_offsets, constant, steps
+from ..base_models import MeanOfFirst, Rule, WorstCase, constant
 
 BLACK_BOX = [GreedyFaceAttack(random_state=0), CoordinateAttack(random_state=0)]
 GRADIENT = [GradientAttack(random_state=0), GradientAttack(loss="margin", random_state=0)]
@@ -57,70 +42,6 @@ def _one_thread():
 
 def smooth(base, classes=(0, 1), **params):
     return SmoothedClassifier.from_pretrained(base, list(classes), **params)
-
-
-def exact_distance(point, center):
-    return sum(abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(point, center, strict=True))
-
-
-class TestProjection:
-    @pytest.mark.parametrize("seed", range(6))
-    def test_is_the_solution_of_the_quadratic_programme(self, seed):
-        rng = np.random.default_rng(seed)
-        d, radius = 5, rng.uniform(0.05, 2)
-        center, point = rng.random(d), rng.normal(0.5, 1.0, d)
-        found = project_l1_box(point[None], center, radius)[0]
-        # In terms of moves up and down, both at least 0, the constraints are linear.
-        solution = minimize(
-            lambda uv: 0.5 * np.sum((center + uv[:d] - uv[d:] - point) ** 2),
-            np.zeros(2 * d),
-            jac=lambda uv: np.tile(center + uv[:d] - uv[d:] - point, 2) * np.repeat([1, -1], d),
-            bounds=[(0, room) for room in np.concatenate([1 - center, center])],
-            constraints=[{"type": "ineq", "fun": lambda uv: radius - uv.sum(), "jac": lambda uv: -np.ones(2 * d)}],
-            method="SLSQP",
-            options={"ftol": 1e-14, "maxiter": 500},
-        )
-        assert solution.success
-        np.testing.assert_allclose(found, center + solution.x[:d] - solution.x[d:], atol=1e-6)
-
-    @settings(max_examples=300, deadline=None)
-    @given(data=st.data())
-    def test_never_leaves_ball_or_box(self, data):
-        d = data.draw(st.integers(1, 6))
-        finite = st.floats(allow_nan=False, allow_infinity=False)
-        point = data.draw(st.lists(finite, min_size=d, max_size=d))
-        ends = [sorted(data.draw(st.lists(st.floats(-1e9, 1e9), min_size=3, max_size=3))) for _ in range(d)]
-        lo, center, hi = np.array(ends).T
-        radius = data.draw(st.floats(0, 1e12) | st.just(np.inf) | st.floats(0, 1e-300))
-        found = project_l1_box([point], center, radius, lo, hi)
-        assert ((lo <= found[0]) & (found[0] <= hi)).all()
-        if np.isfinite(radius):
-            assert exact_distance(found[0], center) <= Fraction(radius)
-        np.testing.assert_array_equal(project_l1_box(found, center, radius, lo, hi), found)
-
-    def test_huge_and_small_numbers_share_as_they_should(self):
-        points = [[1e300, 1.0], [1e300, 1e300], [1e-300, 2e-300]]
-        found = project_l1_box(points, 0.0, [1.5, 1.0, 1e-300])
-        np.testing.assert_allclose(found, [[1.0, 0.5], [0.5, 0.5], [0.0, 1e-300]], rtol=1e-12)
-
-    def test_points_inside_stay(self):
-        X = np.random.default_rng(0).random((20, 7))
-        np.testing.assert_array_equal(project_l1_box(X, 0.5, 7.0), X)
-        np.testing.assert_array_equal(project_l1_box(X, 0.5, 0.0), np.full_like(X, 0.5))
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (([0.5], 0.5, 1.0), "points must have shape"),
-            (([[np.nan]], 0.5, 1.0), "finite"),
-            (([[0.5]], 1.5, 1.0), "center must lie in the box"),
-            (([[0.5]], 0.5, -1.0), "radius must be"),
-            (([[0.5]], [0.5, 0.5], 1.0), "broadcast"),
-        ],
-    )
-    def test_bad_arguments(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            project_l1_box(*arguments)
 
 
 class HalfSpace(nn.Module):
@@ -263,67 +184,6 @@ def test_leads_that_few_votes_cannot_show_get_more_of_them():
     ]
     assert not few[1]
     assert more == (1, True, True)
-
-
-def test_ties_go_to_the_lower_index():
-    """As in the vote itself: a rival with as many votes wins if its index is lower."""
-    counts = np.array([[5, 5, 0], [4, 5, 1], [0, 6, 4]])
-    np.testing.assert_allclose(lead(counts, 0), [0.0, 0.1, 0.6])
-    np.testing.assert_allclose(lead(counts, 1), [0.05, -0.05, -0.2])
-    np.testing.assert_allclose(lead(counts, 2), [0.55, 0.45, 0.25])
-    np.testing.assert_array_equal(lead(counts, -1), 1.0)
-
-
-def test_alpha_is_shared_by_four_attempts_of_minimal_and_two_of_run(monkeypatch):
-    made = []
-    monkeypatch.setattr(search, "Verifier", lambda *arguments: made.append(Verifier(*arguments)) or made[-1])
-    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
-    attack, X = GreedyFaceAttack(n_votes=50, alpha=0.01, random_state=0), np.array([[0.5]])
-    attack.minimal(clf, X)
-    attack.run(clf, X, radius=0.5)
-    assert [verifier.attempts for verifier in made] == [4, 2]
-    for verifier in made:
-        assert verifier.level(500) == pytest.approx(0.01 / verifier.attempts, rel=1e-6)
-
-
-def test_no_attempt_spends_more_than_its_share_of_alpha():
-    clf = smooth(Rule(constant).fit(None, None), noise=GaussianNoise(0.5, levels=255))
-    verifier = Verifier(clf, (3,), 1000, 0.01, 4, None)
-    for n in (1000, 64_000):
-        drawing = verifier.mechanism.noise.draw_error * n * 3
-        assert drawing > 0
-        assert verifier.level(n) == pytest.approx(0.01 / 4 - drawing, abs=drawing * 1e-3)
-
-
-@pytest.mark.parametrize(
-    "noise",
-    [UniformNoise(0.75, 24), SplitNoise(0.75, 24), SplitNoise(0.5, 24), SplitNoise(0.3, 40), SplitNoise(0.1, 40)],
-    ids=str,
-)
-def test_gradients_are_those_of_the_smoothed_model(noise):
-    """Against central differences of the mean probability over all outcomes of the noise, at inner lattice points."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).double()
-    with torch.no_grad():
-        net[0].weight *= 3
-    q, offsets = noise.q, all_offsets(noise, 2)
-
-    def seen(point):
-        rows = np.empty((len(offsets), 2))
-        apply_offsets(noise.recipe, np.asarray(point), offsets, rows)
-        return torch.from_numpy(rows).requires_grad_()
-
-    def mean(point):
-        return net(seen(point)).softmax(dim=1)[:, 0].mean().item()
-
-    for point in ([5, 8], [12, 3], [20, 17]):
-        rows = seen(point)
-        (slopes,) = torch.autograd.grad(net(rows).softmax(dim=1)[:, 0].sum(), rows)
-        gradient = (slopes.numpy() * end_share(noise, rows.detach().numpy())).mean(axis=0)
-        steps = np.eye(2, dtype=int)
-        truth = [(mean(np.add(point, step)) - mean(np.subtract(point, step))) * q / 2 for step in steps]
-        # Noise and differences on a lattice are off by a step at most.
-        np.testing.assert_allclose(gradient, truth, rtol=0.1, atol=0.01)
 
 
 @pytest.mark.parametrize("noise_type", [UniformNoise, SplitNoise])
@@ -555,18 +415,6 @@ def test_gradients_come_from_the_logits_that_vote(pack):
     np.testing.assert_allclose(found[1].inputs, found[0].inputs, atol=1e-6)
 
 
-def test_results_are_sliced_pickled_and_shown():
-    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
-    found = GreedyFaceAttack(random_state=0).minimal(clf, np.array([[0.2], [0.5], [0.7]]))
-    assert len(found[1:]) == 2
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).distance, found.distance)
-    assert "3 inputs" in repr(found)
-    with pytest.raises(ValueError, match="radius must hold numbers of at least 0"):
-        found.robust_accuracy(-1)
-    with pytest.raises(ValueError, match="read-only"):
-        found.distance[0] = 1
-
-
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
@@ -584,31 +432,6 @@ def test_bad_parameters(attack, message):
     clone(attack)
 
 
-def test_display_draws_both_curves_with_the_gap():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    clf = smooth(Rule(steps([0.8])).fit(None, None), noise=UniformNoise(1.0), n_samples=500, random_state=0)
-    X, y = np.array([[0.1], [0.3], [0.5]]), np.zeros(3, dtype=int)
-    certificates = clf.certify(X)
-    found = GreedyFaceAttack(random_state=0).minimal(clf, X, y)
-    display = AttackDisplay.from_results(y, certificates, found)
-    assert (display.certified <= display.attacked).all()
-    assert (display.certified < display.attacked).any()
-    between = (display.radius[1:] + display.radius[:-1]) / 2
-    for curve, share in (("attacked", found.robust_accuracy), ("certified", lambda r: accuracy(y, certificates, r))):
-        np.testing.assert_array_equal(share(display.radius), getattr(display, curve))
-        flat = np.diff(display.radius) > 1e-9
-        np.testing.assert_array_equal(getattr(display, curve)[:-1][flat], share(between[flat]))
-        np.testing.assert_array_equal(getattr(display, curve)[1:][flat], share(between[flat]))
-    lower, upper = display.lines_
-    np.testing.assert_array_equal(upper.get_ydata(), display.attacked)
-    np.testing.assert_array_equal(lower.get_ydata(), display.certified)
-    assert "l1" in display.ax_.get_xlabel()
-    with pytest.raises(ValueError, match="y must be the labels that were attacked"):
-        AttackDisplay.from_results(y + 1, certificates, found)
-    matplotlib.pyplot.close("all")
-
-
 def test_every_pair_of_faces_can_be_reached():
     """Whichever single feature and direction matters, both black-box attacks find it."""
     for feature, up in itertools.product(range(3), (True, False)):
@@ -621,13 +444,3 @@ def test_every_pair_of_faces_can_be_reached():
             assert found.success[0]
             assert moved.tolist() == [feature]
             assert (found.inputs[0, feature] > 0.5) == up
-
-
-def test_effects_are_compared_per_distance():
-    """The first feature changes the lead by 1 over a distance of .5, the second by 1.35 over .9."""
-    start = np.array([0.5, 0.9])
-    target = SimpleNamespace(start=start, high=np.ones(2), low=np.zeros(2), reach=np.array([0.5, 0.9]), n_left=10**6)
-    target.cost = lambda n: n
-    target.leads = lambda points, n: np.clip(points - start, 0, 1) @ [2, 0] + np.clip(start - points, 0, 1) @ [0, 1.5]
-    path = GreedyFaceAttack()._by_effect(target)
-    assert (path.features.tolist(), path.targets.tolist()) == ([0, 1], [1.0, 0.0])

@@ -1,5 +1,6 @@
+"""Radii of the three strategies against golden values and exact arithmetic, and what strategies ask for."""
+
 import itertools
-import tracemalloc
 from decimal import Decimal, getcontext
 
 import numpy as np
@@ -9,20 +10,13 @@ from smoothcert import (
     BoxRadius,
     GaussianNoise,
     GreedyRadius,
-    LaplaceNoise,
     LipschitzRadius,
     SplitNoise,
     UniformMixtureNoise,
     UniformNoise,
 )
-from smoothcert._utils.memory import keep_freed
-from smoothcert.certify.changes import changes_of
-from smoothcert.certify.reach import certified_radii, reaches_to_keep, required_probability, worst_perturbations
-from smoothcert.certify.strategy import RadiusStrategy
-from smoothcert.noise.box import Box
-from smoothcert.noise.greedy import covering, largest, moves, walk, walk_largest
-from smoothcert.noise.mechanism import NoiseMechanism
-from smoothcert.noise.threat import Features
+
+from ..noise.reaches import REACHES
 
 getcontext().prec = 60
 STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
@@ -181,84 +175,6 @@ def test_no_inputs():
         assert strategy.radii(UniformNoise(), np.empty(0), np.empty(0), *faces(np.empty((0, 3)))).shape == (0,)
 
 
-@pytest.mark.parametrize("d", [1, 2, 30, 64, 65, 500, 3072])
-@pytest.mark.parametrize("kind", ["random", "ties", "ones", "tiny", "zeros"])
-def test_largest_selects_without_losing_any(d, kind):
-    values = {
-        "random": rng_values(d),
-        "ties": np.rint(4 * rng_values(d)) / 4,
-        "ones": np.ceil(rng_values(d) - 0.9),
-        "tiny": rng_values(d) ** 99,
-        "zeros": np.zeros((20, d)),
-    }[kind]
-    expected = -np.sort(-values, axis=1)
-    before = values.copy()
-    for k in (1, 5, 16, 30, 99, 128, 5000):
-        np.testing.assert_array_equal(largest(values, k), expected[:, :k])
-        assert largest(values[:0], k).shape == (0, min(k, d))
-    np.testing.assert_array_equal(values, before)
-
-
-def rng_values(d):
-    return np.random.default_rng(d).random((20, d))
-
-
-def test_covering_selects_enough():
-    values = rng_values(3000)
-    assert covering(values, np.full(20, 3.0)).shape == (20, 16)
-    assert (covering(values, np.full(20, 99.0)).sum(axis=1) >= 99).all()
-    assert covering(values, np.full(20, np.inf)).shape == values.shape
-    few = np.where(np.arange(3000) < 10, values, 0)
-    np.testing.assert_allclose(covering(few, np.full(20, np.inf)).sum(axis=1), few.sum(axis=1))
-
-
-REACHES = {
-    "random": lambda rng, d: rng.random(d),
-    "far faces": lambda rng, d: np.maximum(x := rng.random(d), 1 - x),
-    "ties": lambda rng, d: rng.integers(1, 5, d) / 4,
-    "many zeros": lambda rng, d: rng.random(d) * (rng.random(d) < 0.1),
-    "mostly tiny": lambda rng, d: np.where(rng.random(d) < 0.01, rng.random(d), 1e-7 * rng.random(d)),
-    "all tiny": lambda rng, d: 1e-9 * rng.random(d),
-    "ones": lambda rng, d: np.ones(d),
-    "zeros": lambda rng, d: np.zeros(d),
-}
-
-
-def exact_walk(budget, reach):
-    """Pay the squares of the reaches in decreasing order, in 60 digits; None where the budget pays for all."""
-    rest, covered = Decimal(budget), Decimal(0)
-    for r in sorted(map(Decimal, reach), reverse=True):
-        if r > 0 and r * r >= rest:
-            return covered + rest.sqrt()
-        rest -= r * r
-        covered += r
-    return None
-
-
-@pytest.mark.parametrize("d", [1, 7, 40, 900])
-@pytest.mark.parametrize("kind", REACHES)
-def test_walk_is_that_of_a_loop_over_sorted_reaches(d, kind):
-    rng = np.random.default_rng(d)
-    budgets = np.array([1e-300, 1e-12, 1e-4, 0.1, 0.5, 1.3, 4.7, 21.1, 130.3, np.inf])
-    reach = np.array([REACHES[kind](rng, d) for _ in budgets])
-
-    def pay(budget, reach):
-        return walk(np.square, np.sqrt, budget, reach)
-
-    found = walk_largest(pay, budgets, reach)
-    np.testing.assert_array_equal(found, pay(budgets, reach))
-    for i, (budget, row) in enumerate(zip(budgets, reach, strict=True)):
-        assert walk_largest(pay, budgets[i : i + 1], reach[i : i + 1])[0] == found[i]
-        exact = exact_walk(budget, row)
-        if exact is None:
-            assert found[i] == np.inf
-        else:
-            assert Decimal(found[i]) <= exact
-            assert found[i] == pytest.approx(float(exact), rel=1e-7)
-    nothing = pay(np.zeros(len(reach)), reach)
-    np.testing.assert_array_equal(nothing, np.where(reach.any(axis=1), 0, np.inf))
-
-
 @pytest.mark.parametrize("kind", REACHES)
 @pytest.mark.parametrize("lam", [0.3, 1.0, 3.5, 40.0])
 def test_radii_of_many_features_are_the_exact_ones_rounded_down(kind, lam):
@@ -295,136 +211,6 @@ def test_many_features_lipschitz_box_greedy_in_this_order(kind, noise):
     assert (box <= limited).all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        LipschitzRadius(norm=np.inf),
-        BoxRadius(),
-        GreedyRadius(),
-        GreedyRadius(max_change=np.full(150_528, 1e-3)),
-        GreedyRadius(max_change=(0.1, np.inf), max_features=9),
-    ],
-    ids=["linf", "box", "greedy", "tiny", "limited"],
-)
-def test_memory_stays_within_twice_the_inputs(strategy, dtype):
-    rng = np.random.default_rng(0)
-    X = rng.random((16, 3, 224, 224), dtype=dtype)
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(3.5), X.shape[1:])
-    p_a = rng.uniform(0.5, 1, len(X))
-    # Once in a process, this asks for memory that it never touches.
-    keep_freed()
-    tracemalloc.start()
-    try:
-        radii = certified_radii(strategy, mechanism, X, p_a, 1 - p_a)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert (radii >= 0).all()
-    assert peak <= 2 * X.nbytes
-
-
-# The probability that a radius requires
-
-NOISES = [
-    UniformNoise(0.7),
-    SplitNoise(1.3, levels=255),
-    GaussianNoise(0.5),
-    LaplaceNoise(0.5),
-    UniformMixtureNoise([0.3, 1.0, 4.0], [0.2, 0.5, 0.3]),
-]
-PAIRS = [
-    (noise, strategy)
-    for noise, strategy in itertools.product(
-        NOISES,
-        [
-            LipschitzRadius(),
-            LipschitzRadius(norm=2),
-            LipschitzRadius(norm=np.inf),
-            BoxRadius(),
-            BoxRadius(closed_form=True),
-            GreedyRadius(),
-            GreedyRadius(max_change=(0.01, 0.3), max_features=30),
-        ],
-    )
-    if (noise.uses_box or not strategy.uses_box) and strategy.norm in noise.norms
-    if not getattr(strategy, "closed_form", False) or noise.allows_closed_form
-]
-
-
-def inputs(n, d):
-    return np.random.default_rng(d).integers(256, size=(n, d)) / 255
-
-
-def certified(strategy, noise, X, p_a):
-    p_a = np.broadcast_to(p_a, len(X))
-    return certified_radii(strategy, channel_of(noise, X), X, p_a, 1 - p_a)
-
-
-def channel_of(noise, X):
-    """Channel with a box that holds the last feature fixed."""
-    hi = np.where(np.arange(X.shape[1]) < X.shape[1] - 1, 1.0, 0.0)
-    return NoiseMechanism(Box.from_bounds((np.zeros(X.shape[1]), hi)), noise, X.shape[1:])
-
-
-@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
-def test_required_probability_is_the_smallest_one(noise, strategy):
-    strategy.check(noise)
-    X = inputs(60, 50)
-    certain = certified(strategy, noise, X, 1.0)
-    most = np.where(np.isfinite(certain), certain, 3.0)
-    goal = most * np.linspace(0.01, 1.0, len(X))
-    found = required_probability(strategy, channel_of(noise, X), X, goal)
-    assert ((found > 0.5) & (found <= 1)).all()
-    assert (certified(strategy, noise, X, found) >= goal).all()
-    below = found - 1e-6
-    assert (certified(strategy, noise, X, np.maximum(below, 0.5)) < goal)[below > 0.5].all()
-    assert (below > 0.5).mean() > 0.9
-
-    beyond = required_probability(strategy, channel_of(noise, X), X, np.nextafter(certain, np.inf))
-    assert (beyond[np.isfinite(certain)] == np.inf).all()
-    np.testing.assert_array_equal(required_probability(strategy, channel_of(noise, X), X, 0.0), 0.5)
-
-
-@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
-def test_required_probability_agrees_with_a_grid(noise, strategy):
-    X = inputs(1, 20)
-    grid = np.linspace(0.5, 1, 2001)
-    radii = certified(strategy, noise, np.repeat(X, len(grid), axis=0), grid)
-    for goal in (1e-4, 0.05, 0.4, 1.1, 6.0):
-        found = required_probability(strategy, channel_of(noise, X), X, goal)[0]
-        enough = np.flatnonzero((radii >= goal) & (grid > 0.5))
-        if len(enough):
-            assert grid[enough[0] - 1] < found <= grid[enough[0]]
-        else:
-            assert found == np.inf
-
-
-def test_required_probability_of_chunks_and_of_one_number(monkeypatch):
-    noise, X, goal = SplitNoise(2.0), inputs(37, 300), np.random.default_rng(0).uniform(0, 2.5, 37)
-    mechanism = channel_of(noise, X)
-    whole = required_probability(GreedyRadius(), mechanism, X, goal)
-    one = required_probability(GreedyRadius(), mechanism, X, 1.5)
-    np.testing.assert_array_equal(one, required_probability(GreedyRadius(), mechanism, X, np.full(37, 1.5)))
-    monkeypatch.setattr("smoothcert.certify.reach.REACH_VALUES", 1000)
-    np.testing.assert_array_equal(required_probability(GreedyRadius(), mechanism, X, goal), whole)
-    assert required_probability(GreedyRadius(), mechanism, X[:0], 1.0).shape == (0,)
-
-
-@pytest.mark.parametrize("goal", [20.0, 400.0])
-def test_required_probability_where_many_features_move(goal):
-    noise, X = GaussianNoise(4.0), inputs(5, 3000)
-    found = required_probability(GreedyRadius(), channel_of(noise, X), X, goal)
-    assert (certified(GreedyRadius(), noise, X, found) >= goal).all()
-    assert (certified(GreedyRadius(), noise, X, found - 1e-9) < goal).all()
-
-
-def test_required_probability_where_nothing_can_move():
-    noise, X = SplitNoise(1.0), np.zeros((2, 1))
-    mechanism = NoiseMechanism(Box.from_bounds((np.zeros(1), np.zeros(1))), noise, (1,))
-    np.testing.assert_allclose(required_probability(GreedyRadius(), mechanism, X, np.array([0.0, 5.0])), 0.5)
-
-
 @pytest.mark.parametrize("lam", [0.5, 0.2])
 def test_closed_form_needs_wide_noise(lam):
     with pytest.raises(ValueError, match=r"closed_form=True\) needs lam > 1/2.*Use BoxRadius\(\)"):
@@ -447,35 +233,6 @@ def test_closed_form_is_rounded_down():
         assert Decimal(radius(BoxRadius(closed_form=True), lam, margin, np.ones(5))) <= exact
 
 
-def test_invalid_norm_lists_the_valid_ones():
-    with pytest.raises(
-        ValueError,
-        match=r"LipschitzRadius\(norm=2\) has no certificate for UniformNoise\(\). Valid are Lipsch.*norm=inf.*Greedy",
-    ):
-        LipschitzRadius(norm=2).check(UniformNoise())
-
-
-def test_strategies_define_within():
-    with pytest.raises(TypeError, match="Half must not define radii, which certification does not ask for, but within"):
-
-        class Half(LipschitzRadius):
-            def radii(self, noise, p_a, p_b, down, up):
-                return super().radii(noise, p_a, p_b, down, up) / 2
-
-
-def test_required_probability_of_a_strategy_of_ones_own():
-    """It may depend on reaches that never matter to the strategies of the library."""
-
-    class Shared(RadiusStrategy):
-        def within(self, noise, budget, reach):
-            return noise.inverse_cost(budget / np.count_nonzero(reach, axis=1))
-
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (300,))
-    X, p = np.full((1, 300), 0.5), np.array([0.9])
-    radius = certified_radii(Shared(), mechanism, X, p, 1 - p)
-    assert required_probability(Shared(), mechanism, X, radius) == pytest.approx(p)
-
-
 def test_limits_are_taken_to_the_last_lattice_step():
     """What cannot change has no reach; what can change may move one step farther at either end, by rounding."""
     noise, strategy = UniformNoise(1.0), GreedyRadius(max_change=[0.0, 0.3, 0.9])
@@ -496,45 +253,6 @@ def test_limits_of_too_few_features_are_refused():
     noise, faces, strategy = UniformNoise(1.0), np.full((1, 3), 0.5), GreedyRadius(max_change=[0.1, 0.2])
     with pytest.raises(ValueError, match="max_change must hold one number, or one for each of 3 features, got 2"):
         strategy.radii(noise, np.array([0.9]), np.array([0.1]), faces, faces)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_radii_of_all_strategies_broadcast(strategy):
-    noise, p = UniformNoise(1.0), np.array([0.6, 0.8, 0.9])
-    one, all_of_them = np.full((1, 4), 0.5), np.full((3, 4), 0.5)
-    expected = strategy.radii(noise, p, 1 - p, all_of_them, all_of_them)
-    np.testing.assert_array_equal(strategy.radii(noise, p, 1 - p, one, one), expected)
-    np.testing.assert_array_equal(strategy.radii(noise, 0.8, 0.2, all_of_them, one), expected[[1, 1, 1]])
-    np.testing.assert_array_equal(
-        strategy.radii(noise, 0.9, p[:2], one, one), strategy.radii(noise, [0.9, 0.9], p[:2], one, one)
-    )
-    np.testing.assert_array_equal(
-        strategy.radii(noise, p.tolist(), 0.1, one[0], one),
-        strategy.radii(noise, p, np.full(3, 0.1), all_of_them, all_of_them),
-    )
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(
-    ("p_a", "p_b"), [(1.2, 0.1), (0.9, -0.1), (np.nan, 0.1), (0.9, np.nan), (0.5, 0.5), (0.4, 0.6), ([0.9, 0.1], 0.2)]
-)
-def test_radii_of_impossible_probabilities_are_refused(strategy, p_a, p_b):
-    faces = np.full((1, 4), 0.5)
-    with pytest.raises(ValueError, match="p_a and p_b must be probabilities from 0 to 1 with p_a > p_b"):
-        strategy.radii(UniformNoise(1.0), p_a, p_b, faces, faces)
-
-
-@pytest.mark.parametrize("lam", [0.6, 20.0, 60.0])
-@pytest.mark.parametrize("n_samples", [0, 1000])
-def test_the_reaches_kept_decide_even_if_all_are_the_least_ones(lam, n_samples):
-    """A feature in the middle of its range has the least reach, half of the range."""
-    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(lam), (400,)), np.full((1, 400), 0.5)
-    p_a = np.array([1.0 if n_samples == 0 else 1e-6 ** (1 / n_samples)])
-    kept = reaches_to_keep(mechanism, X, p_a[0] - 0.5)
-    assert kept.shape[1] < 200
-    found = certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=kept)
-    np.testing.assert_array_equal(found, certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a))
-    assert np.isfinite(found).all()
 
 
 # What is asked of strategies
@@ -602,112 +320,3 @@ def test_price_of_moves_without_a_box(norm):
     one = -np.log(1 - 0.4 / 2)
     np.testing.assert_allclose(found, [one, one] if norm == 1 else [2 * one, 0], rtol=1e-12)
     np.testing.assert_allclose(LipschitzRadius(norm).price(noise, reach, np.array([3.0, 3.0]))[0], np.inf)
-
-
-def test_a_distance_that_certainty_just_covers_has_a_price():
-    class Halved(RadiusStrategy):
-        def within(self, noise, budget, reach):
-            return LipschitzRadius().within(noise, budget, reach) / 2
-
-    noise, reach = SplitNoise(1.0), np.ones((3, 2))
-    most = Halved().within(noise, np.array([noise.budget(1.0, 0.0)]), reach[:1])[0]
-    found = Halved().price(noise, reach, np.array([most / 2, most, most * (1 + 1e-9)]))
-    np.testing.assert_allclose(found, [-np.log(0.75), np.log(2), np.inf], rtol=1e-9)
-
-
-def test_moves_fill_the_largest_reaches_first():
-    reach = np.array([[0.5, 0.5, 1.0, 0.2], [0.4, 0.9, 0.0, 0.6]])
-    np.testing.assert_allclose(moves(reach, np.array([1.2, 1.7])), [[0.2, 0, 1, 0], [0.2, 0.9, 0, 0.6]])
-    for most, expected in ((1, [[0, 0, 1, 0], [0, 0.9, 0, 0]]), (2, [[0.5, 0, 1, 0], [0, 0.9, 0, 0.6]])):
-        np.testing.assert_array_equal(moves(reach, np.full(2, np.inf), most), expected)
-    np.testing.assert_array_equal(moves(reach, np.full(2, np.inf)), reach)
-
-
-def test_the_worst_perturbation_moves_to_the_far_faces():
-    """Up from the middle, in raw units of each feature, and no more features than are allowed."""
-    mechanism = NoiseMechanism(Box.from_bounds(([0, 0, -2], [1, 10, 2])), UniformNoise(1.0), (3,))
-    X, distance = np.array([[0.2, 5.0, 1.6], [0.2, 5.0, 1.6]]), np.array([1.2, 2.0])
-    found = worst_perturbations(GreedyRadius(), mechanism, X, distance)
-    np.testing.assert_allclose(found.reach, [[0.8, 0.5, 0.9]] * 2, atol=1e-6)
-    np.testing.assert_allclose(found.moves, [[0.3, 0, -0.9], [0.8, 0.3, -0.9]], atol=1e-6)
-    np.testing.assert_allclose(found.perturbed, [[0.5, 5, -2], [1, 8, -2]], atol=1e-5)
-    for strategy, expected in (
-        (GreedyRadius(max_features=1), [[0, 0, -0.9]] * 2),
-        (GreedyRadius(max_features=2), [[0.3, 0, -0.9], [0.8, 0, -0.9]]),
-        (GreedyRadius((0.6, np.inf)), [[0.8, 0, -0.4], [0.8, 0.5, -0.6]]),
-    ):
-        moved = worst_perturbations(strategy, mechanism, X, distance).moves
-        np.testing.assert_allclose(moved, expected, atol=1e-6)
-    for strategy in (BoxRadius(), LipschitzRadius()):
-        with pytest.raises(ValueError, match='estimator must have radius="greedy", whose budget is drawn, got '):
-            worst_perturbations(strategy, mechanism, X, distance)
-
-
-def test_worst_perturbations_of_images_have_their_shape():
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2, 3))
-    images = np.linspace(0.1, 0.9, 12).reshape(2, 2, 3)
-    for found in worst_perturbations(GreedyRadius(), mechanism, images, np.array([0.5, 0.7])):
-        assert found.shape == images.shape
-
-
-def test_changed_categories_count_among_the_features_that_change():
-    features = Features(np.array([0.1, 0.5, 0.1, 0.1]), np.array([0, 3, 0, 0]))
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (4,), features)
-    X = np.array([[0.5, 2.0, 0.0, 0.25]])
-    found = [
-        worst_perturbations(GreedyRadius(max_features=most), mechanism, X, np.array([0.7])) for most in (1, 2, 3, None)
-    ]
-    expected = [[0, 0.5, 0, 0], [0, 0.5, 0.1, 0], [0, 0.5, 0.1, 0.075], [0.025, 0.5, 0.1, 0.075]]
-    for one, moved in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.moves, [moved], atol=1e-6)
-    np.testing.assert_allclose(found[2].perturbed, [[0.5, 0, 1, 1]], atol=1e-5)
-
-
-def test_a_radius_just_below_the_cost_of_a_change_does_not_change_it():
-    """The budget pays for all numbers, of cost 1/4 each, and not for a category of cost 1."""
-    features = Features(np.array([0.25, 1.0, 0.25]), np.array([0, 2, 0]))
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(3.0), (3,), features)
-    X, strategy = np.zeros((1, 3)), GreedyRadius()
-    changes = changes_of(mechanism)
-    reaches = changes.reaches(strategy, np.maximum(*mechanism.room(X)))
-    most = changes.within(strategy, mechanism.noise.budget(np.array([0.66]), np.array([0.34])), reaches)
-    assert most[0] == pytest.approx(1, abs=1e-12)
-    assert most[0] < 1
-    for distance, changed in ((most, 0), (np.ones(1), 1)):
-        assert worst_perturbations(strategy, mechanism, X, distance).moves[0, 1] == changed
-
-
-def test_mixtures_count_hidden_categories_by_their_overlap():
-    """Whether they are masked or drawn: the parts of a mixture have offsets of their own."""
-    for noise, curved in ((UniformMixtureNoise([1.0, 2.0]), False), (UniformNoise(2.0), True)):
-        features = Features(np.array([1.0, 0.5]), np.array([0, 3]), "uniform")
-        sets = changes_of(NoiseMechanism(Box.from_bounds((0, 1)), noise, (2,), features)).sets
-        assert [one.curve is not None for one in sets] == [False, *[curved] * (len(sets) - 1)]
-        assert len(sets) > 1
-
-
-def test_a_store_of_noise_without_a_box_keeps_no_reaches():
-    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), LaplaceNoise(), (3,))
-    assert reaches_to_keep(mechanism, np.zeros((5, 3)), 0.4).shape == (5, 0)
-
-
-def test_reaches_that_do_not_decide_are_counted_in_the_message():
-    mechanism, p_a = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(9.0), (300,)), np.array([0.7, 0.999])
-    for strategy in (GreedyRadius(), GreedyRadius(max_features=200)):
-        with pytest.raises(
-            ValueError, match="needs more than the 7 largest reaches of each input that the store holds"
-        ):
-            certified_radii(strategy, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))
-    few = GreedyRadius(max_features=7)
-    assert np.isinf(certified_radii(few, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))[1])
-    ended = np.array([[0.9] * 6 + [0.0]] * 2)
-    assert np.isinf(certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=ended)[1])
-
-
-def test_radius_0_needs_one_half_and_no_more():
-    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2,)), np.full((2, 2), 0.5)
-    for strategy in STRATEGIES:
-        found = required_probability(strategy, mechanism, X, np.array([[0.0, 0.5, 5.0]] * 2))
-        np.testing.assert_allclose(found[:, :2], [[0.5, 0.75]] * 2, atol=1e-6)
-        assert (found[:, 0] == 0.5).all()
-        assert (found[:, 2] == np.inf).all() == (not isinstance(strategy, GreedyRadius))

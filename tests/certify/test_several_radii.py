@@ -1,6 +1,5 @@
 """Several radii of each input, decided on the same votes under one alpha."""
 
-import itertools
 import re
 import warnings
 from fractions import Fraction
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from smoothcert import DeterministicSplitNoise, LipschitzRadius, SmoothedClassifier
-from smoothcert.certify.evidence import with_all_smaller
 from smoothcert.certify.stopping import RadiusTest
 
 from ..base_models import Rule, constant
@@ -108,14 +106,6 @@ def test_decisions_are_indexed_by_inputs_and_iterate_as_two_arrays():
         for index in (True, None, [[0, 1]]):
             with pytest.raises(IndexError, match="Decisions takes a position, a slice or a mask of inputs"):
                 decisions[index]
-
-
-def test_a_null_is_rejected_with_all_smaller_ones_only():
-    for rejected in itertools.product([False, True], repeat=4):
-        for nulls in ([0.5, 0.6, 0.7, 0.8], [0.9, 0.5, np.inf, 0.7]):
-            kept = with_all_smaller(np.array([rejected]), np.array([nulls]))[0]
-            expected = [all(r for r, p in zip(rejected, nulls, strict=True) if p <= null) for null in nulls]
-            assert kept.tolist() == expected
 
 
 def test_a_rule_goes_on_while_one_radius_is_open():

@@ -22,7 +22,6 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
-from smoothcert.certify.betting import log_e_margin, log_e_value
 from smoothcert.certify.binomial import class_probabilities
 from smoothcert.certify.duel import Duel
 from smoothcert.certify.evidence import BET, certified_at, rejected
@@ -184,32 +183,6 @@ def test_the_last_look_certifies_what_algorithm_1_does_at_the_rest_of_alpha(requ
     # Before the last look, only bets count.
     earlier = AtRadius(required, np.array([n, 2 * n]), n_classes)
     assert (rule.certified(counts) & ~earlier.certified(counts)).any()
-
-
-@pytest.mark.parametrize(("selection", "counts"), [([30, 2], [900, 100]), ([32, 0], [980, 20])])
-@pytest.mark.parametrize("alpha", [0.001, 0.05])
-def test_rounding_decides_against_a_certificate(selection, counts, alpha):
-    """A margin that equals the one required, as computed in floats, may be the smaller of the two."""
-    selection, counts = np.array([selection]), np.array([counts])
-    p_a, p_b = class_probabilities(
-        counts, np.zeros(1, dtype=int), scheme="binary", bound="clopper-pearson", alpha=(1 - BET) * alpha
-    )
-    required = (1 + (p_a - p_b)) / 2
-    assert 2 * required - 1 == p_a - p_b
-    rule = {"alpha": alpha, "strongest_rival": False, "cap": 1000}
-    assert not certified_at(selection, counts, required, **rule)[0]
-    assert certified_at(selection, counts, required - 2e-15, **rule)[0]
-    assert not certified_at(selection, counts, required - 2e-15, **(rule | {"cap": 1001}))[0], "only bets count"
-
-
-def test_a_unanimous_vote_has_no_votes_for_a_rival():
-    counts = np.array([[10, 0, 0], [3, 4, 5]])
-    duel = Duel.of(counts, np.array([0, 1]), strongest_rival=True)
-    assert [votes.tolist() for votes in duel] == [[10, 4], [0, 5], [10, 12]]
-    assert duel.score.tolist() == [10, 5.5]
-    together = Duel.of(counts, np.array([0, 1]), strongest_rival=False)
-    assert [votes.tolist() for votes in together] == [[10, 4], [0, 8], [10, 12]]
-    assert together.score.tolist() == [10, 4]
 
 
 @pytest.mark.parametrize("share", [0.72, 0.75, 0.8])
@@ -598,36 +571,6 @@ def test_bad_parameters(params, message):
         smooth([0.9, 0.1], **params)
 
 
-# Torch inference
-
-
-@pytest.mark.parametrize(
-    "inference",
-    [
-        TorchInference(),
-        TorchInference(channels_last=True),
-        TorchInference(autocast="bfloat16"),
-        TorchInference(compile=True),
-    ],
-    ids=["plain", "channels last", "autocast", "compiled"],
-)
-def test_ways_to_run_a_network(inference):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
-    X = np.random.default_rng(0).random((4, 2, 6, 6))
-    params = {"n_samples": 1000, "n_selection": 100, "random_state": 0}
-    plain = SmoothedClassifier.from_pretrained(network, range(3), **params).count_votes(X)
-    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, **params)
-    votes = clf.count_votes(X)
-    assert np.abs(votes.estimation - plain.estimation).max() <= (0 if inference.autocast is None else 50)
-    if repr(inference) == repr(TorchInference()):
-        clf.certify(X, votes=plain)
-    else:
-        assert repr(inference) in votes.origin.model
-        with pytest.raises(ValueError, match="votes were drawn with a different model"):
-            clf.certify(X, votes=plain)
-
-
 @pytest.mark.parametrize("shares", [[0.8, 0.2], [0.9, 0.06, 0.04]])
 def test_votes_are_foreseen_from_vote_shares(shares):
     clf, _ = smooth(shares, n_samples=10_000, n_selection=64, alpha=0.001)
@@ -707,40 +650,6 @@ def test_a_radius_is_decided_once_it_is_certified_or_hopeless(n_classes):
     assert certified.any()
     assert hopeless.any()
     assert not (certified | hopeless).all()
-
-
-def test_a_tenth_of_alpha_is_left_for_the_last_look():
-    """A unanimous vote of n certifies p = (alpha/10)^(1/n) there, and hardly more by bets."""
-    alpha, n = 0.01, 500
-    votes = np.array([[8, 8]]), np.array([[n, 0]])
-    most = (alpha / 10) ** (1 / n)
-    required = np.array([[most - 1e-9, most + 1e-6]])
-    found = certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n)
-    assert found.tolist() == [[True, False]]
-    assert not certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n + 1).any()
-
-
-def test_all_rivals_as_one_leave_the_whole_level_to_class_a():
-    """Also of three classes: at the last look, p_b is 1 - p_a and not the bound of the strongest rival."""
-    votes, alpha = (np.array([[20, 8, 4]]), np.array([[400, 60, 40]])), 0.01
-    p_a = beta.ppf(alpha / 10, 400, 101)
-    found = certified_at(*votes, np.array([[p_a - 1e-9, p_a + 1e-6]]), alpha=alpha, strongest_rival=False, cap=500)
-    assert found.tolist() == [[True, False]]
-
-
-@pytest.mark.parametrize("selection", [[20, 8, 4], [32, 0, 0]])
-def test_nine_tenths_of_alpha_are_bet(selection):
-    """Before the last look a probability is certified where the e-value of its null reaches 1 / (0.9 alpha)."""
-    selection, alpha, nulls = np.array([selection]), 0.01, np.linspace(0.5, 0.9, 4001)
-    prior_a, prior_b = (selection[0, 0] + 0.5, 32 - selection[0, 0] + 0.5)
-    log_e = log_e_value(400, 500, nulls, prior_a, prior_b)
-    known = {"alpha": alpha, "strongest_rival": False, "cap": 501}
-    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **known)[0]
-    np.testing.assert_array_equal(found, log_e >= -np.log(0.9 * alpha))
-    assert (found != (log_e >= -np.log(alpha))).any()
-    log_e = log_e_margin(400, 60, 500, nulls, *(int(votes) for votes in (selection[0, 0], selection[0, 1], 32)))
-    found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **(known | {"strongest_rival": True}))[0]
-    assert nulls[found].max() == pytest.approx(nulls[log_e >= -np.log(0.9 * alpha)].max(), abs=2e-3)
 
 
 def test_votes_that_are_foreseen_are_those_of_the_first_checkpoint_that_suffices():

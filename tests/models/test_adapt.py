@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
@@ -17,10 +18,20 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
 
 import smoothcert.pipeline
-from smoothcert import SmoothedClassifier, SmoothedConformalClassifier, SplitNoise
-from smoothcert.models.adapt import check_base_model, make_voter
+from smoothcert import SmoothedClassifier, SmoothedConformalClassifier, SplitNoise, TorchInference
+from smoothcert.models.adapt import check_base_model, check_has_probabilities, make_voter
+from smoothcert.models.columns import Columns
+from smoothcert.models.function import FunctionVoter
+from smoothcert.models.sklearn import SklearnVoter
+from smoothcert.models.torch import TorchVoter
+
+from . import problems
+from .problems import Told, thirds
 
 RNG = np.random.default_rng(0)
 X = RNG.random((80, 3))
@@ -188,3 +199,79 @@ def test_compiled_code_runs_without_a_cache_directory(capsys):
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     exec(VOTES, {})
     assert shown == capsys.readouterr().out != ""
+
+
+class Late(BaseEstimator):
+    """A classifier whose tags tell what it is before it can predict."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier"
+        return tags
+
+
+def test_regressors_and_classifiers_are_told_apart():
+    nets = NeuralNetRegressor(nn.Linear(3, 1)), NeuralNetClassifier(nn.Linear(3, 2)), nn.Linear(3, 1)
+    for kind, good, bad in (
+        ("regressor", LinearRegression(), [GaussianNB(), FrozenEstimator(GaussianNB()), Late()]),
+        ("classifier", GaussianNB(), [LinearRegression(), FrozenEstimator(LinearRegression())]),
+    ):
+        for model in (good, FrozenEstimator(good), make_pipeline(StandardScaler(), good), *nets):
+            check_base_model(model, kind)
+        check_base_model(FrozenEstimator(thirds), kind)
+        for model in bad:
+            remedy = "Pass a model" if isinstance(model, Late) else f"It must be a {kind}. Pass its predict method"
+            with pytest.raises(
+                ValueError, match=rf"^estimator must be a scikit-learn {kind}, a torch.* got .*{remedy}"
+            ):
+                check_base_model(model, kind)
+        with pytest.raises(ValueError, match=rf"use Smoothed{kind.title()}\.from_pretrained"):
+            check_base_model(thirds, kind)
+    check_base_model(Late())
+    with pytest.raises(ValueError, match="Load the model first"):
+        check_base_model(b"model")
+
+
+def test_models_without_probabilities():
+    for model in (GaussianNB(), FrozenEstimator(GaussianNB()), thirds, nn.Linear(3, 2), NeuralNetClassifier(nn.ReLU)):
+        check_has_probabilities(model)
+    for model in (LinearSVC(), FrozenEstimator(LinearSVC()), SVC(probability=False)):
+        with pytest.raises(ValueError, match=r"^estimator=(LinearSVC|SVC)\(.*\) has no probabilities, which scores of"):
+            check_has_probabilities(model)
+
+
+def test_the_adapter_that_fits():
+    module, device = nn.Linear(3, 2), torch.device("cpu", 0)
+    inference = TorchInference(channels_last=True)
+    voter = make_voter(FrozenEstimator(module), np.arange(2), device, inference)
+    assert (type(voter), voter.n_classes, voter.device, voter.inference) == (TorchVoter, 2, device, inference)
+    assert make_voter(module, None).n_classes == 1
+    columns = Columns(("a", "b", "c"), "pandas")
+    fitted = GaussianNB().fit(problems.X, problems.Y)
+    voter = make_voter(fitted, np.arange(3), columns=columns, finite=False)
+    assert (type(voter), voter.estimator, voter.columns) == (SklearnVoter, fitted, columns)
+    assert "assume_finite" in voter.config
+    assert not voter.config["assume_finite"]
+    assert make_voter(fitted, np.arange(3)).config["assume_finite"]
+    assert make_voter(LinearRegression().fit(problems.X, problems.Y), None).n_classes == 1
+    assert type(make_voter(thirds, np.arange(3))) is FunctionVoter
+    with pytest.raises(ValueError, match=r"is for torch models, got a GaussianNB\. Use inference=None"):
+        make_voter(fitted, np.arange(3), inference=inference)
+
+
+def test_fitted_models():
+    assert make_voter(Told(True), np.arange(2)).n_classes == 2
+    for model, classes in ((Told(), np.arange(2)), (LinearRegression(), None), (NeuralNetClassifier(nn.ReLU), None)):
+        with pytest.raises(NotFittedError):
+            make_voter(model, classes)
+
+
+def test_nets_decide_by_their_threshold_and_hook():
+    net = NeuralNetBinaryClassifier(nn.Linear(3, 1), threshold=0.75).initialize()
+    assert make_voter(net, np.arange(2)).decision.threshold == pytest.approx(np.log(3))
+    probabilities = NeuralNetBinaryClassifier(nn.Linear(3, 1), criterion=nn.BCELoss, threshold=0.75).initialize()
+    assert make_voter(probabilities, np.arange(2)).decision.threshold == 0.75
+    # What the hook returns are logits for every loss.
+    hook = TorchInference(output=torch.logit)
+    assert make_voter(probabilities, np.arange(2), inference=hook).decision.threshold == pytest.approx(np.log(3))
+    assert make_voter(NeuralNetRegressor(nn.Linear(3, 1)).initialize(), None).decision.threshold is None

@@ -11,6 +11,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from smoothcert.models import codes
+from smoothcert.models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from smoothcert.models.columns import Columns, categorical_columns
 
 N = 60
@@ -271,3 +273,95 @@ def test_copies_share_nothing():
     matrix = twin.encode(PANDAS.assign(town="other"))
     with pytest.raises(ValueError, match="not known here"):
         columns.frame(matrix)
+
+
+DAY = dt.datetime(2020, 1, 1)
+
+
+def test_which_values_numbers_name():
+    column = np.array([1.0, np.inf, np.nan])
+    with pytest.raises(ValueError, match=r"^X contains NaN in feature 2\. Smoothing needs"):
+        Numbers("feature 2").encode(column)
+    with pytest.raises(ValueError, match=r"^X contains infinity in feature 2\."):
+        Numbers("feature 2").encode(column[:2])
+    with pytest.raises(ValueError, match=r"^X must hold numbers, but feature 2 holds 'b'\. Encode it first"):
+        Numbers("feature 2").encode(np.array([1, None, "b", "c"], dtype=object))
+    with pytest.raises(ValueError, match=r"but feature 2 holds Timestamp\('2020-01-01 00:00:00'\)"):
+        Numbers("feature 2").encode(pd.Series([None, DAY]))
+    assert Numbers("a").encode(np.array([1, "2.5"], dtype=object)).tolist() == [1.0, 2.5]
+
+
+def test_the_largest_whole_numbers():
+    for sign in (1, -1):
+        fine = np.array([0, sign * (2**53 - 1)])
+        assert FixedNumbers("a", fine.dtype, "numpy").encode(fine).tolist() == [0, sign * (2**53 - 1)]
+        for value in (2**53, 2**53 + 1, 2**53 + 2):
+            with pytest.raises(ValueError, match=r"of 2\*\*53 or more in a, which floats cannot"):
+                FixedNumbers("a", fine.dtype, "numpy").encode(np.array([0, sign * value]))
+    real = np.array([1e300])
+    assert FixedNumbers("a", real.dtype, "numpy").encode(real) == [1e300]
+
+
+def learnt(column, **options):
+    return Categories.learn("a", np.array(column, dtype=object), "numpy", **({"missing": "error"} | options))
+
+
+def test_categories_are_in_an_order_of_their_own():
+    assert learnt(["b", "c", "a", "b"]).known == ("a", "b", "c")
+    # Of several types: by the name of the type, and then as text.
+    assert learnt(["b", 10, 9, "a"]).known == (10, 9, "a", "b")
+    found = learnt(["b", None, "a"], missing="category")
+    assert (found.known, found.n_categories, found.fixed) == (("a", "b", None), 3, False)
+    assert learnt(["b", "a"], missing="category").known == ("a", "b")
+    fixed = learnt(["b", "a"], fixed=True)
+    assert (fixed.known, fixed.n_categories) == (("a", "b", None), 0)
+    assert fixed.encode(np.array([None, "b"], dtype=object)).tolist() == [2, 1]
+    with pytest.raises(ValueError, match=r"^X has a missing value in a\. Fill it in"):
+        learnt(["b", None]).encode(np.array([None], dtype=object))
+
+
+def test_eight_known_categories_are_listed():
+    for n, end in ((8, r"'h'\. Fit on data"), (9, r"'h', \.\.\.\. Fit on data")):
+        with pytest.raises(ValueError, match=rf"^X holds the unknown category 'z' in a: known are 'a', .*{end}"):
+            learnt(list("abcdefghi"[:n])).encode(np.array(["a", "z", "y"], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("categories", "mask"),
+    [
+        ([True, False], 2),
+        ([1, 7, 3], 8),
+        ([0.5, 2], 3),
+        ([-3], -2),
+        (["a", "hidden"], "hidden_"),
+        ([], 2),
+        (["a", 1], None),
+        ([DAY], None),
+    ],
+)
+def test_masks(categories, mask):
+    assert codes._mask(categories) == mask
+
+
+def test_values_of_other_types_have_other_codes():
+    def codec():
+        return FixedValues("a", np.dtype(object), "numpy")
+
+    given = np.array([1, True, 1.0, "1", None, b"1", DAY], dtype=object)
+    one = codec()
+    found = one.encode(given)
+    assert len(set(found)) == len(given)
+    assert (found == np.floor(found)).all()
+    assert (found < 2**52).all()
+    assert list(map(repr, one.decode(found[::-1]))) == list(map(repr, given[::-1]))
+    # Later values do not move the earlier ones, and copies know them all.
+    later = np.array(["new", "other"], dtype=object)
+    assert one.decode(one.encode(later)).tolist() == ["new", "other"]
+    assert list(map(repr, one.decode(found))) == list(map(repr, given))
+    copied = pickle.loads(pickle.dumps(one))
+    assert (copied.sorted, copied.known == one.known) == (None, True)
+    assert list(map(repr, copied.decode(found))) == list(map(repr, given))
+    other = codec()
+    other.encode(given[:1])
+    with pytest.raises(ValueError, match=r"^The values of a are not known here"):
+        other.decode(found)

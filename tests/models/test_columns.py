@@ -1,5 +1,6 @@
 """DataFrames in, names checked, and base models that see the columns they were fitted on."""
 
+import datetime as dt
 import pickle
 import re
 import warnings
@@ -18,9 +19,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from torch import nn
 
 import smoothcert.pipeline
 from smoothcert import Box, NoiseAugmentation, SmoothedClassifier, SplitNoise
+from smoothcert.models.codes import Categories, Numbers
+from smoothcert.models.columns import Columns, NamedColumns, categorical_columns, hidden_by
 
 FRAMES = [pd.DataFrame, pl.DataFrame]
 
@@ -298,3 +302,126 @@ def test_workers_get_frames_too(cancer, backend):
     expected = clf.certify(pl.DataFrame(X_test))
     with joblib.parallel_config(backend=backend):
         assert_same(clf.set_params(n_jobs=2).certify(pl.DataFrame(X_test)), expected)
+
+
+DAY = dt.datetime(2020, 1, 1)
+
+
+class Named(BaseEstimator):
+    def __init__(self, *names):
+        self.feature_names_in_ = np.array(names, dtype=object)
+
+
+def test_the_columns_of_a_model():
+    given = Columns(("a", "b"), "polars")
+    assert Columns.of_model(Named("a", "b"), given) is given
+    assert Columns.of_model(FrozenEstimator(Named("a", "b"))) is not None
+    found = Columns.of_model(Named("b", "a"))
+    assert (found.names, found.library, found.codecs) == (("b", "a"), "pandas", None)
+    assert Columns.of_model(GaussianNB(), given) is None
+    coded = Columns(("a", "b"), "polars", (Numbers("a"), Numbers("b")))
+    assert Columns.of_model(GaussianNB(), coded) is coded
+    unnamed = Columns(None, "numpy", (Numbers("a"), Numbers("b")))
+    assert Columns.of_model(Named("a", "b"), unnamed) is unnamed
+    with pytest.raises(
+        ValueError, match=r"base model Named was fitted on, \['b', 'a'\], in this order, got \['a', 'b'\]"
+    ):
+        Columns.of_model(FrozenEstimator(Named("b", "a")), given)
+
+
+def mixed():
+    X = pd.DataFrame({"n": [0.5, 1.5], "c": ["x", "y"], "f": ["p", "q"]}, index=[7, 9])
+    kinds = {"fixed": np.array([False, False, True]), "categorical": np.array([False, True, True])}
+    return X, Columns.learn(X, missing="error", **kinds)
+
+
+def test_tables_like_those_of_the_user():
+    X, columns = mixed()
+    matrix = columns.encode(X)
+    shown = columns.shown("mask")
+    found = shown.like(matrix, X)
+    pd.testing.assert_frame_equal(found, X)
+    # Without the mask, whose type differs, and without an index that does not fit.
+    assert shown.like(matrix[:1], X).index.tolist() == [0]
+    assert type(shown.like(matrix, matrix)) is pd.DataFrame
+    plain = Columns(("a", "b"), "pandas")
+    rows = np.ones((2, 2))
+    assert plain.like(rows, rows) is rows
+    assert plain.like(rows, pd.DataFrame(rows, index=[3, 4])).index.tolist() == [3, 4]
+    assert np.shares_memory(plain.frame(rows).to_numpy(), rows)
+    polars = Columns(("a", "b"), "polars").frame(np.array([[1.0, 2.0]]))
+    assert polars.to_dict(as_series=False) == {"a": [1.0], "b": [2.0]}
+
+
+def test_tables_like_those_of_the_user_hold_no_numbers_for_booleans():
+    """A mask makes whole numbers of booleans, which the base model sees and the user does not."""
+    X = pd.DataFrame({"b": [True, False]})
+    columns = Columns.learn(X, fixed=np.zeros(1, bool), categorical=np.ones(1, bool), missing="error").shown("mask")
+    assert str(columns.frame(columns.encode(X))["b"].dtype) == "int8"
+    pd.testing.assert_frame_equal(columns.like(columns.encode(X), X), X)
+
+
+def test_columns_behind_a_mask():
+    X, columns = mixed()
+    assert columns.shown("uniform") is columns
+    shown = columns.shown("mask")
+    assert shown.unmasked is columns.codecs
+    assert (shown.n_categories.tolist(), columns.n_categories.tolist()) == ([0, 2, 0], [0, 2, 0])
+    assert shown.frame(np.array([[0.5, 2.0, columns.encode(X)[0, 2]]])).iloc[0].tolist() == [0.5, "hidden", "p"]
+    plain = Columns(("a",), "pandas")
+    assert plain.shown("mask") is plain
+    assert plain.n_categories.shape == ()
+    columns.check_model(GaussianNB())
+    with pytest.raises(ValueError, match=r"^A torch model sees numbers .* but column 'f' is fixed and holds neither"):
+        columns.check_model(nn.Linear(3, 2))
+    Columns(None, "numpy", columns.codecs[:2]).check_model(nn.Linear(3, 2))
+
+
+def test_how_categories_are_hidden():
+    _, columns = mixed()
+    model, plain = GaussianNB(), Columns(("a",), "pandas")
+    days = Columns(None, "numpy", (Categories.learn("a", np.array([DAY]), "numpy", missing="error"),))
+    assert [hidden_by("auto", one, model) for one in (columns, days, plain, None)] == [
+        "mask",
+        "uniform",
+        "mask",
+        "mask",
+    ]
+    assert [hidden_by("auto", columns, one) for one in (nn.ReLU(), FrozenEstimator(model))] == ["uniform"] * 2
+    for hidden in ("mask", "uniform"):
+        assert [hidden_by(hidden, one, nn.ReLU()) for one in (columns, days, None)] == [hidden] * 3
+
+
+def test_columns_with_categories_by_type():
+    X = pd.DataFrame({"a": [1.0], "b": [True], "c": [DAY], "d": ["x"], "e": pd.Series([1], dtype="category")})
+    assert categorical_columns("from_dtype", X, 5).tolist() == [False, True, False, True, True]
+    assert categorical_columns("from_dtype", X.to_numpy(), 5).tolist() == [False] * 5
+    for given in ([True, False], [5], [-1], ["z"], [0.0], ["a", 1]):
+        with pytest.raises(
+            ValueError, match=r"column names among \['a', .*\], positions below 5, or one boolean for each of 5"
+        ):
+            categorical_columns(given, X, 5)
+    with pytest.raises(
+        ValueError, match=r"'from_dtype', positions below 2, or one boolean for each of 2 columns, got \['a'\]"
+    ):
+        categorical_columns(["a"], np.ones((1, 2)), 2)
+
+
+def test_estimators_behind_columns():
+    seen = []
+
+    class Streaming(BaseEstimator):
+        def fit(self, X, y, X_val=None, weight=None):
+            seen.append((X, y, X_val, weight))
+
+        def partial_fit(self, X, y, classes=None):
+            seen.append((X, y, classes))
+
+    X, y = np.ones((2, 2)), [0, 1]
+    named = NamedColumns(Streaming(), Columns(("a", "b"), "pandas"))
+    assert named.fit(X, y, X_val=2 * X, weight=3) is named
+    assert named.partial_fit(X, y, classes=[0, 1]) is named
+    assert all(list(table.columns) == ["a", "b"] for table in (seen[0][0], seen[0][2], seen[1][0]))
+    assert (seen[0][1], seen[0][3], seen[1][1:]) == (y, 3, (y, [0, 1]))
+    assert seen[0][2].to_numpy().tolist() == (2 * X).tolist()
+    assert not hasattr(NamedColumns(Named("a"), named.columns), "partial_fit")

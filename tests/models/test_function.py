@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
+from smoothcert.models.function import FunctionVoter
 
 from ..base_models import Rule, steps
 from ..processes import run_python
@@ -217,3 +218,29 @@ def test_an_answer_in_a_reused_buffer_is_copied():
     fresh = SmoothedClassifier.from_pretrained(lambda b: (b[:, 0] > 0.7) * 1, [0, 1], UniformNoise(0.5), **params)
     np.testing.assert_array_equal(found.estimation, fresh.count_votes(rows).estimation)
     assert (found.estimation[1] > 500).all()
+
+
+def test_functions_answer_with_probabilities_and_numbers():
+    voter = FunctionVoter(lambda rows: np.tile([0.25, 0.75], (len(rows), 1)), np.array(["a", "b"]))
+    assert (voter.n_classes, voter.dtype, voter.batch_values) == (2, np.float64, 2**20)
+    assert voter.probabilities(X[:2]).tolist() == [[0.25, 0.75]] * 2
+    assert FunctionVoter(lambda rows: rows[:, 1], None).values(X).tolist() == X[:, 1].tolist()
+    assert FunctionVoter(lambda rows: rows[:, 1], None).n_classes == 1
+    assert (voter.content(), FunctionVoter(thirds, None).content()) == ("<lambda> ?", "thirds ?")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([0.5, 0.5012], r"got the row \[0\.5, 0\.5012\]\. No set was made\. Turn logits into probabilities by scipy"),
+        ([1.25, -0.25], r"must return probabilities, at least 0 and with sum 1"),
+        ([0.5, np.nan], "values that are not finite"),
+    ],
+)
+def test_probabilities_of_functions_are_checked(row, message):
+    def function(rows):
+        return np.array([[0.5, 0.5], row, [0.5, 0.5]])
+
+    with pytest.raises(ValueError, match=rf"^The base model function .*{message}"):
+        FunctionVoter(function, np.arange(2)).probabilities(X[:3])
+    assert FunctionVoter(lambda rows: np.array([[0.5, 0.5009]]), np.arange(2)).probabilities(X[:1]).shape == (1, 2)

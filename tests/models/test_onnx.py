@@ -29,6 +29,7 @@ def example():
     return module
 
 
+@pytest.mark.slow
 def test_the_example_certifies_the_exported_network():
     code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     shown = run_python(code, EXAMPLE, "--epochs=20", "--samples=200", "--images=30")

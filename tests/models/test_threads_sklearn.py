@@ -68,6 +68,7 @@ def cores(monkeypatch):
     return lambda n: monkeypatch.setattr(config, "NUMBA_NUM_THREADS", n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, model in CLASSIFIERS.items() if model is not None])
 @ignore_warnings
 def test_every_classifier_votes_in_threads_as_it_does_alone(name, cores):

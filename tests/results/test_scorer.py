@@ -1,4 +1,4 @@
-"""Certified accuracy in model selection, curves and averages, and metadata routing."""
+"""Certified accuracy in model selection, and metadata routing."""
 
 import pickle
 
@@ -8,8 +8,7 @@ import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import UnsetMetadataPassedError
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import auc
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate, train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
@@ -18,19 +17,19 @@ from sklearn.tree import DecisionTreeClassifier
 
 import smoothcert.pipeline
 from smoothcert import (
-    Certificates,
     GaussianNoise,
     LipschitzRadius,
     NoiseAugmentation,
     SmoothedClassifier,
     SplitNoise,
     UniformNoise,
-    average_certified_radius,
-    certified_accuracy_curve,
-    certified_accuracy_envelope,
     certified_accuracy_score,
     make_certified_scorer,
+    make_interval_scorer,
 )
+from smoothcert.results import Intervals
+
+from .examples import some_intervals
 
 
 @pytest.fixture(scope="module")
@@ -44,98 +43,6 @@ def smoothed(base=None, noise=None, **params):
     base = GaussianNB() if base is None else base
     noise = SplitNoise(1.0) if noise is None else noise
     return SmoothedClassifier(base, noise, **({"n_samples": 300, "n_selection": 32, "random_state": 0} | params))
-
-
-def random_certificates(seed, n=200):
-    """Certificates with ties, abstentions and infinite radii, and the truth."""
-    rng = np.random.default_rng(seed)
-    radii = rng.integers(0, 9, n) / 4
-    radii[rng.random(n) < 0.1] = np.inf
-    radii[rng.random(n) < 0.2] = np.nan
-    labels = rng.integers(0, 3, n)
-    p = np.full(n, 0.5)
-    found = Certificates(
-        labels=labels, radii=radii, abstained=np.isnan(radii), p_a=p, p_b=p, alpha=0.001, norm=1, n_samples=None
-    )
-    return rng.integers(0, 3, n), found, rng.integers(0, 4, n).astype(float)
-
-
-# Metrics
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("weighted", [False, True])
-def test_scores_and_curve_against_the_definition(seed, weighted):
-    y, certificates, weight = random_certificates(seed)
-    weight = weight if weighted else None
-    labels, radii = certificates
-    at = np.array([0, 0.1, 0.25, 0.3, 1.0, 2.0, 2.1, np.inf])
-    expected = [np.average((labels == y) & (radii >= r), weights=weight) for r in at]
-    np.testing.assert_allclose(
-        certified_accuracy_score(y, certificates, at, sample_weight=weight), expected, rtol=1e-14
-    )
-    np.testing.assert_array_equal(
-        certified_accuracy_score(y, certificates, 0.25), np.mean((labels == y) & (radii >= 0.25))
-    )
-
-    steps, accuracy = certified_accuracy_curve(y, certificates, sample_weight=weight)
-    np.testing.assert_array_equal(steps, [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, np.inf])
-    for r, share in zip(at, expected, strict=True):
-        assert accuracy[np.searchsorted(steps, r)] == pytest.approx(share, rel=1e-14)
-    assert (np.diff(accuracy) <= 0).all()
-
-
-def test_a_curve_of_nothing_certified_is_one_point():
-    y, certificates, _ = random_certificates(0)
-    radii, accuracy = certified_accuracy_curve(y + 7, certificates)
-    assert (radii.tolist(), accuracy.tolist()) == ([0.0], [0.0])
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_average_radius_is_the_area_under_the_curve(weighted):
-    y, certificates, weight = random_certificates(3)
-    weight = weight if weighted else None
-    assert average_certified_radius(y, certificates, sample_weight=weight) == np.inf
-    grid = np.linspace(0, 3, 30_001)
-    curve = certified_accuracy_score(y, certificates, grid, sample_weight=weight)
-    found = average_certified_radius(y, certificates, max_radius=3, sample_weight=weight)
-    assert found == pytest.approx(auc(grid, curve), abs=1e-4)
-    finite = certificates[~np.isinf(certificates.radii)]
-    right = (finite.labels == y[~np.isinf(certificates.radii)]) & ~finite.abstained
-    expected = np.where(right, finite.radii, 0).mean()
-    assert average_certified_radius(y[~np.isinf(certificates.radii)], finite) == pytest.approx(expected)
-
-
-def test_infinite_radii_of_wrong_or_unweighted_inputs_count_nothing():
-    p = np.full(2, 0.5)
-    found = Certificates(
-        labels=np.array([0, 1]),
-        radii=np.array([np.inf, 1.0]),
-        abstained=np.zeros(2, bool),
-        p_a=p,
-        p_b=p,
-        alpha=0.1,
-        norm=1,
-    )
-    assert average_certified_radius([1, 1], found) == 0.5
-    assert average_certified_radius([0, 1], found, sample_weight=[0, 2]) == 1
-
-
-@pytest.mark.parametrize("weight", [[1, 2], [-1] * 200, [0] * 200, [np.nan] * 200, ["a"] * 200, np.ones((200, 1))])
-def test_bad_weights(weight):
-    y, certificates, _ = random_certificates(0)
-    for score in (certified_accuracy_curve, average_certified_radius):
-        with pytest.raises(ValueError, match=r"sample_weight must hold (one finite number for each of 200|numbers of)"):
-            score(y, certificates, sample_weight=weight)
-    with pytest.raises(ValueError, match="sample_weight must hold"):
-        certified_accuracy_envelope(y, [certificates], 0.5, sample_weight=weight)
-
-
-@pytest.mark.parametrize("cap", [0, -1, np.inf, "3"])
-def test_bad_cap(cap):
-    y, certificates, _ = random_certificates(0)
-    with pytest.raises(ValueError, match="max_radius must be a finite number above 0"):
-        average_certified_radius(y, certificates, max_radius=cap)
 
 
 # The scorer
@@ -325,3 +232,48 @@ def test_the_accuracy_takes_weights_as_before(cancer):
     weight = np.where(clf.predict(X_test) == y_test, 1.0, 0.0)
     assert clf.score(X_test, y_test, sample_weight=weight) == 1
     assert cross_val_score(smoothed(), X, y, cv=2).min() > 0.8
+
+
+def test_scores_are_the_share_of_intervals_near_the_truth(linear):
+    reg, X = linear
+    scorer, y = make_interval_scorer(radius=0.1, tolerance=0.25), X[:, 0]
+    lower, upper = reg.certify(X, 0.1)
+    near = (lower >= y - 0.25) & (upper <= y + 0.25)
+    assert 0.2 < near.mean() < 1
+    assert scorer(reg, X, y) == near.mean()
+    weight = np.arange(60.0)
+    assert scorer(reg, X, y, sample_weight=weight) == pytest.approx(np.average(near, weights=weight))
+    assert pickle.loads(pickle.dumps(scorer))(reg, X, y) == near.mean()
+    search = GridSearchCV(clone(reg), {"noise__lam": [0.05, 0.5]}, scoring=scorer, cv=2).fit(X, y)
+    assert search.best_params_ == {"noise__lam": 0.5}
+    with pytest.raises(ValueError, match="y must hold one finite number for each of 60 inputs"):
+        scorer(reg, X, y[:3])
+    with pytest.raises(ValueError, match="must be a SmoothedRegressor"):
+        scorer(LinearRegression().fit(X, y), X, y)
+    with pytest.raises(ValueError, match=r"got a SmoothedClassifier\. For classifiers, use make_certified_scorer"):
+        scorer(SmoothedClassifier.from_pretrained(lambda rows: rows[:, 0] > 0.5, [False, True]), X, y > 0.5)
+    pipeline = smoothcert.pipeline.make_pipeline(MinMaxScaler(), clone(reg)).fit(X, y)
+    assert 0.2 < scorer(pipeline, X, y) < 1
+    for wrong in ({"radius": -1, "tolerance": 1}, {"radius": 1, "tolerance": "much"}):
+        with pytest.raises(ValueError, match="must be"):
+            make_interval_scorer(**wrong)
+
+
+def test_scores_ask_for_both_ends_within_the_tolerance():
+    """The intervals are from 1 to 11, from 2 to 12, and from 3 to 13."""
+
+    class Regressor:
+        def certify(self, X, radius):
+            assert radius == 0.25
+            found = some_intervals(3, [radius])
+            return Intervals(
+                **vars(found) | {name: getattr(found, name)[:, 0] for name in ("lower", "upper", "radius")}
+            )
+
+    for y, tolerance, expected in [
+        ([6, 7, 8], 5, 1),
+        ([6, 7, 8], 4.9, 0),
+        ([6, 9, 8], 5, 2 / 3),
+        ([6, 7, 6], 5, 2 / 3),
+    ]:
+        assert make_interval_scorer(0.25, tolerance)(Regressor(), np.zeros((3, 1)), y) == pytest.approx(expected)

@@ -110,6 +110,7 @@ def workers_of(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_killed(paths):
     moments, kills = random.Random(1), 2
     log, store = paths
@@ -190,6 +191,7 @@ def test_a_terminated_run_closes_everything(paths, backend):
     assert_same(crashes.certify(log, store, None, None), store)
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_driver_and_the_next_run_cleans_up(paths, monkeypatch):
     log, store = paths
     with running(log, store, "loky", 2, None) as process:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
+from smoothcert import SmoothedClassifier, UniformNoise
 from smoothcert.runs import progress
-from smoothcert.runs.progress import Progress, followed, written
+from smoothcert.runs.progress import Progress, followed, votes_with_stopping, written
 from smoothcert.runs.run import Part
+from smoothcert.sampling.sampler import Votes
 
-from .test_inputs import part_of
+from .images import IMAGES, network
+
+
+def part_of(n, n_votes, stored=False):
+    """Return finished inputs, of which the first has had all the votes."""
+    counts = np.zeros((n, 2), dtype=np.int64)
+    counts[0, 0] = n_votes
+    votes = Votes(selection=0 * counts, estimation=counts, inputs=np.zeros((n, 16), np.uint8), seed=0)
+    return Part(index=np.arange(n), X=np.zeros((n, 1)), votes=votes, stored=stored)
 
 
 def test_speed_and_time_left_are_those_of_the_inputs_that_were_drawn(monkeypatch):
@@ -89,3 +102,104 @@ def test_what_is_open_is_closed_after_an_error(caplog):
         assert caught.value.args == ("why",)
         assert caplog.records[-1].getMessage().startswith(f"testing: stopped, {done} of 6 inputs")
     assert (progress.LOG_SECONDS, progress.LONG_RUN, progress.RADII) == (30, 600, (0, 1))
+
+
+def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch, capsys):
+    monkeypatch.setattr("smoothcert.runs.progress.LOG_SECONDS", 0.01)
+    with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(4, "certifying") as progress:
+        progress.update(part_of(1, 100, stored=True), np.array([np.nan]))
+        progress.update(part_of(2, 50), np.array([0.5, 1.0]))
+        # The record comes without another input.
+        known = len(caplog.records)
+        while len(caplog.records) < known + 2:
+            time.sleep(0.01)
+    assert progress.figures() == {"votes": "150", "certified at 0": "0.667", "certified at 1": "0.333"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "certifying: 4 inputs"
+    assert messages[-2].startswith("certifying: 3 of 4 inputs, 1 of them stored, ")
+    assert " s left, votes 150, certified at 0 0.667" in messages[-2]
+    assert messages[-1].startswith("certifying: ended, 3 of 4")
+    assert capsys.readouterr().err == ""
+
+
+def test_log_records_are_few(caplog):
+    with caplog.at_level(logging.INFO, logger="smoothcert"), Progress(1000, "certifying") as progress:
+        for _ in range(1000):
+            progress.update(part_of(1, 10))
+    assert len(caplog.records) == 2
+
+
+def bright(n_samples=5000):
+    """Return a classifier and inputs whose margins differ."""
+    clf = network(n_samples=n_samples, batch_size=100_000, noise=UniformNoise(1.0))
+    return clf, IMAGES * np.float32(0.1) + np.linspace(0.55, 0.9, len(IMAGES), dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize("rtol", [None, 0.1])
+def test_the_log_says_how_long_a_long_run_takes_and_what_takes_less(caplog, monkeypatch, rtol):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    clf, X = bright()
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.set_params(rtol=rtol).certify(X)
+    estimates = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert len(estimates) == 1
+    assert re.search(r"certifying: \d+ inputs are left, about \d+ s", estimates[0])
+    assert ("rtol=0.05 would take about" in estimates[0]) == (rtol is None)
+    assert ("certify_at(X, " in estimates[0]) == (rtol is None)
+
+
+@pytest.mark.parametrize(("n_jobs", "seconds"), [(None, 1960), (2, 980)])
+def test_the_estimate_is_the_time_of_the_inputs_that_are_left(caplog, n_jobs, seconds):
+    clf, X = bright()
+    algorithm = clf.algorithm(X.shape[1:])
+    # 20 inputs took a worker 40 seconds.
+    part = Part(index=np.arange(20), X=X[:20], votes=replace(algorithm.sampler(0).draw(X[:20]), seconds=40.0))
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        for n_inputs in (1000, 300):
+            with Progress(n_inputs, "certifying", algorithm=algorithm, n_jobs=n_jobs) as progress:
+                progress.update(part)
+                progress.update(part)
+    (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert estimate.startswith(f"certifying: 980 inputs are left, about {seconds} s; rtol=0.05 would take about ")
+    fewer = int(re.search(r"rtol=0.05 would take about (\d+) s", estimate).group(1))
+    assert fewer < 0.8 * seconds
+
+
+def test_exact_probabilities_have_no_votes_to_save(caplog, monkeypatch):
+    monkeypatch.setattr("smoothcert.runs.progress.LONG_RUN", 0.0)
+    X = np.random.default_rng(0).random((20, 3))
+    clf = SmoothedClassifier(DecisionTreeClassifier(max_depth=3), random_state=0).fit(X, X[:, 0] > 0.5)
+    with caplog.at_level(logging.INFO, logger="smoothcert"):
+        clf.certify(X)
+    (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
+    assert "would take" not in estimate
+
+
+def test_stopping_early_takes_as_many_votes_as_the_log_says():
+    clf, X = bright()
+    algorithm = clf.algorithm(X.shape[1:])
+    votes = algorithm.sampler(0).draw(X[:16])
+    found = votes_with_stopping(algorithm, Part(index=np.arange(16), X=X[:16], votes=votes))
+    selection = votes.selection.sum(axis=1).mean()
+    early = clf.set_params(rtol=0.05).certify(X[:16])
+    assert found["rtol=0.05"] == pytest.approx(early.n_samples.mean() + selection, rel=0.25)
+    (name,) = set(found) - {"rtol=0.05"}
+    radius = float(name.removeprefix("certify_at(X, ").removesuffix(")"))
+    decided = clf.certify_at(X[:16], radius)
+    assert found[name] == pytest.approx(decided.n_samples.mean() + selection, rel=0.4)
+    assert found[name] < 5000
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_bar(capsys, n_jobs):
+    y = np.arange(30) % 2
+    clf = network(verbose=1).set_params(n_jobs=n_jobs)
+    certificates = clf.certify(IMAGES, y=y)
+    shown = capsys.readouterr().err
+    votes = clf.set_params(verbose=0).count_votes(IMAGES)
+    assert "30/30" in shown
+    assert f"votes={(votes.selection.sum() + votes.estimation.sum()) / 1000:.2f}k" in shown
+    correct = (certificates.labels == y) & (certificates.radii >= 0)
+    assert f"certified at 0={correct.mean():.3f}" in shown
+    clf.certify(IMAGES, y=y)
+    assert capsys.readouterr().err == ""

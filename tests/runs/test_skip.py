@@ -67,7 +67,7 @@ def check(found, bad=(BAD,), X=None):
         ("raises", {}, "KeyError: 'no such price'"),
         ("raises", {"n_jobs": 2}, "KeyError: 'no such price'"),
         ("hangs", {"timeout": 0.5}, "TimeoutError: The base model Fragile did not answer"),
-        ("kills", {"n_jobs": 2}, "it killed its worker 2 times"),
+        pytest.param("kills", {"n_jobs": 2}, "it killed its worker 2 times", marks=pytest.mark.slow),
     ],
 )
 def test_an_input_on_which_the_model_fails_is_skipped(tmp_path, how, params, reason):

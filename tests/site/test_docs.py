@@ -70,6 +70,7 @@ def test_the_table_of_parameters_is_that_of_the_code():
 # Code blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.runs for block in python_blocks(page))], ids=lambda page: page.name
 )

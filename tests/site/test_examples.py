@@ -20,6 +20,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
     arguments = ["--epochs=2", "--images=20", "--samples=500", "--lam=1", f"--output={tmp_path}"]
     shown = run_python(AS_SCRIPT, EXAMPLES / "mnist.py", *arguments)
@@ -35,6 +36,7 @@ def test_mnist_example_prints_its_table_and_saves_the_curve(tmp_path):
     assert image[..., :3].std() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "shown"),
     [

@@ -390,6 +390,7 @@ def folders(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_imagenet_end_to_end(folders, tmp_path, monkeypatch):
     """With one block in each group instead of 3, 4, 6 and 3."""
     monkeypatch.setattr(imagenet, "resnet_50", partial(imagenet.resnet_50, depths=(1, 1, 1, 1)))
@@ -591,6 +592,7 @@ def test_the_presets_are_the_grids_of_the_paper():
     assert figures.PANELS[16] + figures.PANELS[17] == figures.IMAGENET_SIGMAS
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_and_say_what_is_missing(stores, tmp_path):
     drawn = [1, 2, 4, 5, 6, 9, 15]
     result = run(figures.main, f"--cifar10={stores}", f"--output={tmp_path}", *drawn)

@@ -24,7 +24,16 @@ from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
 from smoothcert.training import NoisyModule, make_net, noisy_statistics
 from smoothcert.training.carried_noise import carried
-from smoothcert.training.torch_noise import InputScaling, OutputScaling, noisy_copies, noisy_on_device
+from smoothcert.training.torch_noise import (
+    InputScaling,
+    NoiseHooks,
+    OutputScaling,
+    noisy_copies,
+    noisy_on_device,
+    split_copies,
+)
+
+from .problems import MECHANISM, X
 
 
 class OwnNoise(UniformNoise):
@@ -365,3 +374,56 @@ def test_the_output_scaling_belongs_to_the_module_inside_a_compiled_one():
     for center in (7.0, 3.0):
         OutputScaling(center, 2.0).attach(torch.compile(module, backend="eager"))
     torch.testing.assert_close(module(X), 2 * plain + 3)
+
+
+def test_copies_of_answers():
+    answer = torch.arange(6.0).reshape(6, 1)
+    assert split_copies(nn.ReLU(), answer, 1) is answer
+    assert [part.flatten().tolist() for part in split_copies(nn.ReLU(), answer, 3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(
+        ValueError, match=r"^The module ReLU must return a tensor of logits to be trained, but returned a tuple"
+    ):
+        split_copies(nn.ReLU(), (answer,), 2)
+    assert split_copies(nn.ReLU(), (answer,), 1) == (answer,)
+
+
+def test_hooks_of_training():
+    rows = torch.from_numpy(X).float()
+    module = nn.Identity()
+    for n_copies, parts in ((0, 1), (1, 1), (2, 2)):
+        with NoiseHooks(MECHANISM, n_copies, 3, None).attached(module):
+            module.train()
+            answer = module([rows, torch.ones(12)])
+            answer = answer if isinstance(answer, tuple) else (answer,)
+            assert len(answer) == parts
+            assert torch.equal(answer[0], rows) == (n_copies == 0)
+            module.eval()
+            assert torch.equal(module(rows), rows) == (n_copies == 0)
+        assert module(rows) is rows
+    half = nn.Identity()
+    with NoiseHooks(MECHANISM, 0, 3, lambda answer: answer["a"]).attached(half):
+        assert half({"a": rows.half()}).dtype == torch.float32
+        with pytest.raises(ValueError, match="must return a tensor of logits"):
+            half({"a": [rows]})
+    state = NoiseHooks(MECHANISM, 2, 3, abs).__getstate__()
+    assert (state["n_copies"], state["output"]) == (0, None)
+
+
+def test_scalings_of_a_module():
+    module, rows = nn.Identity(), torch.from_numpy(X)
+    order = []
+    module.register_forward_pre_hook(lambda *_: order.append("own"))
+    for center in (9.0, 1.0):
+        InputScaling([center, 2.0], [2.0, 4.0]).attach(module)
+        OutputScaling(center, 3.0).attach(module)
+    found = module(rows)
+    assert found.dtype == torch.float32
+    expected = (rows.float() - torch.tensor([1.0, 2.0])) / torch.tensor([2.0, 4.0])
+    torch.testing.assert_close(found, 3 * expected + 1)
+    assert next(iter(module._forward_pre_hooks.values())) is InputScaling.of(module)
+    assert InputScaling.of(nn.ReLU()) is None
+    assert OutputScaling(1.0, 2.0)(module, (), "text") == "text"
+    double = nn.Linear(2, 2).double()
+    InputScaling(1.0, 2.0).attach(double)
+    assert double(rows.float()).dtype == torch.float64
+    assert (InputScaling.is_pure, OutputScaling.is_pure) == (True, True)

@@ -1,7 +1,5 @@
 """Stores of regressors: numbers are kept, checked and merged, and results come from them to the last bit."""
 
-from __future__ import annotations
-
 import multiprocessing
 import sqlite3
 import time
@@ -37,10 +35,10 @@ from smoothcert import (
 )
 from smoothcert.results import Intervals, ToleranceRadii
 from smoothcert.runs import merge, recertify
-from smoothcert.runs.encoding import from_bytes, to_bytes
 from smoothcert.runs.store import Store, add_labels, read_parts, read_status, read_store
 
 from . import crashes
+from .test_encoding import packed
 from .test_verify_store import forge
 
 X = np.round(np.random.default_rng(0).random((12, 40)) * 255) / 255
@@ -314,10 +312,6 @@ def test_inputs_that_fail_are_recorded(tmp_path):
     assert read_status(path).failed == 0
 
 
-def packed(numbers):
-    return to_bytes(np.asarray(numbers, dtype=np.float64)[None])[0]
-
-
 LINE = np.linspace(0, 1, 300)
 
 
@@ -354,15 +348,6 @@ def test_a_changed_bit_is_damage(tmp_path):
         connection.execute("UPDATE results SET selection = ? WHERE input = 4", (packed(np.linspace(0, 1, 16)),))
     with pytest.raises(StoreError, match="the checksum of input 4 in results does not match"):
         ToleranceRadii.from_store(path, 0.1)
-
-
-def test_numbers_are_kept_to_the_last_bit():
-    rng = np.random.default_rng(0)
-    numbers = np.sort(np.vstack([rng.normal(size=50), rng.integers(0, 3, 50), np.full(50, -0.0), 1e-320 * np.ones(50)]))
-    numbers[0, :2], numbers[0, -1] = -np.inf, np.inf
-    np.testing.assert_array_equal(from_bytes(to_bytes(numbers), 50).view(np.int64), numbers.view(np.int64))
-    assert from_bytes([], 7).shape == (0, 7)
-    assert len(packed(np.repeat([1.5, 2.5], 5000))) < 500
 
 
 def test_an_auditor_draws_the_numbers_again(tmp_path):

@@ -1,4 +1,4 @@
-"""Noise augmentation and stability training, for torch and for scikit-learn."""
+"""Training of networks by noise augmentation and stability training: what it does, and what it refuses."""
 
 import io
 import pickle
@@ -8,35 +8,25 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
-from sklearn.naive_bayes import GaussianNB
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Checkpoint, EarlyStopping, LRScheduler
 from torch import nn
 
-from smoothcert import (
-    CleanTraining,
-    NoiseAugmentation,
-    SmoothedClassifier,
-    SplitNoise,
-    StabilityTraining,
-    UniformNoise,
-)
-from smoothcert.training.torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics
+from smoothcert import CleanTraining, NoiseAugmentation, SmoothedClassifier, SplitNoise, StabilityTraining, UniformNoise
+from smoothcert.training import torch_training
+from smoothcert.training.torch_layers import NoisyModule, StabilityLoss, make_net, noisy_statistics, regression_net
+from smoothcert.training.torch_noise import InputScaling
+from smoothcert.training.torch_training import Items
+
+from .problems import Pairs, X, Y, smooth, train
 
 
 @pytest.fixture(scope="module")
 def digits():
     X, y = load_digits(return_X_y=True)
     return (X[:600] / 16).astype(np.float32), y[:600]
-
-
-@pytest.fixture(scope="module")
-def cancer():
-    X, y = load_breast_cancer(return_X_y=True)
-    return (X - X.min(axis=0)) / (X.max(axis=0) - X.min(axis=0)), y
 
 
 class Mlp(nn.Sequential):
@@ -55,68 +45,8 @@ def user_net(**params):
     return NeuralNetClassifier(Mlp, **(settings | params))
 
 
-def smooth(estimator, noise=None, **params):
-    return SmoothedClassifier(estimator, noise or UniformNoise(0.5), **({"random_state": 0, "n_samples": 50} | params))
-
-
 def weights(clf):
     return torch.cat([value.flatten() for value in clf.estimator_.module_.state_dict().values()])
-
-
-# The stability criterion
-
-
-def written_formula(first, second, y, weight):
-    """The paper's loss, term by term."""
-    p, q = first.softmax(dim=1), second.softmax(dim=1)
-    kl = (p * (p / q).log()).sum(dim=1)
-    return (-p[torch.arange(len(y)), y].log() + weight * kl).mean()
-
-
-@pytest.mark.parametrize("weight", [0.0, 1.0, 6.0])
-def test_stability_loss_and_its_gradient_are_the_written_formula(weight):
-    torch.manual_seed(0)
-    first, second = (torch.randn(7, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
-    y = torch.tensor([0, 1, 2, 3, 0, 1, 2])
-    found, expected = StabilityLoss(weight)((first, second), y), written_formula(first, second, y, weight)
-    torch.testing.assert_close(found, expected)
-    for a, b in zip(
-        torch.autograd.grad(found, (first, second)), torch.autograd.grad(expected, (first, second)), strict=True
-    ):
-        torch.testing.assert_close(a, b)
-    assert torch.autograd.gradcheck(lambda a, b: StabilityLoss(weight)((a, b), y), (first, second))
-
-
-def test_stability_loss_of_one_copy_is_cross_entropy():
-    logits, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    torch.testing.assert_close(StabilityLoss(6.0)(logits, y), nn.CrossEntropyLoss()(logits, y))
-    torch.testing.assert_close(StabilityLoss(6.0)((logits, logits), y), nn.CrossEntropyLoss()(logits, y))
-
-
-@pytest.mark.parametrize("reduction", ["sum", "none"])
-def test_stability_loss_reduces_as_cross_entropy_does(reduction):
-    first, second, y = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    rows = torch.stack([written_formula(first[i : i + 1], second[i : i + 1], y[i : i + 1], 6.0) for i in range(5)])
-    found = StabilityLoss(6.0, reduction=reduction)((first, second), y)
-    torch.testing.assert_close(found, rows.sum() if reduction == "sum" else rows)
-
-
-def test_stability_loss_is_finite_for_confident_networks():
-    first = torch.tensor([[1000.0, 0.0]], requires_grad=True)
-    loss = StabilityLoss()((first, torch.tensor([[0.0, 1000.0]])), torch.tensor([0]))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(first.grad).all()
-
-
-# Torch training
-
-
-def test_the_second_copy_has_noise_of_its_own():
-    module = NoisyModule(nn.Flatten(), SplitNoise(1.0), n_copies=2, seed=0)
-    first, second = module(torch.full((50, 8), 0.5))
-    assert not torch.equal(first, second)
-    assert len(torch.cat([first, second]).unique(dim=0)) == 100
 
 
 def test_weight_0_is_augmentation_on_the_first_of_two_copies(digits):
@@ -323,46 +253,6 @@ def test_warm_start_continues_from_the_weights_of_a_net(digits):
     assert pickle.dumps(first.module_.state_dict()) == before
 
 
-# scikit-learn
-
-
-def test_streaming_sees_the_same_copies(cancer):
-    X, y = cancer
-    seen = []
-
-    class Watch(GaussianNB):
-        def partial_fit(self, X, y, classes=None, sample_weight=None):
-            seen.append((X, y))
-            return super().partial_fit(X, y, classes=classes, sample_weight=sample_weight)
-
-    streamed = smooth(Watch(), training=NoiseAugmentation(5, stream=True)).fit(X, y)
-    at_once = smooth(GaussianNB(), training=NoiseAugmentation(5)).fit(X, y)
-    assert [len(rows) for rows, _ in seen] == [len(X)] * 5
-    assert all((labels == y).all() for _, labels in seen)
-    np.testing.assert_allclose(streamed.estimator_.theta_, at_once.estimator_.theta_)
-
-
-def test_streaming_takes_sample_weights(cancer):
-    X, y = cancer
-    clf = smooth(SGDClassifier(loss="log_loss", random_state=0), training=NoiseAugmentation(20, stream=True))
-    assert (clone(clf).fit(X, y, sample_weight=(y == 1) + 1e-9).predict(X) == 1).mean() > 0.95
-    assert clone(clf).fit(X, y).score(X, y) > 0.7
-
-
-def test_streaming_needs_partial_fit(cancer):
-    with pytest.raises(
-        ValueError, match="stream=True needs an estimator with partial_fit, and LogisticRegression has none"
-    ):
-        smooth(LogisticRegression(), training=NoiseAugmentation(stream=True)).fit(*cancer)
-
-
-def test_stability_training_needs_gradients(cancer):
-    with pytest.raises(
-        ValueError, match=r"needs the gradients of a torch.nn.Module .* LogisticRegression.*Use training='augment'"
-    ):
-        smooth(LogisticRegression(), training="stability").fit(*cancer)
-
-
 # Bad input
 
 
@@ -459,3 +349,55 @@ def test_pieces_work_in_a_plain_loop(digits):
     clf = SmoothedClassifier.from_pretrained(module, range(10), noise, random_state=0)
     assert clf.score(X[500:], y[500:]) > 0.75
     clone(clf)
+
+
+def test_items_of_a_dataset():
+    classes, weights = np.array(["a", "b", "c"]), np.array([1, 2], dtype=np.float32)
+    later = Pairs([([1, 2], "b"), ([3, 4], "c")])
+    x, index = Items(later, classes, np.array([1, 0]), None)[1]
+    assert (x.tolist(), x.dtype, index, type(index)) == ([3.0, 4.0], np.float32, 2, np.int64)
+    given = Items(Pairs([([1, 2], np.array(["b"]))]), classes, np.array([1]), weights)
+    assert (len(given), given[0][0][1], given[0][1]) == (1, 1.0, 1)
+    [x, weight], index = Items(X, classes, np.array([1, 2]), weights)[1]
+    assert (x.tolist(), weight, index) == (X[1].tolist(), 2.0, 2)
+    numbers = Items(Pairs([([1, 2], 0.5)]), None, np.array([0.25], np.float32), None)[0][1]
+    assert (numbers, type(numbers)) == (0.5, np.float32)
+    for data, kept, problem in (
+        (later, weights, "to which sample_weight does not belong"),
+        (Pairs([(0, "z")] * 2), None, "which is a new class"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^Item 1 of the Dataset had the label 'a' when .* now has '[cz]', {problem}\."
+        ):
+            _ = Items(data, classes, np.array([1, 0]), kept)[1]
+
+
+@pytest.mark.parametrize("y", [np.full(12, 7.0), 3 * X[:, 0] - 1])
+def test_outputs_are_scaled_to_the_numbers(y, monkeypatch):
+    """Outputs of 0 and of 1 stand for the mean, and for one standard deviation above it."""
+    monkeypatch.setattr(torch_training, "_run", lambda *_: None)
+    net = regression_net(nn.Linear(2, 1)).set_params(max_epochs=1)
+    bare = train(NoiseAugmentation(), nn.Linear(2, 1), y=y, regression=True).module_
+    [scaling] = bare._forward_hooks.values()
+    assert scaling.center == pytest.approx(y.mean())
+    assert scaling.scale == pytest.approx(np.std(y) if np.ptp(y) else 1.0)
+    assert not train(NoiseAugmentation(), net, y=y, regression=True).module_._forward_hooks
+    centers = [
+        InputScaling.of(train(strategy, nn.Linear(2, 1), y=y, regression=True).module_).center.abs().max() > 0
+        for strategy in (NoiseAugmentation(), NoiseAugmentation(standardize=False), CleanTraining())
+    ]
+    assert centers == [True, False, False]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_count_in_the_reduction_of_the_criterion(reduction):
+    module, weights = nn.Linear(2, 3), np.linspace(0, 2, 12)
+    settings = {"criterion__reduction": reduction, "optimizer": torch.optim.SGD, "lr": 0.25, "max_epochs": 1}
+    found = train(CleanTraining(), make_net(module, batch_size=12, **settings), fit_params={"sample_weight": weights})
+    rows = torch.from_numpy(X).float()
+    indices = torch.from_numpy(np.unique(Y, return_inverse=True)[1])
+    losses = nn.functional.cross_entropy(module(rows), indices, reduction="none")
+    loss = (losses * torch.from_numpy(weights / weights.mean())).sum() / (12 if reduction == "mean" else 1)
+    gradient = torch.autograd.grad(loss, module.weight)[0]
+    torch.testing.assert_close(found.module_.weight, (module.weight - 0.25 * gradient).detach(), check_dtype=False)
+    assert found.criterion_.reduction == reduction

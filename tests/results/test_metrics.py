@@ -1,4 +1,4 @@
-"""Balanced accuracy, recall, tables with truth, and a warning of classifiers that say little."""
+"""Certified accuracy and its averages against their definitions, tables with truth, and useless classifiers."""
 
 import warnings
 
@@ -6,9 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.metrics import auc, balanced_accuracy_score, recall_score
 
-from smoothcert import Certificates, Decisions, SmoothedClassifier, certified_accuracy_curve, certified_accuracy_score
+from smoothcert import (
+    Certificates,
+    Decisions,
+    SmoothedClassifier,
+    average_certified_radius,
+    certified_accuracy_curve,
+    certified_accuracy_envelope,
+    certified_accuracy_score,
+)
 from smoothcert.results import make_certified_scorer, summarize
 from smoothcert.results.metrics import warn_useless
 
@@ -161,3 +169,92 @@ def test_certify_warns_if_it_knows_the_truth():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clf.certify(X)
+
+
+def random_certificates(seed, n=200):
+    """Certificates with ties, abstentions and infinite radii, and the truth."""
+    rng = np.random.default_rng(seed)
+    radii = rng.integers(0, 9, n) / 4
+    radii[rng.random(n) < 0.1] = np.inf
+    radii[rng.random(n) < 0.2] = np.nan
+    labels = rng.integers(0, 3, n)
+    p = np.full(n, 0.5)
+    found = Certificates(
+        labels=labels, radii=radii, abstained=np.isnan(radii), p_a=p, p_b=p, alpha=0.001, norm=1, n_samples=None
+    )
+    return rng.integers(0, 3, n), found, rng.integers(0, 4, n).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_and_curve_against_the_definition(seed, weighted):
+    y, certificates, weight = random_certificates(seed)
+    weight = weight if weighted else None
+    labels, radii = certificates
+    at = np.array([0, 0.1, 0.25, 0.3, 1.0, 2.0, 2.1, np.inf])
+    expected = [np.average((labels == y) & (radii >= r), weights=weight) for r in at]
+    np.testing.assert_allclose(
+        certified_accuracy_score(y, certificates, at, sample_weight=weight), expected, rtol=1e-14
+    )
+    np.testing.assert_array_equal(
+        certified_accuracy_score(y, certificates, 0.25), np.mean((labels == y) & (radii >= 0.25))
+    )
+
+    steps, accuracy = certified_accuracy_curve(y, certificates, sample_weight=weight)
+    np.testing.assert_array_equal(steps, [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, np.inf])
+    for r, share in zip(at, expected, strict=True):
+        assert accuracy[np.searchsorted(steps, r)] == pytest.approx(share, rel=1e-14)
+    assert (np.diff(accuracy) <= 0).all()
+
+
+def test_a_curve_of_nothing_certified_is_one_point():
+    y, certificates, _ = random_certificates(0)
+    radii, accuracy = certified_accuracy_curve(y + 7, certificates)
+    assert (radii.tolist(), accuracy.tolist()) == ([0.0], [0.0])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_average_radius_is_the_area_under_the_curve(weighted):
+    y, certificates, weight = random_certificates(3)
+    weight = weight if weighted else None
+    assert average_certified_radius(y, certificates, sample_weight=weight) == np.inf
+    grid = np.linspace(0, 3, 30_001)
+    curve = certified_accuracy_score(y, certificates, grid, sample_weight=weight)
+    found = average_certified_radius(y, certificates, max_radius=3, sample_weight=weight)
+    assert found == pytest.approx(auc(grid, curve), abs=1e-4)
+    finite = certificates[~np.isinf(certificates.radii)]
+    right = (finite.labels == y[~np.isinf(certificates.radii)]) & ~finite.abstained
+    expected = np.where(right, finite.radii, 0).mean()
+    assert average_certified_radius(y[~np.isinf(certificates.radii)], finite) == pytest.approx(expected)
+
+
+def test_infinite_radii_of_wrong_or_unweighted_inputs_count_nothing():
+    p = np.full(2, 0.5)
+    found = Certificates(
+        labels=np.array([0, 1]),
+        radii=np.array([np.inf, 1.0]),
+        abstained=np.zeros(2, bool),
+        p_a=p,
+        p_b=p,
+        alpha=0.1,
+        norm=1,
+    )
+    assert average_certified_radius([1, 1], found) == 0.5
+    assert average_certified_radius([0, 1], found, sample_weight=[0, 2]) == 1
+
+
+@pytest.mark.parametrize("weight", [[1, 2], [-1] * 200, [0] * 200, [np.nan] * 200, ["a"] * 200, np.ones((200, 1))])
+def test_bad_weights(weight):
+    y, certificates, _ = random_certificates(0)
+    for score in (certified_accuracy_curve, average_certified_radius):
+        with pytest.raises(ValueError, match=r"sample_weight must hold (one finite number for each of 200|numbers of)"):
+            score(y, certificates, sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight must hold"):
+        certified_accuracy_envelope(y, [certificates], 0.5, sample_weight=weight)
+
+
+@pytest.mark.parametrize("cap", [0, -1, np.inf, "3"])
+def test_bad_cap(cap):
+    y, certificates, _ = random_certificates(0)
+    with pytest.raises(ValueError, match="max_radius must be a finite number above 0"):
+        average_certified_radius(y, certificates, max_radius=cap)

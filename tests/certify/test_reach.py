@@ -1,6 +1,7 @@
-"""The smallest overlap within a radius, against all inputs of small lattices and against the certified radii."""
+"""Radii, required probabilities, smallest overlaps and worst perturbations, against all inputs of small lattices."""
 
 import itertools
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +19,14 @@ from smoothcert import (
     UniformMixtureNoise,
     UniformNoise,
 )
-from smoothcert.certify.reach import certified_radii, smallest_overlap
+from smoothcert._utils.memory import keep_freed
+from smoothcert.certify.reach import (
+    certified_radii,
+    reaches_to_keep,
+    required_probability,
+    smallest_overlap,
+    worst_perturbations,
+)
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
@@ -219,3 +227,211 @@ def test_known_reaches_decide_about_overlaps_unless_the_walk_leaves_them():
     ended = np.column_stack([known, np.zeros(2)])
     found = smallest_overlap(GreedyRadius(), mechanism, None, beyond, largest_reaches=ended)
     np.testing.assert_allclose(found, 0.95**7, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        LipschitzRadius(norm=np.inf),
+        BoxRadius(),
+        GreedyRadius(),
+        GreedyRadius(max_change=np.full(150_528, 1e-3)),
+        GreedyRadius(max_change=(0.1, np.inf), max_features=9),
+    ],
+    ids=["linf", "box", "greedy", "tiny", "limited"],
+)
+def test_memory_stays_within_twice_the_inputs(strategy, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.random((16, 3, 224, 224), dtype=dtype)
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(3.5), X.shape[1:])
+    p_a = rng.uniform(0.5, 1, len(X))
+    # Once in a process, this asks for memory that it never touches.
+    keep_freed()
+    tracemalloc.start()
+    try:
+        radii = certified_radii(strategy, mechanism, X, p_a, 1 - p_a)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (radii >= 0).all()
+    assert peak <= 2 * X.nbytes
+
+
+NOISES = [
+    UniformNoise(0.7),
+    SplitNoise(1.3, levels=255),
+    GaussianNoise(0.5),
+    LaplaceNoise(0.5),
+    UniformMixtureNoise([0.3, 1.0, 4.0], [0.2, 0.5, 0.3]),
+]
+PAIRS = [
+    (noise, strategy)
+    for noise, strategy in itertools.product(
+        NOISES,
+        [
+            LipschitzRadius(),
+            LipschitzRadius(norm=2),
+            LipschitzRadius(norm=np.inf),
+            BoxRadius(),
+            BoxRadius(closed_form=True),
+            GreedyRadius(),
+            GreedyRadius(max_change=(0.01, 0.3), max_features=30),
+        ],
+    )
+    if (noise.uses_box or not strategy.uses_box) and strategy.norm in noise.norms
+    if not getattr(strategy, "closed_form", False) or noise.allows_closed_form
+]
+
+
+def inputs(n, d):
+    return np.random.default_rng(d).integers(256, size=(n, d)) / 255
+
+
+def certified(strategy, noise, X, p_a):
+    p_a = np.broadcast_to(p_a, len(X))
+    return certified_radii(strategy, channel_of(noise, X), X, p_a, 1 - p_a)
+
+
+def channel_of(noise, X):
+    """Channel with a box that holds the last feature fixed."""
+    hi = np.where(np.arange(X.shape[1]) < X.shape[1] - 1, 1.0, 0.0)
+    return NoiseMechanism(Box.from_bounds((np.zeros(X.shape[1]), hi)), noise, X.shape[1:])
+
+
+@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
+def test_required_probability_is_the_smallest_one(noise, strategy):
+    strategy.check(noise)
+    X = inputs(60, 50)
+    certain = certified(strategy, noise, X, 1.0)
+    most = np.where(np.isfinite(certain), certain, 3.0)
+    goal = most * np.linspace(0.01, 1.0, len(X))
+    found = required_probability(strategy, channel_of(noise, X), X, goal)
+    assert ((found > 0.5) & (found <= 1)).all()
+    assert (certified(strategy, noise, X, found) >= goal).all()
+    below = found - 1e-6
+    assert (certified(strategy, noise, X, np.maximum(below, 0.5)) < goal)[below > 0.5].all()
+    assert (below > 0.5).mean() > 0.9
+
+    beyond = required_probability(strategy, channel_of(noise, X), X, np.nextafter(certain, np.inf))
+    assert (beyond[np.isfinite(certain)] == np.inf).all()
+    np.testing.assert_array_equal(required_probability(strategy, channel_of(noise, X), X, 0.0), 0.5)
+
+
+@pytest.mark.parametrize(("noise", "strategy"), PAIRS, ids=repr)
+def test_required_probability_agrees_with_a_grid(noise, strategy):
+    X = inputs(1, 20)
+    grid = np.linspace(0.5, 1, 2001)
+    radii = certified(strategy, noise, np.repeat(X, len(grid), axis=0), grid)
+    for goal in (1e-4, 0.05, 0.4, 1.1, 6.0):
+        found = required_probability(strategy, channel_of(noise, X), X, goal)[0]
+        enough = np.flatnonzero((radii >= goal) & (grid > 0.5))
+        if len(enough):
+            assert grid[enough[0] - 1] < found <= grid[enough[0]]
+        else:
+            assert found == np.inf
+
+
+def test_required_probability_of_chunks_and_of_one_number(monkeypatch):
+    noise, X, goal = SplitNoise(2.0), inputs(37, 300), np.random.default_rng(0).uniform(0, 2.5, 37)
+    mechanism = channel_of(noise, X)
+    whole = required_probability(GreedyRadius(), mechanism, X, goal)
+    one = required_probability(GreedyRadius(), mechanism, X, 1.5)
+    np.testing.assert_array_equal(one, required_probability(GreedyRadius(), mechanism, X, np.full(37, 1.5)))
+    monkeypatch.setattr("smoothcert.certify.reach.REACH_VALUES", 1000)
+    np.testing.assert_array_equal(required_probability(GreedyRadius(), mechanism, X, goal), whole)
+    assert required_probability(GreedyRadius(), mechanism, X[:0], 1.0).shape == (0,)
+
+
+@pytest.mark.parametrize("goal", [20.0, 400.0])
+def test_required_probability_where_many_features_move(goal):
+    noise, X = GaussianNoise(4.0), inputs(5, 3000)
+    found = required_probability(GreedyRadius(), channel_of(noise, X), X, goal)
+    assert (certified(GreedyRadius(), noise, X, found) >= goal).all()
+    assert (certified(GreedyRadius(), noise, X, found - 1e-9) < goal).all()
+
+
+def test_required_probability_where_nothing_can_move():
+    noise, X = SplitNoise(1.0), np.zeros((2, 1))
+    mechanism = NoiseMechanism(Box.from_bounds((np.zeros(1), np.zeros(1))), noise, (1,))
+    np.testing.assert_allclose(required_probability(GreedyRadius(), mechanism, X, np.array([0.0, 5.0])), 0.5)
+
+
+def test_required_probability_of_a_strategy_of_ones_own():
+    """It may depend on reaches that never matter to the strategies of the library."""
+
+    class Shared(RadiusStrategy):
+        def within(self, noise, budget, reach):
+            return noise.inverse_cost(budget / np.count_nonzero(reach, axis=1))
+
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(1.0), (300,))
+    X, p = np.full((1, 300), 0.5), np.array([0.9])
+    radius = certified_radii(Shared(), mechanism, X, p, 1 - p)
+    assert required_probability(Shared(), mechanism, X, radius) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("lam", [0.6, 20.0, 60.0])
+@pytest.mark.parametrize("n_samples", [0, 1000])
+def test_the_reaches_kept_decide_even_if_all_are_the_least_ones(lam, n_samples):
+    """A feature in the middle of its range has the least reach, half of the range."""
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(lam), (400,)), np.full((1, 400), 0.5)
+    p_a = np.array([1.0 if n_samples == 0 else 1e-6 ** (1 / n_samples)])
+    kept = reaches_to_keep(mechanism, X, p_a[0] - 0.5)
+    assert kept.shape[1] < 200
+    found = certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=kept)
+    np.testing.assert_array_equal(found, certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a))
+    assert np.isfinite(found).all()
+
+
+def test_the_worst_perturbation_moves_to_the_far_faces():
+    """Up from the middle, in raw units of each feature, and no more features than are allowed."""
+    mechanism = NoiseMechanism(Box.from_bounds(([0, 0, -2], [1, 10, 2])), UniformNoise(1.0), (3,))
+    X, distance = np.array([[0.2, 5.0, 1.6], [0.2, 5.0, 1.6]]), np.array([1.2, 2.0])
+    found = worst_perturbations(GreedyRadius(), mechanism, X, distance)
+    np.testing.assert_allclose(found.reach, [[0.8, 0.5, 0.9]] * 2, atol=1e-6)
+    np.testing.assert_allclose(found.moves, [[0.3, 0, -0.9], [0.8, 0.3, -0.9]], atol=1e-6)
+    np.testing.assert_allclose(found.perturbed, [[0.5, 5, -2], [1, 8, -2]], atol=1e-5)
+    for strategy, expected in (
+        (GreedyRadius(max_features=1), [[0, 0, -0.9]] * 2),
+        (GreedyRadius(max_features=2), [[0.3, 0, -0.9], [0.8, 0, -0.9]]),
+        (GreedyRadius((0.6, np.inf)), [[0.8, 0, -0.4], [0.8, 0.5, -0.6]]),
+    ):
+        moved = worst_perturbations(strategy, mechanism, X, distance).moves
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
+    for strategy in (BoxRadius(), LipschitzRadius()):
+        with pytest.raises(ValueError, match='estimator must have radius="greedy", whose budget is drawn, got '):
+            worst_perturbations(strategy, mechanism, X, distance)
+
+
+def test_worst_perturbations_of_images_have_their_shape():
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2, 3))
+    images = np.linspace(0.1, 0.9, 12).reshape(2, 2, 3)
+    for found in worst_perturbations(GreedyRadius(), mechanism, images, np.array([0.5, 0.7])):
+        assert found.shape == images.shape
+
+
+def test_a_store_of_noise_without_a_box_keeps_no_reaches():
+    mechanism = NoiseMechanism(Box.from_bounds((0, 1)), LaplaceNoise(), (3,))
+    assert reaches_to_keep(mechanism, np.zeros((5, 3)), 0.4).shape == (5, 0)
+
+
+def test_reaches_that_do_not_decide_are_counted_in_the_message():
+    mechanism, p_a = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(9.0), (300,)), np.array([0.7, 0.999])
+    for strategy in (GreedyRadius(), GreedyRadius(max_features=200)):
+        with pytest.raises(
+            ValueError, match="needs more than the 7 largest reaches of each input that the store holds"
+        ):
+            certified_radii(strategy, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))
+    few = GreedyRadius(max_features=7)
+    assert np.isinf(certified_radii(few, mechanism, None, p_a, 1 - p_a, largest_reaches=np.full((2, 7), 0.9))[1])
+    ended = np.array([[0.9] * 6 + [0.0]] * 2)
+    assert np.isinf(certified_radii(GreedyRadius(), mechanism, None, p_a, 1 - p_a, largest_reaches=ended)[1])
+
+
+def test_radius_0_needs_one_half_and_no_more():
+    mechanism, X = NoiseMechanism(Box.from_bounds((0, 1)), UniformNoise(1.0), (2,)), np.full((2, 2), 0.5)
+    for strategy in STRATEGIES:
+        found = required_probability(strategy, mechanism, X, np.array([[0.0, 0.5, 5.0]] * 2))
+        np.testing.assert_allclose(found[:, :2], [[0.5, 0.75]] * 2, atol=1e-6)
+        assert (found[:, 0] == 0.5).all()
+        assert (found[:, 2] == np.inf).all() == (not isinstance(strategy, GreedyRadius))

@@ -1,28 +1,18 @@
-"""Voters of torch modules: what follows from precision, size and device, and how they are run."""
+"""Voters of torch modules: what follows from precision, size and device."""
 
 import pickle
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from numba import config
-from sklearn.frozen import FrozenEstimator
-from sklearn.naive_bayes import GaussianNB
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 from smoothcert import TorchInference
-from smoothcert.models import portable
 from smoothcert.models.adapt import make_voter
-from smoothcert.models.sklearn import SklearnVoter
-from smoothcert.models.threads import side_by_side
 from smoothcert.models.torch import NEAR_TIE, TorchVoter
-from smoothcert.models.validation import converted
 
-from .test_voters import X, Y, thirds
-
-# Torch modules
+from .problems import X, thirds
 
 
 @pytest.mark.parametrize(
@@ -123,25 +113,6 @@ def test_the_voter_of_higher_precision():
     assert voter._make_precise() is None
 
 
-def test_cores_of_each_thread(monkeypatch):
-    limits = []
-
-    def limited(n_cores):
-        limits.append(n_cores)
-        return nullcontext()
-
-    monkeypatch.setattr("smoothcert.models.sklearn.process_settings", limited)
-    voter = SklearnVoter(GaussianNB().fit(X, Y), np.arange(3))
-    for n in (1, 2, 3, 8, 9, 23):
-        monkeypatch.setattr(config, "NUMBA_NUM_THREADS", n)
-        with voter.voting():
-            pass
-    # One core needs no limit; 8 threads share 23 cores.
-    assert limits == [1, 1, 1, 1, 2]
-    assert side_by_side(lambda part: (part, torch.get_num_threads()), [3, 1, 2], 2, 5) == [(3, 2), (1, 2), (2, 2)]
-    assert side_by_side(lambda part: side_by_side(lambda inner: -inner, [part], 2, 5), [4], 2, 5) == [[-4]]
-
-
 def test_content_of_modules_names_the_way_they_are_run():
     module = nn.Linear(3, 2)
     plain = TorchVoter(module, 2).content()
@@ -180,103 +151,3 @@ def test_a_module_that_changes_between_runs_is_read_anew():
         assert not module.training
         assert not voter(rows).any()
     assert module.training
-
-
-# How torch models run
-
-
-def test_settings_of_torch_models():
-    inference = TorchInference(autocast="float16", channels_last=True, output=torch.logit)
-    inference.check()
-    full = inference.in_full_precision()
-    assert (full.autocast, full.channels_last, full.compile, full.output) == (None, True, False, torch.logit)
-    assert [TorchInference(autocast=name).step("cpu") for name in ("bfloat16", "float16", None)] == [2**-7, 2**-10, 0]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert TorchInference().step("cpu") == 2**-7
-        assert full.step("cpu") == 0
-        with full.context(torch.device("cpu")):
-            assert not torch.is_autocast_enabled("cpu")
-        with TorchInference().context(torch.device("cpu")):
-            assert torch.is_autocast_enabled("cpu")
-    with inference.context(torch.device("cpu")):
-        assert torch.get_autocast_dtype("cpu") == torch.float16
-    assert TorchInference().way() == ""
-    assert TorchInference(compile=True).way() == " TorchInference(compile=True)"
-    for name, value in (("autocast", "half"), ("channels_last", 1), ("compile", None), ("output", "logits")):
-        with pytest.raises(ValueError, match=f"^{name} must be .*got {value!r}"):
-            TorchInference(**{name: value}).check()
-
-
-def test_channels_are_last_where_that_is_asked_for():
-    seen = []
-
-    class Seeing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv2d(2, 2, 3)
-
-        def forward(self, rows):
-            seen.append(rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last))
-            return rows
-
-    for last in (False, True):
-        module = Seeing()
-        run = TorchInference(channels_last=last).prepare(module)
-        for shape in ((2, 2, 4, 4), (2, 4)):
-            run(torch.rand(shape))
-        assert module.layer.weight.is_contiguous(memory_format=torch.channels_last) == last
-    assert seen == [False, False, True, False]
-
-
-# Files, and validation data
-
-
-def test_models_on_accelerators_are_portable():
-    meta, cpu = nn.Linear(2, 2, device="meta"), nn.Linear(2, 2)
-    norm = nn.BatchNorm1d(2, affine=False).to("meta")
-    assert [portable.on_accelerator(one) for one in (meta, cpu, norm, nn.Sequential(cpu, meta))] == [
-        True,
-        False,
-        True,
-        True,
-    ]
-    net = NeuralNetClassifier(cpu).initialize()
-    assert not portable.on_accelerator(net)
-    net.module_ = meta
-    assert portable.on_accelerator(net)
-    assert portable.on_accelerator(NeuralNetClassifier(meta))
-    frozen = FrozenEstimator(meta)
-    state = {"estimator": frozen, "estimator_": frozen, "other": meta}
-    found = portable.portable(state)
-    assert type(found["estimator"].estimator) is portable.Portable
-    assert found["estimator"] is found["estimator_"]
-    assert (found["other"], state["estimator"].estimator) == (meta, meta)
-    back = portable.restored(found)
-    assert back["estimator_"].estimator is meta
-    assert portable.portable({"estimator": cpu, "alpha": 1}) == {"estimator": cpu, "alpha": 1}
-    loaded = pickle.loads(pickle.dumps(portable.Portable(cpu)))
-    assert torch.equal(loaded.weight, cpu.weight)
-
-
-def test_validation_data_among_parameters():
-    def double(value):
-        return [2 * one for one in value]
-
-    def names(value):
-        return [f"y{one}" for one in value]
-
-    pair, other = ([1], [0]), ([3], [1])
-    params = {"eval_set": [pair, list(other)], "X_val": [5], "y_val": [7], "verbose": [9]}
-    assert converted(params, double, names) == {
-        "eval_set": [([2], ["y0"]), ([6], ["y1"])],
-        "X_val": [10],
-        "y_val": ["y7"],
-        "verbose": [9],
-    }
-    assert params["X_val"] == [5]
-    assert converted({"eval_set": pair}, labels=names) == {"eval_set": ([1], ["y0"])}
-    assert converted({"eval_set": (pair, other)}, inputs=double) == {"eval_set": [([2], [0]), ([6], [1])]}
-    assert converted({"eval_set": None, "X_val": None}, double, names) == {"eval_set": None, "X_val": None}
-    for value, kind in ({"a": 1}, "dict"), ([pair, [1]], "list"), ([3], "list"), ("ab", "str"):
-        with pytest.raises(ValueError, match=rf"^eval_set must be a list of pairs \(X, y\), got a {kind}"):
-            converted({"eval_set": value}, double)

@@ -1,0 +1,78 @@
+"""How torch models are run: precision, and where channels lie in memory."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smoothcert import SmoothedClassifier, TorchInference
+
+
+def test_settings_of_torch_models():
+    inference = TorchInference(autocast="float16", channels_last=True, output=torch.logit)
+    inference.check()
+    full = inference.in_full_precision()
+    assert (full.autocast, full.channels_last, full.compile, full.output) == (None, True, False, torch.logit)
+    assert [TorchInference(autocast=name).step("cpu") for name in ("bfloat16", "float16", None)] == [2**-7, 2**-10, 0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert TorchInference().step("cpu") == 2**-7
+        assert full.step("cpu") == 0
+        with full.context(torch.device("cpu")):
+            assert not torch.is_autocast_enabled("cpu")
+        with TorchInference().context(torch.device("cpu")):
+            assert torch.is_autocast_enabled("cpu")
+    with inference.context(torch.device("cpu")):
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+    assert TorchInference().way() == ""
+    assert TorchInference(compile=True).way() == " TorchInference(compile=True)"
+    for name, value in (("autocast", "half"), ("channels_last", 1), ("compile", None), ("output", "logits")):
+        with pytest.raises(ValueError, match=f"^{name} must be .*got {value!r}"):
+            TorchInference(**{name: value}).check()
+
+
+def test_channels_are_last_where_that_is_asked_for():
+    seen = []
+
+    class Seeing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(2, 2, 3)
+
+        def forward(self, rows):
+            seen.append(rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last))
+            return rows
+
+    for last in (False, True):
+        module = Seeing()
+        run = TorchInference(channels_last=last).prepare(module)
+        for shape in ((2, 2, 4, 4), (2, 4)):
+            run(torch.rand(shape))
+        assert module.layer.weight.is_contiguous(memory_format=torch.channels_last) == last
+    assert seen == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        TorchInference(),
+        TorchInference(channels_last=True),
+        TorchInference(autocast="bfloat16"),
+        TorchInference(compile=True),
+    ],
+    ids=["plain", "channels last", "autocast", "compiled"],
+)
+def test_ways_to_run_a_network(inference):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    X = np.random.default_rng(0).random((4, 2, 6, 6))
+    params = {"n_samples": 1000, "n_selection": 100, "random_state": 0}
+    plain = SmoothedClassifier.from_pretrained(network, range(3), **params).count_votes(X)
+    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, **params)
+    votes = clf.count_votes(X)
+    assert np.abs(votes.estimation - plain.estimation).max() <= (0 if inference.autocast is None else 50)
+    if repr(inference) == repr(TorchInference()):
+        clf.certify(X, votes=plain)
+    else:
+        assert repr(inference) in votes.origin.model
+        with pytest.raises(ValueError, match="votes were drawn with a different model"):
+            clf.certify(X, votes=plain)
