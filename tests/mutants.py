@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -18,13 +19,13 @@ ROOT = Path(__file__).parents[1]
 #: The tests of each module. Together they take seconds, since a mutant that survives meets all that reach it.
 TESTS = {
     "certify/algorithm": ("certify/test_algorithm", "certify/test_several_radii", "certify/test_properties"),
-    "certify/betting": ("certify/test_betting", "certify/test_evidence", "certify/test_stopping"),
+    "certify/betting": ("certify/test_betting", "certify/test_evidence"),
     "certify/binomial": ("certify/test_binomial",),
     "certify/changes": ("certify/test_changes", "certify/test_costs"),
     "certify/conformal_sets": ("certify/test_conformal_sets",),
-    "certify/duel": ("certify/test_duel", "certify/test_stopping"),
-    "certify/evidence": ("certify/test_evidence", "certify/test_betting", "certify/test_stopping"),
-    "certify/futility": ("certify/test_futility", "certify/test_stopping"),
+    "certify/duel": ("certify/test_duel", "certify/test_futility"),
+    "certify/evidence": ("certify/test_evidence", "certify/test_betting"),
+    "certify/futility": ("certify/test_futility",),
     "certify/names": ("certify/test_names",),
     "certify/quantiles": ("certify/test_quantiles",),
     "certify/radius": ("certify/test_radius", "certify/test_claims", "certify/test_costs"),
@@ -72,7 +73,7 @@ timeout_constant = 20.0
 
 
 def survivors(module: str, names: str, n_jobs: int) -> str:
-    """Return the changes to one module that no test notices, and mutmut's counts."""
+    """Return how the mutants of one module ended, and the changes that no test notices."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
         copytree(ROOT, copy, ignore=ignore_patterns(".*", "output", "_build", "mutants", "api", "auto_examples"))
@@ -84,9 +85,14 @@ def survivors(module: str, names: str, n_jobs: int) -> str:
             command = [sys.executable, "-m", "mutmut", *arguments]
             return subprocess.run(command, cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
-        said = mutmut("run", "--max-children", str(n_jobs), names).strip().splitlines()[-1]
-        alive = [line.split(":")[0].strip() for line in mutmut("results").splitlines() if "survived" in line]
-        return "\n".join([f"{module}: {said}", *(mutmut("show", name) for name in alive)])
+        said = mutmut("run", "--max-children", str(n_jobs), names)
+        results = mutmut("results", "--all", "true").splitlines()
+        ends = dict(line.strip().split(": ") for line in results if ": " in line)
+        counts = Counter(end for end in ends.values() if end != "not checked")
+        if not counts:
+            raise RuntimeError(said[-2000:])
+        shown = [mutmut("show", name) for name, end in ends.items() if end == "survived"]
+        return "\n".join([f"{module}: {dict(counts)}", *shown])
 
 
 def main() -> None:
