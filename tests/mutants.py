@@ -29,7 +29,7 @@ TESTS = {
     "certify/names": ("certify/test_names",),
     "certify/quantiles": ("certify/test_quantiles",),
     "certify/radius": ("certify/test_radius", "certify/test_claims", "certify/test_costs"),
-    "certify/reach": ("certify/test_reach", "certify/test_radius", "certify/test_costs", "certify/test_rounding"),
+    "certify/reach": ("certify/test_reach", "certify/test_radius", "certify/test_changes", "certify/test_costs"),
     "certify/stopping": ("certify/test_stopping", "certify/test_several_radii"),
     "certify/strategy": ("certify/test_strategy", "certify/test_claims", "certify/test_radius"),
     "noise/_philox": ("noise/test_philox", "noise/test_families"),

@@ -19,7 +19,13 @@ from smoothcert import (
     UniformNoise,
 )
 from smoothcert.certify import changes
-from smoothcert.certify.reach import certified_radii, reaches_to_keep, required_probability, worst_perturbations
+from smoothcert.certify.reach import (
+    certified_radii,
+    reaches_to_keep,
+    required_probability,
+    smallest_overlap,
+    worst_perturbations,
+)
 from smoothcert.noise import seeding
 from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
@@ -369,11 +375,28 @@ def test_categories_of_many_costs_count_in_part_where_sets_are_too_many(monkeypa
         changes.changes_of.cache_clear()
         partly = certified_radii(GreedyRadius(), mechanism, X, p_a, 1 - p_a)
         assert (partly <= exact).all()
+        # The largest radius needs a part of each feature.
+        wide, p_b = mechanism_of(mix, SplitNoise(3.0, mix.q)), np.array([0.4, 0.3, 0.2])
+        radii = certified_radii(GreedyRadius(), wide, X, 1 - p_b, p_b)
+        assert 0.875 + 0.5 + 0.4375 < radii[2] < 0.875 + 0.5 + 0.4375 + 0.25
+        kept = reaches_to_keep(wide, X, 0.49)
+        found = certified_radii(GreedyRadius(), wide, None, 1 - p_b, p_b, largest_reaches=kept)
+        np.testing.assert_array_equal(found, radii)
     assert (partly > 0).all()
     many = Features(np.linspace(0.1, 0.3, 40), np.full(40, 3))
     mechanism = NoiseMechanism(Box.from_bounds((0, 1)), SplitNoise(4.0), (40,), many)
     radius = certified_radii(GreedyRadius(), mechanism, np.zeros((1, 40)), np.array([0.99]), np.array([0.01]))
     assert 2 < radius[0] < 8
+
+
+def test_known_reaches_of_numbers_are_all_that_matters_besides_categories():
+    """The overlap is below 1/2, where categories count as numbers that were not among those kept."""
+    mix = MIXES[4]
+    mechanism, X, radius = mechanism_of(mix), as_input(mix, [2, 3, 0, 1]), np.array([7.0])
+    known = -np.sort(-np.array([[4.0 * 4 / 6, 2.0 * 3 / 6]]))
+    found = smallest_overlap(GreedyRadius(), mechanism, None, radius, largest_reaches=known)
+    np.testing.assert_allclose(found, smallest_overlap(GreedyRadius(), mechanism, X, radius), rtol=1e-9)
+    assert 0 < found[0] < 0.5
 
 
 def test_worst_perturbations_change_whole_categories_and_spend_the_distance():

@@ -8,6 +8,7 @@ import pytest
 
 from smoothcert import (
     BoxRadius,
+    DeterministicSplitNoise,
     GaussianNoise,
     GreedyRadius,
     LipschitzRadius,
@@ -320,3 +321,16 @@ def test_price_of_moves_without_a_box(norm):
     one = -np.log(1 - 0.4 / 2)
     np.testing.assert_allclose(found, [one, one] if norm == 1 else [2 * one, 0], rtol=1e-12)
     np.testing.assert_allclose(LipschitzRadius(norm).price(noise, reach, np.array([3.0, 3.0]))[0], np.inf)
+
+
+def test_limits_by_name_are_in_the_order_of_the_columns():
+    strategy = GreedyRadius(({"b": 0.5}, {"a": 2, "c": 0.25})).for_columns(["a", "b", "c"])
+    down, up = strategy.max_change
+    assert (down.tolist(), up.tolist()) == ([np.inf, 0.5, np.inf], [2, np.inf, 0.25])
+    assert GreedyRadius().for_columns(["a"]).max_change is None
+    assert GreedyRadius(0.5).for_columns(["a"]).max_change == 0.5
+
+
+def test_noise_with_few_outcomes_loses_nothing_to_rounding():
+    noise, reach = DeterministicSplitNoise(1.0, 4), np.ones((1, 3))
+    assert LipschitzRadius().within(noise, np.array([0.25]), reach).tolist() == [0.5]
