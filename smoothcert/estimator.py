@@ -23,7 +23,7 @@ from ._utils.text import describe, exact
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
 from .models.adapt import check_base_model, make_voter
-from .models.base import Voter, is_torch, takes_any_shape, unwrap
+from .models.base import Voter, is_torch, number_of_columns, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
 from .models.timeout import TimedVoter
@@ -88,7 +88,7 @@ class SmoothedEstimator(Conventions):
         columns = Columns.of_model(frozen)
         names = columns.names if columns else None
         features, noise = Features.from_costs(smoothed.costs, names=names), smoothed._new_noise().for_columns(names)
-        n_features = None if takes_any_shape(frozen) else getattr(unwrap(frozen), "n_features_in_", None)
+        n_features = number_of_columns(frozen) if names is None else len(names)
         if n_features is not None:
             features.for_shape((n_features,))
         box = Box.from_bounds(smoothed.bounds, names=names, unbounded=~features.numeric)
@@ -176,9 +176,11 @@ class SmoothedEstimator(Conventions):
 
     def _check_algorithm(self, mechanism: NoiseMechanism, classes: Any, *, by_feature: bool = True) -> None:
         """Check the parameters of certification, also those by feature if the shape of inputs is known."""
-        strategy, room = self._algorithm(mechanism, classes, None).strategy, np.zeros((1, mechanism.n_features))
-        if by_feature:
-            strategy.reach(mechanism.noise, room, room)
+        strategy = self._algorithm(mechanism, classes, None).strategy
+        if by_feature and strategy.uses_box:
+            # The lowest corner of the box stands for inputs: strategies of users may expect real ones.
+            up = mechanism.movable()[None].astype(np.float64)
+            strategy.reach(mechanism.noise, np.zeros_like(up), up)
 
     def _check_data(self, mechanism: NoiseMechanism, X: NDArray[Any], classes: Any) -> None:
         """Check training inputs, and all parameters that do not concern training, before anything is trained."""

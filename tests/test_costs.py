@@ -16,6 +16,7 @@ from smoothcert import (
     BoxRadius,
     Certificates,
     GreedyRadius,
+    LipschitzRadius,
     SmoothedClassifier,
     SplitNoise,
     UniformNoise,
@@ -244,3 +245,49 @@ def test_parameters_by_column_fit_the_columns_as_soon_as_these_are_known(wrong, 
     with pytest.raises(ValueError, match=message):
         unknown.certify(X)
     SmoothedClassifier.from_pretrained(model, [0, 1], **wrong(3))
+
+
+class Whole(GreedyRadius):
+    """Relies on inputs that lie in the box."""
+
+    def reach(self, noise, down, up):
+        np.testing.assert_allclose(down + up, 1.0)
+        return np.maximum(down, up) / np.maximum(down, up).max(axis=1, keepdims=True)
+
+
+class Unneeded(LipschitzRadius):
+    """Has no reach, for which nobody asks where the box does not count."""
+
+    def reach(self, noise, down, up):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("radius", [Whole(), Unneeded()])
+def test_early_checks_ask_strategies_of_users_only_what_certification_asks(radius):
+    X, y = rng.random((12, 3)), np.arange(12) % 2
+    trained = SmoothedClassifier(GaussianNB(), radius=radius, n_samples=100).fit(X, y)
+    again = SmoothedClassifier.from_pretrained(trained.estimator_, [0, 1], radius=radius, n_samples=100)
+    assert len(again.certify(X)) == len(trained.certify(X)) == 12
+
+
+class OnTwo:
+    """A model of the first two columns, whose attributes it passes on."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        if name == "n_features_in_":
+            return self.model.n_features_in_
+        raise AttributeError(name)
+
+    def predict(self, X):
+        return self.model.predict(X[:, :2])
+
+
+def test_wrappers_of_models_take_columns_of_their_own():
+    X, y = rng.random((12, 3)), np.arange(12) % 2
+    model = OnTwo(GaussianNB().fit(X[:, :2], y))
+    for columns in ({"costs": [1.0, 2.0, np.inf]}, {"bounds": (np.zeros(3), np.ones(3))}):
+        clf = SmoothedClassifier.from_pretrained(model, [0, 1], n_samples=100, **columns)
+        assert len(clf.certify(X)) == 12

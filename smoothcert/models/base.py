@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import getattr_static
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,16 @@ def is_function(estimator: Any) -> bool:
 def takes_any_shape(estimator: Any) -> bool:
     """Tell whether inputs may have more than one dimension; estimators of scikit-learn take tables."""
     return is_torch(estimator) or is_function(estimator)
+
+
+def number_of_columns(estimator: Any) -> int | None:
+    """Return how many columns a trained model of tables takes, or None if it does not say.
+
+    An attribute that ``__getattr__`` of a wrapper finds belongs to the model inside, which may take other columns.
+    """
+    model = unwrap(estimator)
+    says = getattr_static(model, "n_features_in_", None) is not None and not takes_any_shape(estimator)
+    return getattr(model, "n_features_in_", None) if says else None
 
 
 class Voter(ABC):
