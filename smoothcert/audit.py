@@ -189,6 +189,8 @@ def with_features_of(own: Any, clf: Any) -> Any:
     """Let an estimator with the same base model check inputs as the fitted one does."""
     names = ("n_features_in_", "feature_names_in_", "feature_shape_")
     vars(clf).update({name: value for name, value in vars(own).items() if name in names})
+    if "feature_shape_" in vars(own):
+        clf.features_ = clf.features_.for_shape(own.feature_shape_)
     return clf
 
 
@@ -243,9 +245,8 @@ def verify(
 
     A true certificate is contradicted with probability at most ``level``, and a certificate is false with probability
     at most alpha. So the number of inputs with a contradicted certificate is compared with a binomial of probability
-    alpha + ``level``. Equal inputs have equal noise, and so equal votes: they count as one, which is
-    contradicted if one of their certificates is. Under deterministic noise, every certificate must agree with the
-    counts.
+    alpha + ``level``. Equal inputs have equal votes: they count as one, which is contradicted if one of their
+    certificates is. Under deterministic noise, every certificate must agree with the counts.
 
     If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
     claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
@@ -275,7 +276,6 @@ def verify(
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
-
     claimed, inputs = certificates[rows], opened.read(rows)
     n_fresh = check_count("n_samples", clf.n_samples if n_samples is None else n_samples)
     algorithm = clf.algorithm(opened.shape, n_samples=n_fresh, rtol=None)

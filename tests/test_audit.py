@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 import smoothcert.audit
@@ -484,7 +485,8 @@ def test_the_classifier_of_a_store_has_the_box_the_costs_and_the_checks_of_its_r
 
     own = SmoothedClassifier.from_pretrained(first, [0, 1], UniformNoise(0.3), **params)
     expected = own.certify(X, store=path)
-    for model in (first, own):
+    trained = SmoothedClassifier(FrozenEstimator(first), UniformNoise(0.3), **params).fit(X, first(X))
+    for model in (first, own, trained):
         clf = stored_classifier(path, model, batch_size=64)
         np.testing.assert_array_equal(clf.certify(X).radii, expected.radii)
         np.testing.assert_array_equal(clf.certify(X, store=path).radii, expected.radii)
