@@ -12,12 +12,14 @@ import numpy as np
 from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .classifier import SmoothedClassifier
+from .conformal import SmoothedConformalClassifier
 from .models.base import is_module, is_net, is_torch, uncompiled, unwrap
 from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
 from .models.torch_inference import TorchInference
 from .noise.box import Box
 from .noise.threat import Features
+from .regressor import SmoothedRegressor
 from .training.labels import IndexedLabels
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
@@ -27,7 +29,7 @@ RECORD = "smoothcert"
 
 
 def trusted_types() -> list[str]:
-    """Return the names of this library's types that a saved classifier may hold, for ``skops.io.load(trusted=...)``.
+    """Return the names of this library's types that a saved estimator may hold, for ``skops.io.load(trusted=...)``.
 
     None of these types runs code when it is loaded. ``skops.io.get_untrusted_types`` may list further types, of other
     libraries, which the user must judge.
@@ -47,7 +49,7 @@ def trusted_types() -> list[str]:
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
     types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
-    types |= {Categories, FixedNumbers, FixedValues, Numbers}
+    types |= {SmoothedConformalClassifier, SmoothedRegressor, Categories, FixedNumbers, FixedValues, Numbers}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
     return sorted(names | {"smoothcert.pipeline.Pipeline"})
 

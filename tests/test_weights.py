@@ -17,7 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch import NeuralNetBinaryClassifier
@@ -28,6 +28,8 @@ from smoothcert import (
     GreedyRadius,
     NoiseAugmentation,
     SmoothedClassifier,
+    SmoothedConformalClassifier,
+    SmoothedRegressor,
     StabilityTraining,
     UniformMixtureNoise,
     UniformNoise,
@@ -109,6 +111,18 @@ def test_skops_needs_no_trust_beyond_the_librarys_own_types(cancer, clf, framed,
     loaded = skops.io.load(tmp_path / "clf.skops", trusted=persistence.trusted_types())
     assert_same(loaded.certify(X[:5]), clf.certify(X[:5]))
     np.testing.assert_array_equal(loaded.certify_at(X[:5], 0.1).robust, clf.certify_at(X[:5], 0.1).robust)
+
+
+def test_regressors_and_conformal_classifiers_need_no_trust_either(cancer, tmp_path):
+    X, y = cancer[0][:, :3], cancer[1]
+    reg = SmoothedRegressor(LinearRegression(), bounds="minmax", **PARAMS).fit(X, X[:, 0])
+    sets = SmoothedConformalClassifier(LogisticRegression(max_iter=1000), radius=0.01, bounds="minmax", **PARAMS)
+    sets.fit(X[:300], y[:300]).conformalize(X[300:], y[300:])
+    for one, result in ((reg, lambda reg: reg.predict(X[:5])), (sets, lambda sets: sets.predict_set(X[:5]))):
+        skops.io.dump(one, tmp_path / "one.skops")
+        assert set(skops.io.get_untrusted_types(file=tmp_path / "one.skops")) <= set(persistence.trusted_types())
+        loaded = skops.io.load(tmp_path / "one.skops", trusted=persistence.trusted_types())
+        np.testing.assert_array_equal(result(loaded), result(one))
 
 
 def test_every_strategy_is_among_the_trusted_types():
