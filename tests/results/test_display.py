@@ -70,6 +70,15 @@ def test_curves_beyond_the_number_of_colors_start_again():
     assert colors == [*COLORS["light"], *COLORS["light"][:2]]
 
 
+def test_only_the_share_of_the_majority_class_is_dotted():
+    ax = CertifiedAccuracyDisplay.from_certificates({str(i): certificates([i]) for i in range(6)}, [0]).ax_
+    patterns = {line.get_label(): line._dash_pattern[1] or [np.inf] for line in ax.lines}
+    widths = {line.get_label(): line.get_linewidth() for line in ax.lines}
+    longest = {label: max(pattern[::2]) / widths[label] for label, pattern in patterns.items()}
+    assert longest.pop("always the most frequent class") == 1
+    assert min(longest.values()) >= 2
+
+
 def test_curves_of_large_radii_fall_to_0_beyond_them():
     (line,) = CertifiedAccuracyDisplay.from_certificates(certificates([3e6]), [0]).lines_
     assert [value_at(line, radius) for radius in (2e6, 3e6, 4e6)] == [1, 1, 0]
