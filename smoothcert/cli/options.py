@@ -13,6 +13,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
@@ -229,7 +230,9 @@ def load(given: dict[str, Any]) -> Any:
     """Load the model."""
     source, factory = given["model"], given["factory"]
     model = load_model(source, factory=factory, allow_pickle=given["allow_pickle"], trusted=given["trust"])
-    base = unwrap(model.estimator_) if isinstance(model, SmoothedEstimator) else model
+    if is_smoothed := isinstance(model, SmoothedEstimator):
+        check_is_fitted(model, "estimator_")
+    base = unwrap(model.estimator_) if is_smoothed else model
     if given["device"] is not None and not is_torch(base):
         raise click.UsageError(f"--device is for torch models, and {source} is a {type(base).__name__}.")
     return model

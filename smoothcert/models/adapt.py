@@ -26,6 +26,8 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
         return
     elif _is_smoothed(model):
         remedy = "It is smoothed already. Pass its base model, also inside a search or an ensemble, or use it as it is."
+        if getattr(model, "kind", kind) != kind:
+            remedy = f"It must be a {kind}."
     elif _is_a(kind, model):
         return
     elif hasattr(model, "predict"):

@@ -289,7 +289,8 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
     if spec["class"] not in known:
         raise ValueError(
             f"{argument}={spec['text']} is not one of smoothcert's own, so it cannot be built anew from votes or a "
-            f"store. Use clf.certify(X, votes=votes), with VoteCounts.from_store(path) for a store."
+            f"store. In Python, use the estimator itself: verify_store(path, estimator, X); reg.certify(X, radius, "
+            f"store=path); or clf.certify(X, votes=votes), with VoteCounts.from_store(path) for a store."
         )
     return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
 

@@ -984,3 +984,5 @@ def test_runs_of_a_regressor_are_resumed_and_verified(folder):
     assert (skipped.exit_code, re.findall(r"failed: +(\d)", skipped.stdout)) == (4, ["1"])
     for model in ("reg.joblib", "base.joblib", "sets.joblib"):
         assert "must be a scikit-learn classifier" in run("certify", model, "test.npy", "--allow-pickle", code=1)
+    joblib.dump(SmoothedRegressor(tree), "new.joblib")
+    assert "is not fitted yet" in run("verify", "run.sqlite", "new.joblib", "test.npy", "--allow-pickle", code=1)

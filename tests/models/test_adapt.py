@@ -23,7 +23,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegr
 from torch import nn
 
 import smoothcert.pipeline
-from smoothcert import SmoothedClassifier, SmoothedConformalClassifier, SplitNoise, TorchInference
+from smoothcert import SmoothedClassifier, SmoothedConformalClassifier, SmoothedRegressor, SplitNoise, TorchInference
 from smoothcert.models.adapt import check_base_model, check_has_probabilities, make_voter
 from smoothcert.models.columns import Columns
 from smoothcert.models.function import FunctionVoter
@@ -147,6 +147,12 @@ def test_methods_of_smoothed_classifiers_are_not_smoothed_again():
     for method in (fitted.predict, make_pipeline(StandardScaler(), fitted).predict):
         with pytest.raises(ValueError, match="It is smoothed already"):
             SmoothedClassifier.from_pretrained(method, ["no", "yes"])
+
+
+def test_smoothed_estimators_of_another_kind_are_not_called_usable():
+    for kind, other in (("classifier", SmoothedRegressor(LinearRegression())), ("regressor", SMOOTHED)):
+        with pytest.raises(ValueError, match=rf"(?s)must be a scikit-learn {kind},.* It must be a {kind}\.$"):
+            check_base_model(FrozenEstimator(other), kind)
 
 
 def test_models_that_hold_themselves_are_base_models():

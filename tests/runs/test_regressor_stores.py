@@ -33,6 +33,7 @@ from smoothcert import (
     stored_classifier,
     verify_store,
 )
+from smoothcert.audit import stored_estimator
 from smoothcert.results import Intervals, ToleranceRadii
 from smoothcert.runs import merge, recertify
 from smoothcert.runs.store import Store, add_labels, read_parts, read_status, read_store
@@ -381,6 +382,21 @@ def test_a_few_large_numbers_do_not_hide_another_model(tmp_path):
         smoothed(other).certify(X, 0.1, store=path)
     audit = verify_store(path, smoothed(other), X)
     assert audit.other_votes.all()
+
+
+class Own(GreedyRadius):
+    """A strategy that the library does not know."""
+
+
+def test_strategies_of_users_stay_with_the_regressor(tmp_path):
+    path, reg = tmp_path / "run.sqlite", smoothed(radius=Own())
+    found = reg.certify(X, 0.1, store=path)
+    with pytest.raises(
+        ValueError, match=r"radius=.*Own.* In Python, use .*verify_store\(path, estimator, X\); reg.certify"
+    ):
+        stored_estimator(path, reg)
+    assert_same(reg.certify(X, 0.1, store=path), found)
+    assert verify_store(path, reg, X).consistent
 
 
 def test_an_auditor_sees_other_and_failed_inputs(tmp_path):
