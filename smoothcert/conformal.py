@@ -198,9 +198,10 @@ class SmoothedConformalClassifier(SmoothedVoting):
             n_idle += int(np.sum(rule.holds(np.zeros((len(part), 1), dtype=np.int64), overlap)))
         if n_idle:
             warnings.warn(
-                f"{n_idle} of {len(sets)} sets hold all labels, also those that no noisy copy supports: p={self.p!r} "
+                f"{n_idle} of {len(sets)} sets hold all labels, even those that no noisy copy supports: p={self.p!r} "
                 f"asks for {rule.rank} of {rule.n_samples} copies, and a move by radius={self.radius!r} may cost as "
-                f'many. Use p="auto", a larger p or a smaller radius, or widen the noise, and conformalize again.',
+                f'many. Use p="auto", a larger p, more n_samples or a smaller radius, or widen the noise, and '
+                f"conformalize again.",
                 stacklevel=2,
             )
         return sets

@@ -203,7 +203,7 @@ def test_sets_that_hold_all_labels_for_lack_of_copies_say_so(p):
     """The threshold is beyond all scores, so that no copy supports a label and only the lost copies decide."""
     clf = conformal(radius=0.8, p=p).fit(X[FIT], NAMES[FIT]).conformalize(X[CALIB], NAMES[CALIB])
     clf.threshold_ = -1.0
-    with pytest.warns(UserWarning, match=r"sets hold all labels, also those .* p=0.* asks for .* radius=0.8") as caught:
+    with pytest.warns(UserWarning, match=r"sets hold all labels, even those .* p=0.* asks for .* radius=0.8") as caught:
         sets = clf.predict_set(X[TEST])
     held = sets.all(axis=1)
     assert str(caught[-1].message).startswith(f"{held.sum()} of 50 sets hold")
