@@ -134,7 +134,7 @@ def test_only_fixed_features_may_be_missing():
 
 def test_greedy_radii_ask_for_the_inputs():
     votes = VoteCounts.from_counts([0], [[900, 100]], noise="split", classes=[0, 1], n_features=4)
-    with pytest.raises(ValueError, match="Give X=, the inputs that were voted on, or use radius='box'"):
+    with pytest.raises(ValueError, match="Give X=, the inputs that were voted on, or use the strategy 'box'"):
         recertify(votes)
     with pytest.raises(ValueError, match=r"X must be the inputs of the votes, of shape \(1, 4\), got shape \(1, 3\)"):
         recertify(votes, X=X[:1, :3])
