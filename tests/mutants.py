@@ -91,7 +91,7 @@ def survivors(module: str, names: str, n_jobs: int) -> str:
         counts = Counter(end for end in ends.values() if end != "not checked")
         if not counts:
             raise RuntimeError(said[-2000:])
-        shown = [mutmut("show", name) for name, end in ends.items() if end == "survived"]
+        shown = [mutmut("show", name) for name, end in ends.items() if end in ("survived", "no tests")]
         return "\n".join([f"{module}: {dict(counts)}", *shown])
 
 
