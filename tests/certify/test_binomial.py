@@ -84,6 +84,14 @@ def test_randomized_bounds_lie_between_the_plain_bounds_of_neighboring_counts():
     assert (np.diff(lower, axis=1)[1:-1] < 0).all()
 
 
+def test_filters_of_warnings_are_left_alone_at_usual_levels(monkeypatch):
+    """All threads share them."""
+    monkeypatch.setattr("warnings.catch_warnings", None)
+    assert clopper_pearson(9_990, 10_000, 1e-40) > 0.98
+    with pytest.raises(TypeError):
+        clopper_pearson(9_990, 10_000, 1e-60)
+
+
 def test_hoeffding_is_the_papers_width():
     assert hoeffding(9_000, 10_000, 0.001) == pytest.approx(0.9 - math.sqrt(math.log(0.001) / (-2 * 10_000)))
     assert hoeffding(1, 10_000, 0.001) == 0
