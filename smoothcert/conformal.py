@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels
 from ._utils.text import exact
+from ._utils.warn import warn
 from .certify.algorithm import Algorithm
 from .certify.conformal_sets import SetRule, set_rule, way_back
 from .certify.names import resolve
@@ -197,12 +197,11 @@ class SmoothedConformalClassifier(SmoothedVoting):
             sets[index] = rule.holds(counts, overlap)
             n_idle += int(np.sum(rule.holds(np.zeros((len(part), 1), dtype=np.int64), overlap)))
         if n_idle:
-            warnings.warn(
+            warn(
                 f"{n_idle} of {len(sets)} sets hold all labels, even those that no noisy copy supports: p={self.p!r} "
                 f"asks for {rule.rank} of {rule.n_samples} copies, and a move by radius={self.radius!r} may cost as "
                 f'many. Use p="auto", a larger p, more n_samples or a smaller radius, or widen the noise, and '
                 f"conformalize again.",
-                stacklevel=2,
             )
         return sets
 

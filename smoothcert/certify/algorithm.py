@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.checks import check_count
+from .._utils.warn import warn
 from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
@@ -324,11 +324,10 @@ class Algorithm:
             largest = max(largest, float(np.nanmax(reachable, initial=0.0)))
             if (radius[index].T <= reachable).any():
                 return
-        warnings.warn(
+        warn(
             f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
             f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
             f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise.",
-            stacklevel=3,
         )
 
     def _claim(self, votes: Votes) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.by_column import in_order, is_by_column
+from .._utils.warn import warn
 
 FloatArray = NDArray[np.float64]
 
@@ -147,11 +147,10 @@ class Box:
         )
         suspicious = share > CLIPPED_SHARE or far > 0
         if suspicious:
-            warnings.warn(
+            warn(
                 f"X ranges from {np.min(X):g} to {np.max(X):g}, outside bounds=({_span(self.lo)}, {_span(self.hi)}), "
                 f"and was clipped ({share:.2%} of its values): labels and radii are those of the clipped inputs. Check "
                 f"that X has the units of the training data.",
-                stacklevel=6,
             )
         return suspicious
 

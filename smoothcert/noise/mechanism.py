@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.warn import warn
 from .base import FloatArray, Noise
 from .box import Box
 from .categories import CategoryNoise
@@ -107,11 +107,10 @@ class NoiseMechanism:
             columns = self.categories.columns[dear].tolist()
             names = columns if self.features.names is None else [self.features.names[column] for column in columns]
             most = self.categories.costs[dear].max()
-            warnings.warn(
+            warn(
                 f"Radii will not cover a change of {names}, which costs up to {most:g}: radii stay below such a cost "
                 f"unless it is below the noise's lam. All cheaper changes can be certified. To cover it too, widen the "
                 f"noise or lower the cost, or give columns that the adversary cannot change the cost 'fixed'.",
-                stacklevel=4,
             )
 
     def warn_coarse_levels(self) -> None:
@@ -122,11 +121,10 @@ class NoiseMechanism:
             if part.effective_lam < LARGE_LOSS * part.lam:
                 cost, steps = min(part._groups, key=lambda group: part.lam_of(*group))
                 columns = self.features.named((self.steps == steps) & (self.costs == cost))
-                warnings.warn(
+                warn(
                     f"levels={steps} in {columns} are coarse for lam={part.lam:g}: half-widths are whole numbers of "
                     f"half steps there, so certificates use {part.effective_lam:.4g} for all columns. Nothing is "
                     f"lost at lam={part.whole_lam(cost, steps):g}, or if levels leave {columns} out.",
-                    stacklevel=4,
                 )
 
     @property

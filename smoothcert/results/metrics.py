@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._utils.checks import check_choice, check_labels, check_numbers, check_positive, check_thresholds, sorted_unique
+from .._utils.warn import warn
 from .records import TableRecords
 
 if TYPE_CHECKING:
@@ -301,11 +301,10 @@ def warn_useless(labels: NDArray[Any], y: NDArray[Any]) -> None:
     if right.mean() <= counts.max() / len(y) and recall.mean() <= 1 / len(classes):
         found.append(f"is no better than always predicting {classes.tolist()[counts.argmax()]!r}")
     if found:
-        warnings.warn(
+        warn(
             f"The smoothed classifier {' and '.join(found)}: large radii say little then. Narrow the noise (a smaller "
             f"lam, or larger costs), weight the classes in the base model, or tune its threshold there, as "
             f"TunedThresholdClassifierCV does.",
-            stacklevel=3,
         )
 
 

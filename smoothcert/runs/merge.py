@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.warn import warn
 from ..results.files import replacing
 from .database import StoreError, connect, create, insert, sound_rows
 from .metadata import RunMetadata
@@ -110,10 +110,9 @@ def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
                 f"{source} and {sources[0]} are not of one run: {'; '.join(differences)} (in {sources[0]} first)."
             )
     if len(runs) > 1 and not all(is_known(run.model) for run in runs):
-        warnings.warn(
+        warn(
             f"The content of the model {first.model.split()[0]} is not known, so nothing shows that the same one has "
             f"voted in all shards. verify_store draws the votes again.",
-            stacklevel=3,
         )
 
 

@@ -7,7 +7,6 @@ parameters or fitted arrays, is recorded beside the votes where it is well defin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.warn import warn
 from ..results.votes import Origin, VoteCounts
 from ..sampling.batch_dependence import SAME, SAME_STEPS
 from ..sampling.exact_sampler import ExactSampler
@@ -126,7 +126,7 @@ def check_same_model(
             message += "Its content is the same, but precision, library versions or hardware may differ. "
         remedy += ", or pass same_model=True if you vouch for the model"
         if vouched:
-            warnings.warn(f"{message}They are used, since same_model=True.", stacklevel=4)
+            warn(f"{message}They are used, since same_model=True.")
             return
     raise ValueError(f"{message}{remedy}.")
 
@@ -159,10 +159,9 @@ def check_given(
         inputs.check_repeatable(some_of(np.arange(len(inputs)), REPEATED))
     votes.check_same(origin, found)
     if votes.origin.elsewhere:
-        warnings.warn(
+        warn(
             "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
             "The certificates are about the model that voted.",
-            stacklevel=4,
         )
     elif not (sampler.voter.content_decides and is_known(origin.model) and known == origin.model):
         recorded = Recorded.some(np.arange(len(inputs)), drawn_before(votes), votes.origin.model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
+from .._utils.warn import warn
 from ..certify.reach import LARGEST_ALPHA, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
@@ -165,7 +165,7 @@ def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inp
     message = f"{len(index)} of {n_inputs} inputs failed: {named}{', ...' if len(index) > FEW_NAMED else ''}"
     if len(index) == n_inputs:
         raise ValueError(message)
-    warnings.warn(f"{message}. They are skipped, and count as not certified.", stacklevel=3)
+    warn(f"{message}. They are skipped, and count as not certified.")
     none = np.zeros((len(index), sampler.voter.n_classes), dtype=np.int64)
     hashes = np.zeros((len(index), 16), dtype=np.uint8)
     if isinstance(sampler, ExactSampler):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
+from .._utils.warn import warn
 from ..sampling.exact_sampler import ExactSampler
 from ..sampling.sampler import Sampler, Votes
 from .sharing import SharedSampler, on_dask, on_ray
@@ -373,9 +373,8 @@ class _Watch:
             )
         if seconds >= WARN and not self.warned:
             self.warned = True
-            warnings.warn(
+            warn(
                 f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).",
-                stacklevel=2,
             )
 
 

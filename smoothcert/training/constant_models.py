@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.warn import warn
 from ..models.sklearn import SklearnVoter
 from ..noise.mechanism import NoiseMechanism
 
@@ -49,9 +49,8 @@ def warn_constant(voter: Any, mechanism: NoiseMechanism, X: NDArray[Any], y: NDA
     votes = np.eye(voter.n_classes, dtype=np.int64)[cast].reshape(len(rows), N_COPIES, voter.n_classes)
     predicted = votes.sum(axis=1).argmax(axis=1)
     if (predicted == predicted[0]).all():
-        warnings.warn(
+        warn(
             f"The smoothed classifier predicts {voter.labels.classes.tolist()[predicted[0]]!r} for all of "
             f"{len(rows)} training inputs of {len(frequent)} classes: large radii say little then. Narrow the noise "
             f"(a smaller lam, or larger costs), or weight the classes in the base model (class_weight='balanced').",
-            stacklevel=4,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from .._utils.warn import warn
 from ..models.columns import NamedColumns
 from ..models.validation import INPUTS
 from .labels import IndexedLabels
@@ -84,18 +84,16 @@ def fit_copies(estimator: Any, X: Any, y: Any, n_copies: int, params: dict[str, 
         model.set_params(**{name: given[name] for name in folds})
     # Warnings come after fit, which may fail and be tried in another way.
     if stopping:
-        warnings.warn(
+        warn(
             f"Early stopping of the base model holds back random rows, so noisy copies of one input are on both sides "
             f"of its split, and training may stop too late. Switch it off ({', '.join(stopping)}), or give validation "
             f"data of its own to fit where it takes them, such as X_val and y_val.",
-            stacklevel=4,
         )
     if hidden:
-        warnings.warn(
+        warn(
             f"The base model makes folds of its own ({', '.join(sorted(hidden))}), which put noisy copies of one input "
             f"on both sides of a split: its scores are too good, and what it chooses by them may overfit. Put the "
             f"search outside: GridSearchCV(SmoothedClassifier(...), ...).",
-            stacklevel=4,
         )
     return fitted
 

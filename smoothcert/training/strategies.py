@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_sample_weight
 
 from .._utils.checks import check_bool, check_count, check_not_negative, shape_of
+from .._utils.warn import warn
 from ..models.base import is_torch
 from ..models.columns import Columns, NamedColumns
 from ..models.validation import INPUTS, LABELS, PAIRS, converted
@@ -152,10 +152,9 @@ class Training(BaseEstimator, ABC):
 
         inner = [name for name in params if "__" in name and name.rpartition("__")[2] in (PAIRS, INPUTS)]
         if inner and self.copies_per_batch:
-            warnings.warn(
+            warn(
                 f"{', '.join(inner)} is used without noise: the steps before have transformed it. Early stopping then "
                 f"looks at other data than those that the model is trained on.",
-                stacklevel=3,
             )
         return converted(params, inputs=prepare)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from skorch.dataset import Dataset as Data
 from torch import nn
 from torch.utils.data import Dataset
 
+from .._utils.warn import warn
 from ..models.base import name_of, uncompiled
 from ..models.torch_outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
@@ -282,9 +282,8 @@ def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -
             f"Return one logit for each of the two classes, or use a skorch.NeuralNetBinaryClassifier."
         )
     if isinstance(net.criterion_, nn.NLLLoss) and output is None and bool((logits < 0).any()):
-        warnings.warn(
+        warn(
             "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
-            stacklevel=2,
         )
     return answer

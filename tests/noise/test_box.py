@@ -6,8 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from smoothcert import Box, SplitNoise, UniformNoise
+from smoothcert import Box, SmoothedClassifier, SplitNoise, UniformNoise
 from smoothcert.noise.mechanism import NoiseMechanism
+
+from ..base_models import constant
 
 
 def test_minmax_takes_each_features_range():
@@ -164,6 +166,31 @@ def test_fingerprints_are_those_of_both_ends_and_their_shapes():
         (np.zeros((2, 1)), 1),
     ]
     assert len({Box.from_bounds(bounds).fingerprint() for bounds in ends}) == len(ends)
+    # Stores hold them.
+    assert Box.from_bounds((0, 1)).fingerprint() == "0bc9e86d3f3f87b6336cb9ff611afeb9"
+
+
+def test_features_without_extent_are_allowed_beside_a_number():
+    for bounds in ((0, [1, 0]), ([0, 1], 1), ([0, 1], [1, 1])):
+        assert (Box.from_bounds(bounds).width == 0).any()
+    for bounds in ((0, 0), (0, [1, -1])):
+        with pytest.raises(ValueError, match="bounds must be a pair"):
+            Box.from_bounds(bounds)
+
+
+def test_noisy_copies_in_float32_become_raw_values_in_float32():
+    unit = np.linspace(-1, 2, 1000, dtype=np.float32)
+    raw = unit.copy()
+    Box.from_bounds((0.1, 0.7)).to_raw_inplace(raw)
+    np.testing.assert_array_equal(raw, unit * np.float32(0.7 - 0.1) + np.float32(0.1))
+
+
+def test_the_warning_of_clipped_inputs_points_at_the_caller():
+    clf = SmoothedClassifier.from_pretrained(constant, [0, 1], n_samples=10)
+    for method in (clf.certify, clf.predict, clf.count_votes):
+        with pytest.warns(UserWarning, match="outside bounds") as caught:
+            method(np.full((4, 2), 7.0))
+        assert caught[0].filename == __file__
 
 
 def test_features_without_bounds_have_no_extent():

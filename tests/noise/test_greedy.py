@@ -85,6 +85,9 @@ def test_moves_fill_the_largest_reaches_first():
     for most, expected in ((1, [[0, 0, 1, 0], [0, 0.9, 0, 0]]), (2, [[0.5, 0, 1, 0], [0, 0.9, 0, 0.6]])):
         np.testing.assert_array_equal(moves(reach, np.full(2, np.inf), most), expected)
     np.testing.assert_array_equal(moves(reach, np.full(2, np.inf)), reach)
+    # The first ones of equal reaches.
+    equal = np.tile([0.5, 0.25], 50)[None]
+    assert np.flatnonzero(moves(equal, np.array([1.5]))).tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize("noise", [UniformNoise(2.0), SplitNoise(1.5), UniformMixtureNoise((0.7, 2.0), (0.3, 0.7))])
