@@ -3,6 +3,7 @@
 import itertools
 import math
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
@@ -188,6 +189,18 @@ def test_the_mixture_draws_one_width_for_all_features():
     assert narrow.mean() == pytest.approx(0.3 + 0.7 * 0.125**5, abs=0.015)
     wide = out[~narrow]
     assert stats.kstest(wide[:, 0], "uniform", args=(-1.5, 4)).statistic < 0.05
+
+
+def test_the_weights_of_a_mixture_are_exact_shares_of_the_random_numbers():
+    """Of the multiples k of 2**-53 those below the first weight, rounded to such a multiple, draw the first part."""
+    noise, edge = UniformMixtureNoise([0.25, 2.0], [0.3, 0.7], levels=8), round(0.3 * 2**53) / 2**53
+    rng, out = SimpleNamespace(random=lambda n: edge + np.array([-1, 0, 1]) * 2.0**-53), np.empty((3, 1))
+
+    def of(part):
+        return lambda points, rng, drawn: drawn.fill(part)
+
+    noise.draw_parts([of(0), of(1)], np.zeros(1), rng, out)
+    assert out.ravel().tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
