@@ -54,7 +54,7 @@ _LATE = {
     "baselines": ".baseline",
     "merge_stores": ".runs.merge",
     "recertify": ".runs.recertify",
-    "stored_classifier": ".audit",
+    "stored_classifier": ".stored",
     "verify": ".audit",
     "verify_store": ".runs.verify_store",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +16,11 @@ from ._utils.pipelines import last_step
 from .certify.algorithm import Algorithm
 from .certify.betting import checkpoints
 from .certify.duel import Duel
-from .classifier import SmoothedClassifier
 from .noise.seeding import resolve_seed
-from .regressor import SmoothedRegressor
 from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
-from .runs.metadata import from_spec
 from .runs.run import Part, in_order, sample_votes
-from .runs.store import read_status
 from .runs.verify_store import random_share
 
 #: The relative difference between radii that the logarithms of another machine may cause.
@@ -120,78 +115,6 @@ class Audit:
         verdicts = np.where(self.too_large, "too large", "as claimed")
         cells = [[str(self.rows[i]), f"{self.p_values[i]:.3g}", str(verdicts[i])] for i in doubtful]
         return format_table([["input", "p-value of the claim", "radius"], *cells], "", "pipe")
-
-
-def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifier:
-    """Return the classifier of a stored run, for `verify_store` or to resume it.
-
-    Parameters
-    ----------
-    path : str or path-like
-        A store, written by ``certify`` or ``certify_at``.
-    model : fitted model or SmoothedClassifier
-        The base model of the run, or a classifier with this base model.
-    **params
-        Parameters that change no result, such as ``n_jobs`` and ``device``.
-
-    Returns
-    -------
-    clf : SmoothedClassifier
-
-    Raises
-    ------
-    ValueError
-        If the file is no store, or the noise or the radius strategy is not one of this library.
-
-    See Also
-    --------
-    verify_store : Check the records of a run.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> X, y = load_iris(return_X_y=True)
-    >>> clf = SmoothedClassifier(LogisticRegression(), bounds=(0, 8), n_samples=500).fit(X, y)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     certificates = clf.certify(X[::25], store=f"{folder}/run.sqlite")
-    ...     again = stored_classifier(f"{folder}/run.sqlite", clf.estimator_).certify(X[::25])
-    >>> print((again.p_a == certificates.p_a).all())
-    True
-    """
-    read_status(path).run.check_holds("labels", path)
-    return stored_estimator(path, model, **params)
-
-
-def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
-    """Return the classifier or the regressor of a stored run; see `stored_classifier`."""
-    run = read_status(path).run
-    kind: Any = SmoothedRegressor if run.holds_numbers else SmoothedClassifier
-    own = model if isinstance(model, kind) else None
-    noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])
-    params = {"random_state": run.seed} | params | run.parameters | {"radius": radius}
-    if run.holds_numbers:
-        del params["estimation"]
-    if own is not None and not run.features.numeric.all():
-        # It knows what the codes of its columns stand for.
-        return copy(own).set_params(**params)
-    if run.features.categorical.any():
-        raise ValueError(f"{path} holds a run with categories, which need the fitted {kind.kind} itself.")
-    costs = run.features.costs.reshape(run.shape) if run.features.costs.ndim else run.features.costs
-    params |= {"noise": noise, "bounds": (run.box.lo, run.box.hi), "costs": costs}
-    params |= {} if run.holds_numbers else {"classes": run.classes}
-    found = kind.from_pretrained(model if own is None else own.estimator_, **params)
-    return found if own is None else with_features_of(own, found)
-
-
-def with_features_of(own: Any, clf: Any) -> Any:
-    """Let an estimator with the same base model check inputs as the fitted one does."""
-    names = ("n_features_in_", "feature_names_in_", "feature_shape_")
-    vars(clf).update({name: value for name, value in vars(own).items() if name in names})
-    if "feature_shape_" in vars(own):
-        clf.features_ = clf.features_.for_shape(own.feature_shape_)
-    return clf
 
 
 def verify(

@@ -31,10 +31,10 @@ from smoothcert import (
     UniformNoise,
     VoteCounts,
     recertify,
+    stored_classifier,
     verify_store,
 )
 from smoothcert.attacks import GreedyFaceAttack
-from smoothcert.audit import stored_classifier
 from smoothcert.noise import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.pipeline import make_pipeline as smoothcert_pipeline

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..audit import with_features_of
 from ..certify.binomial import BOUNDS, SCHEMES
 from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
 from ..estimator import SmoothedEstimator
 from ..models.adapt import check_base_model
 from ..models.base import is_torch, unwrap
+from ..stored import with_features_of
 from .loading import load_data, load_labels, load_model
 
 NOISES, RADII = (sorted(map(str, STRATEGIES[kind][1])) for kind in ("noise", "radius"))

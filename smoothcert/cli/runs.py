@@ -8,7 +8,6 @@ from typing import Any
 import click
 import numpy as np
 
-from ..audit import stored_estimator
 from ..certify.algorithm import ESTIMATIONS
 from ..regressor import SmoothedRegressor
 from ..results.certificates import Certificates
@@ -17,6 +16,7 @@ from ..results.metrics import certified_accuracy_score
 from ..runs.inputs import check_shard, shard_positions
 from ..runs.store import read_status, read_store
 from ..runs.verify_store import verify_store
+from ..stored import stored_estimator
 from . import options
 from .reports import check_output, show_status, shown_labels, status_of, write_table
 

@@ -33,10 +33,10 @@ from smoothcert import (
     stored_classifier,
     verify_store,
 )
-from smoothcert.audit import stored_estimator
 from smoothcert.results import Intervals, ToleranceRadii
 from smoothcert.runs import merge, recertify
 from smoothcert.runs.store import Store, add_labels, read_parts, read_status, read_store
+from smoothcert.stored import stored_estimator
 
 from . import crashes
 from .test_encoding import packed
