@@ -170,7 +170,10 @@ def load_labels(source: str) -> NDArray[Any]:
     """Load one label for each input from a ``.npy`` file, or from a text file with one label in each line."""
     if source.endswith(".npy"):
         return np.load(source, allow_pickle=False)
-    lines = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} must be a .npy file, or a text file with one label in each line.") from error
     try:
         return np.array([int(line) for line in lines])
     except ValueError:
