@@ -141,7 +141,7 @@ def test_labels():
     np.save("labels.npy", np.array([3, 1]))
     assert load_labels("labels.npy").tolist() == [3, 1]
     np.savez("labels.npz", y=[3, 1])
-    with pytest.raises(ValueError, match="labels.npz must be a .npy file, or a text file with one label in each line"):
+    with pytest.raises(ValueError, match=r"labels.npz must be a .npy file, or a text file with one label in each line"):
         load_labels("labels.npz")
     for text, expected in (
         ("3\n\n 1 \n", [3, 1]),
