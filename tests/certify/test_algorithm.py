@@ -12,6 +12,7 @@ from smoothcert import (
     BoxRadius,
     DeterministicSplitNoise,
     GaussianNoise,
+    GreedyRadius,
     LaplaceNoise,
     LipschitzRadius,
     SmoothedClassifier,
@@ -20,6 +21,7 @@ from smoothcert import (
 )
 from smoothcert.certify.algorithm import Algorithm, level_of_votes, no_label
 from smoothcert.certify.betting import anytime_lower_bound
+from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.certify.stopping import RadiusPrecision, RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
@@ -139,6 +141,19 @@ def test_certificates_by_hand():
     np.testing.assert_allclose(linf.radii[0], 2 * (1 - np.sqrt(1 - (p_a[0] - p_b[0]) / 2)), atol=1e-6)
 
 
+def test_known_reaches_stand_for_the_inputs_of_votes():
+    votes, X = votes_of([[990, 8, 2], [900, 80, 20]]), np.array([[0.1, 0.2], [0.5, 0.4]])
+    one = algorithm(UniformNoise(3.0), strategy=GreedyRadius())
+    found = one.certify(votes, None, reaches_to_keep(one.mechanism, X, 0.49))
+    np.testing.assert_array_equal(found.radii, one.certify(votes, X).radii)
+    assert (found.radii > 0.9).all()
+
+
+def test_votes_for_other_classes_are_refused():
+    with pytest.raises(ValueError, match=r"2 classes|shape"):
+        algorithm(n_classes=2).certify(votes_of([[900, 80, 20]]), np.full((1, 2), 0.5))
+
+
 def test_randomized_bounds_use_a_number_of_their_own_for_each_side():
     """At u = 1 a bound is that of Clopper and Pearson, and it grows as u falls."""
     from smoothcert.noise.seeding import auxiliary
@@ -239,7 +254,7 @@ def test_inputs_without_votes_have_no_certificate(exact):
     for radius in (np.array([0.1, 0.2]), np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])):
         decided = one.failed_decisions(radius, others)
         assert decided.labels.tolist() == [-1, -1]
-        assert decided.robust.shape == radius.shape
+        assert (decided.robust.shape, decided.robust.dtype) == (radius.shape, bool)
         assert not decided.robust.any()
         assert (decided.n_samples.tolist(), decided.failed.tolist()) == ([0, 0], [True, True])
         np.testing.assert_array_equal(decided.radius, radius)

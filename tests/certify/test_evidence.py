@@ -38,6 +38,16 @@ def test_a_tenth_of_alpha_is_left_for_the_last_look():
     assert not certified_at(*votes, required, alpha=alpha, strongest_rival=False, cap=n + 1).any()
 
 
+def test_the_last_look_takes_no_certificate_back():
+    """Selection votes that foresee the share make bets that prove more than the last look does."""
+    votes, nulls = (np.array([[6000, 4000]]), np.array([[600, 400]])), np.linspace(0.5, 0.6, 1001)[None]
+    before, last = (
+        certified_at(*votes, nulls, alpha=0.01, strongest_rival=False, cap=cap).ravel() for cap in (2000, 1000)
+    )
+    assert last[before].all()
+    assert nulls.ravel()[before].max() > beta.ppf(0.001, 600, 401)
+
+
 def test_all_rivals_as_one_leave_the_whole_level_to_class_a():
     """Also of three classes: at the last look, p_b is 1 - p_a and not the bound of the strongest rival."""
     votes, alpha = (np.array([[20, 8, 4]]), np.array([[400, 60, 40]])), 0.01
