@@ -768,7 +768,9 @@ def test_inputs_that_fail_are_skipped(folder):
 def test_stores_are_verified(folder):
     model = ("model.joblib", "test.npz", "--allow-pickle")
     run("certify", *model, *FAST, "--store", "run.sqlite")
-    assert run("verify", "run.sqlite", *model, "--quiet", "--fresh").startswith("StoreAudit(consistent: of 30 recorded")
+    assert run("verify", "run.sqlite", *model, "--quiet", "--fresh", "--level", "1e-9").startswith(
+        "StoreAudit(consistent: of 30 recorded"
+    )
     with np.load("test.npz") as arrays:
         np.save("swapped.npy", arrays["X"][[1, 0, *range(2, 30)]])
     result = CliRunner().invoke(cli, ["verify", "run.sqlite", "model.joblib", "swapped.npy", "--allow-pickle", "-q"])
@@ -962,7 +964,7 @@ def test_runs_of_a_regressor_are_resumed_and_verified(folder):
     joblib.dump(SmoothedConformalClassifier(LogisticRegression(), radius=0.1).fit(X, y > 2), "sets.joblib")
     whole = reg.certify(X, 0.2, store="run.sqlite")
     for model in ("reg.joblib", "base.joblib"):
-        shown = run("verify", "run.sqlite", model, "test.npz", "--allow-pickle", "-q", "--fresh")
+        shown = run("verify", "run.sqlite", model, "test.npz", "--allow-pickle", "-q", "--fresh", "--level", "1e-9")
         assert shown.startswith("StoreAudit(consistent: of 30 recorded inputs, 0 are not those of X; of 30 checked, 0 ")
         with contextlib.closing(sqlite3.connect("run.sqlite")) as connection:
             connection.execute("DELETE FROM results WHERE input % 3 = 0")
