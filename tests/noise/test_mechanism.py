@@ -179,6 +179,15 @@ def test_mixed_noise_is_the_same_in_every_version(noise, expected):
     np.testing.assert_allclose(out, expected, atol=1e-7)
 
 
+def test_categories_are_the_same_in_every_version():
+    """The code is 2, and a hidden category is shown as one of three."""
+    mechanism, out = table(UniformNoise(2.5), hidden="uniform"), np.empty((24, 6))
+    points = mechanism.points([[1.0, 0.125, 2.0, 0.0, 77.0, 4.0]])
+    keys = seeding.keys(7, seeding.digests(points), seeding.ESTIMATION)
+    mechanism.sample(points, keys, np.array([[0, 0, 24]]), out)
+    assert "".join(map(str, out[:, 2].astype(int))) == "212221210221112222202012"
+
+
 def test_whole_steps_of_enumerated_outcomes_stay_where_reals_of_the_same_size_shrink():
     box, third = Box.from_bounds((0, 1)), np.array([1 / 3])
     assert NoiseMechanism(box, DeterministicSplitNoise(1.0, 3), (5,)).raw_radius(third) == third
