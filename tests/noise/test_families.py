@@ -578,3 +578,9 @@ def test_deterministic_noise_from_sigma_is_valid():
     noise = DeterministicSplitNoise.from_sigma(0.5)
     noise.check()
     assert noise.lam == pytest.approx(0.5 * 3**0.5)
+
+
+@pytest.mark.parametrize("family", [UniformNoise, SplitNoise, GaussianNoise, LaplaceNoise])
+def test_a_bad_sigma_is_named(family):
+    with pytest.raises(ValueError, match="^sigma must be"):
+        family.from_sigma(-1.0)
