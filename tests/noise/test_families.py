@@ -582,5 +582,5 @@ def test_deterministic_noise_from_sigma_is_valid():
 
 @pytest.mark.parametrize("family", [UniformNoise, SplitNoise, GaussianNoise, LaplaceNoise])
 def test_a_bad_sigma_is_named(family):
-    with pytest.raises(ValueError, match="^sigma must be"):
+    with pytest.raises(ValueError, match=r"^sigma must be"):
         family.from_sigma(-1.0)
