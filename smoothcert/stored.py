@@ -49,13 +49,14 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     >>> print((again.p_a == certificates.p_a).all())
     True
     """
-    read_status(path).run.check_holds("labels", path)
-    return stored_estimator(path, model, **params)
+    return stored_estimator(path, model, "labels", **params)
 
 
-def stored_estimator(path: Any, model: Any, **params: Any) -> Any:
-    """Return the classifier or the regressor of a stored run; see `stored_classifier`."""
+def stored_estimator(path: Any, model: Any, holds: str | None = None, /, **params: Any) -> Any:
+    """Return the classifier or the regressor of a stored run; ``holds`` may name the kind of run it must be."""
     run = read_status(path).run
+    if holds is not None:
+        run.check_holds(holds, path)
     kind: Any = SmoothedRegressor if run.holds_numbers else SmoothedClassifier
     own = model if isinstance(model, kind) else None
     noise, radius = from_spec("noise", run.noise), from_spec("radius", run.parameters["radius"])

@@ -12,14 +12,12 @@ import numpy as np
 from ._utils.optional import optional
 from .certify.names import STRATEGIES
 from .classifier import SmoothedClassifier
-from .conformal import SmoothedConformalClassifier
 from .models.base import is_module, is_net, is_torch, uncompiled, unwrap
 from .models.codes import Categories, FixedNumbers, FixedValues, Numbers
 from .models.columns import Columns
 from .models.torch_inference import TorchInference
 from .noise.box import Box
 from .noise.threat import Features
-from .regressor import SmoothedRegressor
 from .training.labels import IndexedLabels
 
 __all__ = ["load_weights", "save_weights", "trusted_types"]
@@ -49,9 +47,10 @@ def trusted_types() -> list[str]:
     """
     strategies = [kind for _, table in STRATEGIES.values() for kind in table.values()]
     types = {SmoothedClassifier, Box, Features, Columns, IndexedLabels, TorchInference, *strategies}
-    types |= {SmoothedConformalClassifier, SmoothedRegressor, Categories, FixedNumbers, FixedValues, Numbers}
+    types |= {Categories, FixedNumbers, FixedValues, Numbers}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in types}
-    return sorted(names | {"smoothcert.pipeline.Pipeline"})
+    beside = ("pipeline.Pipeline", "conformal.SmoothedConformalClassifier", "regressor.SmoothedRegressor")
+    return sorted(names | {f"smoothcert.{name}" for name in beside})
 
 
 def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> None:
