@@ -78,12 +78,17 @@ class WholeNumbers(ClassifierMixin, BaseEstimator):
 X, Y = table()
 
 
+def on_one_line(noise):
+    """Return the name of a parameter: with an end of line in it, mutmut's workers do not find the test."""
+    return " ".join(repr(noise).split())
+
+
 @pytest.fixture(scope="module")
 def clf():
     return SmoothedClassifier(WholeNumbers(), SplitNoise(1.0, LEVELS), **SETTINGS).fit(X, Y)
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=repr)
+@pytest.mark.parametrize("noise", NOISES, ids=on_one_line)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_whole_numbers_get_whole_noise(noise, dtype):
     clf = SmoothedClassifier(WholeNumbers(), noise, **SETTINGS).fit(X, Y)
@@ -118,7 +123,7 @@ def test_large_whole_numbers_stay_whole_in_float32():
     assert (mechanism.noisy(X, np.random.default_rng(0), np.float32)[:, 0] % 1 == 0).all()
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=repr)
+@pytest.mark.parametrize("noise", NOISES, ids=on_one_line)
 def test_exact_probabilities_are_those_of_votes(noise):
     encode = encoder()
     for base in (

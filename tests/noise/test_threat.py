@@ -40,7 +40,7 @@ def test_kinds_of_features():
         ({"b": 3}, [1, 3, 1]),
         (pd.Series({"a": 0.5, "c": "fixed"}), [0.5, 1, np.inf]),
     ],
-    ids=str,
+    ids=lambda value: " ".join(str(value).split()),
 )
 def test_costs_are_read(costs, expected):
     names = ["a", "b", "c"] if isinstance(costs, (dict, pd.Series)) else None
