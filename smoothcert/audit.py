@@ -37,13 +37,14 @@ class Audit:
     Parameters
     ----------
     rows : ndarray of int, shape (n_checked,)
-        The inputs that were checked: a random part of those with a certificate.
+        The inputs that were checked: a random part of those with a certificate or a radius.
     p_values : ndarray of float64, shape (n_checked,)
         The probability, if the certificate is true, of fresh votes that contradict it as much as those observed.
     contradicted : ndarray of bool, shape (n_checked,)
         Whether the p-value is at most ``level``. Equal inputs get equal votes.
     too_large : ndarray of bool, shape (n_checked,)
-        Whether the radius exceeds the radius that its own p_a and p_b give for this input.
+        Whether the radius exceeds the radius that its own p_a and p_b give for this input, or these are no
+        probabilities.
     p_value : float
         The probability of at least this number of different inputs with a contradicted certificate, if the certificates
         of each are false with probability alpha.
@@ -138,7 +139,7 @@ def verify(
     X : array-like of shape (n_inputs, ...)
         The certified inputs, in the same order.
     fraction : float, default=0.1
-        The share of the certificates to check, above 0 and at most 1; abstentions do not count.
+        The share of the certificates to check, above 0 and at most 1; abstentions without a radius do not count.
     n_samples : int, optional
         The number of fresh votes for each input; that of ``clf`` by default.
     level : float, default=0.001
@@ -195,7 +196,8 @@ def verify(
     opened = clf.open_inputs(X)
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
-    rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)
+    claims = ~(certificates.abstained & np.isnan(certificates.radii))
+    rows = random_share(np.flatnonzero(claims), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
@@ -210,8 +212,9 @@ def verify(
         p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, certificates.alpha
     else:
         p_values = _p_values(duel, n_rivals, claimed, by_margin=clf.rtol is not None)
-        possible, wrong = algorithm.radii(claimed.p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
-    # A possible radius is NaN where p_a and p_b claim no margin; any claim is too large there.
+        p_a = np.where((claimed.p_b >= 0) & (claimed.p_a <= 1), claimed.p_a, np.nan)
+        possible, wrong = algorithm.radii(p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
+    # A possible radius is NaN where p_a and p_b claim no margin, or are no probabilities; any claim is too large there.
     too_large = ~(claimed.radii <= possible * (1 + MACHINES))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
@@ -312,7 +315,7 @@ def _likelihood_of_means(mean: Any, least: FloatArray, n: Any, recorded: NDArray
 
 def _grid(least: FloatArray, n: Any) -> tuple[FloatArray, FloatArray]:
     """Return neighbors on a grid of probabilities, fine around ``least``: each probability lies between two of them."""
-    spread = np.sqrt(least * (1 - least) / n) + 1e-9
+    spread = np.sqrt(np.maximum(least * (1 - least), 0) / n) + 1e-9
     near = least + np.linspace(-12, 12, 400)[:, None] * spread
     grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
     return grid[:-1], grid[1:]

@@ -90,6 +90,32 @@ def test_inflated_radii_are_found(settings):
     assert audit.table().count("too large") == len(audit.rows)
 
 
+@pytest.mark.parametrize("forged", [{"p_a": 1.5}, {"p_b": -0.5}, {"p_a": np.nan}, {"p_b": np.nan}], ids=str)
+@pytest.mark.parametrize("n_samples", [True, False])
+def test_claims_that_are_no_probabilities_are_found(forged, n_samples):
+    clf, X, certificates = make(noise=UniformNoise(0.25, levels=100))
+    # Fresh votes do not contradict a bound on a rival that gets none.
+    some = np.flatnonzero(clf.count_votes(X).estimation.min(axis=1) == 0)
+    claim = replace(certificates[some], **{name: np.full(len(some), value) for name, value in forged.items()})
+    possible = clf.algorithm(X.shape[1:]).radii(claim.p_a, claim.p_b, X[some])
+    claim = replace(claim, radii=np.nan_to_num(possible, nan=0.5), n_samples=claim.n_samples if n_samples else None)
+    audit = claim.verify(clf, X[some], fraction=1.0, random_state=1)
+    assert audit.too_large.all()
+    assert not audit.consistent
+
+
+def test_radii_of_abstentions_are_claims_too():
+    clf, X, certificates = make()
+    assert certificates.abstained.any()
+    radii = np.where(certificates.abstained, 0.25, certificates.radii)
+    audit = replace(certificates, radii=radii).verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.rows[audit.too_large].tolist() == np.flatnonzero(certificates.abstained).tolist()
+    everything = np.ones(len(X), dtype=bool)
+    audit = replace(certificates, radii=np.full(len(X), np.inf), abstained=everything).verify(clf, X, fraction=1.0)
+    assert audit.too_large.all()
+    assert not audit.consistent
+
+
 def test_a_claim_that_alpha_cannot_explain_is_a_finding_of_its_own():
     clf, X, certificates = make()
     row = np.flatnonzero(~certificates.abstained)[np.argmin(certificates.p_a[~certificates.abstained])]
