@@ -30,6 +30,9 @@ from .inputs import Inputs, shard_positions
 #: Libraries whose versions are recorded, where they are loaded.
 LIBRARIES = ("smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorch", "joblib")
 
+#: How the comparison of two runs names what a strategy is built from.
+PARAMETERS_OF = "parameters of "
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunMetadata:
@@ -166,15 +169,23 @@ class RunMetadata:
         mine, theirs = self._compared(), other._compared()
         if other.seed is None:
             theirs["random_state"] = mine["random_state"]
+        if self.features.names is None or other.features.names is None:
+            theirs["columns"] = mine["columns"]
         pairs = {name: (mine.get(name, "none"), theirs.get(name, "none")) for name in mine | theirs}
-        return [f"{name}: {_short(here)}, {_short(there)}" for name, (here, there) in pairs.items() if here != there]
+        found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        # The text of a strategy names its parameters, unless somebody has changed one of the two.
+        told = [f"{PARAMETERS_OF}{name}" for name in found]
+        return [f"{name}: {_short(here)}, {_short(there)}" for name, (here, there) in found.items() if name not in told]
 
     def _compared(self) -> dict[str, str]:
-        own = self.parameters.items()
-        return {name: value["text"] if isinstance(value, dict) else repr(value) for name, value in own} | {
-            "noise": self.noise["text"],
+        specs = {"noise": self.noise} | {name: spec for name, spec in self.parameters.items() if isinstance(spec, dict)}
+        texts = {name: repr(value) for name, value in self.parameters.items()}
+        texts |= {name: spec["text"] for name, spec in specs.items()}
+        texts |= {f"{PARAMETERS_OF}{name}": f"{spec['class']} {spec['parameters']}" for name, spec in specs.items()}
+        return texts | {
             "bounds": f"box {self.box.fingerprint()}",
             "costs": f"costs {self.features.fingerprint()}",
+            "columns": repr(self.features.names),
             "random_state": f"seed {self.seed}",
             "classes": repr(self.classes.tolist()),
             "shape of X": repr((self.n_inputs, *self.shape)),

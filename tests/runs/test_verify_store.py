@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 from sklearn.linear_model import LogisticRegression
@@ -195,6 +196,40 @@ def test_other_parameters_are_refused(store):
         verify_store(store, smoothed(), X[1:])
     with pytest.raises(ValueError, match="fraction must"):
         verify_store(store, smoothed(), X, fraction=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "old", "new"),
+    [
+        ("noise", '"lam": 1.0', '"lam": 40.0'),
+        ("noise", '"class": "SplitNoise"', '"class": "UniformNoise"'),
+        ("parameters", '"max_features": null', '"max_features": 1'),
+    ],
+)
+def test_what_certificates_are_built_from_is_compared_and_not_its_text(store, column, old, new):
+    def change(rows):
+        assert rows[0][column].count(old) == 1
+        rows[0][column] = rows[0][column].replace(old, new)
+
+    forge(store, change, table="run")
+    name = {"noise": "noise", "parameters": "radius"}[column]
+    with pytest.raises(StoreError, match=rf"Different are \(stored, now\): parameters of {name}: [^;]*\.$"):
+        verify_store(store, smoothed(), X)
+    with pytest.raises(StoreError, match=f"belongs to another run.*parameters of {name}"):
+        smoothed().certify(X, store=store)
+
+
+def test_the_names_of_columns_in_a_threat_are_compared(tmp_path):
+    table = pd.DataFrame(X[:6], columns=list("abcde"))
+    base = LogisticRegression().fit(pd.DataFrame(X, columns=list("abcde")), Y)
+    clf = smoothed(base, costs={"a": "fixed"}, random_state=SEED)
+    path = tmp_path / "run.sqlite"
+    clf.certify(table, store=path)
+    assert verify_store(path, clf, table).consistent
+    forge(path, lambda rows: rows[0].update(box=rows[0]["box"].replace('"a", "b"', '"b", "a"')), table="run")
+    assert "leave column 'b' as it is" in Certificates.from_store(path).threat
+    with pytest.raises(StoreError, match=r"columns: \('b', 'a', 'c', 'd', 'e'\), \('a', 'b'"):
+        verify_store(path, clf, table)
 
 
 @pytest.mark.parametrize(
