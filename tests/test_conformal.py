@@ -446,6 +446,23 @@ def test_functions_must_return_probabilities(function, message):
         clf.conformalize(X[CALIB], Y[CALIB] % 2)
 
 
+def test_functions_may_answer_in_the_batch():
+    def in_place(batch):
+        batch[:, 0] = np.clip(batch[:, 0], 0, 1)
+        batch[:, 1] = 1 - batch[:, 0]
+        return batch[:, :2]
+
+    found = []
+    for function in (in_place, lambda batch: in_place(batch.copy())):
+        clf = SmoothedConformalClassifier.from_pretrained(
+            function, [0, 1], NOISE, radius=0.1, n_samples=20, batch_size=64, random_state=0
+        )
+        clf.conformalize(X[CALIB], Y[CALIB] % 2)
+        found.append((clf.calibration_scores_, clf.predict_set(X[TEST])))
+    for mine, expected in zip(*found, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
 def test_classes_that_the_base_model_does_not_know_have_probability_0():
     model = LogisticRegression().fit(X[:100], NAMES[:100])
     clf = SmoothedConformalClassifier.from_pretrained(

@@ -44,6 +44,11 @@ class FunctionVoter(Voter):
                 f"converted to one: {error}. Nothing was certified."
             ) from error
         if array.shape == (n,):
+            if self.n_classes == 1:
+                raise ValueError(
+                    f"The base model {name} returns labels, so it may return others than {self.labels.classes.tolist()}. "
+                    f"classes must hold at least two labels. Nothing was certified."
+                )
             return self.labels.indices(array, name)
         if array.shape != (n, self.n_classes) or array.dtype.kind not in "biuf":
             raise ValueError(
@@ -57,7 +62,8 @@ class FunctionVoter(Voter):
 
     def probabilities(self, batch: NDArray[Any]) -> NDArray[np.float64]:
         """Return the function's answer, whose rows must sum to 1; see `Voter.probabilities`."""
-        answer, name = np.asarray(self.function(batch)), _name(self.function)
+        # A copy: functions may answer in a buffer of their own, or in the batch, which the next batch overwrites.
+        answer, name = np.array(self.function(batch)), _name(self.function)
         if answer.shape == (len(batch),):
             raise ValueError(no_probabilities(f"The base model {name}"))
         found = checked_probabilities(answer, len(batch), self.n_classes, name)

@@ -229,6 +229,26 @@ def test_functions_answer_with_probabilities_and_numbers():
     assert (voter.content(), FunctionVoter(thirds, None).content()) == ("<lambda> ?", "thirds ?")
 
 
+def test_probabilities_are_kept_where_a_function_answers_in_a_buffer_of_its_own():
+    answer = np.empty((8, 2))
+
+    def function(rows):
+        answer[: len(rows), 0], answer[: len(rows), 1] = rows[:, 0], 1 - rows[:, 0]
+        return answer[: len(rows)]
+
+    voter = FunctionVoter(function, np.arange(2))
+    first = voter.probabilities(X[:4])
+    voter.probabilities(1 - X[:1])
+    assert first[:, 0].tolist() == X[:4, 0].tolist()
+
+
+def test_a_function_that_returns_labels_may_return_more_than_one():
+    with pytest.raises(ValueError, match=r"<lambda> returns labels, so it may return others than \['a'\]\. classes must"):
+        SmoothedClassifier.from_pretrained(lambda rows: np.full(len(rows), "a"), ["a"]).certify(X[:1])
+    alone = SmoothedClassifier.from_pretrained(lambda rows: np.zeros((len(rows), 1)), ["a"], random_state=0)
+    assert alone.certify(X[:1]).radii.tolist() == [np.inf]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
