@@ -17,6 +17,7 @@ from ._utils.checks import check_no_dates, check_shape, explain_invalid
 from .models.base import takes_any_shape, unwrap
 from .models.columns import Columns
 from .models.portable import portable, restored
+from .models.series import check_whole_numbers, columns_of, library_of
 from .noise.threat import Features
 
 
@@ -89,6 +90,8 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
             data = checked[0] if fitting else checked
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
+            for column in [data] if library_of(X) == "numpy" else columns_of(X):
+                check_whole_numbers(column)
             if not finite:
                 check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:

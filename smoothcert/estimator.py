@@ -335,8 +335,8 @@ class SmoothedEstimator(Conventions):
         self.box_ = box
         self.noise_ = noise
         self.features_ = features
-        #: Parameters that decide how columns are read, as text.
-        self._declared = self._declarations()
+        #: Parameters that decide how columns are read and what the box is, as text.
+        self._declared = self._declarations() | {"bounds": exact(self.bounds)}
         self._columns = columns
         #: Votes that were found to be this model's, and the content that it had then.
         self._checked_votes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -345,7 +345,10 @@ class SmoothedEstimator(Conventions):
     def _check_unchanged(self) -> None:
         """Raise a ValueError if a parameter that the fitted estimator depends on has changed."""
         features, bounds = self.features_, self.bounds
-        if not isinstance(bounds, str):
+        if isinstance(bounds, str):
+            # "minmax" stands for the box that was found in the data, if it was given to fit.
+            bounds = self.box_.fingerprint() if exact(bounds) == self._declared["bounds"] else bounds
+        else:
             bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
         costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()
         changes = {
@@ -355,7 +358,7 @@ class SmoothedEstimator(Conventions):
         }
         changes |= {name: (text, self._declared[name]) for name, text in self._declarations().items()}
         for name, (now, fitted) in changes.items():
-            if now not in (fitted, "minmax"):
+            if now != fitted:
                 raise ValueError(
                     f"{name} has changed to {getattr(self, name)!r} after fit. Call fit again, or for a model that is "
                     f"used as it is, {type(self).__name__}.from_pretrained."

@@ -526,6 +526,15 @@ def test_noise_and_box_cannot_change_after_fitting(fitted, cancer, change):
         clf.certify(cancer[1])
 
 
+def test_the_range_of_the_data_is_no_other_box():
+    X, y = np.array([[0.25], [0.5], [0.75]] * 10), [0, 0, 1] * 10
+    clf = SmoothedClassifier(GaussianNB(), n_samples=100, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"bounds has changed to 'minmax' after fit\. Call fit again"):
+        clf.set_params(bounds="minmax").certify(X)
+    labels = clf.fit(X, y).certify(X).labels
+    np.testing.assert_array_equal(clf.set_params(bounds=([0.25], [0.75])).certify(X).labels, labels)
+
+
 # The edges
 
 

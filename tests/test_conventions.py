@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
@@ -156,6 +157,35 @@ def test_images_of_another_shape_are_refused():
     for shape in ((2, 3, 2), (2, 6), (2, 2, 3, 1)):
         with pytest.raises(ValueError, match=r"X must have shape \(n, 2, 3\), as in fit, got shape"):
             clf.predict(np.zeros(shape))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_masked_values_are_refused(on_error):
+    masked = np.ma.array(X[:3], mask=False)
+    clf = classifier()
+    np.testing.assert_array_equal(clf.certify(masked, on_error=on_error).radii, clf.certify(X[:3]).radii)
+    masked[1:, 1] = np.ma.masked
+    if on_error == "skip":
+        with pytest.warns(UserWarning, match=r"2 of 3 inputs failed: X\[1\] \(X holds masked values"):
+            assert clf.certify(masked, on_error="skip").failed.tolist() == [False, True, True]
+        return
+    for call in (clf.predict, clf.certify, lambda rows: clf.fit(rows, [0, 1, 0])):
+        with pytest.raises(ValueError, match=r"X holds masked values\. .*X\.filled"):
+            call(masked)
+
+
+@pytest.mark.parametrize("make", [np.array, pd.DataFrame, lambda rows: pd.DataFrame(rows, columns=["a"]).assign(b=0.5)])
+def test_whole_numbers_that_floats_round_are_refused(make):
+    """A step from 2**60 + 128 to 2**60 + 129 would become one across the whole box."""
+    start = 2**60
+    rows = make([[start + 128], [start + 129]])
+    d = rows.shape[1]
+    clf = SmoothedClassifier.from_pretrained(
+        lambda batch: (batch[:, 0] > start + 128) * 1, [0, 1], UniformNoise(1.0, levels=255),
+        bounds=([start, 0][:d], [start + 255, 255][:d]), random_state=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"X holds whole numbers of 2\*\*53 or more, which floats cannot represent"):
+        clf.certify(rows)
 
 
 def test_only_fixed_columns_may_hold_anything():

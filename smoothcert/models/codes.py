@@ -58,14 +58,7 @@ class FixedNumbers:
 
     def encode(self, column: Any) -> FloatArray:
         """Return the numbers; missing ones are NaN."""
-        found = _numbers(self.name, column)
-        # Larger ones round to others: 2**53 as a float may have been 2**53 + 1.
-        if series.is_whole(column) and (np.abs(found) >= 2**53).any():
-            raise ValueError(
-                f"X holds whole numbers of 2**53 or more in {self.name}, which floats cannot represent. Convert the "
-                f"column to strings."
-            )
-        return found
+        return _numbers(self.name, column)
 
     def decode(self, column: FloatArray) -> Any:
         """Return the numbers in their type."""
@@ -217,6 +210,7 @@ class FixedValues:
 def _numbers(name: str, column: Any) -> FloatArray:
     """Return a column as floats, or raise a ValueError for its first value that is not a number."""
     dated = series.is_dated(column)
+    series.check_whole_numbers(column, f" in {name}")
     with suppress(TypeError, ValueError):
         if not dated:
             return series.numbers(column)

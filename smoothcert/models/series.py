@@ -73,6 +73,17 @@ def numbers(column: Any) -> FloatArray:
     return np.array(column, dtype=np.float64)
 
 
+def check_whole_numbers(column: Any, where: str = "") -> None:
+    """Raise a ValueError if a column, or an array of any shape, holds whole numbers that floats round."""
+    is_wide = is_whole(column) and any(width in str(column.dtype) for width in ("64", "128"))
+    # 2**53 as a float may have been 2**53 + 1.
+    if is_wide and (np.abs(numbers(column)) >= 2**53).any():
+        raise ValueError(
+            f"X holds whole numbers of 2**53 or more{where}, which floats cannot represent. Subtract what is common to "
+            f"all of them, or convert a column that cannot change to strings."
+        )
+
+
 def values(column: Any) -> list[Any]:
     """Return the values of a column as Python objects; missing ones are None."""
     items = column.to_list() if hasattr(column, "to_list") else column.tolist()

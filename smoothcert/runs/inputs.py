@@ -185,7 +185,8 @@ def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
         return X.iloc[_slice(index)]
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
-        return np.asarray(part.compute() if hasattr(part, "compute") else part)
+        # Masked arrays stay what they are, so that they can be refused.
+        return np.asanyarray(part.compute() if hasattr(part, "compute") else part)
     items = [_input(X[int(i)], int(i)) for i in index]
     shapes = {item.shape for item in items}
     if len(shapes) > 1:
