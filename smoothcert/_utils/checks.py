@@ -156,7 +156,7 @@ def shape_of(X: Any) -> tuple[int, ...]:
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
     """Raise a ValueError if the base model does not take inputs of the shape of X, or some of its values are masked."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        raise ValueError("X holds masked values. Smoothing needs a number everywhere: fill them in, as X.filled() does.")
+        raise ValueError("X holds masked values. Smoothing needs a number everywhere: fill them in by X.filled().")
     shape = shape_of(X)
     if not any_shape and len(shape) > 2:
         raise ValueError(

@@ -46,7 +46,7 @@ class FunctionVoter(Voter):
         if array.shape == (n,):
             if self.n_classes == 1:
                 raise ValueError(
-                    f"The base model {name} returns labels, so it may return others than {self.labels.classes.tolist()}. "
+                    f"The base model {name} returns labels, and may return others than {self.labels.classes.tolist()}. "
                     f"classes must hold at least two labels. Nothing was certified."
                 )
             return self.labels.indices(array, name)
