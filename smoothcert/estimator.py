@@ -187,6 +187,7 @@ class SmoothedEstimator(Conventions):
         mechanism.box.check(mechanism.bounded(X), mechanism.features.names)
         self._check_algorithm(mechanism, classes)
         mechanism.warn_dear_categories()
+        mechanism.warn_single_categories()
         mechanism.warn_coarse_levels()
         mechanism.points(X)
 

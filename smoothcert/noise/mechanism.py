@@ -113,6 +113,16 @@ class NoiseMechanism:
                 f"noise or lower the cost, or give columns that the adversary cannot change the cost 'fixed'.",
             )
 
+    def warn_single_categories(self) -> None:
+        """Warn if a column of categories holds a single one: the adversary has no other to change it to."""
+        single = self.features.categorical & (self.features.n_categories == 1)
+        if single.any():
+            warn(
+                f"There is a single category in {self.features.named(single)}, so certificates cover no change of it. "
+                f"Fit on data that hold every category that an adversary may choose, declare them by the type of the "
+                f"column (Categorical of pandas, Enum of polars), or give the column the cost 'fixed'.",
+            )
+
     def warn_coarse_levels(self) -> None:
         """Warn if the lattice of a column makes the half-width that all certificates use much smaller than lam."""
         if self.noise.column_steps is None:
