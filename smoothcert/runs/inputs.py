@@ -181,8 +181,8 @@ def _slice(index: NDArray[np.intp]) -> Any:
 
 def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     """Read inputs that are not in memory."""
-    if hasattr(X, "iloc"):
-        return X.iloc[_slice(index)]
+    if hasattr(X, "iloc") or hasattr(X, "get_columns"):
+        return (X.iloc if hasattr(X, "iloc") else X)[_slice(index)]
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         # Masked arrays stay what they are, so that they can be refused.
