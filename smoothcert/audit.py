@@ -209,7 +209,7 @@ def verify(
     duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1
     if algorithm.exact:
         known = in_order((part.index, algorithm.certify(part.votes, part.X)) for part in parts)
-        p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, certificates.alpha
+        p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, 0.0
     else:
         p_values = _p_values(duel, n_rivals, claimed, by_margin=clf.rtol is not None)
         p_a = np.where((claimed.p_b >= 0) & (claimed.p_a <= 1), claimed.p_a, np.nan)

@@ -412,6 +412,9 @@ def test_a_single_false_count_is_enough_where_nothing_is_random():
     audit = replace(certificates, labels=labels).verify(clf, X, fraction=1.0, random_state=1)
     assert audit.rows[audit.contradicted].tolist() == [row]
     assert (audit.p_value, audit.alpha, audit.consistent) == (0.0, 0.0, False)
+    # No alpha explains it.
+    audit = replace(certificates, labels=labels, alpha=0.5).verify(clf, X, fraction=1.0, random_state=1)
+    assert (audit.p_value, audit.alpha, audit.consistent) == (0.0, 0.5, False)
 
 
 def test_alpha_and_level_are_those_of_the_certificates_and_the_call():
