@@ -129,6 +129,17 @@ def test_scores_of_ones_own_are_checked(function, message):
     assert sampler(Answering(lambda p: p * (1 + 1e-8 * len(p)))).draw(X).shape == (4, 3)
 
 
+def test_scores_may_be_computed_in_place():
+    def in_place(p):
+        p *= -1
+        p += 1
+        return p
+
+    found = [sampler(score, threshold=0.7, batch_size=1).draw(X) for score in (Answering(in_place), LACScore())]
+    np.testing.assert_array_equal(*found)
+    assert 0 < np.median(found) < N
+
+
 @pytest.mark.parametrize(("change", "raises"), [(5e-5, False), (3e-4, True)])
 def test_probabilities_that_depend_on_the_batch_are_refused(change, raises):
     def function(rows):
