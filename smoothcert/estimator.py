@@ -304,13 +304,18 @@ class SmoothedEstimator(Conventions):
         missing = check_choice("missing", self.missing, MISSING)
         columns, shape = Columns.of(X), shape_of(X)[1:]
         features = Features.from_costs(self.costs, names=columns.names if columns else None, shape=shape)
+        categorical = categorical_columns(self.categorical_features, X, int(np.prod(shape)))
         if len(shape) == 1:
-            categorical = categorical_columns(self.categorical_features, X, shape[0])
             fixed = np.broadcast_to(features.fixed, shape)
             columns = Columns.learn(X, fixed=fixed, categorical=categorical, missing=missing)
             if columns is not None:
                 columns.check_model(self.estimator)
                 features = replace(features, n_categories=columns.n_categories)
+        elif categorical.any():
+            raise ValueError(
+                f"categorical_features={self.categorical_features!r} needs a table, X of shape (n_inputs, n_features), "
+                f"got inputs of shape {shape}."
+            )
         return replace(features, hidden=hidden_by(hidden, columns, self.estimator)), columns
 
     def _new_noise(self) -> Noise:

@@ -188,6 +188,14 @@ def test_whole_numbers_that_floats_round_are_refused(make):
         clf.certify(rows)
 
 
+@pytest.mark.parametrize("categorical", [[0], np.array([5]), np.eye(1, 6, dtype=bool)[0]], ids=repr)
+def test_only_tables_have_categories(categorical):
+    images, clf = np.zeros((4, 2, 3), dtype=np.float32), SmoothedClassifier(FrozenEstimator(MeanOfFirst()), **SMALL)
+    with pytest.raises(ValueError, match=r"needs a table, X of shape .*, got inputs of shape \(2, 3\)\."):
+        clf.set_params(categorical_features=categorical).fit(images, [0, 1, 0, 1])
+    assert len(clf.set_params(categorical_features="from_dtype").fit(images, [0, 1, 0, 1]).classes_) == 2
+
+
 def test_only_fixed_columns_may_hold_anything():
     rows = np.where(np.eye(3)[np.arange(30) % 3] > 0, np.nan, X)
     rows[:, [0, 2]] = X[:, [0, 2]]
