@@ -69,6 +69,16 @@ def test_a_model_that_is_used_as_it_is_has_no_second_baseline():
     assert list(baselines(clf.certify(X[:4]), clf, X, Y, X[:4])) == ["majority class"]
 
 
+def test_inputs_that_were_skipped_are_predicted_too():
+    clf, wrong = smoothed(costs=(1.0, 2.0, 1.0)).fit(X, Y), X[:6].copy()
+    wrong[2, 0] = np.nan
+    certificates = clf.certify(wrong, on_error="skip")
+    assert certificates.failed.tolist() == [False, False, True, False, False, False]
+    found = baselines(certificates, clf, X, Y, wrong)["majority class"]
+    assert not (found.failed | found.abstained).any()
+    assert np.isposinf(found.radii).all()
+
+
 def test_inputs_that_do_not_fit_are_refused():
     clf = smoothed().fit(X, Y)
     certificates = clf.certify(X[:4])
