@@ -17,7 +17,7 @@ from .tables import rounded_down
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 
-#: The significant decimal digits that tell all floats apart, also when the rest is cut off.
+#: The significant decimal digits that tell all floats apart, even when the rest is cut off.
 EXACT = 18
 
 
