@@ -52,8 +52,9 @@ class RunMetadata:
     parameters : dict
         What else certificates depend on: ``n_selection``, ``n_samples``, ``estimation``, ``rtol``, ``scheme``,
         ``bound``, ``alpha`` and ``radius``, the last from `to_spec`; of a regressor ``estimation="values"`` and
-        ``quantile`` in the place of ``rtol``, ``scheme`` and ``bound``.
+        ``quantile`` in place of ``rtol``, ``scheme`` and ``bound``.
     created : str
+        The time, in ISO format.
     versions : dict
         Of libraries, Python and the platform.
     shard : tuple of int, optional
