@@ -67,7 +67,8 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         Raises
         ------
         ValueError
-            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+            If ``bounds`` is "minmax" or ``categorical_features`` is set, since both need data, if ``classes`` holds
+            duplicates, or if another parameter is invalid.
 
         Examples
         --------
