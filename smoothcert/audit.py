@@ -242,8 +242,8 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
         )
     if np.isnan(certificates.p_a).any():
         raise ValueError(
-            "certificates must hold probabilities, but p_a is NaN, as in certificates from a table of radii. Use those of "
-            "certify or Certificates.from_store."
+            "certificates must hold probabilities, but p_a is NaN, as in certificates from a table of radii. Use those "
+            "that certify or Certificates.from_store returns."
         )
     labels = certificates.labels[~certificates.abstained]
     unknown = labels[~np.isin(labels, clf.classes_)].tolist()
