@@ -160,24 +160,6 @@ class SmoothedClassifier(SmoothedVoting):
             raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         return super()._algorithm(*about, **choices)
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the selection votes, or exact probabilities, choose.
-
-        These are the labels of `certify` if ``random_state`` is set. With ``random_state=None``, labels can differ for
-        inputs where the vote is close.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_inputs,)
-        """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
-
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.
 
@@ -193,6 +175,11 @@ class SmoothedClassifier(SmoothedVoting):
         -------
         frequencies : ndarray of shape (n_inputs, n_classes)
             Columns follow ``classes_``.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `certify`.
         """
         votes = self._selection_votes(X, all_selection=True)
         return votes / votes.sum(axis=1, keepdims=True)
@@ -313,7 +300,9 @@ class SmoothedClassifier(SmoothedVoting):
         ------
         ValueError
             If X, ``radius`` or a parameter is invalid, the store belongs to something else, or the base model answers
-            with anything but one known class per row. Other errors are those of `certify`.
+            with anything but one known class per row.
+        NotFittedError, TimeoutError, RuntimeError
+            As in `certify`.
 
         Notes
         -----
@@ -343,8 +332,6 @@ class SmoothedClassifier(SmoothedVoting):
     def count_votes(self, X: Any) -> VoteCounts:
         """Draw the votes of both stages, from which `certify` makes certificates as often as asked.
 
-        It raises the errors of `certify`.
-
         Parameters
         ----------
         X : array-like of shape (n_inputs, ...)
@@ -353,6 +340,11 @@ class SmoothedClassifier(SmoothedVoting):
         Returns
         -------
         votes : VoteCounts
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `certify`.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)

@@ -205,20 +205,6 @@ class SmoothedConformalClassifier(SmoothedVoting):
             )
         return sets
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the base model chooses most often under noise; no set promises to hold it.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_inputs,)
-        """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
-
     def _settle(self, *fitted: Any) -> None:
         """Forget the calibration of another model."""
         super()._settle(*fitted)

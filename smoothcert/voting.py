@@ -81,6 +81,29 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         """
         return cls._from_model(estimator, noise, check_classes(classes), params)
 
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class that the selection votes, or exact probabilities, choose.
+
+        These are the labels of `SmoothedClassifier.certify` if ``random_state`` is set. With ``random_state=None``,
+        labels can differ for inputs where the vote is close. Prediction sets need not hold them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_inputs,)
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `SmoothedClassifier.certify`.
+        """
+        votes = self._selection_votes(X)
+        return self.classes_[votes.argmax(axis=1)]
+
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
     ) -> Algorithm:
