@@ -133,9 +133,12 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
         if store is not None:
-            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
+            raise ValueError("votes are drawn already, so a store has nothing to record. Give one of the two.")
         if not isinstance(votes, VoteCounts):
-            raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
+            raise ValueError(
+                f"votes must be what count_votes returns, got a {type(votes).__name__}. For counts from elsewhere, use "
+                f"VoteCounts.from_counts."
+            )
         # The fewest votes must suffice to certify anything.
         algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
         elsewhere = votes.origin.elsewhere
