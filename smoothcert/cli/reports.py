@@ -159,7 +159,7 @@ def write_table(
                 "A .tsv table holds radii, and not decisions at given radii. Name a .csv or .parquet file."
             )
         known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
-        others = sorted({*truth, *found.labels.tolist()} - set(known))
+        others = sorted(set(truth) - set(known))
         found.to_tsv(output, truth, classes=known + others, idx=index, times=seconds)
         return
     columns = {"input": index, "label": y} | _columns(found) | {"seconds": seconds}
