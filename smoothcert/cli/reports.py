@@ -65,7 +65,7 @@ def status_of(path: str, *, results: bool = False) -> dict[str, Any]:
     # Programs that read JSON round numbers of 128 bits.
     seed = None if run.seed is None else str(run.seed)
     shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": seed}
-    shown |= {"n_classes": len(run.classes), "shard": run.shard, "decided_at": run.decided_at}
+    shown |= {"n_classes": len(run.classes) or None, "shard": run.shard, "decided_at": run.decided_at}
     shown |= {name: value["text"] if isinstance(value, dict) else value for name, value in run.parameters.items()}
     return shown | {"versions": run.versions, "digest": found.digest}
 
