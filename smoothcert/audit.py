@@ -192,7 +192,7 @@ def verify(
     clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
     level, fraction = check_open_unit("level", level), check_fraction(fraction)
-    opened = clf.open_inputs(X, skip=bool(certificates.failed.any()))
+    opened = clf.open_inputs(X, skip=bool(np.any(certificates.failed)))
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
     rows = random_share(np.flatnonzero(~certificates.abstained), fraction, rng)

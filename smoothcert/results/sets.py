@@ -192,9 +192,9 @@ class PredictionSetDisplay:
         for i, radius in enumerate(grid.tolist()):
             sets = copy(estimator).set_params(radius=radius).conformalize(X_calib, y_calib).predict_set(X)
             sizes[i], coverage[i] = mean_set_size_score(sets), set_coverage_score(y, sets, estimator.classes_)
-        own = f"{describe(estimator.noise_)}, {estimator.method}".replace(", levels='auto'", "")
-        shown = {"name": own if name is None else name, "norm": getattr(estimator.strategy, "norm", 1)}
-        display = cls(grid, sizes, coverage, confidence_level=estimator.confidence_level, **shown)
+        label = f"{describe(estimator.noise_)}, {estimator.method}".replace(", levels='auto'", "")
+        label, norm = label if name is None else name, getattr(estimator.strategy, "norm", 1)
+        display = cls(grid, sizes, coverage, confidence_level=estimator.confidence_level, name=label, norm=norm)
         return display.plot(axes, **kwargs)
 
     def plot(self, axes: Any = None, **kwargs: Any) -> Self:
