@@ -7,9 +7,9 @@ FOLDER holds CIFAR-10's binary files; nothing is downloaded. ``train`` fits the 
 noise of sigma = 1.75 in bfloat16, with channels last, for as many epochs as 5 minutes allow, and saves it. ``certify``
 certifies test images with 10,000 votes each, compares votes per second with those of the bare network, and decides
 about the same images at the radii 1, 2, 3 and 4 with as few votes as that takes. Both print JSON and save it beside the
-weights, in files that are named after the noise and the training. When ``certify`` is stopped, the next call goes on
+weights, in files that are named after the noise and the training. When ``certify`` is stopped, the next call resumes
 from its store. ``train --training stability --stability-weight 2 --lr 0.05 --seconds 60`` with ``--start-from
-OUT/split-1.75-augment.pt`` then goes on with the stability loss; ``certify --training stability`` certifies the result.
+OUT/split-1.75-augment.pt`` then continues with the stability loss, and ``certify --training stability`` certifies it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ measured. A ratio is the median over repeats in which both sides run alternately
 shared machine mean little, and ratios mean something only if nothing else runs. The threads of a network suffer most
 from other processes: ``--threads 1`` is steadier there.
 
-``benchmarks/training.py`` compares trainings, takes much longer, and is run on its own.
+``claims.py``, ``stability.py`` and ``training.py`` train many networks, ``gpu.py`` and ``cifar10_gpu.py`` need a GPU.
+They are run on their own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 For MNIST (a convolutional network), digits (a linear pipeline and a small network) and breast_cancer (a linear
 pipeline), under uniform and splitting noise of several widths: accuracy of the base model on clean inputs, accuracy of
 the smoothed classifier, certified accuracies, and the mean certified radius, in which wrong labels and abstentions
-count 0. Then the same network is trained with the same recipe by a plain PyTorch loop with noise from torch, by skorch
+are 0. Then the same network is trained with the same recipe by a plain PyTorch loop with noise from torch, by skorch
 and Lightning (if it is installed) with a `NoisyModule`, and by `fit`. From one seed, skorch and Lightning draw the same
 batches and the same noise, so their networks are equal to the last bit. At last, the plain loop and `fit` are compared
 in time per epoch, in pairs within one process.

@@ -165,7 +165,7 @@ def wide_resnet(depth: int = 40, width: int = 2, patch: int = 1, precision: torc
 
 
 class Checkpoints(Callback):
-    """Anneal the learning rate along half a cosine, save every epoch, and go on from the last one that was saved."""
+    """Anneal the learning rate along half a cosine, save every epoch, and continue from the last one that was saved."""
 
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
         self.path = path
@@ -239,7 +239,7 @@ def train(
     net.fit(images, None)
     if checkpoints.epoch_ < recipe["epochs"]:
         raise click.ClickException(
-            f"Stopped after epoch {checkpoints.epoch_} of {recipe['epochs']}. Run again to go on."
+            f"Stopped after epoch {checkpoints.epoch_} of {recipe['epochs']}. Run again to continue."
         )
     return copy.deepcopy(model).eval()  # a copy is not compiled: the compiler sees evaluation mode afresh
 
@@ -276,7 +276,7 @@ def common_options(command: Any) -> Any:
         click.option("--training", type=click.Choice(["augment", "stability"]), default="augment", show_default=True),
         click.option("--stability-weight", type=click.FloatRange(0), help="C of the stability loss.  [default: 6]"),
         click.option("--start-from", type=click.Path(exists=True, dir_okay=False),
-                     help="Weights of an earlier training of the same network, to go on from.  [default: none]"),
+                     help="Weights of an earlier training of the same network, to start from.  [default: none]"),
         click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True),
         click.option("--lr", type=float, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
         click.option("--train-size", type=click.IntRange(1), help="Train on this many images. [default: all]"),

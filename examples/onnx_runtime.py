@@ -28,7 +28,7 @@ class OnnxModel:
 
     What is certified must answer the same row in the same way, whatever else is in the batch: one thread, and no
     optimization that depends on the batch. Sessions cannot be pickled; the file's content can, which makes the model
-    usable by several workers, and tells its votes from those of another.
+    usable by several workers.
     """
 
     def __init__(self, content: bytes) -> None:

@@ -1,5 +1,5 @@
 """
-Sets of digits that hold the right one, also under attack
+Sets of digits that hold the right one, even under attack
 =========================================================
 
 Conformal prediction gives sets of labels that hold the true label for 90 % of new inputs, whatever the model is. Here

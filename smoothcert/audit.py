@@ -46,8 +46,8 @@ class Audit:
         Whether the radius exceeds the radius that its own p_a and p_b give for this input, or these are no
         probabilities.
     p_value : float
-        The probability of at least this number of different inputs with a contradicted certificate, if the certificates
-        of each are false with probability alpha.
+        The probability of at least this number of different inputs with a contradicted certificate, if each input
+        has one with probability alpha + ``level``.
     repeatable : bool
         Whether the base model gave the same votes twice for the same noise. Near ties on a GPU, or a random generator
         in the model, make votes differ.
@@ -193,7 +193,7 @@ def verify(
     clf, X = last_step(clf, X)
     check_is_fitted(clf, "estimator_")
     level, fraction = check_open_unit("level", level), check_fraction(fraction)
-    opened = clf.open_inputs(X)
+    opened = clf.open_inputs(X, skip=bool(np.any(certificates.failed)))
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
     claims = ~(certificates.abstained & np.isnan(certificates.radii))
@@ -243,7 +243,13 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
             f"certificates are in l{certificates.norm:g} against {certificates.threat}, but clf has radius={strategy!r}"
             f", noise={clf.noise_!r} and costs={clf.costs!r}. Set the parameters that the certificates were made with."
         )
-    unknown = certificates.labels[~np.isin(certificates.labels, clf.classes_)].tolist()
+    if np.isnan(certificates.p_a).any():
+        raise ValueError(
+            "certificates must hold probabilities, but p_a is NaN, as in certificates from a table of radii. Use those "
+            "that certify or Certificates.from_store returns."
+        )
+    labels = certificates.labels[~certificates.abstained]
+    unknown = labels[~np.isin(labels, clf.classes_)].tolist()
     if unknown:
         raise ValueError(
             f"certificates hold the label {unknown[0]!r}, which is not among the classes {clf.classes_.tolist()!r}."

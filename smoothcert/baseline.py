@@ -75,7 +75,7 @@ def baselines(
     50 inputs, 0 to 5 abstained, against every perturbation, alpha=0 or 0.001
     """
     clf, X_train, X = last_step(clf, X_train, X)
-    opened, inputs = (clf.open_inputs(data) for data in (X_train, X))
+    opened, inputs = clf.open_inputs(X_train), clf.open_inputs(X, skip=bool(np.any(certificates.failed)))
     if len(inputs) != len(certificates):
         raise ValueError(f"X must hold the {len(certificates)} inputs of certificates, got {len(inputs)}.")
     truth = check_labels(y_train, len(opened), clf.classes_)
@@ -118,4 +118,5 @@ def _unmovable(certificates: Certificates, labels: NDArray[Any]) -> Certificates
         p_b=np.zeros(n),
         alpha=0.0,
         n_samples=None,
+        failed=None,
     )

@@ -77,15 +77,16 @@ class SmoothedClassifier(SmoothedVoting):
     alpha : float, default=0.001
         Probability, for each input, that its certificate is wrong.
     n_selection : int, default=256
-        Largest number of votes that choose the class. Drawing stops after 16, 32, 64 or 128 votes where the lead is
+        Largest number of votes that choose the class. Drawing stops after 16, 32, 64, ... votes where the lead is
         decisive.
     n_samples : int, default=10_000
         Number of fresh votes that bound the probability of the class. It is a maximum if drawing may stop early.
     estimation : {"auto", "sample", "exact"}, default="auto"
-        Whether the probabilities of the base model are computed, which is possible for decision trees and boosted trees
-        of depth 1 under uniform and splitting noise and mixtures (see `smoothcert.sampling.exact.ExactVotes`).
-        Certificates then hold with certainty, alpha is 0, and nothing is drawn. "auto" computes them where it can and
-        samples elsewhere, "sample" always samples, and "exact" raises an error that says why it cannot compute them.
+        Whether the probabilities of the base model are computed, as is possible for decision trees, and for boosted
+        trees of depth 1 or with few thresholds, under uniform and splitting noise and mixtures; see
+        `smoothcert.sampling.exact.ExactVotes`. Certificates then hold with certainty, alpha is 0, and nothing is drawn.
+        "auto" computes them where it can and samples elsewhere, "sample" always samples, and "exact" raises an error
+        that says why it cannot compute them.
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
@@ -96,7 +97,7 @@ class SmoothedClassifier(SmoothedVoting):
         Seconds to wait for the base model's answer to one batch before a TimeoutError. None waits forever. It is not
         for torch models.
     n_jobs : int or None, default=None
-        Workers of `certify` and `predict`, through joblib.
+        Number of workers that draw votes, through joblib.
     device : str, torch.device or None, default=None
         Device on which a torch model runs; the model is moved there. None leaves it where it is.
     inference : TorchInference or None, default=None
@@ -154,28 +155,10 @@ class SmoothedClassifier(SmoothedVoting):
     rtol: float | None = None
 
     def _algorithm(self, *about: Any, **choices: Any) -> Algorithm:
-        # Also where given votes leave no use for it.
+        # Checked even if votes are given, which leave it unused.
         if self.rtol is not None and check_not_negative("rtol", self.rtol) >= 1:
             raise ValueError(f"rtol must lie below 1, got {self.rtol!r}.")
         return super()._algorithm(*about, **choices)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the selection votes, or exact probabilities, choose.
-
-        These are the labels of `certify` if ``random_state`` is set. With ``random_state=None``, labels can differ for
-        inputs where the vote is close.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-            Raw inputs; clipped into the box.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_inputs,)
-        """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the frequencies of the selection votes, all ``n_selection`` of them, or exact probabilities.
@@ -192,6 +175,11 @@ class SmoothedClassifier(SmoothedVoting):
         -------
         frequencies : ndarray of shape (n_inputs, n_classes)
             Columns follow ``classes_``.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `certify`.
         """
         votes = self._selection_votes(X, all_selection=True)
         return votes / votes.sum(axis=1, keepdims=True)
@@ -229,7 +217,7 @@ class SmoothedClassifier(SmoothedVoting):
         same_model : bool, default=False
             Vouch that ``votes``, or those in the store, are this model's. The selection votes of some inputs are
             always drawn again and compared, and so is the model's content where it is well defined: its parameters or
-            fitted arrays. If only one of the two differs, an error says so, which this turns into a warning.
+            fitted arrays. If only one of the two differs, that is an error, which this turns into a warning.
         shard : tuple of int, optional
             ``(i, n)`` certifies only the i-th of n consecutive parts of X, ``(1, n)`` to ``(n, n)``, on one of several
             machines. ``random_state`` must be set, the same for all parts. `merge_stores` joins their stores, and
@@ -247,8 +235,10 @@ class SmoothedClassifier(SmoothedVoting):
         Raises
         ------
         ValueError
-            If X or a parameter is invalid, the samples are too few to certify anything, the votes belong to something
-            else, or the base model answers with anything but one known class per row.
+            If X or a parameter is invalid, the samples are too few to certify anything, the votes or the store belong
+            to something else, or the base model answers with anything but one known class per row.
+        NotFittedError, TimeoutError, RuntimeError
+            If the classifier is not fitted, the base model does not answer in time, or workers keep dying.
 
         Notes
         -----
@@ -309,8 +299,10 @@ class SmoothedClassifier(SmoothedVoting):
         Raises
         ------
         ValueError
-            If X, ``radius`` or a parameter is invalid, or the base model answers with anything but one known class per
-            row.
+            If X, ``radius`` or a parameter is invalid, the store belongs to something else, or the base model answers
+            with anything but one known class per row.
+        NotFittedError, TimeoutError, RuntimeError
+            As in `certify`.
 
         Notes
         -----
@@ -318,7 +310,7 @@ class SmoothedClassifier(SmoothedVoting):
         evidence for every radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
         votes are drawn. In the last case Clopper-Pearson bounds decide. The decision about an input depends neither on
         other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
-        spends alpha anew, also with the same ``random_state`` and a larger ``n_samples``.
+        spends alpha anew, even with the same ``random_state`` and a larger ``n_samples``.
         """
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
@@ -348,6 +340,11 @@ class SmoothedClassifier(SmoothedVoting):
         Returns
         -------
         votes : VoteCounts
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `certify`.
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)

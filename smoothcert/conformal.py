@@ -1,4 +1,4 @@
-"""`SmoothedConformalClassifier`: sets of labels that hold the true one with a chosen probability, also under attack."""
+"""`SmoothedConformalClassifier`: sets of labels that hold the true one with a chosen probability, even under attack."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RULE = ("radius", "confidence_level", "method", "p", "alpha", "n_samples")
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SmoothedConformalClassifier(SmoothedVoting):
-    """Robust conformal sets: for each input a set of labels that holds the true one, also if the input was changed.
+    """Robust conformal sets: for each input a set of labels that holds the true one, even if the input was changed.
 
     `fit` trains the base model under noise, `conformalize` finds a threshold on data that the model has not seen, and
     `predict_set` returns sets. If calibration inputs and later ones are exchangeable, the set of a later input holds
@@ -178,7 +178,7 @@ class SmoothedConformalClassifier(SmoothedVoting):
         Raises
         ------
         NotFittedError
-            If `conformalize` was not called.
+            If `fit` or `conformalize` was not called.
         ValueError
             If X is invalid, or a parameter or the base model has changed since.
         """
@@ -204,20 +204,6 @@ class SmoothedConformalClassifier(SmoothedVoting):
                 f"conformalize again.",
             )
         return sets
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class that the base model chooses most often under noise; no set promises to hold it.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, ...)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_inputs,)
-        """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
 
     def _settle(self, *fitted: Any) -> None:
         """Forget the calibration of another model."""

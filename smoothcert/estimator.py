@@ -175,7 +175,7 @@ class SmoothedEstimator(Conventions):
         return self
 
     def _check_algorithm(self, mechanism: NoiseMechanism, classes: Any, *, by_feature: bool = True) -> None:
-        """Check the parameters of certification, also those by feature if the shape of inputs is known."""
+        """Check the parameters of certification, including those by feature if the shape of inputs is known."""
         strategy = self._algorithm(mechanism, classes, None).strategy
         if by_feature and strategy.uses_box:
             # The lowest corner of the box stands for inputs: strategies of users may expect real ones.
@@ -221,8 +221,8 @@ class SmoothedEstimator(Conventions):
         check_choice("on_error", on_error, ("raise", "skip"))
         if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
             raise ValueError(
-                f"random_state must be set, the same for all parts, where shard={shard!r} asks for one of them, got "
-                f"None, with which each part would get other noise."
+                f"random_state must be set, the same for all parts, with shard={shard!r}, got None: each part would "
+                f"get noise from another seed."
             )
         return self.open_inputs(X, shard=shard, skip=on_error == "skip")
 

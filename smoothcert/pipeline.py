@@ -107,8 +107,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
         ----------
         X : array-like of shape (n_inputs, n_features)
             Inputs of the first step.
-        radius : float or array-like of shape (n_inputs,)
-            The radius in the unit box of transformed values.
+        radius : float or array-like
+            As in `SmoothedClassifier.certify_at`, in the unit box of transformed values.
         **params
             Parameters of ``certify_at`` of the last step.
 
@@ -354,7 +354,7 @@ def make_pipeline(
     Parameters
     ----------
     *steps : estimator
-        Transformers, followed by a SmoothedClassifier.
+        Transformers, followed by a smoothed estimator.
     memory : str or joblib.Memory, default=None
     transform_input : list of str, default=None
     verbose : bool, default=False

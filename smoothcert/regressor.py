@@ -127,6 +127,12 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         regressor : SmoothedRegressor
             Fitted.
 
+        Raises
+        ------
+        ValueError
+            If ``bounds`` is "minmax" or ``categorical_features`` is set, since both need data, or if another parameter
+            is invalid.
+
         Examples
         --------
         >>> from smoothcert import SmoothedRegressor

@@ -30,7 +30,8 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
     Raises
     ------
     ValueError
-        If the file is no store, or the noise or the radius strategy is not one of this library.
+        If the file is no store of a classifier, the noise or the radius strategy is not one of this library, or the run
+        has categories and ``model`` is not the fitted classifier itself.
 
     See Also
     --------

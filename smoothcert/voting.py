@@ -67,7 +67,8 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         Raises
         ------
         ValueError
-            If ``bounds`` is "minmax", since there is no data to take it from, or ``classes`` holds duplicates.
+            If ``bounds`` is "minmax" or ``categorical_features`` is set, since both need data, if ``classes`` holds
+            duplicates, or if another parameter is invalid.
 
         Examples
         --------
@@ -79,6 +80,29 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         [False]
         """
         return cls._from_model(estimator, noise, check_classes(classes), params)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class that the selection votes, or exact probabilities, choose.
+
+        These are the labels of `SmoothedClassifier.certify` if ``random_state`` is set. With ``random_state=None``,
+        labels can differ for inputs where the vote is close. Prediction sets need not hold them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_inputs,)
+
+        Raises
+        ------
+        NotFittedError, ValueError, TimeoutError, RuntimeError
+            As in `SmoothedClassifier.certify`.
+        """
+        votes = self._selection_votes(X)
+        return self.classes_[votes.argmax(axis=1)]
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
@@ -109,9 +133,12 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:
         """Return Algorithm 1 for votes that are given, which a classifier like this one must have drawn for X."""
         if store is not None:
-            raise ValueError("votes are drawn already: a store has nothing to record. Give one of votes and store.")
+            raise ValueError("votes are drawn already, so a store has nothing to record. Give one of the two.")
         if not isinstance(votes, VoteCounts):
-            raise ValueError(f"votes must be what count_votes returns, got a {type(votes).__name__}.")
+            raise ValueError(
+                f"votes must be what count_votes returns, got a {type(votes).__name__}. For counts from elsewhere, use "
+                f"VoteCounts.from_counts."
+            )
         # The fewest votes must suffice to certify anything.
         algorithm = self.algorithm(inputs.shape, n_samples=votes.n_samples, rtol=None)
         elsewhere = votes.origin.elsewhere

@@ -69,7 +69,8 @@ def save_weights(classifier: SmoothedClassifier, path: str | PathLike[str]) -> N
     Raises
     ------
     ValueError
-        If the base model is not a torch model, or the noise is not a family of this library.
+        If the base model is not a torch model, the noise is not a family of this library, there are categories, or a
+        net has a threshold or nonlinearity of its own.
     ImportError
         If safetensors is not installed.
 

@@ -248,6 +248,19 @@ def test_certificates_of_something_else():
     clf.set_params(radius="auto")
     with pytest.raises(ValueError, match="certificates hold the label 7, which is not among the classes"):
         verify(replace(certificates, labels=certificates.labels + 7), clf, X)
+    without = np.full(20, np.nan)
+    with pytest.raises(ValueError, match="certificates must hold probabilities, but p_a is NaN"):
+        verify(replace(certificates, p_a=without, p_b=without), clf, X)
+
+
+def test_inputs_that_were_skipped_are_left_out():
+    clf, X, _ = make(n=20)
+    X[3] = np.nan
+    certificates = clf.certify(X, on_error="skip")
+    audit = certificates.verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.consistent, audit
+    assert audit.rows.tolist() == np.flatnonzero(~certificates.abstained).tolist()
+    assert 3 not in audit.rows
 
 
 def test_a_model_with_a_random_generator_of_its_own_is_told():

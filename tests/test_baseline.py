@@ -1,8 +1,12 @@
 """Baselines are as certain as certificates can be, and see nothing but what is fixed."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import SmoothedClassifier, UniformNoise, baselines
@@ -67,6 +71,26 @@ def test_votes_on_fixed_columns_are_in_the_order_of_the_inputs(monkeypatch):
 def test_a_model_that_is_used_as_it_is_has_no_second_baseline():
     clf = smoothed(FrozenEstimator(DecisionTreeClassifier().fit(X, Y))).fit(X, Y)
     assert list(baselines(clf.certify(X[:4]), clf, X, Y, X[:4])) == ["majority class"]
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_the_second_baseline_sees_the_columns_by_name(timeout):
+    table = pd.DataFrame({"age": X[:, 0], "job": np.where(X[:, 2] > 4, "cook", "pilot")})
+    base = make_pipeline(make_column_transformer((OneHotEncoder(), ["job"])), DecisionTreeClassifier())
+    params = {"n_samples": 100, "alpha": 0.05, "random_state": 0, "timeout": timeout}
+    clf = SmoothedClassifier(base, UniformNoise(0.8), costs={"job": "fixed"}, **params).fit(table, table["job"])
+    found = baselines(clf.certify(table[:5]), clf, table, table["job"], table[:5])["fixed columns"]
+    assert found.labels.tolist() == table["job"][:5].tolist()
+
+
+def test_inputs_that_were_skipped_are_predicted_too():
+    clf, wrong = smoothed(costs=(1.0, 2.0, 1.0)).fit(X, Y), X[:6].copy()
+    wrong[2, 0] = np.nan
+    certificates = clf.certify(wrong, on_error="skip")
+    assert certificates.failed.tolist() == [False, False, True, False, False, False]
+    found = baselines(certificates, clf, X, Y, wrong)["majority class"]
+    assert not (found.failed | found.abstained).any()
+    assert np.isposinf(found.radii).all()
 
 
 def test_inputs_that_do_not_fit_are_refused():

@@ -231,7 +231,7 @@ def test_noise_with_few_outcomes_has_one_seed(random_state):
 def test_votes_are_given_or_stored_but_not_both(tmp_path):
     clf = classifier()
     votes = clf.count_votes(X[:3])
-    with pytest.raises(ValueError, match=r"votes are drawn already: a store has nothing to record\."):
+    with pytest.raises(ValueError, match=r"votes are drawn already, so a store has nothing to record\."):
         clf.certify(X[:3], votes=votes, store=tmp_path / "run.sqlite")
     assert not list(tmp_path.iterdir())
 

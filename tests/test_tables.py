@@ -95,6 +95,13 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("library", FRAMES)
+def test_tables_are_read_row_by_row_where_rows_may_be_skipped(library):
+    X = FRAMES[library]
+    clf = smoothed(Recorder(), n_selection=20).fit(X, Y)
+    assert_same(clf.certify(X[:TEST], on_error="skip"), clf.certify(X[:TEST]))
+
+
+@pytest.mark.parametrize("library", FRAMES)
 def test_the_base_model_sees_the_users_columns(library):
     X = FRAMES[library]
     clf = smoothed(Recorder(), n_selection=20).fit(X, Y)

@@ -51,10 +51,10 @@ def describe(strategy: BaseEstimator) -> str:
     "SplitNoise(lam=2.0, levels='auto')"
     """
     parameters = ", ".join(f"{name}={exact(value)}" for name, value in strategy.get_params().items())
-    return f"{name_of(strategy)}({parameters})"
+    return f"{qualified_name(strategy)}({parameters})"
 
 
-def name_of(strategy: BaseEstimator) -> str:
+def qualified_name(strategy: BaseEstimator) -> str:
     """Return the name of a strategy's class, with its module if the class is not from this library."""
     kind = type(strategy)
     return kind.__name__ if kind.__module__.startswith("smoothcert.") else f"{kind.__module__}.{kind.__qualname__}"

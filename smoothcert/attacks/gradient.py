@@ -223,11 +223,11 @@ class GradientAttack(Attack):
         n = self.n_copies if total is None else min(self.n_copies, total)
         target.spend(n)
         points = target.mechanism.points(target.raw(target.snap(point[None])))
-        runs = np.array([[0, 0, n]])
+        segments = np.array([[0, 0, n]])
         if total is not None and total > n:
             numbers = np.random.default_rng(key.ravel()).permutation(total)[:n]
-            runs = np.array([[0, int(number), 1] for number in numbers])
-        rows = torch.as_tensor(noisy_batches(voter, target.mechanism, points, key).draw(runs)).to(voter.device)
+            segments = np.array([[0, int(number), 1] for number in numbers])
+        rows = torch.as_tensor(noisy_batches(voter, target.mechanism, points, key).draw(segments)).to(voter.device)
         rows = rows.clone().to(voter.precision).requires_grad_()
         with torch.enable_grad():
             answer = voter.module(rows)

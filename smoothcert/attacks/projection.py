@@ -68,7 +68,7 @@ def project_l1_box(points: Any, center: Any, radius: Any, lo: Any = 0.0, hi: Any
     try:
         origin, low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), raw.shape) for end in (center, lo, hi))
     except ValueError as error:
-        raise ValueError(f"center, lo and hi must broadcast to the shape of points, {raw.shape}.") from error
+        raise ValueError(f"center, lo and hi must broadcast to the shape of points, {raw.shape}: {error}.") from error
     limit = check_radii(radius, len(raw))
     limit = np.where(limit < TINY, 0.0, limit)
     if not all(np.isfinite(array).all() for array in (raw, origin, low, high)):

@@ -103,7 +103,7 @@ class Target:
     max_queries: int
     n_samples: int
     clear: float
-    n_queries: int = 0
+    n_queries: int = field(init=False, default=0)
     best: FloatArray = field(init=False)
     closest: float = field(init=False, default=np.inf)
     path: Path | None = field(init=False, default=None)

@@ -4,7 +4,7 @@
 |---|---|
 | Algorithm 1: votes, bounds on probabilities, radii | `algorithm` |
 | votes for class A and its strongest rival | `duel` |
-| Clopper-Pearson and other bounds; alpha is split between p_a and p_b (section 2.4) | `binomial` |
+| Clopper-Pearson and other bounds; alpha is split between p_a and p_b (section 2.6) | `binomial` |
 | bets on votes, valid whenever drawing stops (Ville) | `betting` |
 | alpha of `certify_at` is split between bets and a final bound; alpha of ``rtol`` | `evidence` |
 | when to stop drawing, which is a question of cost alone | `stopping`, `futility` |

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.checks import check_count
+from .._utils.checks import check_choice, check_count
 from .._utils.warn import warn
 from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
@@ -74,8 +74,7 @@ class Algorithm:
     batch_size: int | str = "auto"
 
     def __post_init__(self) -> None:
-        if self.estimation not in ESTIMATIONS:
-            raise ValueError(f"estimation must be one of {', '.join(map(repr, ESTIMATIONS))}, got {self.estimation!r}.")
+        check_choice("estimation", self.estimation, ESTIMATIONS)
         check_count("n_selection", self.n_selection)
         check_statistics(
             check_count("n_samples", self.n_samples),

@@ -213,7 +213,7 @@ def rejects_margin(
     # The stakes are the same for all nulls within a cell of the grid, and a bet's factor 1 - c + c X / mu falls as mu
     # rises. So within a cell the wealth falls too, and its infimum is the wealth at the end of the cell. Rejecting mu0
     # takes wealth 1/alpha at mu0 and at the end of every cell below it. Then the e-process of the true mean m <= mu0
-    # has reached 1/alpha, for whichever mu0 was tested. By Ville's inequality it does so with probability alpha.
+    # has reached 1/alpha, for whichever mu0 was tested: an event of probability alpha or less (Ville).
     threshold = -np.log(alpha)
     log_e = log_e_margin(n_a, n_b, n, mu0, prior_a, prior_b, prior_n)
     rejected = np.array(log_e >= threshold)

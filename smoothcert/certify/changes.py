@@ -38,7 +38,7 @@ class ChangeSet(NamedTuple):
     spent : float
         What the changes take from the budget, rounded up.
     noise : Noise
-        The noise under which numbers move afterwards; see `Noise.after`.
+        The noise under which numbers move afterward; see `Noise.after`.
     curve : tuple of two ndarrays, optional
         The likelihood-ratio test of the changes; see `Changes`. Increasing shares of outcomes of the input, and the
         largest shares of outcomes of the changed input that they can have.

@@ -99,7 +99,7 @@ class QuantileAlgorithm:
         check_pays_by_overlap(self.mechanism.noise)
         q, alpha = check_open_unit("quantile", self.quantile), check_open_unit("alpha", self.alpha)
         check_count("n_selection", self.n_selection)
-        # The first order statistic bounds a quantile p if no value below it has at most the probability alpha / 2.
+        # The first order statistic bounds the p-quantile if all values exceed it with probability alpha / 2 or less.
         least = int(np.ceil(np.log(alpha / 2) / np.log1p(-max(q, 1 - q))))
         if check_count("n_samples", self.n_samples) < least:
             raise ValueError(

@@ -220,7 +220,7 @@ class GreedyRadius(RadiusStrategy):
         return self._named(f"perturbations{number}{size}") if number or size else super().threat
 
     def _limits(self) -> list[FloatArray]:
-        """Return the limits downwards and upwards, as numbers or flat arrays."""
+        """Return the limits downward and upward, as numbers or flat arrays."""
         limits = self.max_change if isinstance(self.max_change, tuple) else (self.max_change, self.max_change)
         expected = "max_change must be a number or array of numbers of at least 0, or a tuple (down, up) of two such"
         if any(map(is_by_column, limits)):

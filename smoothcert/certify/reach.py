@@ -212,7 +212,7 @@ def _each_radius(
 def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], lost: float) -> FloatArray:
     """Return the largest reaches of the numbers of each input, in decreasing order: those that decide about any radius.
 
-    With 1/2 ``lost``, they are about 2.8 lam for noise on a lattice at cost 1. A feature that can move at all can move
+    With ``lost`` 1/2, they are about 2.8 lam for noise on a lattice at cost 1. A feature that can move at all can move
     over half of its range, so their number is that of the walk over features that move by half of the least cost.
 
     Parameters
@@ -268,7 +268,7 @@ def worst_perturbations(
     It raises a ValueError if the strategy is not greedy.
     """
     if not isinstance(strategy, GreedyRadius):
-        raise ValueError(f'estimator must have radius="greedy", whose budget is drawn, got {strategy!r}.')
+        raise ValueError(f'radius must be "greedy" to find worst perturbations, got {strategy!r}.')
     down, up = strategy.room(mechanism.noise, *mechanism.room(X))
     changes = changes_of(mechanism)
     reaches = changes.reaches(strategy, np.maximum(down, up))

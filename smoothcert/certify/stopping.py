@@ -77,7 +77,7 @@ class RadiusTest(VoteRule):
             cap=self.cap,
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
-        # Bets may succeed with the last votes, too: the fixed-n bound at all of alpha hopes for more than either.
+        # Bets may still succeed with the last votes, so futility assumes the fixed-n bound at all of alpha.
         nulls = required[:, None] if required.ndim == 1 else required
         k_a, k_b, n = (votes[:, None] for votes in duel)
         hopeless = is_futile(k_a, k_b, n, self.cap, nulls, alpha=self.alpha, rivals_apart=self.strongest_rival)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_radii
-from .._utils.text import name_of
+from .._utils.text import qualified_name
 from ..noise.base import Noise
 from ..noise.greedy import STEP_ERROR, bisect
 from ..noise.threat import Features
@@ -48,7 +48,7 @@ class RadiusStrategy(BaseEstimator, ABC):
     def _named(self, perturbations: str) -> str:
         """Name the class beside the perturbations that the library proves, if the class is not from the library."""
         own = type(self).__module__.startswith("smoothcert.")
-        return perturbations if own else f"{perturbations} that {name_of(self)} covers"
+        return perturbations if own else f"{perturbations} that {qualified_name(self)} covers"
 
     def threat_under(self, noise: Noise, features: Features | None = None) -> str:
         """Return the perturbations that a radius covers: lattice, costs and fixed features included."""

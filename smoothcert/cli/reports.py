@@ -65,7 +65,7 @@ def status_of(path: str, *, results: bool = False) -> dict[str, Any]:
     # Programs that read JSON round numbers of 128 bits.
     seed = None if run.seed is None else str(run.seed)
     shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": seed}
-    shown |= {"n_classes": len(run.classes), "shard": run.shard, "decided_at": run.decided_at}
+    shown |= {"n_classes": len(run.classes) or None, "shard": run.shard, "decided_at": run.decided_at}
     shown |= {name: value["text"] if isinstance(value, dict) else value for name, value in run.parameters.items()}
     return shown | {"versions": run.versions, "digest": found.digest}
 
@@ -159,7 +159,7 @@ def write_table(
                 "A .tsv table holds radii, and not decisions at given radii. Name a .csv or .parquet file."
             )
         known, truth = np.asarray(classes).tolist(), np.asarray(y).tolist()
-        others = sorted({*truth, *found.labels.tolist()} - set(known))
+        others = sorted(set(truth) - set(known))
         found.to_tsv(output, truth, classes=known + others, idx=index, times=seconds)
         return
     columns = {"input": index, "label": y} | _columns(found) | {"seconds": seconds}

@@ -29,7 +29,7 @@ FALSE, SKIPPED = 3, 4
 @options.SMOOTHING
 @options.RULE
 @click.option("--estimation", type=click.Choice(ESTIMATIONS), help="Compute probabilities, or sample.  [default: auto]")
-@click.option("--rtol", type=float, help="Stop sampling once a radius is this close to the largest possible one.")
+@click.option("--rtol", type=float, help="Stop sampling once a radius is within this share of the largest possible.")
 @options.RECORDING
 @options.OUTPUT
 def certify(**given: Any) -> None:

@@ -23,7 +23,7 @@ from .runs import summary
 @click.option("--results", is_flag=True, help="Also show abstentions and certified accuracy, which takes longer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(stores: tuple[str, ...], results: bool, as_json: bool) -> None:
-    """Show the progress of runs, also while they are being written.
+    """Show the progress of runs, even while they are being written.
 
     \b
       smoothcert status run.sqlite

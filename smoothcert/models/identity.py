@@ -1,4 +1,4 @@
-"""The content of a model: a digest of the numbers that it has learnt, where those are plain to see.
+"""The content of a model: a digest of the numbers that it has learned, where those are plain to see.
 
 Nothing is pickled, executed or changed to find it. Whether two models vote alike is answered by their votes; see
 `smoothcert.runs.model_check`.

@@ -46,7 +46,7 @@ def restored(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replace_models(state: dict[str, Any], replace: Callable[[Any], Any]) -> dict[str, Any]:
-    """Replace the models in the state of a classifier, also inside FrozenEstimator; one object stays one object."""
+    """Replace the models in the state of a classifier, even inside FrozenEstimator; one object stays one object."""
     made: dict[int, Any] = {}
     for name in ("estimator", "estimator_"):
         value = state.get(name)

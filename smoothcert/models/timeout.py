@@ -35,6 +35,7 @@ class TimedVoter(Voter):
         self.dtype, self.n_classes = voter.dtype, voter.n_classes
         self.batch_values, self.most_rows, self.free_rows = voter.batch_values, voter.most_rows, voter.free_rows
         self.most_changed, self.content_decides = voter.most_changed, voter.content_decides
+        self.columns = getattr(voter, "columns", None)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.intp]:
         """Return class indices; see `Voter.__call__`."""

@@ -84,7 +84,7 @@ class TorchInference(BaseEstimator):
         return way + ("" if output is None else f" output={getattr(output, '__qualname__', name_of(output))}")
 
     def in_full_precision(self) -> TorchInference:
-        """Return the same settings without compilation and without autocast, also that of the caller."""
+        """Return the same settings without compilation and without autocast, including that of the caller."""
         return FullPrecision(None, self.channels_last, False, self.output)
 
     def prepare(self, module: Any) -> Callable[[Any], Any]:

@@ -45,7 +45,7 @@ def read_logits(
     output : callable, optional
         Returns the logits in an answer of any other kind.
     decision : Decision, optional
-        What becomes of the logits before they are compared. None leaves them as they are, also single outputs that look
+        What becomes of the logits before they are compared. None leaves them as they are, even single outputs that look
         like probabilities.
 
     Returns

@@ -78,7 +78,7 @@ def _apply_offset(x, j, n_offsets, UNIFORM, Q, HALF, SCALE, WIDE, real, integer)
     if WIDE:
         twice = tl.minimum(split, 2 * Q) + tl.where(x > j, 2 * Q, 0)
     else:
-        # Division rounds towards zero, so that its argument is kept from being negative.
+        # Division rounds toward zero, so its argument must not be negative.
         below = (x - j - 1 + n) // n - 1
         twice = tl.maximum(split + 2 * below * n, 0) + tl.minimum(split + 2 * (below + 1) * n, 2 * Q)
     return twice.to(real) * tl.full((1,), SCALE, real)

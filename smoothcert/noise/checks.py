@@ -83,7 +83,7 @@ def check_costs(noise: Noise, prices: Noise, groups: Sequence[Any]) -> None:
     """Raise a ValueError if a family of one's own asks less for a move of a costly feature than its noise allows.
 
     A move of z in the unit box, under the noise ``for_cost(cost)``, must spend a share of the budget that is no larger
-    than the share for a move of cost times z under ``with_costs``.
+    than the share for a move of cost times z under ``prices``.
     """
     if type(noise).__module__.startswith(f"{__package__}."):
         return
@@ -136,7 +136,7 @@ def _check_draw(noise: Noise) -> None:
             if returned is not None:
                 raise TypeError(
                     f"{type(noise).__name__}.draw must write noisy copies into out and return None, got "
-                    f"{type(returned).__name__}. Write out[...] = copies in the place of return copies."
+                    f"{type(returned).__name__}. Write out[...] = copies in place of return copies."
                 )
             wrong = out[~np.isfinite(out)]
             found = f"{wrong[:1]} in {wrong.size} of {out.size} places"

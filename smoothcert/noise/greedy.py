@@ -63,7 +63,7 @@ def walk_cost(cost: Callable[[Any], Any], reach: FloatArray, distance: FloatArra
     Parameters
     ----------
     cost : callable
-        Cost of a single move of one feature, or of the last axis of moves where costs do not add up.
+        Maps moves of shape (n_inputs, k) to what each input's moves cost together, shape (n_inputs,).
     reach : ndarray of shape (n_inputs, n_features)
     distance : ndarray of shape (n_inputs,)
     """

@@ -38,6 +38,11 @@ class NoiseMechanism:
         Shape of one input. Points are flat, shape (n, d); raw values keep the shape.
     features : Features
         Costs of the features, and which of them are categories.
+
+    Raises
+    ------
+    ValueError
+        If the box, the levels or the costs do not fit the shape, or the noise has no certificate for them.
     """
 
     box: Box
@@ -149,7 +154,7 @@ class NoiseMechanism:
         return np.broadcast_to(values, self.n_features)
 
     def bounded(self, X: Any) -> Any:
-        """Return raw inputs with 0 in the place of features that have no bounds."""
+        """Return raw inputs with 0 in place of features that have no bounds."""
         return (
             X if self.mixed is None else np.where(self.per_feature(self.features.numeric).reshape(self.shape), X, 0.0)
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.by_column import in_order, is_by_column
+from .._utils.checks import check_choice
 from .box import FloatArray
 
 #: What a hidden category is replaced by: one more category that the model knows, or a category drawn independently.
@@ -80,8 +81,7 @@ class Features:
         ValueError
             If a cost is neither above 0 nor "fixed", names an unknown column, or does not fit the inputs.
         """
-        if hidden not in HIDDEN:
-            raise ValueError(f"hidden must be one of {HIDDEN}, got {hidden!r}.")
+        check_choice("hidden", hidden, HIDDEN)
         values = in_order("costs", costs, names, default=1.0) if is_by_column(costs) else costs
         try:
             numbers = np.array(_numbers(values), dtype=np.float64)
@@ -140,7 +140,7 @@ class Features:
         return replace(self, costs=costs, n_categories=n_categories)
 
     def without_fixed(self, X: NDArray[Any]) -> NDArray[Any]:
-        """Return inputs, shape (n, *shape), with 0 in the place of fixed features."""
+        """Return inputs, shape (n, *shape), with 0 in place of fixed features."""
         shape = X.shape[1:]
         fixed = np.broadcast_to(self.for_shape(shape).fixed, int(np.prod(shape))).reshape(shape)
         return np.where(fixed, 0, X)

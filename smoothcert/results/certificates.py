@@ -27,7 +27,7 @@ class Certificates(TableRecords):
     Parameters
     ----------
     labels : ndarray of shape (n_inputs,)
-        Predicted labels, also where the classifier abstains from certifying them.
+        Predicted labels, even where the classifier abstains from certifying them.
     radii : ndarray of float64, shape (n_inputs,)
         Certified radii in the unit box, where 1.0 is one feature moved across its whole range. A radius is NaN for an
         abstention, so that ``(labels == y) & (radii >= r)`` is right for every r >= 0, and +inf if the whole box is
@@ -220,7 +220,8 @@ class Certificates(TableRecords):
     ) -> None:
         """Write the tab-separated table that research code uses, as ``certify.py`` of Cohen et al. does [1]_.
 
-        The columns are ``idx label predict radius correct time``. For an abstention, they hold -1, radius 0, correct 0.
+        The columns are ``idx label predict radius correct time``. For an abstention, ``predict`` is -1, and the radius
+        and ``correct`` are 0.
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ N_RADII = 60
 class IntervalDisplay:
     """How far the smoothed prediction of an input can move, against the radius of the adversary.
 
-    For each input, a line shows the prediction and a band the interval that certainly holds the smoothed quantile of
+    For each input, a line shows the prediction and a band the interval that provably holds the smoothed quantile of
     every input within the radius. The band ends where it is no longer bounded. Dots at radius 0 are true values.
 
     Parameters

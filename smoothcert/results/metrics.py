@@ -211,7 +211,8 @@ def average_certified_radius(
 
     References
     ----------
-    .. [1] Sun et al., "Average Certified Radius is a Poor Metric for Randomized Smoothing", 2024.
+    .. [1] Sun, Mao, Mueller and Vechev, "Average Certified Radius is a Poor Metric for Randomized Smoothing", 2024,
+       arXiv:2410.06895.
 
     Examples
     --------
@@ -350,14 +351,9 @@ def named_alphas(certificates: Iterable[Certificates]) -> str:
     return " or ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in certificates}))
 
 
-def are_certificates(thing: Any) -> bool:
-    """Tell whether this is what `certify` returns."""
-    return isinstance(thing, TableRecords) and hasattr(thing, "radii")
-
-
 def _checked(name: str, thing: Any) -> Any:
     """Return certificates, or raise a ValueError if this is something else."""
-    if not are_certificates(thing):
+    if not (isinstance(thing, TableRecords) and hasattr(thing, "p_a")):
         remedy = "Use clf.certify(X)."
         if hasattr(thing, "robust"):
             remedy += " Decisions at a radius have the accuracy ((labels == y) & robust).mean()."

@@ -21,7 +21,7 @@ COLORS = {
 #: The color of a reference, visible on light and on dark backgrounds.
 NEUTRAL = "#8C8C8C"
 
-#: Line styles that tell curves apart without colors, also where they overlap. Dotted lines are references.
+#: Line styles that tell curves apart without colors, even where they overlap. Dotted lines are references.
 LINE_STYLES = ["-", (0, (6, 2)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (10, 3)), (0, (6, 2, 1.5, 2, 1.5, 2))]
 
 #: Line widths: a later curve is narrower, so that the curve below shows on both sides where the two coincide.

@@ -157,7 +157,7 @@ class IntervalScorer(BaseEstimator):
         self.tolerance = tolerance
 
     def score(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of inputs at which the smoothed quantile certainly stays within the tolerance.
+        """Return the share of inputs at which the smoothed quantile provably stays within the tolerance.
 
         Parameters
         ----------

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .._utils.checks import check_classes, check_labels, check_thresholds
 from .._utils.optional import optional
 from .._utils.text import describe
+from .display import NORMS
 from .plotting import COLORS, LINE_STYLES, NEUTRAL, add_legend, background
 
 FloatArray = NDArray[np.float64]
@@ -109,6 +110,8 @@ class PredictionSetDisplay:
         The promised coverage under attack.
     name : str, optional
         The name of the curve.
+    norm : float, default=1
+        The norm of the radii.
 
     Attributes
     ----------
@@ -136,6 +139,7 @@ class PredictionSetDisplay:
     _: KW_ONLY
     confidence_level: float
     name: str = ""
+    norm: float = 1
 
     @classmethod
     def from_estimator(
@@ -188,10 +192,9 @@ class PredictionSetDisplay:
         for i, radius in enumerate(grid.tolist()):
             sets = copy(estimator).set_params(radius=radius).conformalize(X_calib, y_calib).predict_set(X)
             sizes[i], coverage[i] = mean_set_size_score(sets), set_coverage_score(y, sets, estimator.classes_)
-        own = f"{describe(estimator.noise_)}, {estimator.method}".replace(", levels='auto'", "")
-        display = cls(
-            grid, sizes, coverage, confidence_level=estimator.confidence_level, name=own if name is None else name
-        )
+        label = f"{describe(estimator.noise_)}, {estimator.method}".replace(", levels='auto'", "")
+        label, norm = label if name is None else name, getattr(estimator.strategy, "norm", 1)
+        display = cls(grid, sizes, coverage, confidence_level=estimator.confidence_level, name=label, norm=norm)
         return display.plot(axes, **kwargs)
 
     def plot(self, axes: Any = None, **kwargs: Any) -> Self:
@@ -225,7 +228,7 @@ class PredictionSetDisplay:
             style = {"color": colors[number % len(colors)], "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
             style |= {"marker": "o", "markersize": 4, "label": self.name or None, "gid": "curve"}
             self.lines_ += ax.plot(self.radii, values, **style | kwargs)
-            ax.set(xlabel="l1 radius (1 = one feature across its range)", ylabel=label)
+            ax.set(xlabel=NORMS[float(self.norm)], ylabel=label)
             if not number:
                 ax.grid(alpha=0.3)
         size, coverage = self.axes_

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .._utils.checks import check_choice
-from .metrics import AVERAGES, are_certificates, certified_accuracy_score, check_one_kind, named_alphas
+from .metrics import AVERAGES, certified_accuracy_score, check_one_kind, named_alphas
 from .tables import Summary
 
 #: The names of these scores.
@@ -63,7 +64,7 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike, *, average: str
     2 inputs, 0 abstained, against every perturbation, alpha=0.001
     """
     check_choice("average", average, AVERAGES)
-    alone = are_certificates(certificates)
+    alone = not isinstance(certificates, Mapping)
     named = {TITLES[average]: certificates} if alone else dict(certificates)
     first = check_one_kind(named)
     least = np.atleast_1d(np.asarray(radii, dtype=np.float64))

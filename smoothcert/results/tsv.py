@@ -17,7 +17,7 @@ from .tables import rounded_down
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 
-#: The significant decimal digits that tell all floats apart, also when the rest is cut off.
+#: The significant decimal digits that tell all floats apart, even when the rest is cut off.
 EXACT = 18
 
 
@@ -51,10 +51,11 @@ def write_tsv(path: Any, certificates: Any, y: Any, classes: Any, idx: Any, time
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError(f"times must hold seconds, finite and at least 0, got {times!r}.")
     check_count("digits", digits)
-    label, predict = (_indices(name, part, classes) for name, part in (("y", y), ("labels", certificates.labels)))
+    label, predict = _indices("y", y, classes), np.full(n, -1)
+    predict[~abstained] = _indices("labels", certificates.labels[~abstained], classes)
     radii = [rounded_down(radius, digits) for radius in np.where(abstained, 0.0, certificates.radii)]
     shown = [""] * n if times is None else [timedelta(seconds=one) for one in seconds.tolist()]
-    columns = (numbers, label, np.where(abstained, -1, predict), radii, (label == predict) & ~abstained, shown)
+    columns = (numbers, label, predict, radii, label == predict, shown)
     with replacing(Path(path)) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
         writer.writerow(COLUMNS)

@@ -199,8 +199,9 @@ class VoteCounts(Records):
         Raises
         ------
         ValueError
-            If the file is not a sound store, the run is unfinished, or sampling stopped early (``rtol``), because
-            bounds for a fixed number of votes would then be wrong.
+            If the file is not a sound store, the run is unfinished, some inputs failed or have exact probabilities in
+            place of votes, or drawing stopped early (``rtol`` or `certify_at`), because bounds for a fixed number of
+            votes would then be wrong.
 
         See Also
         --------

@@ -184,7 +184,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. Use the release that wrote it."
+            f"{path} has schema version {version}; this release reads {SCHEMA_VERSION}. Use the release that wrote it."
         )
 
 

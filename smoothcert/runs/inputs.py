@@ -76,8 +76,8 @@ class Inputs:
             try:
                 return self.read(np.array([position]))
             except Exception as error:
-                first_error = error
-        raise first_error
+                last_error = error
+        raise last_error
 
     def read(self, index: NDArray[np.intp]) -> NDArray[Any]:
         """Return some inputs as a validated array.
@@ -181,8 +181,9 @@ def _slice(index: NDArray[np.intp]) -> Any:
 
 def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     """Read inputs that are not in memory."""
-    if hasattr(X, "iloc") or hasattr(X, "get_columns"):
-        return (X.iloc if hasattr(X, "iloc") else X)[_slice(index)]
+    table = getattr(X, "iloc", X if hasattr(X, "get_columns") else None)
+    if table is not None:
+        return table[_slice(index)]
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         # Masked arrays stay what they are, so that they can be refused.

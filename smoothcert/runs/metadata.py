@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_labels
-from .._utils.text import describe, name_of
+from .._utils.text import describe, qualified_name
 from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
 from ..certify.quantiles import QuantileAlgorithm
@@ -55,8 +55,9 @@ class RunMetadata:
     parameters : dict
         What else certificates depend on: ``n_selection``, ``n_samples``, ``estimation``, ``rtol``, ``scheme``,
         ``bound``, ``alpha`` and ``radius``, the last from `to_spec`; of a regressor ``estimation="values"`` and
-        ``quantile`` in the place of ``rtol``, ``scheme`` and ``bound``.
+        ``quantile`` in place of ``rtol``, ``scheme`` and ``bound``.
     created : str
+        The time, in ISO format.
     versions : dict
         Of libraries, Python and the platform.
     shard : tuple of int, optional
@@ -291,7 +292,7 @@ def to_spec(strategy: BaseEstimator) -> dict[str, Any]:
     {'class': 'SplitNoise', 'parameters': {'lam': 2.0, 'levels': 'auto'}, 'text': "SplitNoise(lam=2.0, levels='auto')"}
     """
     parameters = {name: _encode(value) for name, value in strategy.get_params(deep=False).items()}
-    return {"class": name_of(strategy), "parameters": parameters, "text": describe(strategy)}
+    return {"class": qualified_name(strategy), "parameters": parameters, "text": describe(strategy)}
 
 
 def from_spec(argument: str, spec: dict[str, Any]) -> Any:

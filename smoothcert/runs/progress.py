@@ -130,7 +130,7 @@ class Progress:
         return self
 
     def _tell(self) -> None:
-        """Log and draw the bar anew from time to time, also while nothing is finished."""
+        """Log and draw the bar anew from time to time, even while nothing is finished."""
         while not self.ended.wait(LOG_SECONDS):
             self.bar.refresh()
             logger.info("%s: %s", self.task, self.summary())

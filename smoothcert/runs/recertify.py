@@ -271,7 +271,7 @@ def votes_from_store(path: str | os.PathLike[str]) -> VoteCounts:
         stopped = f"radius={run.decided_at}" if run.decided_at is not None else f"rtol={run.parameters['rtol']}"
         raise ValueError(
             f"{path} holds votes whose drawing stopped early ({stopped}): bounds for a fixed number of votes would be "
-            f"wrong. Use Certificates.from_store(path) or Decisions.from_store(path), which know."
+            f"wrong. Use Certificates.from_store(path) or Decisions.from_store(path), which account for it."
         )
     if stored.failures:
         raise ValueError(

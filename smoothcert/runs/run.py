@@ -20,7 +20,7 @@ from ..sampling.sampler import Sampler, Votes, fingerprints
 from ..sampling.values import ValueSampler
 from .inputs import Inputs
 from .store import Store, StoreError
-from .workers import draw_all
+from .workers import Read, draw_all
 
 #: The number of failed inputs that a warning names.
 FEW_NAMED = 5
@@ -95,10 +95,7 @@ def sample_votes(
         finished[[*failures]] = True
         chunks = [chunk[~finished[chunk]] for chunk in chunks if not finished[chunk].all()]
 
-    def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
-        return inputs.read(index), None if target is None else target[index]
-
-    for index, X, votes in draw_all(sampler, chunks, read, n_jobs, skip=skip):
+    for index, X, votes in draw_all(sampler, chunks, _reader(inputs, target), n_jobs, skip=skip):
         if isinstance(votes, Votes):
             if store is not None:
                 store.append(index, votes, kept_values(sampler, X, votes, target, index))
@@ -133,21 +130,22 @@ def draw_inputs(
     verbose : int, default=0
         Above 0, show a bar.
     """
-
-    def read(index: NDArray[np.intp]) -> tuple[NDArray[Any], Any]:
-        return inputs.read(index), None if target is None else target[index]
-
     chunks = chunks_of(inputs.positions, sampler)
     with tqdm(total=len(inputs), disable=not verbose, desc="drawing", unit="input") as bar:
-        for index, X, found in draw_all(sampler, chunks, read, n_jobs):
+        for index, X, found in draw_all(sampler, chunks, _reader(inputs, target), n_jobs):
             yield index, X, found
             bar.update(len(index))
+
+
+def _reader(inputs: Inputs, target: NDArray[Any] | None) -> Read:
+    """Return a function of positions that reads the inputs there, and what the sampler is asked about them."""
+    return lambda index: (inputs.read(index), None if target is None else target[index])
 
 
 def kept_values(
     sampler: Sampler | ExactSampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]
 ) -> NDArray[Any]:
-    """Return what a store keeps of inputs: what radii they allow, or what the radii they were asked about require."""
+    """Return what a store keeps of inputs: their largest reaches, or the probabilities that given radii require."""
     rule = None if isinstance(sampler, ExactSampler) else sampler.rule
     if isinstance(sampler, ValueSampler):
         return reaches_to_keep(sampler.mechanism, X, 1 - LEAST_OVERLAP)

@@ -86,7 +86,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error}. Is the disk full, or the directory read-only? What was "
-                f"finished is kept: run again with the same store to go on."
+                f"finished is kept: run again with the same store to continue."
             ) from error
 
     def finished(self) -> NDArray[np.intp]:
@@ -113,7 +113,7 @@ class Store:
             Positions in X.
         votes : Votes
         reach : ndarray of shape (n, k)
-            The largest distances by which each input's features can move, in decreasing order.
+            From `kept_values`.
         """
         each, now = votes.seconds / len(index), time.time()
         reaches = bytes_of_rows(reach.astype("<f8"))
@@ -157,7 +157,8 @@ class StoredRun:
         The positions in X of finished inputs, increasing.
     votes : Votes
     reach : ndarray of shape (n, k)
-        The largest distances by which each input's features can move.
+        The largest distances by which each input's features can move, or in a run of `certify_at` the probabilities
+        that its radii require; see `kept_values`.
     seconds : ndarray of shape (n,)
     failures : dict of int to str
         The reasons why other inputs failed, by position.
@@ -263,7 +264,7 @@ class StoreStatus:
 
 
 def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRun, None, None]:
-    """Read a store in parts: the failures first, and then finished inputs with up to so many votes together."""
+    """Read a store in parts: the failures first, and then finished inputs with up to ``n_votes`` votes together."""
     path = _existing(path)
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
@@ -282,8 +283,9 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def read_status(path: str | os.PathLike[str]) -> StoreStatus:
-    """Read how far a run has come, also while it is being written. Results are counted, and not checked."""
-    path, totals = Path(path), "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
+    """Read how far a run has come, even while it is being written. Results are counted, and not checked."""
+    path = _existing(path)
+    totals = "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
     with closing(connect(path, writing=False, checked=False)) as connection:
         connection.execute("BEGIN")
         run = read_run(connection, path)

@@ -2,5 +2,5 @@
 
 `sampler` draws the votes of both stages, `selection` says how many choose the class, `counters` counts the votes of a
 batch, and `batch_dependence` checks that a vote depends on its row alone. `exact` computes probabilities instead.
-`values` and `scores` collect the numbers of a regression model and the scores of labels in the place of votes.
+`values` and `scores` collect the numbers of a regression model and the scores of labels in place of votes.
 """

@@ -1,7 +1,7 @@
 """Sums over the outcomes of independent noise: from the counts of each feature's offsets to bounds on probabilities.
 
 All sums have nonnegative terms, so their relative rounding error is at most the number of operations times the unit
-roundoff, and the second order is less than four operations more.
+roundoff. Four more operations cover what is of second order.
 """
 
 from __future__ import annotations

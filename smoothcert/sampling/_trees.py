@@ -124,7 +124,7 @@ def read(estimator: Any, numeric: NDArray[np.bool_], categorical: NDArray[np.boo
     check_is_fitted(model)
     found = reader(model)
     if not found.trees:
-        _refuse("a model with trees", f"{name_of(model)} without")
+        _refuse("a model with trees", f"a {name_of(model)} that has none")
     return found._replace(steps=steps, source=source)
 
 
@@ -179,7 +179,7 @@ def _tree(tree: Any, value: Any) -> Tree:
 def _read_decision_tree(model: Any) -> StepModel:
     """Leaves vote for their most frequent class, the first of several."""
     if model.n_outputs_ != 1:
-        _refuse("a decision tree with one output", f"{model.n_outputs_}")
+        _refuse("a decision tree with one output", f"{model.n_outputs_} outputs")
     votes = model.tree_.value[:, 0].argmax(axis=1)
     return StepModel([_tree(model.tree_, votes)], model.classes_, votes=True)
 
@@ -208,7 +208,7 @@ def _read_gradient_boosting(model: Any) -> StepModel:
 def _read_hist_gradient_boosting(model: Any) -> StepModel:
     """Trees add to a constant. The second class wins with a positive sum."""
     if model.is_categorical_ is not None:
-        _refuse("HistGradientBoosting without categories", "some")
+        _refuse("HistGradientBoosting without categories", f"categorical_features={model.categorical_features!r}")
     trees = []
     for tree in (tree for trees_of_iteration in model._predictors for tree in trees_of_iteration):
         nodes = tree.nodes
@@ -231,7 +231,7 @@ def _read_xgboost(model: Any) -> StepModel:
     trees = []
     for tree in boosting["model"]["trees"]:
         if any(tree["split_type"]) or int(tree["tree_param"]["size_leaf_vector"]) > 1:
-            _refuse("XGBoost without categories and with one output for each tree", "others")
+            _refuse("XGBoost without categories and with one output for each tree", "other trees")
         left, right, feature = (
             np.array(tree[name], dtype=np.intp) for name in ("left_children", "right_children", "split_indices")
         )
@@ -244,7 +244,7 @@ def _read_xgboost(model: Any) -> StepModel:
         return StepModel(trees, np.asarray(model.classes_))
     start = float(np.float32(str(content["learner_model_param"]["base_score"]).strip("[]")))
     if not 0 < start < 1:
-        _refuse("XGBoost with base_score between 0 and 1", str(start))
+        _refuse("XGBoost with base_score between 0 and 1", f"{start:g}")
     odds, eps = start / (1 - start), float(np.finfo(np.float32).eps)
     largest = [float(np.abs(tree.value[tree.left < 0]).max()) for tree in trees]
     # The sum, the logit of the start and the comparison of a probability with 1/2 are rounded.

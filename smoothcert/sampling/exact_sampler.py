@@ -1,4 +1,4 @@
-"""Exact probabilities in the place of votes: a sampler that draws nothing."""
+"""Exact probabilities in place of votes: a sampler that draws nothing."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def count(
     waiting = deque([n] if rule is None else rule.checkpoints.tolist())
     while waiting and len(undecided):
         ends, ahead = [waiting.popleft()], None
-        # Few votes more take no time, and at most as many votes are drawn in vain as are needed.
+        # A few more votes take no time, and no more votes are drawn in vain than are needed.
         while waiting and waiting[0] <= 2 * drawn and len(undecided) * (waiting[0] - drawn) <= free_rows:
             ends.append(waiting.popleft())
         if len(ends) == 1:

@@ -145,7 +145,7 @@ class ScoreSampler(Sampler):
     rank : int
         Calibration returns the score of this rank among those of an input's own label, 1 being the smallest.
     threshold : float, optional
-        Otherwise, the scores of each label that are no larger than this are counted.
+        Otherwise, the scores of each label that are no larger than this, apart from rounding, are counted.
     """
 
     score: ConformityScore
@@ -181,7 +181,7 @@ class ScoreSampler(Sampler):
 
 
 class ScoreCounter:
-    """Collects the scores of labels, or counts those below a threshold; several counters share the work in threads.
+    """Collects the scores of labels, or counts those up to a threshold; several counters share the work in threads.
 
     Parameters
     ----------

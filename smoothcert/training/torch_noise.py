@@ -103,7 +103,7 @@ class OutputScaling:
 
 
 def put_first(hooks: OrderedDict[int, Any], scaling: Any) -> None:
-    """Put a scaling before the other hooks of a module, and in the place of an earlier scaling."""
+    """Put a scaling before the other hooks of a module, and in place of an earlier scaling."""
     hooks[SCALING] = scaling
     hooks.move_to_end(SCALING, last=False)
 
@@ -245,7 +245,7 @@ def noisy_on_device(X: torch.Tensor, mechanism: NoiseMechanism, rng: np.random.G
     steps = torch.as_tensor(mechanism.steps.reshape(mechanism.shape), dtype=torch.float32, device=X.device)
     raw = noisy * width + lo
     if mechanism.noise.column_steps is not None:
-        # Quarter steps are rounded as `mixed.whole_steps` does it.
+        # Quarter steps are rounded as `mixed_features.whole_steps` does it.
         raw = torch.where(steps > 0, (noisy * steps + 0.625).floor() * width / steps.clamp(min=1) + lo, raw)
     fixed = mechanism.per_feature(mechanism.features.fixed).reshape(mechanism.shape)
     return torch.where(torch.tensor(fixed, device=X.device), X.float(), raw) if fixed.any() else raw

@@ -42,7 +42,7 @@ class Items(Dataset[Any]):
     inputs : ndarray of shape (n, *shape) or Dataset of pairs
         A Dataset may return another pair at each call; its label comes with the input.
     classes : ndarray of shape (n_classes,), or None
-        None stands for numbers in the place of labels.
+        None stands for numbers in place of labels.
     indices : ndarray of int64, or float32 for numbers, shape (n,)
     weights : ndarray of float32, shape (n,), or None
         An input with a weight is a list of both; see `NoiseHooks`.

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from smoothcert import Certificates, GreedyRadius, SmoothedClassifier, SplitNoise, UniformMixtureNoise
-from smoothcert._utils.text import describe, exact, in_words, name_of
+from smoothcert._utils.text import describe, exact, in_words, qualified_name
 from smoothcert.results.metrics import check_one_kind
 
 
@@ -91,12 +91,12 @@ def test_strategies_are_described_by_all_parameters():
     assert describe(GreedyRadius(max_features=2)).startswith("GreedyRadius(")
     assert "max_features=2" in describe(GreedyRadius(max_features=2))
     assert describe(Ridge(alpha=2.0)).startswith("sklearn.linear_model._ridge.Ridge(alpha=2.0, ")
-    assert (name_of(SplitNoise()), name_of(PCA())) == ("SplitNoise", "sklearn.decomposition._pca.PCA")
+    assert (qualified_name(SplitNoise()), qualified_name(PCA())) == ("SplitNoise", "sklearn.decomposition._pca.PCA")
 
     class Own(SplitNoise):
         pass
 
-    assert name_of(Own()).endswith("test_strategies_are_described_by_all_parameters.<locals>.Own")
+    assert qualified_name(Own()).endswith("test_strategies_are_described_by_all_parameters.<locals>.Own")
 
 
 def test_numbers_in_words():

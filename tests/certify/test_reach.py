@@ -399,7 +399,7 @@ def test_the_worst_perturbation_moves_to_the_far_faces():
         moved = worst_perturbations(strategy, mechanism, X, distance).moves
         np.testing.assert_allclose(moved, expected, atol=1e-6)
     for strategy in (BoxRadius(), LipschitzRadius()):
-        with pytest.raises(ValueError, match='estimator must have radius="greedy", whose budget is drawn, got '):
+        with pytest.raises(ValueError, match='radius must be "greedy" to find worst perturbations, got '):
             worst_perturbations(strategy, mechanism, X, distance)
 
 

@@ -972,6 +972,8 @@ def test_runs_of_a_regressor_are_resumed_and_verified(folder):
         shown = run("resume", "run.sqlite", model, "test.npz", "--allow-pickle", "-q")
         assert re.search(r"finished: +30 of 30 inputs", shown)
         np.testing.assert_array_equal(Intervals.from_store("run.sqlite", 0.2).upper, whole.upper)
+    shown = run("status", "run.sqlite")
+    assert ("n samples:" in shown, "n classes:" in shown) == (True, False)
     np.save("moved.npy", np.where(np.arange(30)[:, None] == 4, 0.5, X))
     result = CliRunner().invoke(cli, ["verify", "run.sqlite", "reg.joblib", "moved.npy", "--allow-pickle", "-q"])
     assert (result.exit_code, "|       4 | X holds another input there |" in result.stdout) == (3, True)

@@ -75,7 +75,7 @@ def test_the_first_wrong_cost_is_named():
 
 
 def test_what_replaces_a_category_is_a_known_way():
-    with pytest.raises(ValueError, match=r"hidden must be one of \('mask', 'uniform'\), got 'mean'"):
+    with pytest.raises(ValueError, match="hidden must be one of 'mask', 'uniform', got 'mean'"):
         Features.from_costs(1.0, hidden="mean")
 
 

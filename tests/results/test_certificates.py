@@ -7,7 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from smoothcert import Certificates, Decisions, VoteCounts, certified_accuracy_envelope, certified_accuracy_score
+from smoothcert import (
+    Certificates,
+    Decisions,
+    ToleranceRadii,
+    VoteCounts,
+    certified_accuracy_envelope,
+    certified_accuracy_score,
+)
 from smoothcert.results import summarize
 from smoothcert.results.votes import Origin
 
@@ -119,6 +126,12 @@ def test_certified_accuracy_of_something_else(certificates):
         given = decisions if score is certified_accuracy_score else [decisions]
         with pytest.raises(ValueError, match=r"got Decisions\. Use clf\.certify\(X\)\. Decisions at a radius have"):
             score(y, given, 0.5)
+    held = {"predictions": np.zeros(4), "radii": np.ones(4), "abstained": np.zeros(4, dtype=bool)}
+    radii = ToleranceRadii(**held, tolerance=np.ones(4), quantile=0.5, alpha=0.1, norm=1)
+    with pytest.raises(ValueError, match="must be the Certificates that certify returns, got ToleranceRadii"):
+        certified_accuracy_score(np.zeros(4), radii, 0.5)
+    with pytest.raises(ValueError, match="must be the Certificates that certify returns, got ToleranceRadii"):
+        summarize(radii, np.zeros(4), [0.5])
     with pytest.raises(ValueError, match="radius must hold numbers of at least 0, got '1'"):
         certified_accuracy_score(y, certificates, "1")
     for radius in (-1, np.nan, [0, -0.1]):

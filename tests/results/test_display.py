@@ -226,7 +226,7 @@ def test_votes_that_are_given_are_certified(display, smoothed):
 
 def test_pictures_that_cannot_be_drawn(smoothed):
     wide = X[:1].repeat(1, axis=0)
-    with pytest.raises(ValueError, match=r'estimator must have radius="greedy".*BoxRadius'):
+    with pytest.raises(ValueError, match=r'radius must be "greedy".*BoxRadius'):
         GreedyBudgetDisplay.from_estimator(smoothed.set_params(radius="box"), X[0], image_shape=(2, 2))
     smoothed.set_params(radius="greedy")
     for shape in (None, (2, 3), (2, 2, 1, 1), (4,)):

@@ -35,3 +35,5 @@ def test_curves_of_sets_and_what_they_promise():
     (promise,) = (line for line in shown.lines if line.get_gid() == "promise")
     assert set(promise.get_ydata()) == {0.8}
     assert [text.get_text() for text in shown.get_legend().get_texts()] == ["one", "two", "promised under attack"]
+    other = PredictionSetDisplay(radii, sizes, coverage, confidence_level=0.8, norm=np.inf).plot()
+    assert {ax.get_xlabel() for ax in other.axes_} == {"l-inf radius (1 = all features across their range)"}

@@ -58,6 +58,16 @@ def test_round_trip(tmp_path):
     assert np.isnan(found.margin).all()
 
 
+@pytest.mark.parametrize("classes", [None, ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]])
+def test_a_table_that_was_read_is_written_again(tmp_path, classes):
+    # Abstentions were read as a label that no class has.
+    certificates, y = some_certificates()
+    certificates.to_tsv(tmp_path / "first.tsv", y)
+    found, truth, idx = Certificates.from_tsv(tmp_path / "first.tsv", alpha=0.001, norm=1, classes=classes)
+    found.to_tsv(tmp_path / "again.tsv", truth, idx=idx, classes=classes)
+    assert (tmp_path / "again.tsv").read_text() == (tmp_path / "first.tsv").read_text()
+
+
 def test_all_radii_read_back_as_the_same_floats(tmp_path):
     # From 1000 to 2**10, floats lie closest together for their number of digits.
     radii = np.linspace(1000, 1024, 200)

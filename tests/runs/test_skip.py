@@ -9,7 +9,6 @@ from contextlib import closing
 
 import numpy as np
 import pandas
-import polars
 import pytest
 
 from smoothcert import (
@@ -126,13 +125,12 @@ class Lazy:
     [
         (spoiled(), 7, ".*NaN"),
         (pandas.DataFrame(spoiled(), columns=list("abc")), 7, ".*NaN"),
-        (polars.DataFrame(spoiled(), schema=list("abc")), 7, ".*NaN"),
         (spoiled().tolist(), 7, ".*NaN"),
         (Lazy(spoiled()), 7, ".*NaN"),
         (Lazy(data(), unreadable=0), 0, "OSError: a broken disk"),
         (Lazy([*data()[:-1], np.zeros(2)]), N - 1, "It has shape"),
     ],
-    ids=["array", "table", "polars", "list", "sequence", "disk", "shape"],
+    ids=["array", "table", "list", "sequence", "disk", "shape"],
 )
 def test_an_input_that_is_invalid_is_skipped(tmp_path, X, position, reason):
     path = tmp_path / "run.sqlite"

@@ -35,7 +35,7 @@ from smoothcert import (
 from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.runs import database
-from smoothcert.runs.store import read_store
+from smoothcert.runs.store import read_status, read_store
 
 from ..base_models import Rule, constant
 from ..processes import run_python
@@ -296,7 +296,7 @@ def test_foreign_files_are_refused(tmp_path, table, base):
 
 def test_a_missing_store_is_named_in_one_line(tmp_path):
     path = tmp_path / "missing.sqlite"
-    for read in (Certificates.from_store, VoteCounts.from_store):
+    for read in (Certificates.from_store, VoteCounts.from_store, read_status):
         with pytest.raises(StoreError, match=r"missing\.sqlite does not exist\. Give the file that") as caught:
             read(path)
         assert caught.value.__cause__ is None
@@ -308,7 +308,7 @@ def test_stores_of_later_releases_are_refused(finished, table, base):
     connection = sqlite3.connect(finished)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    refused(finished, table, base, "schema version 99, this release reads 2")
+    refused(finished, table, base, "schema version 99; this release reads 2")
 
 
 @pytest.mark.parametrize(
