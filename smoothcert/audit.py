@@ -196,8 +196,7 @@ def verify(
     opened = clf.open_inputs(X, skip=bool(np.any(certificates.failed)))
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
     rng = np.random.default_rng(resolve_seed(random_state))
-    claims = ~(certificates.abstained & np.isnan(certificates.radii))
-    rows = random_share(np.flatnonzero(claims), fraction, rng)
+    rows = random_share(np.flatnonzero(_are_claims(certificates)), fraction, rng)
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
@@ -232,6 +231,11 @@ def _fresh_votes(sampler: Any, inputs: NDArray[Any], n_jobs: int | None) -> tupl
     return parts, counts, np.array_equal(again, counts[:REPEATED])
 
 
+def _are_claims(certificates: Certificates) -> NDArray[np.bool_]:
+    """Tell which certificates claim anything: all but abstentions, which have no radius."""
+    return ~(certificates.abstained & np.isnan(certificates.radii))
+
+
 def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
@@ -248,7 +252,7 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
             "certificates must hold probabilities, but p_a is NaN, as in certificates from a table of radii. Use those "
             "that certify or Certificates.from_store returns."
         )
-    labels = certificates.labels[~certificates.abstained]
+    labels = certificates.labels[_are_claims(certificates)]
     unknown = labels[~np.isin(labels, clf.classes_)].tolist()
     if unknown:
         raise ValueError(
