@@ -97,8 +97,8 @@ def check_thresholds(radius: Any) -> Any:
 
 
 def check_classes(classes: Any) -> Any:
-    """Return classes as an array, or raise a ValueError unless they are a list of distinct labels."""
-    labels = np.asarray(classes)
+    """Return classes as a new array, or raise a ValueError unless they are a list of distinct labels."""
+    labels = np.array(classes)
     if labels.ndim != 1 or not len(labels) or len(sorted_unique("classes", labels)) != len(labels):
         raise ValueError(f"classes must be a list of distinct labels, got {classes!r}.")
     return labels

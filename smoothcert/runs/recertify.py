@@ -124,7 +124,8 @@ def votes_from_counts(
         if unknown.any():
             raise ValueError(f"selection must hold classes or counts, got {chosen[unknown][0]!r}.")
         selection = (chosen[:, None] == labels).astype(np.int64)
-    counts = check_counts(selection, estimation, len(labels))
+    # Copies: callers may count in arrays that they use again.
+    counts = check_counts(np.array(selection), np.array(estimation), len(labels))
     names = names_of(X)
     opened = None if X is None else _opened(X, Features.from_costs(costs, names=names))
     shape = (check_count("n_features", n_features),) if opened is None else opened.shape

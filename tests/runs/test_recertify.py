@@ -132,6 +132,16 @@ def test_only_fixed_features_may_be_missing():
         VoteCounts.from_counts(votes.selection, votes.estimation, X=missing, **given)
 
 
+def test_counts_and_classes_stay_what_they_are_when_their_arrays_are_used_again():
+    counts, classes = np.array([[900, 100]]), np.array(["a", "b"])
+    votes = VoteCounts.from_counts(counts, counts, noise="split", classes=classes, n_features=4)
+    clf = smoothed(classes=classes)
+    counts[:], classes[:] = counts[:, ::-1].copy(), classes[::-1].copy()
+    assert (votes.selection.tolist(), votes.estimation.tolist()) == ([[900, 100]], [[900, 100]])
+    assert recertify(votes, radius="box").labels.tolist() == ["a"]
+    assert clf.classes_.tolist() == ["a", "b"]
+
+
 def test_greedy_radii_ask_for_the_inputs():
     votes = VoteCounts.from_counts([0], [[900, 100]], noise="split", classes=[0, 1], n_features=4)
     with pytest.raises(ValueError, match="Give X=, the inputs that were voted on, or use the strategy 'box'"):
