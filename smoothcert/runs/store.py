@@ -191,6 +191,8 @@ class StoredRun:
             wrong = (np.array(self.votes.drawn) != np.array(recorded[2:], dtype=np.int64)).any(axis=0)
             if wrong.any():
                 raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
+            if len(np.unique(self.recorded)) < len(self.recorded):
+                raise ValueError("it holds inputs that are finished and failed")
             if not np.isin(self.recorded, run.positions).all():
                 raise ValueError("it holds inputs that are not of this run")
         except (KeyError, ValueError, TypeError, OverflowError) as error:

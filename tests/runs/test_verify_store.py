@@ -271,6 +271,15 @@ def test_records_of_inputs_that_are_not_of_the_run_are_damage(store):
         Certificates.from_store(store)
 
 
+def test_an_input_that_is_finished_and_failed_is_damage(store):
+    """It would take the place of one that is missing, and move the results of all inputs between the two."""
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input = 37")
+        connection.execute("INSERT INTO failures VALUES (5, 'lost', ?)", (checksum((5, "lost")),))
+    with pytest.raises(StoreError, match="inputs that are finished and failed"):
+        Certificates.from_store(store)
+
+
 def test_a_broken_record_of_the_run_is_damage(store):
     forge(store, lambda rows: rows[0].update(parameters="{"), table="run")
     with pytest.raises(StoreError, match="is damaged"):
