@@ -21,10 +21,7 @@ from .results.certificates import Certificates, FloatArray
 from .results.tables import format_table
 from .runs.inputs import Inputs
 from .runs.run import Part, in_order, sample_votes
-from .runs.verify_store import random_share
-
-#: The relative difference between radii that the logarithms of another machine may cause.
-MACHINES = 1e-9
+from .runs.verify_store import MACHINES, random_share
 
 #: The number of inputs whose votes are drawn twice, with the same noise.
 REPEATED = 8

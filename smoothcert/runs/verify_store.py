@@ -26,7 +26,7 @@ from .model_check import differing, same_content
 from .run import kept_values, sample_votes
 from .store import StoredRun, StoreError, read_store
 
-#: The relative difference between stored reaches and those of another machine.
+#: The relative difference between numbers, such as reaches and radii, that the logarithms of another machine may cause.
 MACHINES = 1e-9
 
 FloatArray = NDArray[np.float64]
