@@ -182,7 +182,8 @@ class RunMetadata:
         specs = {"noise": self.noise} | {name: spec for name, spec in self.parameters.items() if isinstance(spec, dict)}
         texts = {name: repr(value) for name, value in self.parameters.items()}
         texts |= {name: spec["text"] for name, spec in specs.items()}
-        texts |= {f"{PARAMETERS_OF}{name}": f"{spec.get('class')} {spec.get('parameters')}" for name, spec in specs.items()}
+        built = {name: (spec.get("class"), spec.get("parameters")) for name, spec in specs.items()}
+        texts |= {f"{PARAMETERS_OF}{name}": repr(parts) for name, parts in built.items()}
         return texts | {
             "bounds": f"box {self.box.fingerprint()}",
             "costs": f"costs {self.features.fingerprint()}",
