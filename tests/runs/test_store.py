@@ -487,7 +487,7 @@ def test_a_noise_with_the_name_of_another_is_not_taken_for_it(tmp_path, table, b
 
 def test_store_and_votes_do_not_go_together(tmp_path, table, base):
     clf = smoothed(base, random_state=0)
-    with pytest.raises(ValueError, match="Give one of votes and store"):
+    with pytest.raises(ValueError, match="Give one of the two"):
         clf.certify(table[0], votes=clf.count_votes(table[0]), store=tmp_path / "run.sqlite")
     with pytest.raises(ValueError, match="y must hold one label for each of 40 inputs"):
         clf.certify(table[0], y=[0, 1])
