@@ -13,11 +13,11 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_array, check_X_y, validate_data
 
-from ._utils.checks import check_no_dates, check_shape, explain_invalid
+from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_invalid
 from .models.base import takes_any_shape, unwrap
 from .models.columns import Columns
 from .models.portable import portable, restored
-from .models.series import check_whole_numbers, columns_of, library_of
+from .models.series import check_whole_numbers
 from .noise.threat import Features
 
 
@@ -77,6 +77,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
     def _validate(self, X: Any, features: Features, columns: Columns | None, **targets: Any) -> Any:
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
+        check_unmasked("X", X)
         check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
         if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
             validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
@@ -90,8 +91,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
             data = checked[0] if fitting else checked
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-            for column in [data] if library_of(X) == "numpy" else columns_of(X):
-                check_whole_numbers(column)
+            check_whole_numbers(X, data)
             if not finite:
                 check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:

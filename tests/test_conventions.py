@@ -4,6 +4,7 @@ import logging
 import warnings
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -169,23 +170,54 @@ def test_masked_values_are_refused(on_error):
         with pytest.warns(UserWarning, match=r"2 of 3 inputs failed: X\[1\] \(X holds masked values"):
             assert clf.certify(masked, on_error="skip").failed.tolist() == [False, True, True]
         return
+    with pytest.raises(ValueError, match=r"X holds masked values\. .*X\.filled"):
+        clf.certify(list(masked))
     for call in (clf.predict, clf.certify, lambda rows: clf.fit(rows, [0, 1, 0])):
         with pytest.raises(ValueError, match=r"X holds masked values\. .*X\.filled"):
             call(masked)
 
 
-@pytest.mark.parametrize("make", [np.array, pd.DataFrame, lambda rows: pd.DataFrame(rows, columns=["a"]).assign(b=0.5)])
+START = 2**60
+
+
+def large_numbers(d):
+    return SmoothedClassifier.from_pretrained(
+        lambda batch: (batch[:, 0] > START + 128) * 1, [0, 1], UniformNoise(1.0, levels=255),
+        bounds=([START, 0][:d], [START + 255, 255][:d]), n_samples=20, alpha=0.1, random_state=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        list,
+        lambda rows: [[*row, 0.5] for row in rows],
+        partial(np.array, dtype=object),
+        partial(np.array, dtype=np.uint64),
+        pd.DataFrame,
+        partial(pd.DataFrame, dtype=object),
+        lambda rows: pd.DataFrame(rows, columns=["a"]).assign(b=0.5),
+        lambda rows: pd.DataFrame(rows, columns=["a"], dtype="Int64").assign(b=0.5),
+    ],
+)
 def test_whole_numbers_that_floats_round_are_refused(make):
     """A step from 2**60 + 128 to 2**60 + 129 would become one across the whole box."""
-    start = 2**60
-    rows = make([[start + 128], [start + 129]])
-    d = rows.shape[1]
-    clf = SmoothedClassifier.from_pretrained(
-        lambda batch: (batch[:, 0] > start + 128) * 1, [0, 1], UniformNoise(1.0, levels=255),
-        bounds=([start, 0][:d], [start + 255, 255][:d]), random_state=0,
-    )  # fmt: skip
+    rows = make([[START + 128], [START + 129]])
     with pytest.raises(ValueError, match=r"X holds whole numbers of 2\*\*53 or more, which floats cannot represent"):
-        clf.certify(rows)
+        large_numbers(np.shape(rows)[1]).certify(rows)
+
+
+@pytest.mark.parametrize("make", [np.array, list, pd.DataFrame, partial(pd.DataFrame, dtype=object)])
+def test_large_floats_are_what_they_are(make):
+    assert large_numbers(1).certify(make([[float(START)], [float(START)]])).labels.tolist() == [0, 0]
+
+
+def test_large_whole_numbers_among_objects_are_refused():
+    rows = np.array([[0.5, 2**53 + 1, "a"]] * 4, dtype=object)
+    clf = SmoothedClassifier(Rule(steps([0.5])), costs=[1.0, 1.0, "fixed"], **SMALL)
+    with pytest.raises(ValueError, match=r"X holds whole numbers of 2\*\*53 or more in feature 1"):
+        clf.fit(rows, [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("categorical", [[0], np.array([5]), np.eye(1, 6, dtype=bool)[0]], ids=repr)

@@ -153,10 +153,15 @@ def shape_of(X: Any) -> tuple[int, ...]:
     return tuple(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
 
 
+def check_unmasked(name: str, array: Any) -> None:
+    """Raise a ValueError if an array, or one in a list of arrays, holds masked values: arrays forget their masks."""
+    parts = array if isinstance(array, (list, tuple)) else [array]
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise ValueError(f"{name} holds masked values. It needs a number everywhere: fill them in by {name}.filled().")
+
+
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
-    """Raise a ValueError if the base model does not take inputs of the shape of X, or some of its values are masked."""
-    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        raise ValueError("X holds masked values. Smoothing needs a number everywhere: fill them in by X.filled().")
+    """Raise a ValueError if the base model does not take inputs of the shape of X."""
     shape = shape_of(X)
     if not any_shape and len(shape) > 2:
         raise ValueError(

@@ -210,19 +210,21 @@ class FixedValues:
 def _numbers(name: str, column: Any) -> FloatArray:
     """Return a column as floats, or raise a ValueError for its first value that is not a number."""
     dated = series.is_dated(column)
-    series.check_whole_numbers(column, f" in {name}")
+    found = None
     with suppress(TypeError, ValueError):
-        if not dated:
-            return series.numbers(column)
-    found = series.values(column)
-    wrong = [value for value in found if value is not None and (dated or not _is_number(value))]
-    if not wrong:
-        return np.array([np.nan if value is None else float(value) for value in found])
-    raise ValueError(
-        f"X must hold numbers, but {name} holds {wrong[0]!r}. Encode it first, for example with "
-        f"sklearn.preprocessing.OneHotEncoder, or declare it: categorical_features='from_dtype' for categories, cost "
-        f"'fixed' for a column that an adversary cannot change."
-    )
+        found = None if dated else series.numbers(column)
+    if found is None:
+        items = series.values(column)
+        wrong = [value for value in items if value is not None and (dated or not _is_number(value))]
+        if wrong:
+            raise ValueError(
+                f"X must hold numbers, but {name} holds {wrong[0]!r}. Encode it first, for example with "
+                f"sklearn.preprocessing.OneHotEncoder, or declare it: categorical_features='from_dtype' for "
+                f"categories, cost 'fixed' for a column that an adversary cannot change."
+            )
+        found = np.array([np.nan if value is None else float(value) for value in items])
+    series.check_whole_column(column, found, f" in {name}")
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+
+#: Whole numbers from here on round to other floats: 2**53 may have been 2**53 + 1.
+ROUNDED = 2**53
 
 
 def library_of(X: Any) -> str:
@@ -73,15 +77,43 @@ def numbers(column: Any) -> FloatArray:
     return np.array(column, dtype=np.float64)
 
 
-def check_whole_numbers(column: Any, where: str = "") -> None:
-    """Raise a ValueError if a column, or an array of any shape, holds whole numbers that floats round."""
-    is_wide = is_whole(column) and any(width in str(column.dtype) for width in ("64", "128"))
-    # 2**53 as a float may have been 2**53 + 1.
-    if is_wide and (np.abs(numbers(column)) >= 2**53).any():
+def check_whole_numbers(X: Any, found: NDArray[Any]) -> None:
+    """Raise a ValueError if inputs of any kind hold whole numbers that floats round; ``found`` is X as an array."""
+    is_table = library_of(X) != "numpy"
+    if ("float" in str(getattr(X, "dtype", "")) and not is_table) or not _are_large(found):
+        return
+    if is_table:
+        for column, part in zip(columns_of(X), found.T, strict=True):
+            check_whole_column(column, part)
+    else:
+        check_whole_column(np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object), found)
+
+
+def check_whole_column(column: Any, found: NDArray[Any], where: str = "") -> None:
+    """Raise a ValueError if a column, or an array of any shape, holds whole numbers that floats round.
+
+    ``found`` holds the same numbers as an array.
+    """
+    if is_number(column) and not is_whole(column):
+        return
+    # Columns of objects may hold floats too.
+    if _are_large(found) and (
+        is_number(column)
+        or any(isinstance(value, Integral) and abs(value) >= ROUNDED for value in np.ravel(column).tolist())
+    ):
         raise ValueError(
             f"X holds whole numbers of 2**53 or more{where}, which floats cannot represent. Subtract what is common to "
             f"all of them, or convert a column that cannot change to strings."
         )
+
+
+def _are_large(found: NDArray[Any]) -> bool:
+    """Tell whether an array holds numbers of 2**53 or more. Infinity may stand for one, and NaN is none."""
+    if found.dtype.itemsize < 8:
+        return False
+    return bool(np.fmax.reduce(found, axis=None, initial=0) >= ROUNDED) or bool(
+        np.fmin.reduce(found, axis=None, initial=0) <= -ROUNDED
+    )
 
 
 def values(column: Any) -> list[Any]:

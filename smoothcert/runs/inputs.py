@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
+from .._utils.checks import check_unmasked
+from ..models.series import check_whole_numbers
 from ..training.torch_datasets import check_no_loader
 
 #: Values that are read at once where nothing else decides.
@@ -51,7 +53,8 @@ class Inputs:
         self, X: Any, validate: Callable[[Any], NDArray[Any]], *, shard: Any = None, skip: bool = False
     ) -> None:
         check_no_loader(X)
-        self.lazy = is_lazy(X) or skip
+        # Sparse matrices are refused at once.
+        self.lazy = is_lazy(X) or (skip and not hasattr(X, "tocsr"))
         self.validate = validate
         self.X = X if self.lazy else validate(X)
         self.n_inputs = _length(self.X)
@@ -184,6 +187,9 @@ def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     table = getattr(X, "iloc", X if hasattr(X, "get_columns") else None)
     if table is not None:
         return table[_slice(index)]
+    if hasattr(X, "columns") and hasattr(X, "take"):
+        # A table of pyarrow, whose items are columns.
+        return X.take(index)
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         # Masked arrays stay what they are, so that they can be refused.
@@ -202,4 +208,9 @@ def _input(item: Any, index: int) -> NDArray[Any]:
             f"Items must be inputs, but X[{index}] is a mapping with the keys {', '.join(map(repr, item))}. Pass the "
             f"column that holds the inputs, such as dataset['image']."
         )
-    return np.asarray(item[0] if isinstance(item, tuple) else item)
+    found = item[0] if isinstance(item, tuple) else item
+    # What is lost in the batch cannot be seen there: masks, and whole numbers among floats.
+    check_unmasked("X", found)
+    array = np.asarray(found)
+    check_whole_numbers(found, array)
+    return array

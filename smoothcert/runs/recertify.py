@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from .._utils.checks import check_classes, check_count, check_radii
+from .._utils.checks import check_classes, check_count, check_radii, check_unmasked
 from ..certify.algorithm import Algorithm
 from ..certify.names import resolve, resolve_radius
 from ..certify.quantiles import QuantileAlgorithm
+from ..models.series import check_whole_numbers
 from ..noise.box import Box
 from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import digests, resolve_seed
@@ -118,6 +119,8 @@ def votes_from_counts(
     noise.check()
     if (X is None) == (n_features is None):
         raise ValueError("Give either X, the inputs, or n_features, the number of features of one input.")
+    check_unmasked("selection", selection)
+    check_unmasked("estimation", estimation)
     chosen = np.asarray(selection)
     if chosen.ndim == 1:
         unknown = ~np.isin(chosen, labels)
@@ -289,8 +292,9 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
 
     def check(part: Any) -> Any:
         options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "dtype": "numeric"}
+        check_unmasked("X", part)
         try:
-            part = check_array(part, ensure_all_finite=not anything, **options)
+            found = check_array(part, ensure_all_finite=not anything, **options)
         except ValueError as error:
             if features is None or not (features.n_categories > 0).any():
                 raise
@@ -298,9 +302,10 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
                 f"X must hold numbers, and categories as codes from 0 in the order of the fitted model, since votes do "
                 f"not know their names: {error} Or leave X out, with a radius strategy without max_change."
             ) from error
+        check_whole_numbers(part, found)
         if features is not None and anything:
-            check_array(features.without_fixed(part), **options)
-        return part
+            check_array(features.without_fixed(found), **options)
+        return found
 
     return Inputs(X, check)
 

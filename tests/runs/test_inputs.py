@@ -6,6 +6,7 @@ import tracemalloc
 import dask.array
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 import scipy.sparse
 import torch
@@ -83,6 +84,27 @@ def test_what_is_in_memory_is_no_stream():
         assert not is_lazy(X)
     assert not is_lazy(scipy.sparse.csr_array(np.eye(2)))
     assert not is_lazy(iter([1]))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([np.ma.array([0.5, 0.5], mask=[False, True])] * 2, r"X\[0\]: X holds masked values"),
+        ([np.array([0.5, 0.5]), np.array([2**53, 1])], r"X\[1\]: X holds whole numbers of 2\*\*53 or more"),
+        ([[0.5, 1], [0.5, 2**53]], r"X\[1\]: X holds whole numbers of 2\*\*53 or more"),
+    ],
+)
+def test_items_lose_nothing_in_their_batch(items, message):
+    with pytest.raises(ValueError, match=message):
+        Inputs(Items(items), np.asarray).read(np.array([0, 1]))
+
+
+def test_tables_of_pyarrow_are_read_by_rows():
+    X = np.random.default_rng(0).random((2, 2))
+    table = pyarrow.table({"a": X[:, 0], "b": X[:, 1]})
+    inputs = Inputs(table, np.asarray, skip=True)
+    for index in ([0], [1], [0, 1]):
+        np.testing.assert_array_equal(inputs.read(np.array(index)), X[index])
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -142,6 +142,21 @@ def test_counts_and_classes_stay_what_they_are_when_their_arrays_are_used_again(
     assert clf.classes_.tolist() == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"X": np.ma.array([[0.5, 0.5]], mask=[[False, True]])}, "X holds masked values"),
+        ({"X": np.array([[0, 2**53]])}, "X holds whole numbers of 2\\*\\*53 or more"),
+        ({"estimation": np.ma.array([[900, 100]], mask=[[False, True]])}, "estimation holds masked values"),
+        ({"selection": np.ma.array([0], mask=[True])}, "selection holds masked values"),
+    ],
+)
+def test_inputs_and_counts_that_arrays_would_change_are_refused(given, message):
+    given = {"selection": [0], "estimation": [[900, 100]], "X": [[0.5, 0.5]]} | given
+    with pytest.raises(ValueError, match=message):
+        VoteCounts.from_counts(given.pop("selection"), given.pop("estimation"), noise="split", classes=[0, 1], **given)
+
+
 def test_greedy_radii_ask_for_the_inputs():
     votes = VoteCounts.from_counts([0], [[900, 100]], noise="split", classes=[0, 1], n_features=4)
     with pytest.raises(ValueError, match="Give X=, the inputs that were voted on, or use the strategy 'box'"):
