@@ -12,6 +12,7 @@ from sklearn.utils import gen_batches
 
 from ._utils.checks import check_labels
 from ._utils.pipelines import last_step
+from .certify.algorithm import no_label
 from .models.adapt import make_voter
 from .models.base import is_torch
 from .models.columns import NamedColumns
@@ -45,8 +46,8 @@ def baselines(
     Returns
     -------
     baselines : dict of str to Certificates
-        "majority class" and, where there are fixed columns, "fixed columns". The curves and tables of the library show
-        them beside other certificates.
+        "majority class" and, where there are fixed columns, "fixed columns", which abstains on inputs that the run has
+        skipped. The curves and tables of the library show them beside other certificates.
 
     Raises
     ------
@@ -81,9 +82,16 @@ def baselines(
     truth = check_labels(y_train, len(opened), clf.classes_)
     classes, counts = np.unique(truth, return_counts=True)
     majority = np.repeat(classes[counts.argmax() : counts.argmax() + 1], len(certificates))
-    found = {"majority class": _unmovable(certificates, majority)}
-    labels = _labels_of_fixed(clf, opened, truth, inputs)
-    return found if labels is None else found | {"fixed columns": _unmovable(certificates, labels)}
+    none = np.zeros(len(certificates), dtype=bool)
+    found = {"majority class": _unmovable(certificates, majority, none)}
+    # Inputs that were skipped may not be readable.
+    skipped = none if certificates.failed is None else certificates.failed
+    labels = _labels_of_fixed(clf, opened, truth, inputs.only(np.flatnonzero(~skipped)))
+    if labels is not None:
+        places = np.where(skipped, -1, np.cumsum(~skipped) - 1)
+        every = np.append(labels, no_label(clf.classes_))[places]
+        found["fixed columns"] = _unmovable(certificates, every, skipped)
+    return found
 
 
 def _labels_of_fixed(clf: Any, opened: Inputs, y_train: NDArray[Any], inputs: Inputs) -> NDArray[Any] | None:
@@ -95,7 +103,7 @@ def _labels_of_fixed(clf: Any, opened: Inputs, y_train: NDArray[Any], inputs: In
         return None
     category = mechanism.per_feature(mechanism.features.categorical).reshape(mechanism.shape)
     neutral = np.where(category, 0.0, (mechanism.box.lo + mechanism.box.hi) / 2)
-    train, test = (np.where(fixed, data.read(np.arange(len(data))), neutral) for data in (opened, inputs))
+    train, test = (np.where(fixed, data.read(data.positions), neutral) for data in (opened, inputs))
     model = clf.estimator if columns is None or is_torch(clf.estimator) else NamedColumns(clf.estimator, columns)
     seed = resolve_seed(clf.random_state)
     fitted = CleanTraining().train(model, train, y_train, mechanism=mechanism, seed=seed, device=clf.device)
@@ -106,17 +114,16 @@ def _labels_of_fixed(clf: Any, opened: Inputs, y_train: NDArray[Any], inputs: In
     return np.asarray(clf.classes_[np.concatenate(votes)])
 
 
-def _unmovable(certificates: Certificates, labels: NDArray[Any]) -> Certificates:
-    """Return certificates of these labels that hold against every change that is allowed."""
-    n = len(labels)
+def _unmovable(certificates: Certificates, labels: NDArray[Any], skipped: NDArray[np.bool_]) -> Certificates:
+    """Return certificates of these labels that hold against every change that is allowed, except skipped ones."""
     return replace(
         certificates,
         labels=labels,
-        radii=np.full(n, np.inf),
-        abstained=np.zeros(n, dtype=bool),
-        p_a=np.ones(n),
-        p_b=np.zeros(n),
+        radii=np.where(skipped, np.nan, np.inf),
+        abstained=skipped,
+        p_a=np.where(skipped, 0.0, 1.0),
+        p_b=np.zeros(len(labels)),
         alpha=0.0,
         n_samples=None,
-        failed=None,
+        failed=skipped if skipped.any() else None,
     )

@@ -93,6 +93,18 @@ def test_inputs_that_were_skipped_are_predicted_too():
     assert np.isposinf(found.radii).all()
 
 
+def test_fixed_columns_of_inputs_that_were_skipped_are_not_read():
+    y, wrong = np.where(Y, "a long label", "b"), X[:6].copy()
+    clf = smoothed().fit(X, y)
+    expected = baselines(clf.certify(wrong), clf, X, y, wrong)["fixed columns"]
+    wrong[2, 0] = np.nan
+    certificates = clf.certify(wrong, on_error="skip")
+    found = baselines(certificates, clf, X, y, wrong)["fixed columns"]
+    assert found.failed.tolist() == found.abstained.tolist() == [False, False, True, False, False, False]
+    assert np.isnan(found.radii).tolist() == found.failed.tolist()
+    assert found.labels.tolist() == [*expected.labels[:2], "", *expected.labels[3:]]
+
+
 def test_inputs_that_do_not_fit_are_refused():
     clf = smoothed().fit(X, Y)
     certificates = clf.certify(X[:4])
