@@ -96,7 +96,7 @@ class Store:
 
     def failures(self) -> dict[int, str]:
         """Return the reasons why inputs failed, by position."""
-        return dict(sound_rows(self._connection, self.path, "failures"))
+        return read_failures(self._connection, self.path)
 
     def read(self, index: NDArray[np.intp]) -> Votes:
         """Return the votes of finished inputs at increasing positions."""
@@ -191,8 +191,6 @@ class StoredRun:
             wrong = (np.array(self.votes.drawn) != np.array(recorded[2:], dtype=np.int64)).any(axis=0)
             if wrong.any():
                 raise ValueError(f"the votes of input {self.index[wrong][0]} do not add up")
-            if len(np.unique(self.recorded)) < len(self.recorded):
-                raise ValueError("it holds inputs that are finished and failed")
             if not np.isin(self.recorded, run.positions).all():
                 raise ValueError("it holds inputs that are not of this run")
         except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -231,7 +229,7 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
         run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
-        failures = dict(sound_rows(connection, path, "failures"))
+        failures = read_failures(connection, path)
         return StoredRun(path, run, rows, failures, read_labels(connection, path))
 
 
@@ -271,7 +269,7 @@ def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRu
     with closing(connect(path, writing=False)) as connection:
         connection.execute("BEGIN")
         run, rows = read_run(connection, path), sound_rows(connection, path, "results")
-        yield StoredRun(path, run, [], dict(sound_rows(connection, path, "failures")))
+        yield StoredRun(path, run, [], read_failures(connection, path))
         size = max(1, n_votes // (run.parameters["n_selection"] + run.parameters["n_samples"]))
         while part := list(islice(rows, size)):
             yield StoredRun(path, run, part)
@@ -322,6 +320,15 @@ def read_run(connection: sqlite3.Connection, path: Path) -> RunMetadata:
         return RunMetadata.from_row(row[1:])
     except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
+
+
+def read_failures(connection: sqlite3.Connection, path: Path) -> dict[int, str]:
+    """Read why inputs failed, by position, or raise a StoreError if one of them is finished as well."""
+    failures = dict(sound_rows(connection, path, "failures"))
+    both = connection.execute("SELECT input FROM failures JOIN results USING (input) LIMIT 1").fetchone()
+    if both is not None:
+        raise damaged(path, f"X[{both[0]}] is finished and failed")
+    return failures
 
 
 def read_labels(connection: sqlite3.Connection, path: Path) -> list[Any] | None:

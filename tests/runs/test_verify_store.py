@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
 from smoothcert.runs.database import checksum
-from smoothcert.runs.store import StoreError, read_status
+from smoothcert.runs.store import StoreError, read_parts, read_status
 from smoothcert.runs.verify_store import StoreAudit, _p_values
 
 X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
@@ -276,8 +276,13 @@ def test_an_input_that_is_finished_and_failed_is_damage(store):
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute("DELETE FROM results WHERE input = 37")
         connection.execute("INSERT INTO failures VALUES (5, 'lost', ?)", (checksum((5, "lost")),))
-    with pytest.raises(StoreError, match="inputs that are finished and failed"):
-        Certificates.from_store(store)
+    for read in (
+        Certificates.from_store,
+        lambda path: list(read_parts(path, 1000)),
+        lambda path: smoothed().certify(X, store=path, on_error="skip"),
+    ):
+        with pytest.raises(StoreError, match=r"X\[5\] is finished and failed"):
+            read(store)
 
 
 def test_a_broken_record_of_the_run_is_damage(store):
