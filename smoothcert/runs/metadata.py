@@ -99,14 +99,15 @@ class RunMetadata:
     ) -> Self:
         """Return the record of a run of an algorithm; its seed is kept only if it is fixed."""
         n_selection = sampler.n_selection or algorithm.n_selection
-        parameters: dict[str, Any] = {"n_selection": n_selection, "n_samples": algorithm.n_samples}
+        parameters: dict[str, Any] = {"n_selection": int(n_selection), "n_samples": int(algorithm.n_samples)}
+        parameters["alpha"] = float(algorithm.alpha)
         if isinstance(algorithm, QuantileAlgorithm):
             classes, estimation = np.empty(0), "values"
-            parameters |= {"quantile": float(algorithm.quantile), "alpha": float(algorithm.alpha)}
+            parameters["quantile"] = float(algorithm.quantile)
         else:
             classes, estimation = algorithm.classes, "exact" if isinstance(sampler, ExactSampler) else "sample"
-            parameters |= {name: getattr(algorithm, name) for name in ("scheme", "bound", "alpha")}
-            parameters |= {"rtol": algorithm.rtol if algorithm.stops and decided_at is None else None}
+            parameters |= {name: getattr(algorithm, name) for name in ("scheme", "bound")}
+            parameters["rtol"] = float(algorithm.rtol) if algorithm.stops and decided_at is None else None
         return cls.new(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
@@ -181,7 +182,7 @@ class RunMetadata:
     def _compared(self) -> dict[str, str]:
         specs = {"noise": self.noise} | {name: spec for name, spec in self.parameters.items() if isinstance(spec, dict)}
         texts = {name: repr(value) for name, value in self.parameters.items()}
-        texts |= {name: spec["text"] for name, spec in specs.items()}
+        texts |= {name: str(spec.get("text")) for name, spec in specs.items()}
         built = {name: (spec.get("class"), spec.get("parameters")) for name, spec in specs.items()}
         texts |= {f"{PARAMETERS_OF}{name}": repr(parts) for name, parts in built.items()}
         return texts | {

@@ -203,6 +203,19 @@ def test_a_store_of_another_model_or_data_is_refused(tmp_path, table, base):
         smoothed(base).certify(other, store=path)
 
 
+def test_numbers_of_numpy_are_recorded_as_numbers(tmp_path, table, base):
+    given = {
+        "n_samples": np.int64(200),
+        "n_selection": np.int32(50),
+        "alpha": np.float32(0.01),
+        "rtol": np.float64(0.2),
+    }
+    path = tmp_path / "run.sqlite"
+    for params in (given, {name: value.item() for name, value in given.items()}, given):
+        found = smoothed(base, random_state=0, **params).certify(table[0], store=path)
+        np.testing.assert_array_equal(Certificates.from_store(path).radii, found.radii)
+
+
 def test_nothing_is_drawn_twice(tmp_path, table):
     X, _ = table
     calls = []
