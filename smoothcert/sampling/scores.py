@@ -237,8 +237,8 @@ class ScoreCounter:
     def _scores(self, probabilities: FloatArray, uniforms: FloatArray) -> NDArray[Any]:
         """Return the scores of a batch, or raise a ValueError unless they are numbers that belong to single rows."""
         score = self.sampler.score
-        # A copy: a score of the user may be computed in place, or kept in a buffer, which the check would overwrite.
-        found, name = np.array(score.scores(probabilities.copy(), uniforms)), type(score).__name__
+        # Copies: a score of the user may be computed in place, or kept in a buffer, which the check would overwrite.
+        found, name = np.array(score.scores(probabilities.copy(), uniforms.copy())), type(score).__name__
         if found.shape != probabilities.shape or np.isnan(found).any():
             raise ValueError(
                 f"{name}.scores must return one number for each label, shape {probabilities.shape}, but returned "

@@ -129,13 +129,21 @@ def test_scores_of_ones_own_are_checked(function, message):
     assert sampler(Answering(lambda p: p * (1 + 1e-8 * len(p)))).draw(X).shape == (4, 3)
 
 
-def test_scores_may_be_computed_in_place():
-    def in_place(p):
-        p *= -1
-        p += 1
-        return p
+class InPlace(ConformityScore):
+    randomized = True
 
-    found = [sampler(score, threshold=0.7, batch_size=1).draw(X) for score in (Answering(in_place), LACScore())]
+    def scores(self, probabilities, uniforms):
+        probabilities *= -1
+        probabilities += 1
+        uniforms *= 1e-3
+        probabilities += uniforms - 1e-3
+        return probabilities
+
+
+@pytest.mark.parametrize("batch_size", [1, 9])
+def test_scores_may_be_computed_in_place(batch_size):
+    params = {"threshold": 0.7, "batch_size": batch_size}
+    found = [sampler(score, **params).draw(X) for score in (InPlace(), LACScore())]
     np.testing.assert_array_equal(*found)
     assert 0 < np.median(found) < N
 
