@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -97,14 +96,15 @@ def check_whole_column(column: Any, found: NDArray[Any], where: str = "") -> Non
     if is_number(column) and not is_whole(column):
         return
     # Columns of objects may hold floats too.
-    if _are_large(found) and (
-        is_number(column)
-        or any(isinstance(value, Integral) and abs(value) >= ROUNDED for value in np.ravel(column).tolist())
-    ):
+    if _are_large(found) and (is_number(column) or any(map(_is_rounded, np.ravel(column).tolist()))):
         raise ValueError(
             f"X holds whole numbers of 2**53 or more{where}, which floats cannot represent. Subtract what is common to "
             f"all of them, or convert a column that cannot change to strings."
         )
+
+
+def _is_rounded(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and abs(int(value)) >= ROUNDED
 
 
 def _are_large(found: NDArray[Any]) -> bool:

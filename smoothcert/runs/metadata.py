@@ -107,7 +107,8 @@ class RunMetadata:
         else:
             classes, estimation = algorithm.classes, "exact" if isinstance(sampler, ExactSampler) else "sample"
             parameters |= {name: getattr(algorithm, name) for name in ("scheme", "bound")}
-            parameters["rtol"] = float(algorithm.rtol) if algorithm.stops and decided_at is None else None
+            rtol = algorithm.rtol if algorithm.stops and decided_at is None else None
+            parameters["rtol"] = None if rtol is None else float(rtol)
         return cls.new(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
