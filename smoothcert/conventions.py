@@ -91,11 +91,11 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
             data = checked[0] if fitting else checked
             if data.dtype.kind not in "biuf":
                 raise ValueError(f"X must hold numbers, got dtype {data.dtype}.")
-            check_whole_numbers(X, data)
             if not finite:
                 check_array(features.without_fixed(data), allow_nd=any_shape, input_name="X")
         except (TypeError, ValueError) as error:
             raise explain_invalid(X, error) from error
+        check_whole_numbers(X, data)
         return checked
 
     def get_metadata_routing(self) -> MetadataRouter:

@@ -196,6 +196,8 @@ def explain_invalid(X: Any, error: Exception) -> Exception:
 
 def non_numeric(X: Any) -> ValueError | None:
     """Return the error for the first value of a table that is not a number, if there is one."""
+    if getattr(getattr(X, "dtype", None), "kind", "O") in "biuf":
+        return None
     table = np.asarray(X, dtype=object)
     if table.ndim != 2:
         return None
