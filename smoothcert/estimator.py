@@ -352,8 +352,9 @@ class SmoothedEstimator(Conventions):
         """Raise a ValueError if a parameter that the fitted estimator depends on has changed."""
         features, bounds = self.features_, self.bounds
         if isinstance(bounds, str):
-            # "minmax" stands for the box that was found in the data, if it was given to fit.
-            bounds = self.box_.fingerprint() if exact(bounds) == self._declared["bounds"] else bounds
+            # "minmax" stands for the box that was found in the data, if it was given to fit. Older files do not say.
+            declared = self._declared.get("bounds", exact(bounds))
+            bounds = self.box_.fingerprint() if exact(bounds) == declared else bounds
         else:
             bounds = Box.from_bounds(bounds, names=features.names, unbounded=~features.numeric).fingerprint()
         costs = features.at_costs(self.costs, getattr(self, "feature_shape_", None)).fingerprint()

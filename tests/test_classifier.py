@@ -532,6 +532,9 @@ def test_the_range_of_the_data_is_no_other_box():
     with pytest.raises(ValueError, match=r"bounds has changed to 'minmax' after fit\. Call fit again"):
         clf.set_params(bounds="minmax").certify(X)
     labels = clf.fit(X, y).certify(X).labels
+    older = pickle.loads(pickle.dumps(clf))
+    del older._declared["bounds"]
+    np.testing.assert_array_equal(older.certify(X).labels, labels)
     np.testing.assert_array_equal(clf.set_params(bounds=([0.25], [0.75])).certify(X).labels, labels)
 
 
