@@ -85,7 +85,7 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         """Return the class that the selection votes, or exact probabilities, choose.
 
         These are the labels of `SmoothedClassifier.certify` if ``random_state`` is set. With ``random_state=None``,
-        labels can differ for inputs where the vote is close. Prediction sets need not hold them.
+        labels can differ for inputs where the vote is close. A prediction set need not hold the label of its input.
 
         Parameters
         ----------
