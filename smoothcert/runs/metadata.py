@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from .._utils.checks import check_labels
-from .._utils.text import describe, qualified_name
+from .._utils.text import describe, exact, qualified_name
 from ..certify.algorithm import Algorithm
 from ..certify.names import STRATEGIES
 from ..certify.quantiles import QuantileAlgorithm
@@ -342,7 +342,7 @@ def _encode(value: Any) -> Any:
         return {"tuple": [_encode(part) for part in value]}
     if isinstance(value, list):
         return [_encode(part) for part in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else {"text": repr(value)}
+    return value if value is None or isinstance(value, (bool, int, float, str)) else {"text": exact(value)}
 
 
 def _decode(value: Any) -> Any:

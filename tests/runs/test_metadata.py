@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import scipy
+from sklearn import config_context
 
 from smoothcert import (
     BoxRadius,
@@ -127,6 +128,14 @@ def test_what_json_cannot_hold_does_not_come_back():
         from_spec("noise", spec)
     with pytest.raises(ValueError, match=r"radius=SplitNoise.* is not one of smoothcert's own"):
         from_spec("radius", to_spec(SplitNoise()))
+
+
+def test_records_do_not_depend_on_how_scikit_learn_shows_estimators():
+    strategy = GreedyRadius(max_change=SplitNoise(lam=2.0))
+    with config_context(print_changed_only=False):
+        other = to_spec(strategy)
+    assert to_spec(strategy) == other
+    assert to_spec(GreedyRadius(max_change=SplitNoise(lam=3.0)))["parameters"] != other["parameters"]
 
 
 def test_what_reads_a_run_is_named(path):
