@@ -161,7 +161,7 @@ def test_arrays_stay_arrays_and_have_places_for_names():
     assert set(changes.columns["feature"]) == {"feature 0", "feature 1"}
     with pytest.raises(ValueError, match=r"x must be one row of a table, .*got shape \(2, 2\)"):
         RowChanges.from_estimator(clf, np.zeros((2, 2)))
-    with pytest.raises(ValueError, match='radius="greedy"'):
+    with pytest.raises(ValueError, match='radius must be "greedy"'):
         RowChanges.from_estimator(clf.set_params(radius="lipschitz"), [0.9, 0.5])
 
 
