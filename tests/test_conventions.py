@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
@@ -199,6 +200,7 @@ def large_numbers(d):
         partial(pd.DataFrame, dtype=object),
         lambda rows: pd.DataFrame(rows, columns=["a"]).assign(b=0.5),
         lambda rows: pd.DataFrame(rows, columns=["a"], dtype="Int64").assign(b=0.5),
+        lambda rows: pyarrow.table({"a": np.ravel(rows), "b": [0.5, 0.5]}),
     ],
 )
 def test_whole_numbers_that_floats_round_are_refused(make):

@@ -84,6 +84,9 @@ def check_whole_numbers(X: Any, found: NDArray[Any]) -> None:
     if is_table:
         for column, part in zip(columns_of(X), found.T, strict=True):
             check_whole_column(column, part)
+    elif hasattr(X, "columns") and hasattr(X, "to_pandas"):
+        # An array of a table of pyarrow has one type.
+        check_whole_numbers(X.to_pandas(), found)
     else:
         check_whole_column(np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object), found)
 

@@ -1,4 +1,4 @@
-"""Exact probabilities in the place of votes, written out by hand."""
+"""Exact probabilities in place of votes, written out by hand."""
 
 import numpy as np
 import pytest
