@@ -125,6 +125,9 @@ def test_records_are_read_by_position(path):
         whole = store.read(np.arange(8)).inputs
         np.testing.assert_array_equal(store.read(np.array([1, 4, 6])).inputs, whole[[1, 4, 6]])
         assert len(np.unique(whole, axis=0)) == 8
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM results WHERE input IN (2, 5)")
+    with Store(path, read_store(path).run) as store:
         store.fail({2: "first", 5: "other"})
         store.fail({2: "second"})
         assert store.failures() == {2: "second", 5: "other"}
