@@ -1,5 +1,7 @@
 """Keys and digests: noise is a function of seed, input, stage and block."""
 
+from hashlib import blake2b
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,18 @@ def test_digests_see_values_not_types():
     points = np.array([[1, 2], [3, 4]])
     np.testing.assert_array_equal(seeding.digests(points), seeding.digests(points.astype(np.uint32)))
     np.testing.assert_array_equal(seeding.digests(points)[1:], seeding.digests(points[1:]))
+
+
+def test_digests_and_derived_keys_are_those_of_earlier_stores():
+    """Stores name their inputs by these hashes, and the seed of a run repeats its noise."""
+    points = np.array([[1, 2], [3, 4]])
+    for rows, dtype in ((points, "<i8"), (points / 2, "<f8")):
+        expected = [blake2b(row.astype(dtype).tobytes(), digest_size=16).digest() for row in rows]
+        assert [digest.tobytes() for digest in seeding.digests(rows)] == expected
+    keys = np.arange(8, dtype=np.uint32).reshape(2, 4)
+    expected = [blake2b(key.tobytes() + b"part", digest_size=16).digest() for key in keys]
+    found = seeding.derived_keys(keys, b"part")
+    assert (found.shape, [key.tobytes() for key in found]) == ((2, 4), expected)
 
 
 def test_numbers_of_randomized_bounds_have_a_stage_of_their_own():
