@@ -88,6 +88,7 @@ def baselines(
     skipped = none if certificates.failed is None else certificates.failed
     labels = _labels_of_fixed(clf, opened, truth, inputs.only(np.flatnonzero(~skipped)))
     if labels is not None:
+        # The last of them is for skipped inputs.
         places = np.where(skipped, -1, np.cumsum(~skipped) - 1)
         every = np.append(labels, no_label(clf.classes_))[places]
         found["fixed columns"] = _unmovable(certificates, every, skipped)

@@ -157,7 +157,7 @@ def check_unmasked(name: str, array: Any) -> None:
     """Raise a ValueError if an array, or one in a list of arrays, holds masked values: arrays forget their masks."""
     parts = array if isinstance(array, (list, tuple)) else [array]
     if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
-        raise ValueError(f"{name} holds masked values. It needs a number everywhere: fill them in by {name}.filled().")
+        raise ValueError(f"{name} holds masked values. Give numbers everywhere: fill them in by {name}.filled().")
 
 
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:

@@ -25,6 +25,11 @@ def library_of(X: Any) -> str:
     return "numpy"
 
 
+def is_arrow(X: Any) -> bool:
+    """Tell whether X is a table of pyarrow, which is used as an array of one type."""
+    return all(hasattr(X, name) for name in ("columns", "take", "to_pandas"))
+
+
 def columns_of(X: Any) -> list[Any]:
     """Return the columns of a table: Series, or arrays of shape (n,)."""
     library = library_of(X)
@@ -84,8 +89,7 @@ def check_whole_numbers(X: Any, found: NDArray[Any]) -> None:
     if is_table:
         for column, part in zip(columns_of(X), found.T, strict=True):
             check_whole_column(column, part)
-    elif hasattr(X, "columns") and hasattr(X, "to_pandas"):
-        # An array of a table of pyarrow has one type.
+    elif is_arrow(X):
         check_whole_numbers(X.to_pandas(), found)
     else:
         check_whole_column(np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object), found)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from .._utils.checks import check_unmasked
-from ..models.series import check_whole_numbers
+from ..models.series import check_whole_numbers, is_arrow, library_of
 from ..training.torch_datasets import check_no_loader
 
 #: Values that are read at once where nothing else decides.
@@ -184,11 +184,12 @@ def _slice(index: NDArray[np.intp]) -> Any:
 
 def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     """Read inputs that are not in memory."""
-    table = getattr(X, "iloc", X if hasattr(X, "get_columns") else None)
-    if table is not None:
-        return table[_slice(index)]
-    if hasattr(X, "columns") and hasattr(X, "take"):
-        # A table of pyarrow, whose items are columns.
+    if hasattr(X, "iloc"):
+        return X.iloc[_slice(index)]
+    if library_of(X) == "polars":
+        return X[_slice(index)]
+    if is_arrow(X):
+        # Its items are columns.
         return X.take(index)
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
