@@ -300,7 +300,8 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
                 raise
             raise ValueError(
                 f"X must hold numbers, and categories as codes from 0 in the order of the fitted model, since votes do "
-                f"not know their names: {error} Or leave X out, with a radius strategy without max_change."
+                f"not know their names ({error}). The estimator that drew them does: use its certify method, with votes=... or "
+                f"store=..."
             ) from error
         check_whole_numbers(part, found)
         if features is not None and anything:

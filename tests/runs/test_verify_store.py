@@ -103,6 +103,13 @@ def test_forged_selection_and_reach_are_found(store):
     assert audit.rows[audit.other_votes].tolist() == [3, 4]
 
 
+def test_a_forged_number_of_reaches_is_found(store):
+    forge(store, lambda rows: [row.update(reach=row["reach"][:8]) for row in rows] and rows)
+    audit = verify_store(store, stored_classifier(store, BASE), X)
+    assert not audit.consistent
+    assert audit.other_votes.all()
+
+
 def test_fresh_votes_find_counts_of_a_chosen_seed(tmp_path):
     """Here the author has another model, and a seed of it that nobody can know: replay alone would say so as well."""
     path = tmp_path / "run.sqlite"
