@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._utils.checks import (
     check_choice,
     check_count,
+    check_number,
     check_positive,
     shape_of,
 )
@@ -282,6 +283,8 @@ class SmoothedEstimator(Conventions):
             check_count("batch_size", self.batch_size)
         if self.timeout is not None:
             check_positive("timeout", self.timeout)
+        if self.n_jobs is not None:
+            check_number("n_jobs", self.n_jobs, lambda n: n != 0 and n.is_integer(), "be None or a whole number but not 0")
         if self.inference is not None:
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")
