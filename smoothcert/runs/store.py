@@ -62,7 +62,7 @@ class Store:
             if differences:
                 raise StoreError(
                     f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
-                    f"another file, or {self.run.reader} to certify again from its votes."
+                    f"another file. {self.run.reader} makes results of the recorded votes."
                 )
             self._opened = opened.pop_all()
 
