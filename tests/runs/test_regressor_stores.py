@@ -417,7 +417,9 @@ def test_inputs_give_names_and_codes_to_what_a_store_holds(tmp_path):
     table = SmoothedRegressor(base, SplitNoise(2.0), categorical_features=["city"], **params)
     table.fit(frame, rng.random(20)).certify(frame, 0.1, store=path)
     limited = GreedyRadius(max_change={"age": 0.05, "city": 1.0})
-    with pytest.raises(ValueError, match=r"categories as codes from 0 .*'(a|b|c)'\). The estimator .* certify"):
+    with pytest.raises(
+        ValueError, match=r"categories as codes from 0 .*'(a|b|c)'\). If an estimator drew them, .* certify"
+    ):
         Intervals.from_store(path, 0.1, strategy=limited, X=frame)
     coded = frame.assign(city=frame.city.map({"a": 0.0, "b": 1.0, "c": 2.0}))
     found = Intervals.from_store(path, 0.1, strategy=limited, X=coded)
