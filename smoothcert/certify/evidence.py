@@ -45,20 +45,14 @@ def rejected(
     """
     null = np.minimum(required, 1.0)
     if strongest_rival:
-        found = rejects_margin(*estimation, null, *selection, alpha)
+        found = rejects_margin(estimation, null, selection, alpha)
     else:
         found = log_e_value(estimation.k_a, estimation.n, null, *prior(selection)) >= -np.log(alpha)
     return found & (required <= 1)
 
 
 def certified_at(
-    selection: Counts,
-    estimation: Counts,
-    required: FloatArray,
-    *,
-    alpha: float,
-    strongest_rival: bool,
-    cap: int,
+    selection: Counts, estimation: Counts, required: FloatArray, *, alpha: float, strongest_rival: bool, cap: int
 ) -> NDArray[np.bool_]:
     """Tell for each input whether its votes certify the radius that needs probability ``required``.
 
