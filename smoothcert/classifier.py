@@ -181,8 +181,7 @@ class SmoothedClassifier(SmoothedVoting):
         NotFittedError, ValueError, TimeoutError, RuntimeError
             As in `certify`.
         """
-        votes = self._selection_votes(X, all_selection=True)
-        return votes / votes.sum(axis=1, keepdims=True)
+        return self._predicted(X, lambda votes: votes / votes.sum(axis=1, keepdims=True), all_selection=True)
 
     def certify(
         self,

@@ -19,7 +19,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
 from .runs.model_check import votes_of_run
-from .runs.progress import followed, written
+from .runs.progress import followed
 from .runs.run import Part, sample_votes
 
 
@@ -159,9 +159,13 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         """
         check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        algorithm, found = self.algorithm(inputs.shape), np.empty(len(inputs))
+        algorithm = self.algorithm(inputs.shape)
         parts = sample_votes(algorithm.sampler(self._call_seed(), n_samples=0), inputs, self.n_jobs)
-        return written(parts, found, "predicting", self.verbose, algorithm.predictions)
+
+        def predictions(part: Part) -> NDArray[np.float64]:
+            return algorithm.predictions(part.votes)
+
+        return followed(parts, len(inputs), "predicting", self.verbose, predictions)
 
     def certify(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from .workers import Read, draw_all
 #: The number of failed inputs that a warning names.
 FEW_NAMED = 5
 
-Result = TypeVar("Result", bound=Records)
+Result = TypeVar("Result", bound=Records | NDArray[Any])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,7 +198,18 @@ def drawn_before(votes: VoteCounts) -> Votes:
     return Votes(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, seed=seed)
 
 
+def some_votes(votes: Votes, rows: Any) -> Votes:
+    """Return the votes of some inputs."""
+    arrays: dict[str, Any] = {name: value for name, value in vars(votes).items() if isinstance(value, np.ndarray)}
+    return replace(votes, **{name: array[rows] for name, array in arrays.items()})
+
+
 def in_order(results: Iterable[tuple[NDArray[np.intp], Result]]) -> Result:
-    """Join the results of all parts in the order of the inputs."""
-    index, parts = zip(*results, strict=True)
-    return parts[0].concatenate(parts)[np.argsort(np.concatenate(index))]
+    """Join the results of all parts, records or arrays, in the order of the inputs; parts without inputs are left out.
+
+    An empty part may have labels of another type.
+    """
+    index, parts = zip(*(part for part in results if len(part[0])), strict=True)
+    joined: Any = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0].concatenate(parts)
+    found: Result = joined[np.argsort(np.concatenate(index))]
+    return found
