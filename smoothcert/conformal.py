@@ -201,7 +201,7 @@ class SmoothedConformalClassifier(SmoothedVoting):
                 f"{n_idle} of {len(sets)} sets hold all labels, even those that no noisy copy supports: p={self.p!r} "
                 f"asks for {rule.rank} of {rule.n_samples} copies, and a move by radius={self.radius!r} may cost as "
                 f'many. Use p="auto", a larger p, more n_samples or a smaller radius, or widen the noise, and '
-                f"conformalize again.",
+                f"conformalize again."
             )
         return sets
 

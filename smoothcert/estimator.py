@@ -13,12 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import (
-    check_choice,
-    check_count,
-    check_positive,
-    shape_of,
-)
+from ._utils.checks import check_choice, check_count, check_positive, shape_of
 from ._utils.text import describe, exact
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error

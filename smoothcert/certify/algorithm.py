@@ -326,7 +326,7 @@ class Algorithm:
         warn(
             f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
             f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
-            f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise.",
+            f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise."
         )
 
     def _claim(self, votes: Votes) -> dict[str, Any]:

@@ -69,12 +69,7 @@ class RadiusTest(VoteRule):
     def enough(self, counts: Counts, *, selection: Counts, required: FloatArray) -> NDArray[np.bool_]:
         """Tell for each input whether each of its radii is certified, or most unlikely to be in the end."""
         certified = certified_at(
-            selection,
-            counts,
-            required,
-            alpha=self.alpha,
-            strongest_rival=self.strongest_rival,
-            cap=self.cap,
+            selection, counts, required, alpha=self.alpha, strongest_rival=self.strongest_rival, cap=self.cap
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
         # Bets may still succeed with the last votes, so futility assumes the fixed-n bound at all of alpha.

@@ -112,7 +112,7 @@ def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
     if len(runs) > 1 and not all(is_known(run.model) for run in runs):
         warn(
             f"The content of the model {first.model.split()[0]} is not known, so nothing shows that the same one has "
-            f"voted in all shards. verify_store draws the votes again.",
+            f"voted in all shards. verify_store draws the votes again."
         )
 
 

@@ -161,7 +161,7 @@ def check_given(
     if votes.origin.elsewhere:
         warn(
             "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
-            "The certificates are about the model that voted.",
+            "The certificates are about the model that voted."
         )
     elif not (sampler.voter.content_decides and is_known(origin.model) and known == origin.model):
         recorded = Recorded.some(np.arange(len(inputs)), drawn_before(votes), votes.origin.model)

@@ -373,9 +373,7 @@ class _Watch:
             )
         if seconds >= WARN and not self.warned:
             self.warned = True
-            warn(
-                f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).",
-            )
+            warn(f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).")
 
 
 def work(shared: SharedSampler, task: Task, skip: bool) -> tuple[int, Votes | str]:
