@@ -17,6 +17,7 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
+from ..results.records import no_label
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.exact import ExactVotes, NotExactError
@@ -347,21 +348,3 @@ def level_of_votes(alpha: float, mechanism: NoiseMechanism, n_samples: int) -> f
             f"for {mechanism.n_features} features."
         )
     return float(alpha - drawing)
-
-
-def no_label(classes: NDArray[Any]) -> NDArray[Any]:
-    """Return a label that is none of the classes, in an array of shape (1,).
-
-    Examples
-    --------
-    >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
-    (array([-1]), array([''], dtype='<U1'))
-    """
-    if classes.dtype.kind in "iub":
-        return np.array([min(-1, int(classes.min()) - 1)])
-    if classes.dtype.kind == "f":
-        return np.array([np.nan])
-    text = ""
-    while text in classes.tolist():
-        text += "?"
-    return np.array([text], dtype=object if classes.dtype.kind == "O" else None)

@@ -136,10 +136,8 @@ def set_rule(
         most, n_samples, p = float(miss), 1, "auto"
     else:
         expected = f"lie between 0 and 1 - confidence_level = {float(miss):g}, of which it is a part"
-        most, n_samples = (
-            check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
-            check_count("n_samples", n_samples),
-        )
+        most = check_number("alpha", alpha, lambda x: 0 < x < miss, expected)
+        n_samples = check_count("n_samples", n_samples)
         p = p if p == "auto" else _rational("p", p)
     # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy

@@ -277,6 +277,24 @@ def _cell(name: str, value: Any) -> str:
     return rounded_up(float(value)) if name.startswith(("p_b", "upper", "tolerance")) else rounded_down(float(value))
 
 
+def no_label(classes: NDArray[Any]) -> NDArray[Any]:
+    """Return a label that is none of the classes, in an array of shape (1,).
+
+    Examples
+    --------
+    >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
+    (array([-1]), array([''], dtype='<U1'))
+    """
+    if classes.dtype.kind in "iub":
+        return np.array([min(-1, int(classes.min()) - 1)])
+    if classes.dtype.kind == "f":
+        return np.array([np.nan])
+    text = ""
+    while text in classes.tolist():
+        text += "?"
+    return np.array([text], dtype=object if classes.dtype.kind == "O" else None)
+
+
 def made_anew(function: str, *given: Any, **choices: Any) -> Any:
     """Call a function of `runs.recertify`, which lies above this module: it makes records of votes and stores."""
     from ..runs import recertify

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._utils.checks import check_count
 from .files import replacing
+from .records import no_label
 from .tables import rounded_down
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
@@ -128,9 +129,6 @@ def _labels(source: Path, indices: NDArray[np.int64], classes: Sequence[Any] | N
         raise ValueError(f"{source} holds class {indices.max(initial=0)}, but classes are {known.tolist()!r}.")
     if known.dtype.kind in "iu":
         known = known.astype(np.int64)
-        unused: Any = min(-1, int(known.min()) - 1)
-    elif all(isinstance(label, str) and label for label in known.tolist()):
-        unused = ""
-    else:
+    elif not all(isinstance(label, str) and label for label in known.tolist()):
         raise ValueError(f"classes must be whole numbers or strings that are not empty, got {classes!r}.")
-    return np.append(known, np.array([unused], dtype=known.dtype))[indices]
+    return np.append(known, no_label(known))[indices]

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -31,8 +32,8 @@ _received: dict[str, bytes] = {}
 #: In a worker process: what keeps the model in the state in which it votes.
 _voting_state = contextlib.ExitStack()
 
-#: In a worker process: a file lock and the number that it stands for. The system frees it when the process ends.
-_worker_slot: list[Any] = []
+#: In a worker process: the file lock that stands for its number. The system frees it when the process ends.
+_number_lock: list[FileLock] = []
 
 _lock = threading.Lock()
 
@@ -198,19 +199,14 @@ def own_device(device: Any) -> Any:
     return torch.device("cuda", worker_number() % torch.cuda.device_count())
 
 
+@cache
 def worker_number() -> int:
     """Return the smallest number that no other living worker process of this user on this machine has."""
-    if not _worker_slot:
-        _worker_slot[:] = _free_slot()
-    return int(_worker_slot[1])
-
-
-def _free_slot() -> tuple[Any, int]:
-    """Lock the file of the first free number, and return the lock and the number."""
     folder = _user_folder()
     for number in range(2**16):
         if lock := _locked(folder / str(number)):
-            return lock, number
+            _number_lock.append(lock)
+            return number
     raise RuntimeError(f"All numbers in {folder} are taken: remove the folder if no run is going on.")
 
 

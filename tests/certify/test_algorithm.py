@@ -19,12 +19,13 @@ from smoothcert import (
     SplitNoise,
     UniformNoise,
 )
-from smoothcert.certify.algorithm import Algorithm, level_of_votes, no_label
+from smoothcert.certify.algorithm import Algorithm, level_of_votes
 from smoothcert.certify.betting import anytime_lower_bound
 from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.certify.stopping import RadiusPrecision, RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
+from smoothcert.results.records import no_label
 from smoothcert.sampling.exact import NotExactError
 from smoothcert.sampling.sampler import Votes
 
