@@ -130,7 +130,7 @@ class Changes:
     """
 
     def __init__(self, mechanism: NoiseMechanism, *, partly: bool = False, curved: bool = True) -> None:
-        categories = mechanism.categories
+        self.mechanism, categories = mechanism, mechanism.categories
         self.costs = None if mechanism.mixed is None else mechanism.costs
         columns = np.empty(0, dtype=np.intp) if categories is None else categories.columns
         each = np.empty((0, 4))
