@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_labels
 from .._utils.optional import optional
-from .files import FileContent, load_content, save_content
+from .files import load_content, save_content
 from .tables import format_table, rounded_down, rounded_up
 
 #: The number of inputs that notebooks show.
@@ -139,7 +139,7 @@ class Records:
         --------
         load : Read the file.
         """
-        save_content(path, FileContent(type(self).__name__, self._saved(), self._to_json(self._scalars())))
+        save_content(path, type(self).__name__, self._saved(), self._to_json(self._scalars()))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -166,9 +166,9 @@ class Records:
         --------
         save : Write the file.
         """
-        content = load_content(path, cls.__name__)
+        arrays, scalars = load_content(path, cls.__name__)
         try:
-            return cls(**content.arrays, **cls._from_json(content.scalars))
+            return cls(**arrays, **cls._from_json(scalars))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold the fields of {cls.__name__}: {error}.") from error
 
