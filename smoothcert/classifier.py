@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_not_negative, check_radii, check_same_radii
 from .certify.algorithm import Algorithm
@@ -345,7 +344,6 @@ class SmoothedClassifier(SmoothedVoting):
         NotFittedError, ValueError, TimeoutError, RuntimeError
             As in `certify`.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
         origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
@@ -378,7 +376,6 @@ class SmoothedClassifier(SmoothedVoting):
         ValueError
             If the radius strategy is not greedy.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         algorithm, distance = self.algorithm(inputs.shape), check_radii(radius, len(inputs))
         raw = inputs.read(np.arange(len(inputs)))

@@ -144,7 +144,6 @@ class SmoothedConformalClassifier(SmoothedVoting):
             If there are too few inputs for the conformal level, a label is not among the classes, or X or a parameter
             is invalid.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X_calib)
         labels = check_labels(np.asarray(y_calib), len(inputs), self.classes_, "y_calib")
         unknown = ~np.isin(labels, self.classes_)

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_radii
 from .certify.quantiles import QuantileAlgorithm
@@ -157,7 +156,6 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         predictions : ndarray of shape (n_inputs,)
             Each is one of the numbers that the base model returned.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         algorithm = self.algorithm(inputs.shape)
         parts = sample_votes(algorithm.sampler(self._call_seed(), n_samples=0), inputs, self.n_jobs)

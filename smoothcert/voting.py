@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_classes, sorted_unique
 from .certify.algorithm import Algorithm
@@ -117,7 +116,6 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
 
     def _predicted(self, X: Any, read: Callable[[Any], NDArray[Any]], *, all_selection: bool = False) -> NDArray[Any]:
         """Return what can be read from what chooses the class: selection votes, or exact probabilities."""
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         source = self.algorithm(inputs.shape).source(self._call_seed(), n_samples=0, all_selection=all_selection)
         parts = sample_votes(source, inputs, self.n_jobs)

@@ -115,7 +115,7 @@ class SharedSampler:
     def _write(self) -> None:
         """Write the sampler to a file for workers on this machine."""
         self.folder, self.owned = own_folder()
-        target, content = Path(self.folder) / "sampler", self.pickled()
+        target, content = Path(self.folder) / "sampler", cloudpickle.dumps(self.sampler)
         # A worker has another __main__, so functions and classes of scripts and notebooks must travel by value.
         if b"__main__" not in content:
             # cloudpickle takes lambdas and other objects that joblib does not.
@@ -124,17 +124,13 @@ class SharedSampler:
                 return
         target.write_bytes(content)
 
-    def pickled(self) -> bytes:
-        """Return the sampler as bytes."""
-        return cloudpickle.dumps(self.sampler)
-
 
 @contextlib.contextmanager
 def on_ray(shared: SharedSampler) -> Iterator[None]:
     """Keep a sampler in ray's object store while the context lasts."""
     import ray
 
-    shared.object = ray.put(shared.pickled())
+    shared.object = ray.put(cloudpickle.dumps(shared.sampler))
     shared.sent = True
     try:
         yield
@@ -157,7 +153,7 @@ def on_dask(shared: SharedSampler, client: Any) -> Iterator[None]:
         def teardown(self, worker: Any) -> None:
             _discard(self.name)
 
-    client.register_plugin(Receive(shared.name, shared.pickled()))
+    client.register_plugin(Receive(shared.name, cloudpickle.dumps(shared.sampler)))
     shared.sent = True
     try:
         yield
