@@ -21,7 +21,7 @@ from ..results.records import no_label
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.exact import ExactVotes, NotExactError
-from ..sampling.exact_sampler import ExactSampler, Shares
+from ..sampling.exact_sampler import ExactSampler, Shares, Source
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
 from .binomial import check_statistics, class_probabilities, exact_probabilities
@@ -145,7 +145,7 @@ class Algorithm:
             batch_size=self.batch_size,
         )
 
-    def source(self, seed: int, rule: StoppingRule | None = None, **choices: Any) -> Sampler | ExactSampler:
+    def source(self, seed: int, rule: StoppingRule | None = None, **choices: Any) -> Source:
         """Return where certificates come from: exact probabilities if they are known, or else the sampler of votes.
 
         Parameters

@@ -23,7 +23,7 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import resolve_seed
 from ..noise.threat import Features
 from ..results.votes import Origin
-from ..sampling.exact_sampler import ExactSampler
+from ..sampling.exact_sampler import ExactSampler, Source
 from ..sampling.sampler import Sampler
 from .inputs import Inputs, shard_positions
 
@@ -82,7 +82,7 @@ class RunMetadata:
         cls,
         inputs: Inputs,
         algorithm: Algorithm | QuantileAlgorithm,
-        sampler: Sampler | ExactSampler,
+        sampler: Source,
         *,
         fixed_seed: bool,
         decided_at: Any = None,

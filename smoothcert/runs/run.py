@@ -15,8 +15,8 @@ from .._utils.warn import warn
 from ..certify.reach import LARGEST_ALPHA, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
-from ..sampling.exact_sampler import ExactSampler, Shares
-from ..sampling.sampler import Sampler, Votes, fingerprints
+from ..sampling.exact_sampler import ExactSampler, Shares, Source
+from ..sampling.sampler import Votes, fingerprints
 from ..sampling.values import ValueSampler
 from .inputs import Inputs
 from .store import Store, StoreError
@@ -56,7 +56,7 @@ Parts = Generator[Part, None, None]
 
 
 def sample_votes(
-    sampler: Sampler | ExactSampler,
+    sampler: Source,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -142,9 +142,7 @@ def _reader(inputs: Inputs, target: NDArray[Any] | None) -> Read:
     return lambda index: (inputs.read(index), None if target is None else target[index])
 
 
-def kept_values(
-    sampler: Sampler | ExactSampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]
-) -> NDArray[Any]:
+def kept_values(sampler: Source, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]) -> NDArray[Any]:
     """Return what a store keeps of inputs: their largest reaches, or the probabilities that given radii require."""
     rule = None if isinstance(sampler, ExactSampler) else sampler.rule
     if isinstance(sampler, ValueSampler):
@@ -156,7 +154,7 @@ def kept_values(
     return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
 
 
-def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inputs: int) -> Part:
+def failed_part(sampler: Source, failures: dict[int, str], n_inputs: int) -> Part:
     """Return the inputs that failed, or raise a ValueError if these are all inputs."""
     index = np.array(sorted(failures), dtype=np.intp)
     named = ", ".join(f"X[{i}] ({failures[i]})" for i in index[:FEW_NAMED].tolist())
@@ -173,7 +171,7 @@ def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inp
     return Part(index=index, X=none, votes=votes, stored=True, failed=True)
 
 
-def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
+def stored_part(store: Store, sampler: Source, inputs: Inputs, index: NDArray[np.intp]) -> Part:
     """Return finished inputs, after a check that they are those of the store."""
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)

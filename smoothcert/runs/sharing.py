@@ -19,12 +19,11 @@ import joblib
 from filelock import FileLock, Timeout
 
 from ..models.torch import TorchVoter
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler
+from ..sampling.exact_sampler import Source
 from .signals import end_with_parent
 
 #: In a worker process: the sampler that was loaded last, by its name. A worker serves one run at a time.
-_loaded: dict[str, Sampler | ExactSampler] = {}
+_loaded: dict[str, Source] = {}
 
 #: In a dask worker: pickled samplers that the scheduler has sent, by name.
 _received: dict[str, bytes] = {}
@@ -57,9 +56,9 @@ class SharedSampler:
     anything
     """
 
-    def __init__(self, sampler: Sampler | ExactSampler) -> None:
+    def __init__(self, sampler: Source) -> None:
         self.name = uuid4().hex
-        self.sampler: Sampler | ExactSampler | None = sampler
+        self.sampler: Source | None = sampler
         self.folder: str | None = None
         self.object: Any = None
         self.sent = False
@@ -77,7 +76,7 @@ class SharedSampler:
             with contextlib.suppress(OSError):
                 Path(f"{self.folder}.lock").unlink()
 
-    def open(self) -> Sampler | ExactSampler:
+    def open(self) -> Source:
         """Return the sampler. A worker process loads it when it is first asked for."""
         with _lock:
             if self.sampler is not None:

@@ -17,8 +17,8 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from .._utils.warn import warn
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler, Votes
+from ..sampling.exact_sampler import Source
+from ..sampling.sampler import Votes
 from .sharing import SharedSampler, on_dask, on_ray
 from .signals import ends_on_termination
 
@@ -55,12 +55,7 @@ Done = tuple[NDArray[np.intp], Any, Any]
 
 
 def draw_all(
-    sampler: Sampler | ExactSampler,
-    chunks: list[NDArray[np.intp]],
-    read: Read,
-    n_jobs: int | None,
-    *,
-    skip: bool = False,
+    sampler: Source, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None, *, skip: bool = False
 ) -> Iterator[Done]:
     """Draw the votes of chunks of inputs on the workers of joblib's backend.
 
