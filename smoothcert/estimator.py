@@ -326,13 +326,7 @@ class SmoothedEstimator(Conventions):
         return noise
 
     def _settle(
-        self,
-        fitted: Any,
-        classes: NDArray[Any] | None,
-        box: Box,
-        noise: Noise,
-        features: Features,
-        columns: Columns | None,
+        self, fitted: Any, classes: Any, box: Box, noise: Noise, features: Features, columns: Columns | None
     ) -> None:
         """Set what a fitted estimator consists of; nothing is set if the base model does not fit the classes."""
         make_voter(fitted, classes, self.device, self.inference, columns)

@@ -59,21 +59,9 @@ CREATE TABLE labels (
 );
 """
 
-#: Network file systems, as Linux names them.
-NETWORK = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "9p",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "afs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-}
+#: Network file systems, as Linux names them: those of clusters, and those of a single server.
+CLUSTER = {"lustre", "gpfs", "beegfs", "ceph", "afs", "fuse.glusterfs"}
+NETWORK = CLUSTER | {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 
 #: Errors of SQLite that are not the file's fault.
 OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")

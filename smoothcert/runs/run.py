@@ -18,8 +18,9 @@ from ..results.votes import VoteCounts
 from ..sampling.exact_sampler import ExactSampler, Shares, Source
 from ..sampling.sampler import Votes, fingerprints
 from ..sampling.values import ValueSampler
+from .database import StoreError
 from .inputs import Inputs
-from .store import Store, StoreError
+from .store import Store
 from .workers import Read, draw_all
 
 #: The number of failed inputs that a warning names.

@@ -19,11 +19,12 @@ from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
 from ..sampling.exact_sampler import Shares
 from ..sampling.sampler import fingerprints
+from .database import StoreError
 from .inputs import Inputs
 from .metadata import RunMetadata
 from .model_check import differing, same_content
 from .run import kept_values, sample_votes
-from .store import StoredRun, StoreError, read_store
+from .store import StoredRun, read_store
 
 #: The relative difference between numbers, such as reaches and radii, that the logarithms of another machine may cause.
 MACHINES = 1e-9

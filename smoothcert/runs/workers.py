@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -250,15 +251,12 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any, options: dict[st
             return [], out
         return list(done), list(not_done)
 
+    def submit(task: Task) -> Any:
+        return client.submit(work, shared, task, tasks.skip, **{"pure": False} | options)
+
     out: list[Any] = []
     try:
-        for future in _under_way(
-            tasks,
-            out,
-            slots=slots,
-            submit=lambda task: client.submit(work, shared, task, tasks.skip, **{"pure": False} | options),
-            finished=finished,
-        ):
+        for future in _under_way(tasks, out, slots=slots, submit=submit, finished=finished):
             yield future.result()
             future.release()
     finally:
@@ -276,19 +274,17 @@ def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None, options: d
     options = {"num_cpus": 1, "max_calls": 0} | (options or {})
     needs = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)} | options.get("resources", {})
     remote = ray.remote(**options)(work)
-    out: list[Any] = []
+    finished = partial(ray.wait, num_returns=1, timeout=TICK)
 
     def slots() -> int:
         return n_jobs if n_jobs is not None and n_jobs > 0 else n_at_once(needs, ray.cluster_resources())
 
+    def submit(task: Task) -> Any:
+        return remote.remote(shared, task, tasks.skip)
+
+    out: list[Any] = []
     try:
-        for task in _under_way(
-            tasks,
-            out,
-            slots=slots,
-            submit=lambda task: remote.remote(shared, task, tasks.skip),
-            finished=lambda out: ray.wait(out, num_returns=1, timeout=TICK),
-        ):
+        for task in _under_way(tasks, out, slots=slots, submit=submit, finished=finished):
             yield ray.get(task)
     finally:
         for task in out:

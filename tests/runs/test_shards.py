@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, merge_stores
 from smoothcert.runs import merge
+from smoothcert.runs.database import StoreError
 from smoothcert.runs.inputs import shard_positions
-from smoothcert.runs.store import StoreError, read_store
+from smoothcert.runs.store import read_store
 from smoothcert.runs.verify_store import verify_store
 
 from .test_verify_store import forge

@@ -13,8 +13,8 @@ from scipy.stats import hypergeom
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
-from smoothcert.runs.database import checksum
-from smoothcert.runs.store import StoreError, read_parts, read_status
+from smoothcert.runs.database import StoreError, checksum
+from smoothcert.runs.store import read_parts, read_status
 from smoothcert.runs.verify_store import StoreAudit, _p_values
 
 X = np.round(np.random.default_rng(0).random((60, 5)) * 255) / 255
