@@ -63,11 +63,10 @@ def load_model(
             f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle. "
             f"Files of skops and safetensors execute nothing."
         )
-    model = (
-        importlib.import_module("torch").load(path, weights_only=False)
-        if kind in (".pt", ".pth")
-        else joblib.load(path)
-    )
+    if kind in (".pt", ".pth"):
+        model = importlib.import_module("torch").load(path, weights_only=False)
+    else:
+        model = joblib.load(path)
     if isinstance(model, Mapping):
         raise ValueError(
             f"{source} holds a {type(model).__name__} of {len(model)} entries, and no model. If these are weights, "

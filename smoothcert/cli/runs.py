@@ -177,9 +177,9 @@ def report(found: Any, X: Any, y: Any, given: dict[str, Any], classes: Any) -> N
     store, shard = given["store"], given["shard"]
     stored = read_store(store) if store else None
     index = shard_positions(len(X), check_shard(shard, len(X))) if stored is None else stored.recorded
-    truth = (
-        shown_labels(stored, None) if y is None and stored is not None else None if y is None else np.asarray(y)[index]
-    )
+    truth = None if stored is None else shown_labels(stored, None)
+    if y is not None:
+        truth = np.asarray(y)[index]
     click.echo(summary(found, truth))
     if given["output"]:
         write_table(given["output"], found, index, truth, classes, None if stored is None else stored.times)
