@@ -306,7 +306,7 @@ def _largest(strategy: RadiusStrategy, changes: Changes, reaches: FloatArray | N
     unknown = mechanism.mixed is not None and getattr(strategy, "max_change", None) is not None
     kept_as_numbers = changes_of(mechanism).is_partial
     unknown = unknown or bool((kept_as_numbers & ~changes.is_partial).any())
-    if strategy.needs_every_feature or unknown or reaches is None:
+    if strategy.needs_every_feature or unknown or reaches is None or not reaches.shape[1]:
         raise ValueError(
             f"The radius strategy {strategy!r} looks at the features of each input, which are not known here. Give X=, "
             f"the inputs that were voted on, or use the strategy 'box'."

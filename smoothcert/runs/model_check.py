@@ -147,8 +147,10 @@ def check_given(
         Content of the model when these votes were last found to be its own.
     """
     found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
+    # Votes are those of all inputs, also where a shard is asked for.
+    votes = votes[inputs.positions if len(votes) == len(inputs) else []]
     if votes.origin.knows_inputs and not np.array_equal(votes.inputs, found):
-        inputs.check_repeatable(some_of(np.arange(len(inputs)), REPEATED))
+        inputs.check_repeatable(some_of(inputs.positions, REPEATED))
     votes.check_same(origin, found)
     if votes.origin.elsewhere:
         warn(
@@ -156,7 +158,7 @@ def check_given(
             "The certificates are about the model that voted."
         )
     elif not (sampler.voter.content_decides and is_known(origin.model) and known == origin.model):
-        recorded = Recorded.some(np.arange(len(inputs)), drawn_before(votes), votes.origin.model)
+        recorded = Recorded.some(inputs.positions, drawn_before(votes), votes.origin.model)
         check_same_model(sampler, inputs, recorded, "votes", vouched=vouched)
 
 

@@ -252,8 +252,8 @@ def _other_votes(
             if isinstance(part.votes, Shares):
                 apart &= ~np.isclose(drawn, recorded[rows], rtol=MACHINES, atol=0)
             same &= ~apart.any(axis=1)
-        kept = kept_values(sampler, part.X, part.votes, target, part.index)
-        same &= np.isclose(kept, stored.reach[rows], rtol=MACHINES, atol=0).all(axis=1)
+        kept, reach = kept_values(sampler, part.X, part.votes, target, part.index), stored.reach[rows]
+        same &= kept.shape == reach.shape and np.isclose(kept, reach, rtol=MACHINES, atol=0).all(axis=1)
         other[places] = ~same
     return other
 

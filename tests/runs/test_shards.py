@@ -45,6 +45,15 @@ def in_shards(folder, n, order=None, **given):
     return stores, [smoothed(**given).certify(X, shard=(i + 1, n)) for i in range(n)]
 
 
+def test_shards_of_votes_that_are_given():
+    clf = smoothed()
+    votes, whole = clf.count_votes(X), clf.certify(X)
+    assert_equal(Certificates.concatenate([clf.certify(X, votes=votes, shard=(i, 4)) for i in (1, 2, 3, 4)]), whole)
+    for part in (votes[:15], votes[15:]):
+        with pytest.raises(ValueError, match="votes were drawn with a different X"):
+            clf.certify(X, votes=part, shard=(2, 2))
+
+
 @pytest.mark.parametrize("rtol", [None, 0.1])
 def test_a_run_in_eight_shards_is_the_run_in_one(tmp_path, rtol):
     whole = smoothed(rtol=rtol).certify(X, store=tmp_path / "whole.sqlite", y=Y)

@@ -103,6 +103,19 @@ def test_forged_selection_and_reach_are_found(store):
     assert audit.rows[audit.other_votes].tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("width", [0, 1, 4, 6])
+def test_another_number_of_reaches_is_found(store, width):
+    def change(rows):
+        for row in rows:
+            row["reach"] = (row["reach"] * 2)[: 8 * width]
+
+    forge(store, change)
+    assert verify_store(store, smoothed(), X, fraction=0.1).other_votes.all()
+    if not width:
+        with pytest.raises(ValueError, match=r"looks at the features of each input, which are not known here\. Give X="):
+            Certificates.from_store(store)
+
+
 def test_fresh_votes_find_counts_of_a_chosen_seed(tmp_path):
     """Here the author has another model, and a seed of it that nobody can know: replay alone would say so as well."""
     path = tmp_path / "run.sqlite"
