@@ -226,8 +226,9 @@ def by_name(certificates: Certificates | Named) -> dict[str, list[Certificates]]
 
 def note_of(certificates: Sequence[Certificates]) -> str:
     """Return what a reader of a plot must know: the number of inputs, the number of votes, alpha and the threat."""
-    counts = [one.n_samples for one in certificates if one.n_samples is not None]
-    least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
+    counts = np.concatenate([[0], *(one.n_samples for one in certificates if one.n_samples is not None)]).astype(int)
+    # Inputs that were skipped, and those with exact probabilities, have no votes.
+    least, most = np.min(counts, where=counts > 0, initial=counts.max()), counts.max()
     votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
     inputs = f"{len(certificates[0]):,} input" + "s" * (len(certificates[0]) != 1)
     threat = certificates[0].threat

@@ -112,7 +112,7 @@ def test_another_number_of_reaches_is_found(store, width):
     forge(store, change)
     assert verify_store(store, smoothed(), X, fraction=0.1).other_votes.all()
     if not width:
-        with pytest.raises(ValueError, match=r"looks at the features of each input, which are not known here\. Give X="):
+        with pytest.raises(ValueError, match=r"features of each input, which are not known here\. Give X="):
             Certificates.from_store(store)
 
 
