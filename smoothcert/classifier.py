@@ -16,7 +16,7 @@ from .results.decisions import Decisions
 from .results.metrics import warn_useless
 from .results.votes import VoteCounts
 from .runs.metadata import origin_of
-from .runs.progress import followed
+from .runs.progress import Progress, followed
 from .runs.run import Part, given_votes, sample_votes
 from .voting import SmoothedVoting
 
@@ -259,8 +259,9 @@ class SmoothedClassifier(SmoothedVoting):
         def certificates(part: Part) -> Certificates:
             return algorithm.failed(len(part.X), part.votes) if part.failed else algorithm.certify(part.votes, part.X)
 
-        options = {"algorithm": algorithm, "n_jobs": self.n_jobs}
-        found = followed(parts, len(inputs.positions), "certifying", self.verbose, certificates, y, **options)
+        n_inputs = len(inputs.positions)
+        progress = Progress(n_inputs, "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
+        found = followed(parts, progress, certificates, y)
         if y is not None:
             warn_useless(found.labels, y[inputs.positions])
         return found
@@ -322,7 +323,7 @@ class SmoothedClassifier(SmoothedVoting):
             failed = part.failed
             return algorithm.failed_decisions(at, part.votes) if failed else algorithm.decisions(part.votes, part.X, at)
 
-        decisions = followed(parts, len(inputs.positions), "deciding", self.verbose, decided)
+        decisions = followed(parts, Progress(len(inputs.positions), "deciding", self.verbose), decided)
         if not decisions.robust.any() and on_error == "raise":
             algorithm.warn_out_of_reach(inputs.chunks(), radii)
         return decisions
@@ -351,7 +352,7 @@ class SmoothedClassifier(SmoothedVoting):
         def counts(part: Part) -> VoteCounts:
             return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)
 
-        votes = followed(parts, len(inputs), "counting votes", self.verbose, counts)
+        votes = followed(parts, Progress(len(inputs), "counting votes", self.verbose), counts)
         self._checked_votes[votes] = votes.origin.model
         return votes
 

@@ -18,7 +18,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
 from .runs.model_check import votes_of_run
-from .runs.progress import followed
+from .runs.progress import Progress, followed
 from .runs.run import Part, sample_votes
 
 
@@ -159,11 +159,8 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         algorithm = self.algorithm(inputs.shape)
         parts = sample_votes(algorithm.sampler(self._call_seed(), n_samples=0), inputs, self.n_jobs)
-
-        def predictions(part: Part) -> NDArray[np.float64]:
-            return algorithm.predictions(part.votes)
-
-        return followed(parts, len(inputs), "predicting", self.verbose, predictions)
+        progress = Progress(len(inputs), "predicting", self.verbose)
+        return followed(parts, progress, lambda part: algorithm.predictions(part.votes))
 
     def certify(
         self,
@@ -266,7 +263,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         options: dict[str, Any] = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
         options |= {"fixed_seed": self.random_state is not None}
         parts = votes_of_run(algorithm, algorithm.sampler(self._call_seed()), inputs, self.n_jobs, **options)
-        return followed(parts, len(inputs.positions), "certifying", self.verbose, result)
+        return followed(parts, Progress(len(inputs.positions), "certifying", self.verbose), result)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:
         if y.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in y.tolist()):

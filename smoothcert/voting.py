@@ -20,7 +20,7 @@ from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import origin_of
 from .runs.model_check import check_given, votes_of_run
-from .runs.progress import followed
+from .runs.progress import Progress, followed
 from .runs.run import Parts, sample_votes
 
 
@@ -119,7 +119,8 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         inputs = self.open_inputs(X)
         source = self.algorithm(inputs.shape).source(self._call_seed(), n_samples=0, all_selection=all_selection)
         parts = sample_votes(source, inputs, self.n_jobs)
-        return followed(parts, len(inputs), "predicting", self.verbose, lambda part: read(part.votes.selection))
+        progress = Progress(len(inputs), "predicting", self.verbose)
+        return followed(parts, progress, lambda part: read(part.votes.selection))
 
     def _votes(self, inputs: Inputs, algorithm: Algorithm, rule: Any, **options: Any) -> Parts:
         """Return the votes of all inputs in parts; for options see `votes_of_run`."""

@@ -52,11 +52,7 @@ def certify(**given: Any) -> None:
 @options.SMOOTHING
 @options.RULE
 @click.option(
-    "--radii",
-    type=options.parse_numbers,
-    metavar="R,R,...",
-    required=True,
-    help="One or several radii to decide about.",
+    "--radii", type=options.parse_numbers, metavar="R,R,...", required=True, help="One or more radii to decide about."
 )
 @options.RECORDING
 @options.OUTPUT

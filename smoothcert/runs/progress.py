@@ -41,31 +41,20 @@ RTOL = 0.05
 WORTHWHILE = 0.8
 
 
-def followed(
-    parts: Parts,
-    n_inputs: int,
-    task: str,
-    verbose: int,
-    result_of: Callable[[Part], Result],
-    y: Any = None,
-    **options: Any,
-) -> Result:
+def followed(parts: Parts, progress: Progress, result_of: Callable[[Part], Result], y: Any = None) -> Result:
     """Return the results of all parts of a run in the order of the inputs, and show how the run comes along.
 
     Parameters
     ----------
     parts : generator of Part
-    n_inputs, task, verbose
-        As in `Progress`.
+    progress : Progress
     result_of : callable
         Returns the certificates, decisions, votes or predictions of a part.
     y : ndarray, optional
         The true labels of all inputs, if the results are certificates.
-    **options
-        ``algorithm`` and ``n_jobs`` of `Progress`.
     """
     found = []
-    with closing(parts), Progress(n_inputs, task, verbose, **options) as progress:
+    with closing(parts), progress:
         for part in parts:
             result: Any = result_of(part)
             found.append((part.index, result))
