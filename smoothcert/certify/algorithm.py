@@ -25,7 +25,6 @@ from ..sampling.exact_sampler import ExactSampler, Shares, Source
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .duel import Duel
 from .evidence import anytime_probabilities, certified_at, largest_certified
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
@@ -221,15 +220,12 @@ class Algorithm:
         if isinstance(votes, Shares):
             return votes.probabilities(self.scheme)
         self._check_counts(votes)
+        if self.stops:
+            level, rival = self.level(self.n_samples), self.strongest_rival
+            return anytime_probabilities(votes.selection, votes.estimation, level, strongest_rival=rival)
         top = votes.selection.argmax(axis=1)
         if self.exact:
             return exact_probabilities(votes.estimation, top)
-        if self.stops:
-            selection, estimation = (
-                Duel.of(counts, top, strongest_rival=self.strongest_rival)
-                for counts in (votes.selection, votes.estimation)
-            )
-            return anytime_probabilities(selection, estimation, self.level(self.n_samples))
         return class_probabilities(
             votes.estimation,
             top,

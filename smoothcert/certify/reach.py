@@ -30,7 +30,7 @@ MOST_THREADS = 4
 #: Number of reaches that a store keeps beyond those that a walk needs.
 SPARE = 17
 
-#: The reaches that a store keeps decide about radii at every alpha up to this one, and about overlaps above the other.
+#: The reaches that a store keeps decide radii at every alpha up to the first number, and overlaps above the second.
 LARGEST_ALPHA, LEAST_OVERLAP = 0.5, 1e-3
 
 

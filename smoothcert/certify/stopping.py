@@ -25,7 +25,7 @@ from .strategy import RadiusStrategy
 #: Quantile of a class's share, given the votes so far, that counts as the best possible share.
 HOPE = 0.7
 
-#: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
+#: At alpha divided by this number, Clopper and Pearson's bound is about as large as the anytime-valid one at alpha.
 CAUTION = 16
 
 

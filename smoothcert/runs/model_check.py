@@ -45,13 +45,12 @@ def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 
 def selection_votes(sampler: Source, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
     """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or all numbers, or exact probabilities."""
-    if isinstance(sampler, ExactSampler):
-        return sampler.draw(X).selection
-    if isinstance(sampler, ValueSampler):
-        with sampler.voter.ready():
-            return replace(sampler, n_samples=0).draw(X).selection
-    votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
     with sampler.voter.ready():
+        if isinstance(sampler, ExactSampler):
+            return sampler.draw(X).selection
+        if isinstance(sampler, ValueSampler):
+            return replace(sampler, n_samples=0).draw(X).selection
+        votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
         for number in np.unique(n):
             drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
             votes[n == number] = drawn.draw(X[n == number]).selection

@@ -55,8 +55,7 @@ class Store:
                     create(self.path, run.with_seed().to_row())
                 self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
-            differences = self.run.differences(run)
-            if differences:
+            if differences := self.run.differences(run):
                 raise StoreError(
                     f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
                     f"another file, or {self.run.reader} to certify again from its votes."
