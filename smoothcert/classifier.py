@@ -347,7 +347,8 @@ class SmoothedClassifier(SmoothedVoting):
         """
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
+        model, parts = sampler.voter.content(), sample_votes(sampler, inputs, self.n_jobs)
+        origin = origin_of(sampler.mechanism, self.classes_, seed=sampler.seed, model=model)
 
         def counts(part: Part) -> VoteCounts:
             return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)

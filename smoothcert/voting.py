@@ -142,7 +142,7 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         elsewhere = votes.origin.elsewhere
         seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
         sampler = algorithm.sampler(seed)
-        origin = origin_of(sampler, self.classes_)
+        origin = origin_of(sampler.mechanism, self.classes_, seed=seed, model=sampler.voter.content())
         check_given(votes, sampler, inputs, origin, vouched=same_model, known=self._checked_votes.get(votes))
         self._checked_votes[votes] = origin.model
         return algorithm

@@ -24,7 +24,6 @@ from ..noise.seeding import resolve_seed
 from ..noise.threat import Features
 from ..results.votes import Origin
 from ..sampling.exact_sampler import ExactSampler, Source
-from ..sampling.sampler import Sampler
 from .inputs import Inputs, shard_positions
 
 #: Libraries whose versions are recorded, where they are loaded.
@@ -237,13 +236,10 @@ def make_origin(
     )
 
 
-def origin_of(sampler: Sampler, classes: NDArray[Any]) -> Origin:
-    """Return what the votes of a sampler depend on besides the inputs."""
-    mechanism, model = sampler.mechanism, sampler.voter.content()
-    noise = to_spec(mechanism.noise)
-    return make_origin(
-        noise, mechanism.box, mechanism.features, classes, seed=sampler.seed, model=model, shape=mechanism.shape
-    )
+def origin_of(mechanism: NoiseMechanism, classes: NDArray[Any], *, seed: int, model: str) -> Origin:
+    """Return what votes under a noise mechanism depend on besides the inputs."""
+    parts = (to_spec(mechanism.noise), mechanism.box, mechanism.features, classes)
+    return make_origin(*parts, seed=seed, model=model, shape=mechanism.shape)
 
 
 def from_origin(origin: Origin) -> tuple[NoiseMechanism, NDArray[Any]]:

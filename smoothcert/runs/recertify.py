@@ -25,7 +25,7 @@ from ..results.decisions import Decisions
 from ..results.votes import ELSEWHERE, VoteCounts, check_counts
 from ..sampling.sampler import fingerprints
 from .inputs import Inputs
-from .metadata import RunMetadata, from_origin, from_spec, make_origin, to_spec
+from .metadata import RunMetadata, from_origin, from_spec, origin_of
 from .run import drawn_before, in_order, some_votes
 from .store import StoredRun, read_parts, read_store
 
@@ -140,9 +140,7 @@ def votes_from_counts(
     else:
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
     seed = resolve_seed(None) if noise.n_outcomes is None else 0
-    origin = make_origin(
-        to_spec(mechanism.noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
-    )
+    origin = origin_of(mechanism, labels, seed=seed, model=ELSEWHERE[X is None])
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 
 
