@@ -285,6 +285,9 @@ def no_label(classes: NDArray[Any]) -> NDArray[Any]:
     >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
     (array([-1]), array([''], dtype='<U1'))
     """
+    if classes.dtype == np.uint64:
+        # Beside -1, these labels would become floats, which cannot tell large numbers apart.
+        return np.setdiff1d(np.arange(len(classes) + 1, dtype=np.uint64), classes)[:1]
     if classes.dtype.kind in "iub":
         return np.array([min(-1, int(classes.min()) - 1)])
     if classes.dtype.kind == "f":

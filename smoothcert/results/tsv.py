@@ -127,8 +127,6 @@ def _labels(source: Path, indices: NDArray[np.int64], classes: Sequence[Any] | N
     known = np.asarray(classes)
     if known.ndim != 1 or not len(known) or (indices >= len(known)).any():
         raise ValueError(f"{source} holds class {indices.max(initial=0)}, but classes are {known.tolist()!r}.")
-    if known.dtype.kind in "iu":
-        known = known.astype(np.int64)
-    elif not all(isinstance(label, str) and label for label in known.tolist()):
+    if known.dtype.kind not in "iu" and not all(isinstance(label, str) and label for label in known.tolist()):
         raise ValueError(f"classes must be whole numbers or strings that are not empty, got {classes!r}.")
     return np.append(known, no_label(known))[indices]
