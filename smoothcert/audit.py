@@ -254,8 +254,7 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
             "that certify or Certificates.from_store returns."
         )
     labels = certificates.labels[_are_claims(certificates)]
-    unknown = labels[~np.isin(labels, clf.classes_)].tolist()
-    if unknown:
+    if unknown := labels[~np.isin(labels, clf.classes_)].tolist():
         raise ValueError(
             f"certificates hold the label {unknown[0]!r}, which is not among the classes {clf.classes_.tolist()!r}."
         )

@@ -89,8 +89,7 @@ def call_factory(source: str) -> Any:
 def _load_skops(path: Path, trusted: tuple[str, ...]) -> Any:
     skops = optional("skops.io", "files")
     found = skops.get_untrusted_types(file=path)
-    unknown = sorted({*found} - {*trusted_types(), *trusted})
-    if unknown:
+    if unknown := sorted({*found} - {*trusted_types(), *trusted}):
         flags = " ".join(f"--trust {name}" for name in unknown)
         raise ValueError(f"{path} holds types that may be harmful. If you trust them, add {flags}")
     return skops.load(path, trusted=found)

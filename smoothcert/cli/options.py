@@ -298,8 +298,7 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
 def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> SmoothedClassifier | None:
     """Return a trained model, smoothed, whose categories and fixed values are those in the data; None without any."""
     columns = columns_of(X)
-    unknown = [name for name in given["categorical"] if name not in columns]
-    if unknown:
+    if unknown := [name for name in given["categorical"] if name not in columns]:
         raise click.UsageError(
             f"--categorical must be one of the columns {columns}, got {unknown[0]!r}.{by_name(unknown[0], columns)}"
         )
@@ -335,8 +334,7 @@ def make_noise(given: dict[str, Any], own: Any) -> Any:
     known = [name for name in NOISE_PARAMETERS if name in kind().get_params()]
     known += ["sigma"] if hasattr(kind, "from_sigma") else []
     chosen = [name for name in (*NOISE_PARAMETERS, "sigma") if given[name] not in (None, ())]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
+    if unknown := [name for name in chosen if name not in known]:
         raise click.UsageError(f"{kind.__name__} has no --{unknown[0]}: it has --{', --'.join(known)}.")
     if given["sigma"] is not None:
         scale = kind.from_sigma(given["sigma"]).get_params()
@@ -352,7 +350,6 @@ def make_radius(given: dict[str, Any]) -> Any:
         return given.get("radius")
     name = given["radius"] if given["radius"] not in (None, "auto") else "lipschitz" if "norm" in limits else "greedy"
     kind = STRATEGIES["radius"][1][name]
-    unknown = [limit for limit in limits if limit not in kind().get_params()]
-    if unknown:
+    if unknown := [limit for limit in limits if limit not in kind().get_params()]:
         raise click.UsageError(f"--radius {name} does not go with --{unknown[0].replace('_', '-')}.")
     return kind(**limits)

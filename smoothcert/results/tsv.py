@@ -114,8 +114,7 @@ def _indices(name: str, labels: ArrayLike, classes: Sequence[Any] | None) -> NDA
     positions = {label: position for position, label in enumerate(known)}
     if len(positions) != len(known):
         raise ValueError(f"classes must be distinct labels, got {classes!r}.")
-    missing = [label for label in given.tolist() if label not in positions]
-    if missing:
+    if missing := [label for label in given.tolist() if label not in positions]:
         raise ValueError(f"{name} holds {missing[0]!r}, which classes={known!r} lacks. Append it to classes.")
     return np.array([positions[label] for label in given.tolist()], dtype=np.int64)
 
