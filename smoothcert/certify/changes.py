@@ -22,8 +22,8 @@ MOST_SETS = 512
 #: Bound on the rounding errors of a likelihood-ratio test, and the least share of outcomes that it tells apart.
 SLACK, LEAST_SHARE = 1e-12, 1e-6
 
-#: A set whose changes leave a larger overlap is payable. The test of `ChangeSet.total` then finds a share of at least
-#: 1/2 less than the overlap, which exceeds the least share.
+#: A set whose changes leave a larger overlap o is payable: the test of `ChangeSet.total` then has a share of o - 1/2 or
+#: more, which exceeds the least share.
 DECIDED = 0.5 + 2 * LEAST_SHARE
 
 
