@@ -14,7 +14,7 @@ from ..results.certificates import Certificates
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_score
 from ..runs.inputs import check_shard, shard_positions
-from ..runs.store import read_status, read_store
+from ..runs.store import read_metadata, read_store
 from ..runs.verify_store import verify_store
 from ..stored import stored_estimator
 from . import options
@@ -81,7 +81,7 @@ def resume(**given: Any) -> None:
     nobody can make it load other ones. For a regressor, it draws the missing votes and shows the status: results at any
     radius come from the store, in Python.
     """  # noqa: D301
-    run = read_status(given["store"]).run
+    run = read_metadata(given["store"])
     if given["output"] or given["labels"]:
         run.check_holds("labels", given["store"])
     X, y = read(given)

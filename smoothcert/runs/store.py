@@ -227,6 +227,12 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
         return StoredRun(path, run, rows, failures, read_labels(connection, path))
 
 
+def read_metadata(path: str | os.PathLike[str]) -> RunMetadata:
+    """Read what a store is the run of. Its results, which may be many, are not looked at."""
+    with _reading(path, checked=False) as (path, connection):
+        return read_run(connection, path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreStatus:
     """How far a run has come.
