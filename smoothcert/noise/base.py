@@ -149,7 +149,7 @@ class Noise(BaseEstimator, ABC):
         return points
 
     def snap(self, unit: FloatArray) -> FloatArray:
-        """Return where `to_points` puts inputs in the unit box; ``unit`` may be overwritten."""
+        """Return where `to_points` puts inputs in the unit box."""
         return self.to_unit(self.to_points(unit))
 
     def point_distance(self, limit: FloatArray) -> FloatArray:
@@ -196,9 +196,13 @@ class Noise(BaseEstimator, ABC):
 
         A group is the cost of its features and the number of steps of their own lattice, or 0.
         """
-        priced = copy(self)
-        priced._groups = groups
-        return priced
+        return self._changed(_groups=groups)
+
+    def _changed(self, **attributes: Any) -> Self:
+        """Return a copy with other values of some attributes."""
+        changed = copy(self)
+        changed.__dict__.update(attributes)
+        return changed
 
     def after(self, moves: FloatArray) -> tuple[Noise, float]:
         """Return what certain moves cost, and the noise whose ``walk`` continues after them."""
