@@ -16,7 +16,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
-from .batch_dependence import check_alone, is_due
+from .batch_dependence import check_alone, check_numbers_alone, is_due
 
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
@@ -150,6 +150,24 @@ class VoteCounter:
             return
         np.add.at(self.total, (segments[:, 0], votes), 1)
         del self.near_ties[: len(segments)]
+
+
+def ask_numbers(
+    voter: Voter,
+    ask: Callable[[Any], NDArray[np.float64]],
+    batches: NoisyBatches,
+    segments: NDArray[np.int64],
+    scale: Callable[[NDArray[np.float64]], Any] = np.ones_like,
+) -> NDArray[np.float64]:
+    """Return what ``ask`` answers about a batch; some of its rows are asked alone where that is due.
+
+    ``scale`` returns what the rounding of each number is compared with; see `check_numbers_alone`.
+    """
+    with memory_errors():
+        numbers = ask(batches.draw(segments))
+        if is_due(voter):
+            check_numbers_alone(voter, ask, numbers, partial(batches.draw_rows, segments), scale(numbers))
+    return numbers
 
 
 def single_rows(segments: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:

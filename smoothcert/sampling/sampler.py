@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,9 @@ class Sampler:
     batch_size: int | str = "auto"
     all_selection: bool = False
 
+    #: What `draw` returns.
+    kind: ClassVar[type[Votes]] = Votes
+
     @property
     def rows(self) -> int:
         """Rows of a batch."""
@@ -168,20 +171,24 @@ class Sampler:
         started = time.perf_counter()
         keep_freed()
         inputs = fingerprints(self.mechanism, X)
+        with self.voter.voting():
+            selection, estimation = self.stages(X, inputs, target)
+        seconds = time.perf_counter() - started
+        return self.kind(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
+
+    def stages(self, X: NDArray[Any], inputs: NDArray[np.uint8], target: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw the votes of both stages for inputs and their fingerprints; see `draw`."""
 
         def stage(number: int, n: int, rule: Any, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
             return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
 
-        with self.voter.voting():
-            needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
-            rule = None if needs_all else SelectionRule(self.n_selection)
-            estimation = selection = stage(seeding.SELECTION, self.n_selection, rule)
-            if self.n_samples:
-                known = {} if self.rule is None else self.rule.known(selection, X, target)
-                estimation = stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
-        seconds = time.perf_counter() - started
-        return Votes(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
+        needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
+        selection = stage(seeding.SELECTION, self.n_selection, None if needs_all else SelectionRule(self.n_selection))
+        if not self.n_samples:
+            return selection, selection
+        known = {} if self.rule is None else self.rule.known(selection, X, target)
+        return selection, stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
 
 
 def fingerprints(mechanism: NoiseMechanism, X: NDArray[Any]) -> NDArray[np.uint8]:

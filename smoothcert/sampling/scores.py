@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from sklearn.base import BaseEstimator
 from .._utils.checks import check_bool
 from ..models.base import Voter
 from ..noise import seeding
-from .batch_dependence import check_numbers_alone, is_due
-from .counters import memory_errors, noisy_batches
+from .counters import ask_numbers, noisy_batches
 from .sampler import Sampler, draw_votes, fingerprints
 
 FloatArray = NDArray[np.float64]
@@ -220,12 +218,8 @@ class ScoreCounter:
         """Take the scores of one batch; see `VoteCounter.count_batch`."""
         owners, first, count = segments.T
         drawn = np.column_stack([owners, first + self.copies[owners] * self.sampler.n_samples, count])
-        with memory_errors():
-            probabilities = self.voter.probabilities(self.batches.draw(drawn))
-            if is_due(self.voter):
-                draw = partial(self.batches.draw_rows, drawn)
-                check_numbers_alone(self.voter, self.voter.probabilities, probabilities, draw)
-            scores = self._scores(probabilities, self._uniforms(segments))
+        probabilities = ask_numbers(self.voter, self.voter.probabilities, self.batches, drawn)
+        scores = self._scores(probabilities, self._uniforms(segments))
         starts, rows = np.cumsum(count) - count, np.arange(len(scores))
         if self.labels is None:
             reached = scores <= self.sampler.threshold + 2 * self.rounding
