@@ -22,18 +22,10 @@ from .batch_dependence import check_alone, check_numbers_alone, is_due
 PENDING = 2
 
 
-def open_counters(
-    voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
-) -> list[VoteCounter]:
-    """Return counters for some inputs, which share the work in threads of their own; see `models.threads`."""
-    return [VoteCounter(member, mechanism, points, keys) for member in voter.for_threads()]
-
-
 def total_counts(counters: list[VoteCounter]) -> NDArray[np.int64]:
     """Return the votes for each input that any of the counters has counted, shape (n_inputs, n_classes)."""
-    busy = [counter for counter in counters if counter.pending or counter.near_ties]
-    side_by_side(lambda counter: counter.counts(), busy, len(counters), counters[0].voter.n_cores)
-    total: NDArray[np.int64] = np.sum([counter.counts() for counter in counters], axis=0)
+    counts = side_by_side(lambda counter: counter.counts(), counters, len(counters), counters[0].voter.n_cores)
+    total: NDArray[np.int64] = np.sum(counts, axis=0)
     return total
 
 
@@ -139,7 +131,7 @@ class VoteCounter:
     def _settle(self) -> None:
         """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""
         # The memory that batches have had suffices for fewer rows.
-        segments = np.array(self.near_ties[: max(1, min(self.together, self.batches.n_rows))])
+        segments = np.array(self.near_ties[: max(1, min(self.together, len(self.batches.buffer)))])
         try:
             with memory_errors():
                 votes = self.voter.settle(self.batches.draw(segments))
@@ -184,11 +176,6 @@ class NoisyBatches:
     def __init__(self, voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         self.mechanism, self.points, self.keys = mechanism, points, keys
         self.buffer: Any = np.empty((0, *mechanism.shape), dtype=voter.dtype)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of the largest batch so far."""
-        return len(self.buffer)
 
     def draw(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows, which the next batch overwrites; for ``segments`` see `VoteCounter.count_batch`."""

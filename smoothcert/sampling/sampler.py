@@ -18,7 +18,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .counters import open_counters, total_counts
+from .counters import VoteCounter, total_counts
 from .selection import SelectionRule
 
 #: Maximum number of batches in a task: a crash costs them.
@@ -211,7 +211,8 @@ def count(
 
     Each input gets ``n`` votes, or fewer if a rule finds them enough; for ``known`` see `StoppingRule.known`.
     """
-    counters = open_counters(voter, mechanism, mechanism.points(X), keys)
+    points = mechanism.points(X)
+    counters = [VoteCounter(one, mechanism, points, keys) for one in voter.for_threads()]
     undecided, drawn, free_rows = np.arange(len(X)), 0, min(rows, voter.free_rows)
     waiting = deque([n] if rule is None else rule.checkpoints.tolist())
     while waiting and len(undecided):
@@ -254,7 +255,7 @@ def _votes_ahead(counters: list[Any], inputs: NDArray[np.intp], drawn: list[int]
 def draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
     """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed.
 
-    ``counters`` are those of `open_counters`, or others with a ``count_batch`` and a ``voter``.
+    ``counters`` share the work, each in a thread of its own. They have a ``count_batch`` and a ``voter``.
     """
     votes_each = end - first
     total = votes_each * len(inputs)
