@@ -155,10 +155,12 @@ class Noise(BaseEstimator, ABC):
     def point_distance(self, limit: FloatArray) -> FloatArray:
         """Bound the distance of points in one feature, for inputs whose distance there is at most ``limit``."""
         # The map to the unit box rounds far less than the resolution, which is counted twice.
-        limit_of_points = limit + 2 * self.resolution
-        if self.digital_levels is None:
-            return limit_of_points
-        return np.maximum(limit, np.floor(limit_of_points * self.digital_levels) / self.digital_levels)
+        distance = limit + 2 * self.resolution
+        steps = np.array(self.column_steps or self.digital_levels or 0)
+        if not steps.any():
+            return distance
+        whole = np.maximum(limit, np.floor(distance * steps) / np.maximum(steps, 1))
+        return np.where(steps > 0, whole, distance)
 
     @property
     def allows_closed_form(self) -> bool:

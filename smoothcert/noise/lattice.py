@@ -199,14 +199,6 @@ class LatticeNoise(KeyedNoise):
             return np.where(np.array(self.column_steps) > 0, 2 * ON_LATTICE, 1 / FINE_LEVELS)
         return 1 / self.q if self.digital_levels is None else 2 * ON_LATTICE
 
-    def point_distance(self, limit: FloatArray) -> FloatArray:
-        """Bound the distance of points in one feature; see `Noise.point_distance`."""
-        if self.column_steps is None:
-            return super().point_distance(limit)
-        steps, distance = np.array(self.column_steps), limit + 2 * self.resolution
-        whole = np.maximum(limit, np.floor(distance * steps) / np.maximum(steps, 1))
-        return np.where(steps > 0, whole, distance)
-
     @property
     def by_margin(self) -> bool:  # type: ignore[override]
         """Whether the budget depends on the margin p_a - p_b alone: it does unless a subclass has its own."""

@@ -180,14 +180,12 @@ class NoiseMechanism:
         if self.mixed is None:
             self.box.to_raw_inplace(out)
             return
+        flat = out.reshape(len(out), -1)
         for columns, _, _, steps in self.mixed.groups:
+            # Whole numbers of steps become whole numbers in float64.
+            real = np.float64 if steps else out.dtype
             scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
-            flat = out.reshape(len(out), -1)
-            if steps:
-                # In float64, in which whole numbers of steps become whole numbers.
-                flat[:, columns] = flat[:, columns].astype(np.float64) * scale / steps + shift
-            else:
-                flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
+            flat[:, columns] = flat[:, columns].astype(real) * scale.astype(real) / (steps or 1) + shift.astype(real)
 
     def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
