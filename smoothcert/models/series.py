@@ -210,10 +210,7 @@ def frame(columns: Sequence[Any], names: Sequence[str] | None, library: str) -> 
         typed = [pandas.Series(column, dtype=column.dtype, copy=False) for column in columns]
         return pandas.DataFrame(dict(zip(names or (), typed, strict=True)), copy=False)
     dtype = np.result_type(*(column.dtype if column.dtype.kind in "biuf" else object for column in columns))
-    array = np.empty((len(columns[0]), len(columns)), dtype=dtype)
-    for i, column in enumerate(columns):
-        array[:, i] = column
-    return array
+    return np.stack([column.astype(dtype) for column in columns], axis=1)
 
 
 def with_category(column: Any, categories: Sequence[Any], category: Any, library: str) -> Any:

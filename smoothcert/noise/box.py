@@ -162,10 +162,8 @@ class Box:
         """
         unit: FloatArray = np.array(X, dtype=np.float64)
         np.clip(unit, self.lo, self.hi, out=unit)
-        if np.any(self.lo != 0):
-            unit -= self.lo
-        if np.any(self.width != 1):
-            unit /= np.where(self.width > 0, self.width, 1.0)
+        unit -= self.lo
+        unit /= np.where(self.width > 0, self.width, 1.0)
         return unit
 
     @property
@@ -181,8 +179,6 @@ class Box:
 
     def room(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up in the unit box; 0 where it is constant."""
-        if np.all(self.width > 0):
-            return unit, 1 - unit
         return np.where(self.width > 0, unit, 0.0), np.where(self.width > 0, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
