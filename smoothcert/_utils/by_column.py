@@ -23,12 +23,7 @@ def is_by_column(values: Any) -> bool:
 
 
 def in_order(
-    argument: str,
-    values: Any,
-    names: Sequence[str] | None,
-    *,
-    default: Any = REQUIRED,
-    optional: Collection[str] = (),
+    argument: str, values: Any, names: Sequence[str] | None, *, default: Any = REQUIRED, optional: Collection[str] = ()
 ) -> list[Any]:
     """Return values by column name in the order of the columns.
 

@@ -228,15 +228,13 @@ def draw_blocks(
 ) -> None:
     """Write keyed samples by ``draw``, in blocks that have a generator each; see `Noise.draw` and `Noise.sample`."""
     size, row = seeding.block_size(points.shape[1]), 0
+    drawn = np.empty((size, out.shape[1]), dtype=out.dtype)
     for owner, first, count in segments.tolist():
         for block in range(first // size, -(-(first + count) // size)):
-            wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
-            target = out[row : row + wanted.stop - wanted.start]
-            drawn = target if len(target) == size else np.empty((size, out.shape[1]), dtype=out.dtype)
             draw(points[owner], seeding.generator(keys[owner], block), drawn)
-            if drawn is not target:
-                target[...] = drawn[wanted]
-            row += len(target)
+            wanted = drawn[max(first - block * size, 0) : first + count - block * size]
+            out[row : row + len(wanted)] = wanted
+            row += len(wanted)
 
 
 class KeyedNoise(Noise):

@@ -53,11 +53,7 @@ class Box:
 
     @classmethod
     def from_bounds(
-        cls,
-        bounds: Any,
-        X: Any = None,
-        names: Sequence[str] | None = None,
-        unbounded: NDArray[np.bool_] | None = None,
+        cls, bounds: Any, X: Any = None, names: Sequence[str] | None = None, unbounded: NDArray[np.bool_] | None = None
     ) -> Box:
         """Build the box from ``bounds``.
 

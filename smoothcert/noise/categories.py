@@ -44,12 +44,7 @@ class CategoryNoise:
     """
 
     def __init__(
-        self,
-        noise: Any,
-        columns: NDArray[np.intp],
-        costs: FloatArray,
-        n_categories: NDArray[np.int64],
-        hidden: str,
+        self, noise: Any, columns: NDArray[np.intp], costs: FloatArray, n_categories: NDArray[np.int64], hidden: str
     ) -> None:
         if not noise.allows_categories or not type(noise).__module__.startswith(f"{__package__}."):
             raise ValueError(

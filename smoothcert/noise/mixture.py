@@ -173,8 +173,6 @@ class UniformMixtureNoise(LatticeNoise):
 
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Return how far the adversary gets. Costs do not add up here, so the walk follows the overlap itself."""
-        if not len(budget):
-            return np.empty(0)
         slack = STEP_ERROR * (reach.shape[1] + 4)
         least = np.exp(-budget) * (1 + slack) + slack
         reach = largest(reach, reach.shape[1])

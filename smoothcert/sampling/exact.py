@@ -338,7 +338,7 @@ def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups, Category
     weights: list[float] = [1.0]
     parts: Sequence[Any] = [mixed or noise]
     if type(noise) is UniformMixtureNoise:
-        weights, parts = noise._shares.tolist(), mixed.parts if mixed is not None else noise.parts
+        weights, parts = noise._shares.tolist(), (mixed or noise).parts
     return [
         (weight, _groups(part, mechanism), getattr(part, "categories", None))
         for weight, part in zip(weights, parts, strict=True)
