@@ -82,10 +82,9 @@ class Box:
                 data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        optional: list[str] = []
-        if names is not None and unbounded is not None:
-            optional = [name for name, free in zip(names, np.broadcast_to(unbounded, len(names)), strict=True) if free]
-        ends = _by_position(bounds, names, optional)
+        free = np.broadcast_to(False if unbounded is None else unbounded, len(names or ()))
+        required = [name for name, is_free in zip(names or (), free, strict=True) if not is_free]
+        ends = _by_position(bounds, names, required)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo
@@ -200,20 +199,18 @@ class Box:
         return blake2b(content, digest_size=16).hexdigest()
 
 
-def _by_position(bounds: Any, names: Sequence[str] | None, optional: Sequence[str]) -> Any:
-    """Return bounds; those given by column name are put in the order of the columns, optional ones being (0, 0)."""
-
-    def ordered(values: Any, default: Any) -> Any:
-        found = in_order("bounds", values, names, optional=optional)
-        return [default if value is None else value for value in found]
-
+def _by_position(bounds: Any, names: Sequence[str] | None, required: Sequence[str]) -> Any:
+    """Return bounds; those by column name are put in the order of the columns, (0, 0) where none are required."""
     if is_by_column(bounds):
-        pairs = ordered(bounds, (0.0, 0.0))
+        pairs = in_order("bounds", bounds, names, default=(0.0, 0.0), required=required)
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(ordered(end, 0.0) if is_by_column(end) else end for end in bounds)
+        return tuple(
+            in_order("bounds", end, names, default=0.0, required=required) if is_by_column(end) else end
+            for end in bounds
+        )
     return bounds
 
 
