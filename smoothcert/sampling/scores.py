@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,8 +267,5 @@ def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
     >>> copies_before(np.array([[7, 1], [7, 2], [7, 1], [7, 1]], dtype=np.uint8))
     array([0, 0, 1, 2])
     """
-    order, places = np.lexsort(digests.T), np.arange(len(digests))
-    is_first = np.append(True, (digests[order[1:]] != digests[order[:-1]]).any(axis=1))
-    found = np.empty(len(digests), dtype=np.int64)
-    found[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
-    return found
+    numbers: dict[bytes, Iterator[int]] = defaultdict(itertools.count)
+    return np.array([next(numbers[digest.tobytes()]) for digest in digests], dtype=np.int64)
