@@ -187,10 +187,8 @@ class NoiseMechanism:
             scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
             flat[:, columns] = flat[:, columns].astype(real) * scale.astype(real) / (steps or 1) + shift.astype(real)
 
-    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
-        if self.box.is_unit:
-            return None, None
+    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the factors and summands that map the unit box to raw units, shape (d,) each."""
         scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
         return scale, shift
 

@@ -207,8 +207,7 @@ class CudaBatches(NoisyBatches):
         self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        ends = mechanism.scale_and_shift(voter.dtype)
-        self.to_raw = [None if end is None else upload(end, voter.device) for end in ends]
+        self.scale, self.shift = (upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype))
         self.recipe: Any = mechanism.noise.recipe
 
     def _empty(self, n_rows: int) -> Any:
@@ -218,9 +217,8 @@ class CudaBatches(NoisyBatches):
         from ..noise import _cuda as cuda
 
         cuda.sample(self.recipe, self.points, self.keys, segments, batch)
-        scale, shift = self.to_raw
-        if scale is not None and shift is not None:
-            batch.view(len(batch), -1).mul_(scale).add_(shift)
+        if not self.mechanism.box.is_unit:
+            batch.view(len(batch), -1).mul_(self.scale).add_(self.shift)
 
 
 def noisy_batches(
