@@ -214,6 +214,10 @@ def test_bad_bounds_name_the_feature():
         Box.from_bounds({"a": (0, 1), "b": (5, 1)}, names=["a", "b"])
     with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
         Box.from_bounds({"a": (0, 1), "b": (0, 1, 2)}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
+        Box.from_bounds({"a": (0, 1), "b": None}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"of finite numbers or arrays with lo < hi.* in column 'a'\."):
+        Box.from_bounds(({"a": None, "b": 0}, 1), names=["a", "b"])
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])
