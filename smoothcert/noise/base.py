@@ -194,9 +194,10 @@ class Noise(BaseEstimator, ABC):
         return self.for_cost(cost)
 
     def with_groups(self, groups: tuple[tuple[float, int], ...]) -> Self:
-        """Return noise whose ``cost`` bounds that of features of some groups, with moves in units of what is paid.
+        """Return noise whose ``cost`` is an upper bound for features of several groups.
 
-        A group is the cost of its features and the number of steps of their own lattice, or 0.
+        A group is the cost of its features and the number of steps of their own lattice, or 0. A move is measured in
+        what the adversary pays for it: its share of the range, times the cost of the feature.
         """
         return self._changed(_groups=groups)
 

@@ -266,10 +266,10 @@ class NoiseMechanism:
 
         Points of real-valued inputs are farther apart than the inputs by `rounding` or less, so radii shrink by it.
 
-        Points of digital inputs lie on a lattice. What is not certified differs from the input by whole steps whose
-        powers sum to S, the next number beyond the radius, or more. Rounding changes at most S features, and only
-        features that differ in a step or more. So raw inputs at that distance are rarely within the radius, and the
-        radius shrinks only if they are.
+        Points of digital inputs lie on a lattice, so they differ by whole numbers of steps. If a point lies outside the
+        certified ball, the norm-th powers of its differences add up to S or more, where S is the first whole number
+        beyond the radius. Raw inputs that far apart may be closer by what rounding changes in each feature that
+        differs, and at most S features need to differ. The radius shrinks only if such an input would lie within it.
         """
         shrunk = np.maximum(radius - self.rounding(norm), 0.0)
         levels = self.noise.digital_levels
