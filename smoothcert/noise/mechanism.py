@@ -267,9 +267,10 @@ class NoiseMechanism:
         Points of real-valued inputs are farther apart than the inputs by `rounding` or less, so radii shrink by it.
 
         Points of digital inputs lie on a lattice, so they differ by whole numbers of steps. If a point lies outside the
-        certified ball, the norm-th powers of its differences add up to S or more, where S is the first whole number
-        beyond the radius. Raw inputs that far apart may be closer by what rounding changes in each feature that
-        differs, and at most S features need to differ. The radius shrinks only if such an input would lie within it.
+        certified ball, the powers of these numbers add up to S or more, where S is the first whole number beyond the
+        radius. Its raw input may be closer, by what rounding changes in each feature that differs by a step or more. At
+        a sum of S these are at most S features. At larger sums more features may be rounded, but each step outweighs
+        its rounding. The radius shrinks only if a raw input at a sum of S would lie within it.
         """
         shrunk = np.maximum(radius - self.rounding(norm), 0.0)
         levels = self.noise.digital_levels
