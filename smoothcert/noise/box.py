@@ -82,8 +82,10 @@ class Box:
                 data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        free = np.broadcast_to(False if unbounded is None else unbounded, len(names or ()))
-        required = [name for name, is_free in zip(names or (), free, strict=True) if not is_free]
+        required: list[str] = []
+        if names is not None:
+            free = np.broadcast_to(False if unbounded is None else unbounded, len(names))
+            required = [name for name, is_free in zip(names, free, strict=True) if not is_free]
         ends = _by_position(bounds, names, required)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)

@@ -205,6 +205,7 @@ def test_features_without_bounds_have_no_extent():
     images = Box.from_bounds("minmax", np.arange(8.0).reshape(2, 2, 2), unbounded=np.array([True, False, False, True]))
     np.testing.assert_array_equal([images.lo, images.hi], [[[0, 1], [2, 0]], [[0, 5], [6, 0]]])
     np.testing.assert_array_equal(Box.from_bounds((2, 3)).without(unbounded).hi, [3, 0, 3])
+    assert Box.from_bounds((2, 3), unbounded=unbounded).hi == 3
 
 
 def test_bad_bounds_name_the_feature():
