@@ -25,8 +25,7 @@ import torch
 from numpy.typing import NDArray
 from skorch.callbacks import Callback
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, update_bn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from smoothcert import (
     BoxRadius,
@@ -210,7 +209,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     try:
         model.load_state_dict(saved.get("module", saved))
     except RuntimeError as error:
-        raise click.ClickException(f"{path} fits another network. {error}") from error
+        raise click.ClickException(f"--start-from: {path} fits another network. {error}") from error
 
 
 def train(
@@ -243,25 +242,6 @@ def train(
             f"Stopped after epoch {checkpoints.epoch_} of {recipe['epochs']}. Run again to continue."
         )
     return copy.deepcopy(model).eval()  # a copy is not compiled: the compiler sees evaluation mode afresh
-
-
-def average(network: nn.Module, images: Dataset, noise: LatticeNoise, path: Path, given: dict[str, Any]) -> NoisyModule:
-    """Return the network with the mean of the weights of several trainings (Izmailov et al. 2018), in evaluation mode.
-
-    The statistics of batch normalization have no mean of use. They are measured anew, on all noisy images.
-    """
-    zeros = np.zeros((len(images[0][0]), 1, 1))
-    model = NoisyModule(network, noise, center=zeros, scale=zeros + 1, seed=given["seed"]).to(given["device"])
-    load_weights(model, given["average"][0])
-    mean = AveragedModel(model)
-    for training in given["average"]:
-        load_weights(model, training)
-        mean.update_parameters(model)
-    torch.manual_seed(given["seed"])
-    batches = DataLoader(images, given["batch_size"], shuffle=True, num_workers=given["workers"])
-    update_bn(batches, mean, device=given["device"])
-    torch.save({"average": given["average"], "module": mean.module.state_dict()}, path)
-    return mean.module.eval()
 
 
 # Certification
@@ -297,9 +277,6 @@ def common_options(command: Any) -> Any:
         click.option("--stability-weight", type=click.FloatRange(0), help="C of the stability loss.  [default: 6]"),
         click.option("--start-from", type=click.Path(exists=True, dir_okay=False),
                      help="Weights of an earlier training of the same network, to start from.  [default: none]"),
-        click.option("--average", type=click.Path(exists=True, dir_okay=False), multiple=True,
-                     help="Weights of a training of the same network. Give several: their mean is certified, without "
-                     "training."),
         click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True),
         click.option("--lr", type=float, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
         click.option("--train-size", type=click.IntRange(1), help="Train on this many images. [default: all]"),
@@ -319,10 +296,8 @@ def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classe
     """Train, unless that is done already, and certify."""
     if given["stability_weight"] is not None and given["training"] != "stability":
         raise click.BadParameter("needs --training stability.", param_hint="--stability-weight")
-    if given["average"] and (given["start_from"] or given["training"] != "augment"):
-        raise click.BadParameter("trains nothing: leave out --training and --start-from.", param_hint="--average")
     output.mkdir(parents=True, exist_ok=True)
-    name = f"{given['noise']}-{given['sigma']:g}-{'average' if given['average'] else given['training']}"
+    name = f"{given['noise']}-{given['sigma']:g}-{given['training']}"
     noise = NOISES[given["noise"]].from_sigma(given["sigma"], levels=255)
     recipe = {key: given[key] for key in ("epochs", "batch_size", "training", "train_size", "precision", "seed")}
     recipe |= {key: given[key] for key in ("start_from", "stability_weight") if given[key] is not None}
@@ -332,10 +307,7 @@ def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classe
     if given["compiled"]:
         network.compile()
     settings = {"device": given["device"], "iterator_train__num_workers": given["workers"]}
-    if given["average"]:
-        model = average(network, images, noise, output / f"{name}.pt", given)
-    else:
-        model = train(network, images, noise, output / f"{name}.pt", recipe, **settings)
+    model = train(network, images, noise, output / f"{name}.pt", recipe, **settings)
     inference = TorchInference(channels_last=True, compile=given["compiled"])
     settings = {"n_samples": given["samples"], "random_state": given["seed"], "inference": inference, "verbose": 1}
     certify(model, X, y, noise, output / f"{name}.sqlite", n_classes, **settings)

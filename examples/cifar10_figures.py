@@ -92,7 +92,7 @@ class Result:
 
 def find_results(folders: Iterable[Path]) -> list[Result]:
     """Return the stores in some folders, by their names."""
-    pattern = re.compile(r"(uniform|split|deterministic-split)-([\d.]+)-(augment|stability|average)\.sqlite")
+    pattern = re.compile(r"(uniform|split|deterministic-split)-([\d.]+)-(augment|stability)\.sqlite")
     paths = [path for folder in folders for path in sorted(folder.glob("*.sqlite"))]
     named = [(path, pattern.fullmatch(path.name)) for path in paths]
     found = [Result(path, match[1], float(match[2]), match[3]) for path, match in named if match]

@@ -16,6 +16,8 @@ from shutil import copytree, ignore_patterns
 
 ROOT = Path(__file__).parents[1]
 
+EXACT = ("sampling/test_exact", "sampling/test_exact_models", "sampling/test_exact_costs", "test_exact_probabilities")
+
 #: The tests of each module. Together they take seconds, since a mutant that survives meets all that reach it. An end of
 #: line in the name of a test is an error of the worker, exit status 255, which mutmut counts as running out of time.
 TESTS = {
@@ -46,12 +48,12 @@ TESTS = {
     "noise/mixture": ("noise/test_families", "noise/test_greedy"),
     "noise/seeding": ("noise/test_seeding",),
     "noise/threat": ("noise/test_threat", "certify/test_costs"),
-    "sampling/_axis_cells": ("sampling/test_exact_costs", "sampling/test_exact_models", "test_exact_probabilities"),
+    "sampling/_axis_cells": EXACT,
     "sampling/_outcome_sums": ("sampling/test_outcome_sums", "sampling/test_exact"),
-    "sampling/_trees": ("sampling/test_exact_models", "sampling/test_exact_costs", "test_exact_probabilities"),
+    "sampling/_trees": EXACT,
     "sampling/batch_dependence": ("sampling/test_batch_dependence",),
     "sampling/counters": ("sampling/test_counters",),
-    "sampling/exact": ("sampling/test_exact_models", "sampling/test_exact_costs", "test_exact_probabilities"),
+    "sampling/exact": EXACT,
     "sampling/exact_sampler": ("sampling/test_exact_sampler", "sampling/test_exact_models"),
     "sampling/sampler": ("sampling/test_sampler", "sampling/test_counters"),
     "sampling/scores": ("sampling/test_scores",),

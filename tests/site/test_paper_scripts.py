@@ -353,40 +353,7 @@ def test_training_goes_on_from_the_weights_of_another(data, tmp_path):
     assert "was trained with other settings (stability_weight)" in other.output
     other = run(cifar10.main, *options, "--width=2", f"--output={tmp_path / 'other'}")
     assert other.exit_code == 1
-    assert f"{first} fits another network" in other.output
-
-
-def test_the_mean_of_several_trainings_is_certified(data, tmp_path):
-    options = [*TINY, f"--data={data}", "--epochs=1"]
-    trainings = [tmp_path / str(seed) / "split-0.75-augment.pt" for seed in (1, 2, 3)]
-    for seed, training in enumerate(trainings, start=1):
-        run(cifar10.main, *options, f"--seed={seed}", f"--output={training.parent}")
-    options = [*TINY, f"--data={data}", f"--output={tmp_path}", *(f"--average={training}" for training in trainings)]
-    assert accuracies(run(cifar10.main, *options).output)
-    found, *states = (
-        torch.load(path, weights_only=True)["module"] for path in (tmp_path / "split-0.75-average.pt", *trainings)
-    )
-    layers = ["module.features." + name for name in ("1.weight", "2.norm_1.weight", "2.norm_1.bias")]
-    for name in [*layers, "module.head.weight", "module.head.bias"]:
-        torch.testing.assert_close(found[name], sum(state[name] for state in states) / 3)
-        assert not torch.equal(found[name], states[-1][name])
-    # The statistics are those of one pass over all images, without the momentum of a training.
-    assert found["module.features.2.norm_1.num_batches_tracked"] == np.ceil(5 * RECORDS / 16)
-    # An independent pass, over all images at once, measures nearly the same; the mean of the statistics differs.
-    network = cifar10.wide_resnet(10, 1, 4)
-    zeros = np.zeros((3, 1, 1))
-    model = cifar10.NoisyModule(network, SplitNoise.from_sigma(0.75, levels=255), center=zeros, scale=zeros + 1)
-    cifar10.load_weights(model, str(tmp_path / "split-0.75-average.pt"))
-    images, _ = cifar10.read_images(data, cifar10.TRAIN_FILES, RECORDS)
-    network.features[-4].momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.tensor(images / np.float32(255)))
-    name = f"module.features.{len(network.features) - 4}.running_var"
-    torch.testing.assert_close(network.features[-4].running_var, found[name], rtol=0.4, atol=0.0)
-    assert (sum(state[name] for state in states) / 3 > 2 * found[name]).all()
-
-    for wrong in ("--training=stability", f"--start-from={trainings[0]}"):
-        assert "trains nothing: leave out --training and --start-from" in run(cifar10.main, *options, wrong).output
+    assert f"--start-from: {first} fits another network" in other.output
 
 
 def test_the_weight_of_stability_reaches_the_loss(data, tmp_path, monkeypatch):
