@@ -50,7 +50,7 @@ __version__ = "0.2.0"
 _LATE = {
     "Audit": ".audit",
     "StoreAudit": ".runs.verify_store",
-    "StoreError": ".runs.store",
+    "StoreError": ".runs.database",
     "baselines": ".baseline",
     "merge_stores": ".runs.merge",
     "recertify": ".runs.recertify",

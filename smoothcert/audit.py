@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr
 from scipy.stats import binom
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_count, check_fraction, check_open_unit
 from ._utils.pipelines import last_step
@@ -188,7 +187,6 @@ def verify(
     True
     """
     clf, X = last_step(clf, X)
-    check_is_fitted(clf, "estimator_")
     level, fraction = check_open_unit("level", level), check_fraction(fraction)
     opened = clf.open_inputs(X, skip=bool(np.any(certificates.failed)))
     _check_claims(certificates, clf, clf.algorithm(opened.shape), len(opened))
@@ -197,7 +195,7 @@ def verify(
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
-    claimed, inputs = certificates[rows], opened.read(rows)
+    (claimed, are_possible), inputs = _with_probabilities(certificates[rows]), opened.read(rows)
     n_fresh = check_count("n_samples", clf.n_samples if n_samples is None else n_samples)
     algorithm = clf.algorithm(opened.shape, n_samples=n_fresh, rtol=None)
     parts, counts, repeatable = _fresh_votes(algorithm.sampler(int(rng.integers(2**32))), inputs, clf.n_jobs)
@@ -205,13 +203,13 @@ def verify(
     duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1
     if algorithm.exact:
         known = in_order((part.index, algorithm.certify(part.votes, part.X)) for part in parts)
-        p_values, possible, wrong = (known.labels == claimed.labels).astype(float), known.radii, 0.0
+        agrees = (known.labels == claimed.labels) & (claimed.p_a <= known.p_a) & (claimed.p_b >= known.p_b)
+        p_values, possible, wrong = agrees.astype(float), known.radii, 0.0
     else:
         p_values = _p_values(duel, n_rivals, claimed, by_margin=clf.rtol is not None)
-        p_a = np.where((claimed.p_b >= 0) & (claimed.p_a <= 1), claimed.p_a, np.nan)
-        possible, wrong = algorithm.radii(p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
-    # A possible radius is NaN where p_a and p_b claim no margin, or are no probabilities; any claim is too large there.
-    too_large = ~(claimed.radii <= possible * (1 + MACHINES))
+        possible, wrong = algorithm.radii(claimed.p_a, claimed.p_b, inputs), min(certificates.alpha + level, 1.0)
+    # A possible radius is NaN where p_a and p_b claim no margin. Any radius is too large there.
+    too_large = ~(are_possible & (claimed.radii <= possible * (1 + MACHINES)))
     contradicted = p_values <= level
     p_value = _p_value(contradicted, np.concatenate([part.votes.inputs for part in parts]), wrong)
     looks = None if clf.rtol is None else len(checkpoints(clf.n_samples))
@@ -233,6 +231,12 @@ def _are_claims(certificates: Certificates) -> NDArray[np.bool_]:
     return ~(certificates.abstained & np.isnan(certificates.radii))
 
 
+def _with_probabilities(claimed: Certificates) -> tuple[Certificates, NDArray[np.bool_]]:
+    """Return certificates with the nearest probabilities, which tests need, and which of them claim probabilities."""
+    are_possible = (claimed.p_b >= 0) & (claimed.p_a <= 1)
+    return replace(claimed, p_a=np.clip(claimed.p_a, 0, 1), p_b=np.clip(claimed.p_b, 0, 1)), are_possible
+
+
 def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:
     """Raise a ValueError unless the certificates can be of this classifier and this number of inputs."""
     if n_inputs != len(certificates):
@@ -250,8 +254,7 @@ def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_
             "that certify or Certificates.from_store returns."
         )
     labels = certificates.labels[_are_claims(certificates)]
-    unknown = labels[~np.isin(labels, clf.classes_)].tolist()
-    if unknown:
+    if unknown := labels[~np.isin(labels, clf.classes_)].tolist():
         raise ValueError(
             f"certificates hold the label {unknown[0]!r}, which is not among the classes {clf.classes_.tolist()!r}."
         )
@@ -272,7 +275,7 @@ def _p_values(duel: Duel, n_rivals: int, claimed: Certificates, by_margin: bool)
         return np.minimum(n_rivals * np.exp(-n * _divergence(np.minimum(mean, least), least)), 1.0)
     for_a = binom.cdf(k_a, n, claimed.p_a)
     # P(a rival gets at least k_b votes), summed over the rivals.
-    for_b = n_rivals * binom.sf(k_b - 1, n, np.clip(claimed.p_b, 0, 1))
+    for_b = n_rivals * binom.sf(k_b - 1, n, claimed.p_b)
     return np.minimum(2 * np.minimum(for_a, for_b), 1.0)
 
 
@@ -305,7 +308,7 @@ def _likelihood(k: Any, n: Any, least: FloatArray, recorded: NDArray[np.int64], 
     two are independent.
     """
     below, above = _grid(least, np.minimum(n, recorded))
-    needed = binom.isf(alpha, recorded, np.clip(least, 0, 1))
+    needed = binom.isf(alpha, recorded, least)
     return np.asarray(np.max(binom.sf(needed - 1, recorded, above) * binom.cdf(k, n, below), axis=0))
 
 
@@ -322,7 +325,7 @@ def _likelihood_of_means(mean: Any, least: FloatArray, n: Any, recorded: NDArray
 
 def _grid(least: FloatArray, n: Any) -> tuple[FloatArray, FloatArray]:
     """Return neighbors on a grid of probabilities, fine around ``least``: each probability lies between two of them."""
-    spread = np.sqrt(np.maximum(least * (1 - least), 0) / n) + 1e-9
+    spread = np.sqrt(least * (1 - least) / n) + 1e-9
     near = least + np.linspace(-12, 12, 400)[:, None] * spread
     grid = np.sort(np.clip(np.concatenate([np.linspace(0, 1, 100)[:, None] + 0 * least, near]), 0, 1), axis=0)
     return grid[:-1], grid[1:]

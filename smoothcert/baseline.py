@@ -12,12 +12,12 @@ from sklearn.utils import gen_batches
 
 from ._utils.checks import check_labels
 from ._utils.pipelines import last_step
-from .certify.algorithm import no_label
 from .models.adapt import make_voter
 from .models.base import is_torch
 from .models.columns import NamedColumns
 from .noise.seeding import resolve_seed
 from .results.certificates import Certificates
+from .results.records import no_label
 from .runs.inputs import Inputs
 from .training.strategies import CleanTraining
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_labels, check_not_negative, check_radii, check_same_radii
 from .certify.algorithm import Algorithm
@@ -17,7 +16,7 @@ from .results.decisions import Decisions
 from .results.metrics import warn_useless
 from .results.votes import VoteCounts
 from .runs.metadata import origin_of
-from .runs.progress import followed
+from .runs.progress import Progress, followed
 from .runs.run import Part, given_votes, sample_votes
 from .voting import SmoothedVoting
 
@@ -181,8 +180,7 @@ class SmoothedClassifier(SmoothedVoting):
         NotFittedError, ValueError, TimeoutError, RuntimeError
             As in `certify`.
         """
-        votes = self._selection_votes(X, all_selection=True)
-        return votes / votes.sum(axis=1, keepdims=True)
+        return self._predicted(X, lambda votes: votes / votes.sum(axis=1, keepdims=True), all_selection=True)
 
     def certify(
         self,
@@ -261,8 +259,9 @@ class SmoothedClassifier(SmoothedVoting):
         def certificates(part: Part) -> Certificates:
             return algorithm.failed(len(part.X), part.votes) if part.failed else algorithm.certify(part.votes, part.X)
 
-        options = {"algorithm": algorithm, "n_jobs": self.n_jobs}
-        found = followed(parts, len(inputs.positions), "certifying", self.verbose, certificates, y, **options)
+        n_inputs = len(inputs.positions)
+        progress = Progress(n_inputs, "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
+        found = followed(parts, progress, certificates, y)
         if y is not None:
             warn_useless(found.labels, y[inputs.positions])
         return found
@@ -324,7 +323,7 @@ class SmoothedClassifier(SmoothedVoting):
             failed = part.failed
             return algorithm.failed_decisions(at, part.votes) if failed else algorithm.decisions(part.votes, part.X, at)
 
-        decisions = followed(parts, len(inputs.positions), "deciding", self.verbose, decided)
+        decisions = followed(parts, Progress(len(inputs.positions), "deciding", self.verbose), decided)
         if not decisions.robust.any() and on_error == "raise":
             algorithm.warn_out_of_reach(inputs.chunks(), radii)
         return decisions
@@ -346,15 +345,15 @@ class SmoothedClassifier(SmoothedVoting):
         NotFittedError, ValueError, TimeoutError, RuntimeError
             As in `certify`.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         sampler = self.algorithm(inputs.shape).sampler(self._call_seed())
-        origin, parts = origin_of(sampler, self.classes_), sample_votes(sampler, inputs, self.n_jobs)
+        model, parts = sampler.voter.content(), sample_votes(sampler, inputs, self.n_jobs)
+        origin = origin_of(sampler.mechanism, self.classes_, seed=sampler.seed, model=model)
 
         def counts(part: Part) -> VoteCounts:
             return VoteCounts(part.votes.selection, part.votes.estimation, part.votes.inputs, origin)
 
-        votes = followed(parts, len(inputs), "counting votes", self.verbose, counts)
+        votes = followed(parts, Progress(len(inputs), "counting votes", self.verbose), counts)
         self._checked_votes[votes] = votes.origin.model
         return votes
 
@@ -379,7 +378,6 @@ class SmoothedClassifier(SmoothedVoting):
         ValueError
             If the radius strategy is not greedy.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
         algorithm, distance = self.algorithm(inputs.shape), check_radii(radius, len(inputs))
         raw = inputs.read(np.arange(len(inputs)))

@@ -144,7 +144,6 @@ class SmoothedConformalClassifier(SmoothedVoting):
             If there are too few inputs for the conformal level, a label is not among the classes, or X or a parameter
             is invalid.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X_calib)
         labels = check_labels(np.asarray(y_calib), len(inputs), self.classes_, "y_calib")
         unknown = ~np.isin(labels, self.classes_)
@@ -201,7 +200,7 @@ class SmoothedConformalClassifier(SmoothedVoting):
                 f"{n_idle} of {len(sets)} sets hold all labels, even those that no noisy copy supports: p={self.p!r} "
                 f"asks for {rule.rank} of {rule.n_samples} copies, and a move by radius={self.radius!r} may cost as "
                 f'many. Use p="auto", a larger p, more n_samples or a smaller radius, or widen the noise, and '
-                f"conformalize again.",
+                f"conformalize again."
             )
         return sets
 

@@ -13,13 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import (
-    check_choice,
-    check_count,
-    check_number,
-    check_positive,
-    shape_of,
-)
+from ._utils.checks import check_choice, check_count, check_number, check_positive, shape_of
 from ._utils.text import describe, exact
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
@@ -204,7 +198,13 @@ class SmoothedEstimator(Conventions):
         Returns
         -------
         inputs : Inputs
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
         """
+        check_is_fitted(self, "estimator_")
         warned = False
 
         def validate(part: Any) -> Any:
@@ -218,14 +218,14 @@ class SmoothedEstimator(Conventions):
 
     def _open_run(self, X: Any, shard: tuple[int, int] | None, on_error: str) -> Inputs:
         """Return the inputs of a run, or of a part of one."""
-        check_is_fitted(self, "estimator_")
         check_choice("on_error", on_error, ("raise", "skip"))
+        inputs = self.open_inputs(X, shard=shard, skip=on_error == "skip")
         if shard is not None and self.random_state is None and self.noise_.n_outcomes is None:
             raise ValueError(
                 f"random_state must be set, the same for all parts, with shard={shard!r}, got None: each part would "
                 f"get noise from another seed."
             )
-        return self.open_inputs(X, shard=shard, skip=on_error == "skip")
+        return inputs
 
     def to_table(self, array: Any, X: Any) -> Any:
         """Return a matrix, such as the inputs that an attack finds, as a table with the user's columns and categories.
@@ -328,13 +328,7 @@ class SmoothedEstimator(Conventions):
         return noise
 
     def _settle(
-        self,
-        fitted: Any,
-        classes: NDArray[Any] | None,
-        box: Box,
-        noise: Noise,
-        features: Features,
-        columns: Columns | None,
+        self, fitted: Any, classes: Any, box: Box, noise: Noise, features: Features, columns: Columns | None
     ) -> None:
         """Set what a fitted estimator consists of; nothing is set if the base model does not fit the classes."""
         make_voter(fitted, classes, self.device, self.inference, columns)

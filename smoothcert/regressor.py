@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_radii
 from .certify.quantiles import QuantileAlgorithm
@@ -19,7 +18,7 @@ from .noise.mechanism import NoiseMechanism
 from .results.intervals import Intervals, ToleranceRadii
 from .runs.inputs import Inputs
 from .runs.model_check import votes_of_run
-from .runs.progress import followed, written
+from .runs.progress import Progress, followed
 from .runs.run import Part, sample_votes
 
 
@@ -157,11 +156,11 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         predictions : ndarray of shape (n_inputs,)
             Each is one of the numbers that the base model returned.
         """
-        check_is_fitted(self, "estimator_")
         inputs = self.open_inputs(X)
-        algorithm, found = self.algorithm(inputs.shape), np.empty(len(inputs))
+        algorithm = self.algorithm(inputs.shape)
         parts = sample_votes(algorithm.sampler(self._call_seed(), n_samples=0), inputs, self.n_jobs)
-        return written(parts, found, "predicting", self.verbose, algorithm.predictions)
+        progress = Progress(len(inputs), "predicting", self.verbose)
+        return followed(parts, progress, lambda part: algorithm.predictions(part.votes))
 
     def certify(
         self,
@@ -264,7 +263,7 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
         options: dict[str, Any] = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
         options |= {"fixed_seed": self.random_state is not None}
         parts = votes_of_run(algorithm, algorithm.sampler(self._call_seed()), inputs, self.n_jobs, **options)
-        return followed(parts, len(inputs.positions), "certifying", self.verbose, result)
+        return followed(parts, Progress(len(inputs.positions), "certifying", self.verbose), result)
 
     def _read_targets(self, y: NDArray[Any]) -> tuple[NDArray[Any], None]:
         if y.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in y.tolist()):

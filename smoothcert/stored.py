@@ -8,7 +8,7 @@ from typing import Any
 from .classifier import SmoothedClassifier
 from .regressor import SmoothedRegressor
 from .runs.metadata import from_spec
-from .runs.store import read_status
+from .runs.store import read_metadata
 
 
 def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifier:
@@ -55,7 +55,7 @@ def stored_classifier(path: Any, model: Any, **params: Any) -> SmoothedClassifie
 
 def stored_estimator(path: Any, model: Any, holds: str | None = None, /, **params: Any) -> Any:
     """Return the classifier or the regressor of a stored run; ``holds`` may name the kind of run it must be."""
-    run = read_status(path).run
+    run = read_metadata(path)
     if holds is not None:
         run.check_holds(holds, path)
     kind: Any = SmoothedRegressor if run.holds_numbers else SmoothedClassifier

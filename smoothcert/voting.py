@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from ._utils.checks import check_classes, sorted_unique
 from .certify.algorithm import Algorithm
@@ -21,7 +20,7 @@ from .results.votes import VoteCounts
 from .runs.inputs import Inputs
 from .runs.metadata import origin_of
 from .runs.model_check import check_given, votes_of_run
-from .runs.progress import written
+from .runs.progress import Progress, followed
 from .runs.run import Parts, sample_votes
 
 
@@ -101,8 +100,7 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         NotFittedError, ValueError, TimeoutError, RuntimeError
             As in `SmoothedClassifier.certify`.
         """
-        votes = self._selection_votes(X)
-        return self.classes_[votes.argmax(axis=1)]
+        return self._predicted(X, lambda votes: self.classes_[votes.argmax(axis=1)])
 
     def _algorithm(
         self, mechanism: NoiseMechanism, classes: NDArray[Any], voter: Voter | None, **choices: Any
@@ -116,13 +114,13 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         check_classification_targets(y)
         return y, classes
 
-    def _selection_votes(self, X: Any, *, all_selection: bool = False) -> NDArray[np.float64]:
-        """Return what chooses the class: selection votes, or exact probabilities."""
-        check_is_fitted(self, "estimator_")
+    def _predicted(self, X: Any, read: Callable[[Any], NDArray[Any]], *, all_selection: bool = False) -> NDArray[Any]:
+        """Return what can be read from what chooses the class: selection votes, or exact probabilities."""
         inputs = self.open_inputs(X)
         source = self.algorithm(inputs.shape).source(self._call_seed(), n_samples=0, all_selection=all_selection)
-        parts, found = sample_votes(source, inputs, self.n_jobs), np.empty((len(inputs), len(self.classes_)))
-        return written(parts, found, "predicting", self.verbose, lambda votes: votes.selection)
+        parts = sample_votes(source, inputs, self.n_jobs)
+        progress = Progress(len(inputs), "predicting", self.verbose)
+        return followed(parts, progress, lambda part: read(part.votes.selection))
 
     def _votes(self, inputs: Inputs, algorithm: Algorithm, rule: Any, **options: Any) -> Parts:
         """Return the votes of all inputs in parts; for options see `votes_of_run`."""
@@ -144,7 +142,7 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         elsewhere = votes.origin.elsewhere
         seed = votes.origin.seed if self.random_state is None or elsewhere else self._call_seed()
         sampler = algorithm.sampler(seed)
-        origin = origin_of(sampler, self.classes_)
+        origin = origin_of(sampler.mechanism, self.classes_, seed=seed, model=sampler.voter.content())
         check_given(votes, sampler, inputs, origin, vouched=same_model, known=self._checked_votes.get(votes))
         self._checked_votes[votes] = origin.model
         return algorithm

@@ -432,6 +432,18 @@ def test_a_single_false_count_is_enough_where_nothing_is_random():
     assert (audit.p_value, audit.alpha, audit.consistent) == (0.0, 0.5, False)
 
 
+@pytest.mark.parametrize(("name", "change"), [("p_a", 0.01), ("p_a", 1.0), ("p_b", -0.01), ("p_b", -1.0)])
+def test_a_single_false_probability_is_enough_where_nothing_is_random(name, change):
+    clf, X, certificates = make(noise=DeterministicSplitNoise(1.0, levels=100))
+    row = np.flatnonzero((certificates.p_a < 0.9) & ~certificates.abstained)[3]
+    values = getattr(certificates, name).copy()
+    values[row] += change
+    audit = replace(certificates, **{name: values}).verify(clf, X, fraction=1.0, random_state=1)
+    assert audit.rows[audit.contradicted].tolist() == [row]
+    assert audit.rows[audit.too_large].tolist() == ([row] if abs(change) == 1 else [])
+    assert not audit.consistent
+
+
 def test_alpha_and_level_are_those_of_the_certificates_and_the_call():
     clf, X, certificates = make()
     clf.set_params(alpha=0.2)

@@ -30,8 +30,8 @@ from smoothcert import (
 )
 from smoothcert.noise import Box
 from smoothcert.noise.mechanism import NoiseMechanism
+from smoothcert.runs.database import StoreError
 from smoothcert.runs.metadata import RunMetadata
-from smoothcert.runs.store import StoreError
 from smoothcert.sampling import exact
 from smoothcert.sampling.exact import NotExactError
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-#: Stands for columns that must be named.
-REQUIRED = object()
-
 
 def is_by_column(values: Any) -> bool:
     """Tell whether these are values by column name.
@@ -23,12 +20,7 @@ def is_by_column(values: Any) -> bool:
 
 
 def in_order(
-    argument: str,
-    values: Any,
-    names: Sequence[str] | None,
-    *,
-    default: Any = REQUIRED,
-    optional: Collection[str] = (),
+    argument: str, values: Any, names: Sequence[str] | None, *, default: Any, required: Collection[str] = ()
 ) -> list[Any]:
     """Return values by column name in the order of the columns.
 
@@ -39,10 +31,10 @@ def in_order(
     values : mapping, or pandas Series or DataFrame
     names : sequence of str or None
         The columns; None where they have no names.
-    default : object, optional
-        The value of columns that are not named. Without it, every column must be named.
-    optional : collection of str
-        Columns that need not be named although there is no default; their value is None.
+    default : object
+        The value of columns that are not named.
+    required : collection of str
+        Columns that must be named.
 
     Raises
     ------
@@ -61,11 +53,10 @@ def in_order(
         )
     pairs = list(values.items())
     found, known = dict(pairs), set(names)
-    required = [name for name in names if name not in optional] if default is REQUIRED else []
     missing, unknown = [name for name in required if name not in found], [key for key in found if key not in known]
     if missing or unknown or len(found) < len(pairs):
-        expected = "each column of X once" if default is REQUIRED else "columns of X, each once"
+        expected = "each column of X once" if required else "columns of X, each once"
         raise ValueError(
             f"{argument} must name {expected}: missing {missing}, unknown {unknown}. The columns are {list(names)}."
         )
-    return [found.get(name, None if default is REQUIRED else default) for name in names]
+    return [found.get(name, default) for name in names]

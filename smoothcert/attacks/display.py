@@ -108,11 +108,8 @@ class AttackDisplay:
         # the label has changed. The neighboring floats make both jumps vertical.
         inner = ends[np.isfinite(ends) & (ends <= last)]
         radius = np.unique(np.concatenate([[0.0, last], np.nextafter(inner, 0.0), inner, np.nextafter(inner, np.inf)]))
-        certified, attacked = (
-            certified_accuracy_score(truth, certificates, radius),
-            adversarials.robust_accuracy(radius),
-        )
-        return cls(radius=radius, certified=certified, attacked=attacked).plot(ax)
+        certified = certified_accuracy_score(truth, certificates, radius)
+        return cls(radius=radius, certified=certified, attacked=adversarials.robust_accuracy(radius)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the two curves, and shade the gap between them.

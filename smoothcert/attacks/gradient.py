@@ -239,9 +239,8 @@ class GradientAttack(Attack):
             (slope,) = torch.autograd.grad(loss, rows)
         seen, slopes = (part.detach().cpu().double().numpy().reshape(n, -1) for part in (rows, slope))
         unit = (seen - target.lo) / np.where(target.width > 0, target.width, 1.0)
-        return float(loss.detach()), (slopes * end_share(target.mechanism.noise, unit)).sum(axis=0) * (
-            target.width / target.scale
-        )
+        whole = (slopes * end_share(target.mechanism.noise, unit)).sum(axis=0)
+        return float(loss.detach()), whole * (target.width / target.scale)
 
     def _loss(self, logits: Any, label: int, rival: int | None) -> Any:
         import torch

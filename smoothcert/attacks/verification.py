@@ -52,16 +52,12 @@ class Verifier:
         self.alpha = 0.0 if self.exact else clf.alpha if alpha is None else alpha
         self.seeds = seeds
         if not self.exact and self.level(self.n_samples) <= 0:
-            drawing = self.attempts * self._drawing(self.n_samples)
+            drawing = self.attempts * self.mechanism.draw_error * self.n_samples
             raise ValueError(f"alpha must exceed {drawing:.3g}, the error of drawing, got {self.alpha}.")
 
-    def _drawing(self, n: int) -> float:
-        """Return the distance between the real and the ideal distribution of ``n`` votes."""
-        return self.mechanism.draw_error * n
-
     def level(self, n: int) -> float:
-        """Return the level of one attempt with ``n`` estimation votes."""
-        return self.alpha / self.attempts - self._drawing(n)
+        """Return the level of one attempt with ``n`` estimation votes, without the error of drawing them."""
+        return self.alpha / self.attempts - self.mechanism.draw_error * n
 
     def queries(self, n: int) -> int:
         """Return the number of queries of one attempt with ``n`` estimation votes."""

@@ -17,14 +17,14 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import auxiliary
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
+from ..results.records import no_label
 from ..results.tables import rounded_down
 from ..results.votes import check_counts
 from ..sampling.exact import ExactVotes, NotExactError
-from ..sampling.exact_sampler import ExactSampler, Shares
+from ..sampling.exact_sampler import ExactSampler, Shares, Source
 from ..sampling.sampler import Sampler, StoppingRule, Votes
 from ..sampling.selection import selection_steps
 from .binomial import check_statistics, class_probabilities, exact_probabilities
-from .duel import Duel
 from .evidence import anytime_probabilities, certified_at, largest_certified
 from .reach import certified_radii, required_probability
 from .stopping import RadiusPrecision, RadiusTest
@@ -144,7 +144,7 @@ class Algorithm:
             batch_size=self.batch_size,
         )
 
-    def source(self, seed: int, rule: StoppingRule | None = None, **choices: Any) -> Sampler | ExactSampler:
+    def source(self, seed: int, rule: StoppingRule | None = None, **choices: Any) -> Source:
         """Return where certificates come from: exact probabilities if they are known, or else the sampler of votes.
 
         Parameters
@@ -220,15 +220,12 @@ class Algorithm:
         if isinstance(votes, Shares):
             return votes.probabilities(self.scheme)
         self._check_counts(votes)
+        if self.stops:
+            level, rival = self.level(self.n_samples), self.strongest_rival
+            return anytime_probabilities(votes.selection, votes.estimation, level, strongest_rival=rival)
         top = votes.selection.argmax(axis=1)
         if self.exact:
             return exact_probabilities(votes.estimation, top)
-        if self.stops:
-            selection, estimation = (
-                Duel.of(counts, top, strongest_rival=self.strongest_rival)
-                for counts in (votes.selection, votes.estimation)
-            )
-            return anytime_probabilities(selection, estimation, self.level(self.n_samples))
         return class_probabilities(
             votes.estimation,
             top,
@@ -326,7 +323,7 @@ class Algorithm:
         warn(
             f"radius is out of reach for every input: it is at least {radius.min():g}, but even unanimous votes "
             f"certify no more than {rounded_down(largest)}. Ask for a smaller radius, or raise "
-            f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise.",
+            f"{'' if self.certain else f'n_samples={self.n_samples} or '}the width of the noise."
         )
 
     def _claim(self, votes: Votes) -> dict[str, Any]:
@@ -347,21 +344,3 @@ def level_of_votes(alpha: float, mechanism: NoiseMechanism, n_samples: int) -> f
             f"for {mechanism.n_features} features."
         )
     return float(alpha - drawing)
-
-
-def no_label(classes: NDArray[Any]) -> NDArray[Any]:
-    """Return a label that is none of the classes, in an array of shape (1,).
-
-    Examples
-    --------
-    >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
-    (array([-1]), array([''], dtype='<U1'))
-    """
-    if classes.dtype.kind in "iub":
-        return np.array([min(-1, int(classes.min()) - 1)])
-    if classes.dtype.kind == "f":
-        return np.array([np.nan])
-    text = ""
-    while text in classes.tolist():
-        text += "?"
-    return np.array([text], dtype=object if classes.dtype.kind == "O" else None)

@@ -16,6 +16,9 @@ from scipy.special import betaincc, betaln, expit, xlog1py, xlogy
 
 from .binomial import FloatArray, bisect_unit
 
+#: Numbers of votes for class A, for a rival B and in total, such as a `Duel`.
+Counted = tuple[ArrayLike, ArrayLike, ArrayLike]
+
 _EPS = float(np.finfo(np.float64).eps)
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -88,33 +91,25 @@ def log_e_value(k: ArrayLike, n: ArrayLike, p0: ArrayLike, a: ArrayLike, b: Arra
         return np.where(known, log_e - error, -np.inf)
 
 
-def log_e_margin(
-    n_a: ArrayLike,
-    n_b: ArrayLike,
-    n: ArrayLike,
-    mu0: ArrayLike,
-    prior_a: ArrayLike,
-    prior_b: ArrayLike,
-    prior_n: ArrayLike,
-) -> FloatArray:
+def log_e_margin(votes: Counted, mu0: ArrayLike, prior: Counted) -> FloatArray:
     """Natural logarithm of an e-process against the null hypothesis that (1 + pA - pB) / 2 is at most ``mu0``.
 
     A vote X is 1 for class A, 0 for its rival B and 1/2 for any other class. A bet c from 0 to 1 multiplies wealth by
     1 + c (X - mu0) / mu0. The e-value is the total wealth of a fixed set of bets. The initial wealth is shared among
     the bets in proportion to the wealth that each would have made on the selection votes.
 
-    The value falls as ``n_b`` rises for the same ``n_a`` and ``n``. Hence the rival with the most votes has the
-    smallest value of all rivals. If this value is at least 1/alpha, every rival is rejected. The error probability is
-    at most alpha without a correction for the number of rivals, because an error includes a false rejection for one
-    fixed rival, the most probable one. The rival with the most votes may change between checkpoints.
+    The value falls as the votes for B rise, for the same votes for A and in total. Hence the rival with the most votes
+    has the smallest value of all rivals. If this value is at least 1/alpha, every rival is rejected. The error
+    probability is at most alpha without a correction for the number of rivals, because an error includes a false
+    rejection for one fixed rival, the most probable one. The rival with the most votes may change between checkpoints.
 
     Parameters
     ----------
-    n_a, n_b, n : array-like of int
+    votes : tuple of three array-like of int
         Votes so far for A, for B and in total.
     mu0 : array-like of float
         Largest mean under the null, from 1/2 to 1. The null ``mu0`` = 1 is true and never rejected.
-    prior_a, prior_b, prior_n : array-like of int
+    prior : tuple of three array-like of int
         Selection votes for A, for its strongest rival there and in total; the same for all rivals.
 
     Returns
@@ -132,28 +127,18 @@ def log_e_margin(
 
     Examples
     --------
-    >>> log_e_margin(90, [0, 5, 10], 100, 0.75, 25, 3, 30).round(2)
+    >>> log_e_margin((90, [0, 5, 10], 100), 0.75, (25, 3, 30)).round(2)
     array([16.67, 10.27,  6.3 ])
     """
     start = _GRID[np.searchsorted(_GRID, mu0, side="right") - 1]
-    return _log_wealth(n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n)
+    return _log_wealth(votes, mu0, start, prior)
 
 
-def _log_wealth(
-    n_a: ArrayLike,
-    n_b: ArrayLike,
-    n: ArrayLike,
-    mu0: ArrayLike,
-    start: ArrayLike,
-    prior_a: ArrayLike,
-    prior_b: ArrayLike,
-    prior_n: ArrayLike,
-) -> FloatArray:
+def _log_wealth(votes: Counted, mu0: ArrayLike, start: ArrayLike, prior: Counted) -> FloatArray:
     """Return the logarithm of the wealth of bets against ``mu0``, with the stakes of the null ``start``."""
-    n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n = (
-        np.asarray(value, dtype=np.float64) for value in (n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n)
-    )
-    nulls = np.broadcast(n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n)
+    values = [np.asarray(value, dtype=np.float64) for value in (*votes, mu0, start, *prior)]
+    nulls = np.broadcast(*values)
+    n_a, n_b, n, mu0, start, prior_a, prior_b, prior_n = values
     column = _BETS.reshape(-1, *[1] * nulls.ndim)
     log_stakes = log_wealth = np.asarray(-np.inf)
     # All bets at once are faster for few nulls; one after another, they take less memory for many.
@@ -176,23 +161,14 @@ def _log_factor(bet: FloatArray, mu0: FloatArray, n_a: FloatArray, n_b: FloatArr
     return np.asarray(n_a * win + n_b * loss + (n - n_a - n_b) * draw)
 
 
-def rejects_margin(
-    n_a: ArrayLike,
-    n_b: ArrayLike,
-    n: ArrayLike,
-    mu0: ArrayLike,
-    prior_a: ArrayLike,
-    prior_b: ArrayLike,
-    prior_n: ArrayLike,
-    alpha: float,
-) -> NDArray[np.bool_]:
+def rejects_margin(votes: Counted, mu0: ArrayLike, prior: Counted, alpha: float) -> NDArray[np.bool_]:
     """Tell whether all null hypotheses that (1 + pA - pB) / 2 is at most mu are rejected, for all mu up to ``mu0``.
 
     One alpha covers all ``mu0`` tested on the same votes, at all numbers of votes.
 
     Parameters
     ----------
-    n_a, n_b, n, mu0, prior_a, prior_b, prior_n : array-like
+    votes, mu0, prior
         As in `log_e_margin`.
     alpha : float
         Probability, for all ``mu0`` and numbers of votes together, that a true null is rejected.
@@ -207,7 +183,7 @@ def rejects_margin(
 
     Examples
     --------
-    >>> rejects_margin(90, 5, 100, [0.6, 0.7, 0.8], 25, 3, 30, 0.001)
+    >>> rejects_margin((90, 5, 100), [0.6, 0.7, 0.8], (25, 3, 30), 0.001)
     array([ True,  True, False])
     """
     # The stakes are the same for all nulls within a cell of the grid, and a bet's factor 1 - c + c X / mu falls as mu
@@ -215,15 +191,15 @@ def rejects_margin(
     # takes wealth 1/alpha at mu0 and at the end of every cell below it. Then the e-process of the true mean m <= mu0
     # has reached 1/alpha, for whichever mu0 was tested: an event of probability alpha or less (Ville).
     threshold = -np.log(alpha)
-    log_e = log_e_margin(n_a, n_b, n, mu0, prior_a, prior_b, prior_n)
+    log_e = log_e_margin(votes, mu0, prior)
     rejected = np.array(log_e >= threshold)
-    values = [np.broadcast_to(value, log_e.shape) for value in (n_a, n_b, n, mu0, prior_a, prior_b, prior_n)]
+    nulls, *counts = (np.broadcast_to(value, log_e.shape) for value in (mu0, *votes, *prior))
     for start, end in pairwise(_GRID):
-        rejected_here = rejected & (values[3] >= end)
+        rejected_here = rejected & (nulls >= end)
         if not rejected_here.any():
             break
-        a, b, total, _, *prior = (value[rejected_here] for value in values)
-        rejected[rejected_here] = _log_wealth(a, b, total, end, start, *prior) >= threshold
+        n_a, n_b, n, *prior_here = (value[rejected_here] for value in counts)
+        rejected[rejected_here] = _log_wealth((n_a, n_b, n), end, start, tuple(prior_here)) >= threshold
     return rejected
 
 

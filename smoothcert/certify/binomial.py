@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc
 
 from .._utils.checks import check_choice, check_open_unit
+from ..noise.greedy import bisect
 from .duel import Duel, FloatArray
 
 LowerBound = Callable[[ArrayLike, Any, float], FloatArray]
@@ -130,12 +131,7 @@ def bisect_unit(holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[i
     >>> bisect_unit(lambda p: p**2 <= [0.25, 0.49], (2,)).round(6)
     array([0.5, 0.7])
     """
-    low, high = np.zeros(shape), np.ones(shape)
-    for _ in range(53):
-        middle = (low + high) / 2
-        below = holds(middle)
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return low
+    return bisect(holds, np.zeros(shape), np.ones(shape), 53)
 
 
 def randomized_clopper_pearson(k: ArrayLike, n: ArrayLike, alpha: float, uniforms: ArrayLike) -> FloatArray:
@@ -321,10 +317,8 @@ def class_probabilities(
         if uniforms is None:
             raise ValueError("bound='randomized-clopper-pearson' needs uniforms: two numbers for each input.")
         lower_a, lower_b = (partial(randomized_clopper_pearson, uniforms=column) for column in uniforms.T)
-    one_versus_all, level = (
-        _one_versus_all(counts.shape[1], scheme),
-        level_of_each_bound(counts.shape[1], scheme, alpha),
-    )
+    one_versus_all = _one_versus_all(counts.shape[1], scheme)
+    level = level_of_each_bound(counts.shape[1], scheme, alpha)
     k_a, k_b, n = Duel.of(counts, top, strongest_rival=not one_versus_all)
     p_a = lower_a(k_a, n, level)
     if one_versus_all:

@@ -22,7 +22,8 @@ MOST_SETS = 512
 #: Bound on the rounding errors of a likelihood-ratio test, and the least share of outcomes that it tells apart.
 SLACK, LEAST_SHARE = 1e-12, 1e-6
 
-#: A set that leaves a larger overlap is payable: with a share of 1/2 less than the overlap, the test has half of it.
+#: A set whose changes leave a larger overlap o is payable: the test of `ChangeSet.total` then has a share of o - 1/2 or
+#: more, which exceeds the least share.
 DECIDED = 0.5 + 2 * LEAST_SHARE
 
 
@@ -34,7 +35,7 @@ class ChangeSet(NamedTuple):
     counts : ndarray of int64, shape (n_kinds,)
         Number of changed categories of each kind.
     distance : float
-        What the adversary is said to pay, rounded down.
+        What the changes cost the adversary, rounded down.
     spent : float
         What the changes take from the budget, rounded up.
     noise : Noise
@@ -62,7 +63,7 @@ class ChangeSet(NamedTuple):
         overlap = np.exp(-numbers)
         shares, largest = self.curve
         left = np.interp(1 - 0.5 / np.maximum(overlap, 0.5), largest, shares) * overlap * (1 - SLACK) - SLACK
-        # Shares below it are too small to be told from rounding errors, and votes never prove them.
+        # Smaller shares could be rounding errors, and no number of votes proves them.
         return np.where((overlap > 0.5) & (left > LEAST_SHARE), -np.log(0.5 + left), np.inf)
 
     def shared(self, numbers: FloatArray) -> FloatArray:
@@ -130,7 +131,7 @@ class Changes:
     """
 
     def __init__(self, mechanism: NoiseMechanism, *, partly: bool = False, curved: bool = True) -> None:
-        categories = mechanism.categories
+        self.mechanism, categories = mechanism, mechanism.categories
         self.costs = None if mechanism.mixed is None else mechanism.costs
         columns = np.empty(0, dtype=np.intp) if categories is None else categories.columns
         each = np.empty((0, 4))
@@ -240,7 +241,7 @@ def _walked(strategy: RadiusStrategy, noise: Noise, budget: FloatArray, numbers:
 def _sets(noise: Noise, kinds: FloatArray, counts: NDArray[np.int64], curved: bool) -> list[ChangeSet] | None:
     """Return the sets that some budget pays for, and the least sets that none pays for; None if they are too many."""
     costs, moves, pairs = kinds[:, 0], kinds[:, 1], kinds[:, 2:]
-    # The parts of a mixture have offsets of their own.
+    # Each part of a mixture has offsets of its own, so the test of a single noise does not apply.
     curved = curved and bool(pairs[:, 1].any()) and not isinstance(noise, UniformMixtureNoise)
     most = float(noise.budget(1.0, 0.0))
     found: list[ChangeSet] = []

@@ -132,14 +132,17 @@ def set_rule(
     """
     radius, miss = check_not_negative("radius", radius), 1 - _rational("confidence_level", confidence_level)
     if check_choice("method", method, METHODS) == "one-sample":
-        _check_common(strategy)
+        if strategy.needs_inputs:
+            raise ValueError(
+                f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}. Its overlap "
+                f"depends on the input, so the level would too, and sets would miss more labels than promised. Use "
+                f"method='binarized'."
+            )
         most, n_samples, p = float(miss), 1, "auto"
     else:
         expected = f"lie between 0 and 1 - confidence_level = {float(miss):g}, of which it is a part"
-        most, n_samples = (
-            check_number("alpha", alpha, lambda x: 0 < x < miss, expected),
-            check_count("n_samples", n_samples),
-        )
+        most = check_number("alpha", alpha, lambda x: 0 < x < miss, expected)
+        n_samples = check_count("n_samples", n_samples)
         p = p if p == "auto" else _rational("p", p)
     # The rank must be the same for all inputs: scores of different ranks are not exchangeable.
     common = BoxRadius() if strategy.needs_inputs else strategy
@@ -162,16 +165,6 @@ def set_rule(
     if not decides and (p == "auto" or common is strategy):
         _raise_too_large(radius, lambda radius: rule(radius)[1])
     return found
-
-
-def _check_common(strategy: RadiusStrategy) -> None:
-    """Raise a ValueError unless all inputs have the same overlap."""
-    if strategy.needs_inputs:
-        raise ValueError(
-            f"strategy must be 'lipschitz' or 'box' with method='one-sample', got {strategy!r}. Its overlap depends on "
-            f"the input, so the level would too, and sets would miss more labels than promised. Use "
-            f"method='binarized'."
-        )
 
 
 def _rational(name: str, value: Any) -> Fraction:

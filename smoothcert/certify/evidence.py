@@ -29,9 +29,13 @@ def prior(selection: Duel) -> tuple[FloatArray, FloatArray]:
     return selection.score + 0.5, selection.n - selection.score + 0.5
 
 
-def anytime_probabilities(selection: Duel, estimation: Duel, alpha: float) -> tuple[FloatArray, FloatArray]:
+def anytime_probabilities(
+    selection: Counts, estimation: Counts, alpha: float, *, strongest_rival: bool
+) -> tuple[FloatArray, FloatArray]:
     """Return p_a and p_b = 1 - p_a, whose difference bounds the margin from below at all numbers of votes at once."""
-    p_a = anytime_lower_bound(estimation.score, estimation.n, alpha, *prior(selection))
+    top = selection.argmax(axis=1)
+    before, fresh = (Duel.of(counts, top, strongest_rival=strongest_rival) for counts in (selection, estimation))
+    p_a = anytime_lower_bound(fresh.score, fresh.n, alpha, *prior(before))
     return p_a, 1 - p_a
 
 
@@ -45,20 +49,14 @@ def rejected(
     """
     null = np.minimum(required, 1.0)
     if strongest_rival:
-        found = rejects_margin(*estimation, null, *selection, alpha)
+        found = rejects_margin(estimation, null, selection, alpha)
     else:
         found = log_e_value(estimation.k_a, estimation.n, null, *prior(selection)) >= -np.log(alpha)
     return found & (required <= 1)
 
 
 def certified_at(
-    selection: Counts,
-    estimation: Counts,
-    required: FloatArray,
-    *,
-    alpha: float,
-    strongest_rival: bool,
-    cap: int,
+    selection: Counts, estimation: Counts, required: FloatArray, *, alpha: float, strongest_rival: bool, cap: int
 ) -> NDArray[np.bool_]:
     """Tell for each input whether its votes certify the radius that needs probability ``required``.
 

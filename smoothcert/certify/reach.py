@@ -30,7 +30,7 @@ MOST_THREADS = 4
 #: Number of reaches that a store keeps beyond those that a walk needs.
 SPARE = 17
 
-#: The reaches that a store keeps decide about radii at every alpha up to this one, and about overlaps above the other.
+#: The reaches that a store keeps decide radii at every alpha up to the first number, and overlaps above the second.
 LARGEST_ALPHA, LEAST_OVERLAP = 0.5, 1e-3
 
 
@@ -73,17 +73,14 @@ def certified_radii(
     """
     budget = mechanism.noise.budget(p_a, p_b)
     changes = changes_of(mechanism, curved=False) if by_overlap else changes_of(mechanism)
+
+    def within(rows: slice, reaches: Reaches) -> FloatArray:
+        return changes.within(strategy, budget[rows], reaches)
+
     if X is None and strategy.needs_inputs:
-        radii = _radii_of_largest(strategy, mechanism, changes, largest_reaches, budget)
+        radii = _radii_of_largest(strategy, changes, largest_reaches, budget)
     else:
-        radii = _over_reaches(
-            lambda rows, reaches: changes.within(strategy, budget[rows], reaches),
-            strategy,
-            mechanism,
-            changes,
-            X,
-            len(budget),
-        )
+        radii = _over_reaches(within, strategy, changes, X, len(budget))
     return mechanism.raw_radius(radii, strategy.norm)
 
 
@@ -125,7 +122,7 @@ def required_probability(
             found = np.where(radii >= goal, p_a, found)
         return np.where(goal <= 0, 0.5, found)
 
-    return _over_reaches(_each_radius(required, goals), strategy, mechanism, changes, X, len(X))
+    return _over_reaches(_each_radius(required, goals), strategy, changes, X, len(X))
 
 
 def smallest_overlap(
@@ -171,7 +168,7 @@ def smallest_overlap(
     def least(changes: Changes, rows: Any) -> FloatArray:
         known, complete = None, True
         if X is None and strategy.needs_inputs and largest_reaches is not None:
-            known, complete = _largest(strategy, mechanism, changes, largest_reaches[rows])
+            known, complete = _largest(strategy, changes, largest_reaches[rows])
 
         def overlap(reaches: Reaches, goal: FloatArray) -> FloatArray:
             distance = mechanism.point_radius(goal, strategy.norm)
@@ -185,7 +182,7 @@ def smallest_overlap(
         compute, inputs = _each_radius(overlap, radius[rows]), None if X is None else X[rows]
         if known is not None:
             return compute(slice(None), known)
-        return _over_reaches(compute, strategy, mechanism, changes, inputs, len(radius[rows]))
+        return _over_reaches(compute, strategy, changes, inputs, len(radius[rows]))
 
     found = least(changes_of(mechanism), slice(None))
     rows = (found <= DECIDED).reshape(len(found), -1).any(axis=1)
@@ -236,9 +233,7 @@ def reaches_to_keep(mechanism: NoiseMechanism, X: NDArray[Any], lost: float) -> 
     while np.isinf(walked := mechanism.prices.walk(budget, np.full((1, k), half))) and k < 2**20:
         k *= 4
     n_kept = min(SPARE + (k if np.isinf(walked) else int(np.ceil(walked[0] / half))), mechanism.n_features)
-    return _over_reaches(
-        lambda _, reaches: largest(reaches.numbers, n_kept), GreedyRadius(), mechanism, changes, X, len(X)
-    )
+    return _over_reaches(lambda _, reaches: largest(reaches.numbers, n_kept), GreedyRadius(), changes, X, len(X))
 
 
 class WorstPerturbations(NamedTuple):
@@ -285,16 +280,12 @@ def worst_perturbations(
 
 
 def _radii_of_largest(
-    strategy: RadiusStrategy,
-    mechanism: NoiseMechanism,
-    changes: Changes,
-    reaches: FloatArray | None,
-    budget: FloatArray,
+    strategy: RadiusStrategy, changes: Changes, reaches: FloatArray | None, budget: FloatArray
 ) -> FloatArray:
     """Return the radii of points of which the largest reaches are known."""
-    known, complete = _largest(strategy, mechanism, changes, reaches)
+    known, complete = _largest(strategy, changes, reaches)
     radii = changes.within(strategy, budget, known)
-    endless = np.isinf(strategy.within(mechanism.prices, budget, strategy.limited(known.numbers)))
+    endless = np.isinf(strategy.within(changes.mechanism.prices, budget, strategy.limited(known.numbers)))
     if not complete and (endless & np.isfinite(budget) & (known.numbers[:, -1] > 0)).any():
         raise ValueError(needs_more(strategy, known))
     return radii
@@ -308,15 +299,14 @@ def needs_more(strategy: RadiusStrategy, reaches: Reaches) -> str:
     )
 
 
-def _largest(
-    strategy: RadiusStrategy, mechanism: NoiseMechanism, changes: Changes, reaches: FloatArray | None
-) -> tuple[Reaches, bool]:
+def _largest(strategy: RadiusStrategy, changes: Changes, reaches: FloatArray | None) -> tuple[Reaches, bool]:
     """Return the reaches of points of which the largest are known, and whether these are all that can matter."""
+    mechanism = changes.mechanism
     # The limits are shares of ranges, and reaches with costs are not.
     unknown = mechanism.mixed is not None and getattr(strategy, "max_change", None) is not None
     kept_as_numbers = changes_of(mechanism).is_partial
     unknown = unknown or bool((kept_as_numbers & ~changes.is_partial).any())
-    if strategy.needs_every_feature or unknown or reaches is None:
+    if strategy.needs_every_feature or unknown or reaches is None or not reaches.shape[1]:
         raise ValueError(
             f"The radius strategy {strategy!r} looks at the features of each input, which are not known here. Give X=, "
             f"the inputs that were voted on, or use the strategy 'box'."
@@ -335,13 +325,13 @@ def _largest(
 def _over_reaches(
     compute: Callable[[slice, Reaches], FloatArray],
     strategy: RadiusStrategy,
-    mechanism: NoiseMechanism,
     changes: Changes,
     X: NDArray[Any] | None,
     n_inputs: int,
 ) -> FloatArray:
     """Return what is computed from the reaches of raw inputs, block by block; in threads where blocks are many."""
     keep_freed()
+    mechanism = changes.mechanism
     size = max(1, REACH_VALUES // mechanism.n_features)
     blocks = [slice(start, min(start + size, n_inputs)) for start in range(0, max(1, n_inputs), size)]
 

@@ -25,7 +25,7 @@ from .strategy import RadiusStrategy
 #: Quantile of a class's share, given the votes so far, that counts as the best possible share.
 HOPE = 0.7
 
-#: How much smaller alpha would be in Clopper and Pearson's bound for it to be about the anytime-valid one.
+#: At alpha divided by this number, Clopper and Pearson's bound is about as large as the anytime-valid one at alpha.
 CAUTION = 16
 
 
@@ -69,12 +69,7 @@ class RadiusTest(VoteRule):
     def enough(self, counts: Counts, *, selection: Counts, required: FloatArray) -> NDArray[np.bool_]:
         """Tell for each input whether each of its radii is certified, or most unlikely to be in the end."""
         certified = certified_at(
-            selection,
-            counts,
-            required,
-            alpha=self.alpha,
-            strongest_rival=self.strongest_rival,
-            cap=self.cap,
+            selection, counts, required, alpha=self.alpha, strongest_rival=self.strongest_rival, cap=self.cap
         )
         duel = Duel.of(counts, selection.argmax(axis=1), strongest_rival=self.strongest_rival)
         # Bets may still succeed with the last votes, so futility assumes the fixed-n bound at all of alpha.

@@ -63,11 +63,10 @@ def load_model(
             f"Loading {source} would execute code that it holds. If you trust it like a program, add --allow-pickle. "
             f"Files of skops and safetensors execute nothing."
         )
-    model = (
-        importlib.import_module("torch").load(path, weights_only=False)
-        if kind in (".pt", ".pth")
-        else joblib.load(path)
-    )
+    if kind in (".pt", ".pth"):
+        model = importlib.import_module("torch").load(path, weights_only=False)
+    else:
+        model = joblib.load(path)
     if isinstance(model, Mapping):
         raise ValueError(
             f"{source} holds a {type(model).__name__} of {len(model)} entries, and no model. If these are weights, "
@@ -90,8 +89,7 @@ def call_factory(source: str) -> Any:
 def _load_skops(path: Path, trusted: tuple[str, ...]) -> Any:
     skops = optional("skops.io", "files")
     found = skops.get_untrusted_types(file=path)
-    unknown = sorted({*found} - {*trusted_types(), *trusted})
-    if unknown:
+    if unknown := sorted({*found} - {*trusted_types(), *trusted}):
         flags = " ".join(f"--trust {name}" for name in unknown)
         raise ValueError(f"{path} holds types that may be harmful. If you trust them, add {flags}")
     return skops.load(path, trusted=found)

@@ -68,21 +68,28 @@ def parse_bounds(text: str) -> tuple[Any, Any]:
     return lo, hi
 
 
-def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float64]:
-    """Return one cost for each column, from texts COLUMN=VALUE."""
-    costs: dict[str, float] = {}
+def parse_by_column(texts: Any, columns: list[str], read: Callable[[str], Any], expected: str) -> dict[str, Any]:
+    """Return values by column, from texts COLUMN=VALUE; ``read`` returns None for what is no value."""
+    found: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.rpartition("=")
+        if name not in columns or name in found or read(value) is None:
+            hint = by_name(name, columns)
+            raise click.UsageError(f"{expected} once for some of the columns {columns}, got {text!r}.{hint}")
+        found[name] = read(value)
+    return found
+
+
+def parse_costs(texts: tuple[str, ...], columns: list[str]) -> NDArray[np.float64]:
+    """Return one cost for each column, from texts COLUMN=VALUE."""
+
+    def read(text: str) -> float | None:
         try:
-            cost = np.inf if value == "fixed" else float(value)
+            return np.inf if text == "fixed" else float(text)
         except ValueError:
-            cost = None
-        if cost is None or name not in columns or name in costs:
-            raise click.UsageError(
-                f"--cost must be COLUMN=VALUE, with a number, inf or fixed, once for some of the columns {columns}, "
-                f"got {text!r}.{by_name(name, columns)}"
-            )
-        costs[name] = cost
+            return None
+
+    costs = parse_by_column(texts, columns, read, "--cost must be COLUMN=VALUE, with a number, inf or fixed,")
     return np.array([costs.get(name, 1.0) for name in columns])
 
 
@@ -90,20 +97,14 @@ def parse_levels(texts: Any, X: Any) -> Any:
     """Return a number of levels, or one for each column of X, from texts N or COLUMN=N."""
     if not isinstance(texts, tuple) or not texts:
         return texts
-    columns = columns_of(X)
-    levels: list[Any] = ["auto"] * len(columns)
-    for text in texts:
-        name, equals, number = text.rpartition("=")
-        known = columns if equals or len(texts) > 1 else [""]
-        if not number.isdecimal() or name not in known or (name and levels[columns.index(name)] != "auto"):
-            raise click.UsageError(
-                f"--levels must be a whole number, or COLUMN=N once for some of the columns {columns}, got {text!r}."
-                f"{by_name(name, columns)}"
-            )
-        if not name:
-            return int(number)
-        levels[columns.index(name)] = int(number)
-    return tuple(levels)
+    if len(texts) == 1 and texts[0].isdecimal():
+        return int(texts[0])
+
+    def read(text: str) -> int | None:
+        return int(text) if text.isdecimal() else None
+
+    levels = parse_by_column(texts, columns_of(X), read, "--levels must be a whole number, or COLUMN=N")
+    return tuple(levels.get(name, "auto") for name in columns_of(X))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -297,8 +298,7 @@ def smoothed(given: dict[str, Any], X: Any = None) -> SmoothedClassifier:
 def mixed(model: Any, given: dict[str, Any], X: Any, chosen: dict[str, Any]) -> SmoothedClassifier | None:
     """Return a trained model, smoothed, whose categories and fixed values are those in the data; None without any."""
     columns = columns_of(X)
-    unknown = [name for name in given["categorical"] if name not in columns]
-    if unknown:
+    if unknown := [name for name in given["categorical"] if name not in columns]:
         raise click.UsageError(
             f"--categorical must be one of the columns {columns}, got {unknown[0]!r}.{by_name(unknown[0], columns)}"
         )
@@ -334,8 +334,7 @@ def make_noise(given: dict[str, Any], own: Any) -> Any:
     known = [name for name in NOISE_PARAMETERS if name in kind().get_params()]
     known += ["sigma"] if hasattr(kind, "from_sigma") else []
     chosen = [name for name in (*NOISE_PARAMETERS, "sigma") if given[name] not in (None, ())]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
+    if unknown := [name for name in chosen if name not in known]:
         raise click.UsageError(f"{kind.__name__} has no --{unknown[0]}: it has --{', --'.join(known)}.")
     if given["sigma"] is not None:
         scale = kind.from_sigma(given["sigma"]).get_params()
@@ -351,7 +350,6 @@ def make_radius(given: dict[str, Any]) -> Any:
         return given.get("radius")
     name = given["radius"] if given["radius"] not in (None, "auto") else "lipschitz" if "norm" in limits else "greedy"
     kind = STRATEGIES["radius"][1][name]
-    unknown = [limit for limit in limits if limit not in kind().get_params()]
-    if unknown:
+    if unknown := [limit for limit in limits if limit not in kind().get_params()]:
         raise click.UsageError(f"--radius {name} does not go with --{unknown[0].replace('_', '-')}.")
     return kind(**limits)

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from .._utils.optional import optional
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
-from ..results.display import CertifiedAccuracyDisplay, Curve, note_of
+from ..results.display import CertifiedAccuracyDisplay, note_of
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_curve, certified_accuracy_score, check_one_kind
+from ..results.plotting import Curve
+from ..runs.database import StoreError
 from ..runs.recertify import recertified
-from ..runs.store import StoredRun, StoreError, read_status, read_store, write_lock
+from ..runs.store import StoredRun, read_status, read_store, write_lock
 
 
 def shown_labels(stored: StoredRun, y: Any, *, required: bool = False) -> Any:

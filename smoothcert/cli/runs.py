@@ -14,7 +14,7 @@ from ..results.certificates import Certificates
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_score
 from ..runs.inputs import check_shard, shard_positions
-from ..runs.store import read_status, read_store
+from ..runs.store import read_metadata, read_store
 from ..runs.verify_store import verify_store
 from ..stored import stored_estimator
 from . import options
@@ -52,11 +52,7 @@ def certify(**given: Any) -> None:
 @options.SMOOTHING
 @options.RULE
 @click.option(
-    "--radii",
-    type=options.parse_numbers,
-    metavar="R,R,...",
-    required=True,
-    help="One or several radii to decide about.",
+    "--radii", type=options.parse_numbers, metavar="R,R,...", required=True, help="One or more radii to decide about."
 )
 @options.RECORDING
 @options.OUTPUT
@@ -85,7 +81,7 @@ def resume(**given: Any) -> None:
     nobody can make it load other ones. For a regressor, it draws the missing votes and shows the status: results at any
     radius come from the store, in Python.
     """  # noqa: D301
-    run = read_status(given["store"]).run
+    run = read_metadata(given["store"])
     if given["output"] or given["labels"]:
         run.check_holds("labels", given["store"])
     X, y = read(given)
@@ -177,9 +173,9 @@ def report(found: Any, X: Any, y: Any, given: dict[str, Any], classes: Any) -> N
     store, shard = given["store"], given["shard"]
     stored = read_store(store) if store else None
     index = shard_positions(len(X), check_shard(shard, len(X))) if stored is None else stored.recorded
-    truth = (
-        shown_labels(stored, None) if y is None and stored is not None else None if y is None else np.asarray(y)[index]
-    )
+    truth = None if stored is None else shown_labels(stored, None)
+    if y is not None:
+        truth = np.asarray(y)[index]
     click.echo(summary(found, truth))
     if given["output"]:
         write_table(given["output"], found, index, truth, classes, None if stored is None else stored.times)

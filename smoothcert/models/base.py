@@ -93,6 +93,11 @@ class Voter(ABC):
     content_decides: bool = False
 
     @property
+    def name(self) -> str:
+        """Name of the model in messages."""
+        return self.content().split()[0]
+
+    @property
     def n_cores(self) -> int:
         """Number of cores that voting may use."""
         from numba import config
@@ -137,7 +142,7 @@ class Voter(ABC):
         ValueError
             If the base model has no probabilities, or returns anything but finite numbers.
         """
-        raise ValueError(no_probabilities(f"The base model {self.content().split()[0]}"))
+        raise ValueError(no_probabilities(f"The base model {self.name}"))
 
     def values(self, batch: Any) -> NDArray[np.float64]:
         """Return the number that the base model predicts for each row, shape (n,).
@@ -147,7 +152,7 @@ class Voter(ABC):
         ValueError
             If the base model returns anything but one number per row.
         """
-        raise ValueError(f"The base model {self.content().split()[0]} predicts no numbers.")
+        raise ValueError(f"The base model {self.name} predicts no numbers.")
 
     @abstractmethod
     def content(self) -> str:

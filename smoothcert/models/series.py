@@ -115,12 +115,11 @@ def _is_rounded(value: Any) -> bool:
 
 
 def _are_large(found: NDArray[Any]) -> bool:
-    """Tell whether an array holds numbers of 2**53 or more. Infinity may stand for one, and NaN is none."""
-    if found.dtype.itemsize < 8:
+    """Tell whether an array of numbers holds some of 2**53 or more. Infinity may stand for one, and NaN is none."""
+    if found.dtype.kind not in "iuf" or found.dtype.itemsize < 8:
         return False
-    return bool(np.fmax.reduce(found, axis=None, initial=0) >= ROUNDED) or bool(
-        np.fmin.reduce(found, axis=None, initial=0) <= -ROUNDED
-    )
+    ends = (reduce(found, axis=None, initial=0) for reduce in (np.fmax.reduce, np.fmin.reduce))
+    return any(abs(float(end)) >= ROUNDED for end in ends)
 
 
 def values(column: Any) -> list[Any]:
@@ -211,10 +210,7 @@ def frame(columns: Sequence[Any], names: Sequence[str] | None, library: str) -> 
         typed = [pandas.Series(column, dtype=column.dtype, copy=False) for column in columns]
         return pandas.DataFrame(dict(zip(names or (), typed, strict=True)), copy=False)
     dtype = np.result_type(*(column.dtype if column.dtype.kind in "biuf" else object for column in columns))
-    array = np.empty((len(columns[0]), len(columns)), dtype=dtype)
-    for i, column in enumerate(columns):
-        array[:, i] = column
-    return array
+    return np.stack([column.astype(dtype) for column in columns], axis=1)
 
 
 def with_category(column: Any, categories: Sequence[Any], category: Any, library: str) -> Any:

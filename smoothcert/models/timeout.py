@@ -59,7 +59,7 @@ class TimedVoter(Voter):
         Thread(target=_keep, args=(answer, ask, batch.copy()), daemon=True).start()
         if not wait([answer], self.seconds).done:
             raise TimeoutError(
-                f"The base model {self.voter.content().split()[0]} did not answer {len(batch)} rows within "
+                f"The base model {self.voter.name} did not answer {len(batch)} rows within "
                 f"timeout={self.seconds:g} seconds. Nothing was certified. Allow more time, or set a smaller "
                 f"batch_size."
             )

@@ -189,15 +189,7 @@ class TorchVoter(Voter):
             logits = self.logits(rows)
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
-            if self.device_type != "cpu":
-                return self._download(votes_by_lead(logits, self.scale, self.near_tie))
-            # numba takes as long to import as scikit-learn.
-            from ._argmax import votes_of_logits
-
-            logits = logits if logits.dtype.itemsize >= 4 else logits.float()
-            votes, n_near_ties = votes_of_logits(logits.contiguous().numpy(), self.scale, self.near_tie)
-            self.many_near_ties = n_near_ties > MANY_NEAR_TIES * len(votes)
-        return lambda: votes
+            return self._download(votes_by_lead(logits, self.scale, self.near_tie))
 
     def _compared(self, n_rows: int) -> slice | None:
         """Count a batch, and return which of its rows are compared with higher precision, if any are.

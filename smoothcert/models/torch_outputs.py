@@ -134,12 +134,25 @@ def check_one_logit(logit: Any, name: str) -> None:
 
 
 def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0) -> Any:
-    """Return the votes of `votes_of_logits`, computed by torch. Leads of up to ``least`` are near ties too."""
+    """Return the index of the largest logit of each row, or -1 for near ties, as a tensor.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_rows, n_classes)
+    scale : float
+        Size of logits below which their rounding errors do not shrink.
+    near_tie : float
+        A row nearly ties unless the lead of its largest logit exceeds this part of ``scale`` plus the logit's size.
+        Rows that hold a NaN always do.
+    least : float
+        Leads of up to this size are near ties too.
+    """
     import torch
 
+    logits = logits if logits.dtype.itemsize >= 4 else logits.float()
     if logits.shape[1] == 1:
         return -logits[:, 0].isnan().long()
-    # topk takes several times as long on GPUs.
+    # topk takes several times as long.
     first, votes = logits.max(dim=1)
     second = logits.scatter(1, votes[:, None], -torch.inf).amax(dim=1)
     tie = (near_tie * (scale + first.abs())).clamp(min=least)

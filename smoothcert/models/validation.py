@@ -10,7 +10,7 @@ PAIRS, INPUTS, LABELS = "eval_set", "X_val", "y_val"
 
 
 def converted(
-    params: dict[str, Any], inputs: Callable[[Any], Any] | None = None, labels: Callable[[Any], Any] | None = None
+    params: dict[str, Any], inputs: Callable[[Any], Any] = lambda X: X, labels: Callable[[Any], Any] = lambda y: y
 ) -> dict[str, Any]:
     """Return parameters of ``fit`` whose validation data went through functions.
 
@@ -29,17 +29,13 @@ def converted(
     >>> converted({"eval_set": [([1], [0])], "verbose": False}, inputs=lambda X: [10 * x for x in X])
     {'eval_set': [([10], [0])], 'verbose': False}
     """
-
-    def apply(function: Callable[[Any], Any] | None, value: Any) -> Any:
-        return value if function is None else function(value)
-
     found = dict(params)
     if found.get(PAIRS) is not None:
-        pairs = [(apply(inputs, X), apply(labels, y)) for X, y in _pairs(found[PAIRS])]
+        pairs = [(inputs(X), labels(y)) for X, y in _pairs(found[PAIRS])]
         found[PAIRS] = pairs[0] if _is_pair(found[PAIRS]) else pairs
     for name, function in ((INPUTS, inputs), (LABELS, labels)):
         if found.get(name) is not None:
-            found[name] = apply(function, found[name])
+            found[name] = function(found[name])
     return found
 
 

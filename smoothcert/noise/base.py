@@ -149,16 +149,18 @@ class Noise(BaseEstimator, ABC):
         return points
 
     def snap(self, unit: FloatArray) -> FloatArray:
-        """Return where `to_points` puts inputs in the unit box; ``unit`` may be overwritten."""
+        """Return where `to_points` puts inputs in the unit box."""
         return self.to_unit(self.to_points(unit))
 
     def point_distance(self, limit: FloatArray) -> FloatArray:
         """Bound the distance of points in one feature, for inputs whose distance there is at most ``limit``."""
         # The map to the unit box rounds far less than the resolution, which is counted twice.
-        limit_of_points = limit + 2 * self.resolution
-        if self.digital_levels is None:
-            return limit_of_points
-        return np.maximum(limit, np.floor(limit_of_points * self.digital_levels) / self.digital_levels)
+        distance = limit + 2 * self.resolution
+        steps = np.array(self.column_steps or self.digital_levels or 0)
+        if not steps.any():
+            return distance
+        whole = np.maximum(limit, np.floor(distance * steps) / np.maximum(steps, 1))
+        return np.where(steps > 0, whole, distance)
 
     @property
     def allows_closed_form(self) -> bool:
@@ -192,13 +194,18 @@ class Noise(BaseEstimator, ABC):
         return self.for_cost(cost)
 
     def with_groups(self, groups: tuple[tuple[float, int], ...]) -> Self:
-        """Return noise whose ``cost`` bounds that of features of some groups, with moves in units of what is paid.
+        """Return noise whose ``cost`` is an upper bound for features of several groups.
 
-        A group is the cost of its features and the number of steps of their own lattice, or 0.
+        A group is the cost of its features and the number of steps of their own lattice, or 0. A move is measured in
+        what the adversary pays for it: its share of the range, times the cost of the feature.
         """
-        priced = copy(self)
-        priced._groups = groups
-        return priced
+        return self._changed(_groups=groups)
+
+    def _changed(self, **attributes: Any) -> Self:
+        """Return a copy with other values of some attributes."""
+        changed = copy(self)
+        changed.__dict__.update(attributes)
+        return changed
 
     def after(self, moves: FloatArray) -> tuple[Noise, float]:
         """Return what certain moves cost, and the noise whose ``walk`` continues after them."""
@@ -222,15 +229,13 @@ def draw_blocks(
 ) -> None:
     """Write keyed samples by ``draw``, in blocks that have a generator each; see `Noise.draw` and `Noise.sample`."""
     size, row = seeding.block_size(points.shape[1]), 0
+    drawn = np.empty((size, out.shape[1]), dtype=out.dtype)
     for owner, first, count in segments.tolist():
         for block in range(first // size, -(-(first + count) // size)):
-            wanted = slice(max(first - block * size, 0), min(first + count - block * size, size))
-            target = out[row : row + wanted.stop - wanted.start]
-            drawn = target if len(target) == size else np.empty((size, out.shape[1]), dtype=out.dtype)
             draw(points[owner], seeding.generator(keys[owner], block), drawn)
-            if drawn is not target:
-                target[...] = drawn[wanted]
-            row += len(target)
+            wanted = drawn[max(first - block * size, 0) : first + count - block * size]
+            out[row : row + len(wanted)] = wanted
+            row += len(wanted)
 
 
 class KeyedNoise(Noise):

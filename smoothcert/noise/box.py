@@ -53,11 +53,7 @@ class Box:
 
     @classmethod
     def from_bounds(
-        cls,
-        bounds: Any,
-        X: Any = None,
-        names: Sequence[str] | None = None,
-        unbounded: NDArray[np.bool_] | None = None,
+        cls, bounds: Any, X: Any = None, names: Sequence[str] | None = None, unbounded: NDArray[np.bool_] | None = None
     ) -> Box:
         """Build the box from ``bounds``.
 
@@ -86,10 +82,11 @@ class Box:
                 data = np.where(np.broadcast_to(unbounded, data[0].size).reshape(data.shape[1:]), 0.0, data)
             return cls(data.min(axis=0), data.max(axis=0))
         expected = 'bounds must be a pair (lo, hi) of finite numbers or arrays with lo < hi, or "minmax"'
-        optional: list[str] = []
-        if names is not None and unbounded is not None:
-            optional = [name for name, free in zip(names, np.broadcast_to(unbounded, len(names)), strict=True) if free]
-        ends = _by_position(bounds, names, optional)
+        required: list[str] = []
+        if names is not None:
+            free = np.broadcast_to(False if unbounded is None else unbounded, len(names))
+            required = [name for name, is_free in zip(names, free, strict=True) if not is_free]
+        ends = _by_position(bounds, names, required)
         try:
             lo, hi = (np.array(end, dtype=np.float64) for end in ends)
             ordered = hi >= lo if np.broadcast(lo, hi).ndim else hi > lo
@@ -162,10 +159,8 @@ class Box:
         """
         unit: FloatArray = np.array(X, dtype=np.float64)
         np.clip(unit, self.lo, self.hi, out=unit)
-        if np.any(self.lo != 0):
-            unit -= self.lo
-        if np.any(self.width != 1):
-            unit /= np.where(self.width > 0, self.width, 1.0)
+        unit -= self.lo
+        unit /= np.where(self.width > 0, self.width, 1.0)
         return unit
 
     @property
@@ -181,8 +176,6 @@ class Box:
 
     def room(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how far each feature can move down and up in the unit box; 0 where it is constant."""
-        if np.all(self.width > 0):
-            return unit, 1 - unit
         return np.where(self.width > 0, unit, 0.0), np.where(self.width > 0, 1 - unit, 0.0)
 
     def rounding(self, shape: tuple[int, ...]) -> FloatArray:
@@ -208,20 +201,18 @@ class Box:
         return blake2b(content, digest_size=16).hexdigest()
 
 
-def _by_position(bounds: Any, names: Sequence[str] | None, optional: Sequence[str]) -> Any:
-    """Return bounds; those given by column name are put in the order of the columns, optional ones being (0, 0)."""
-
-    def ordered(values: Any, default: Any) -> Any:
-        found = in_order("bounds", values, names, optional=optional)
-        return [default if value is None else value for value in found]
-
+def _by_position(bounds: Any, names: Sequence[str] | None, required: Sequence[str]) -> Any:
+    """Return bounds; those by column name are put in the order of the columns, (0, 0) where none are required."""
     if is_by_column(bounds):
-        pairs = ordered(bounds, (0.0, 0.0))
+        pairs = in_order("bounds", bounds, names, default=(0.0, 0.0), required=required)
         if any(np.shape(pair) != (2,) for pair in pairs):
             raise ValueError(f"bounds by column name must hold a pair (lo, hi) for each column, got {bounds!r}.")
         return tuple(zip(*map(tuple, pairs), strict=True))
     if isinstance(bounds, (tuple, list)):
-        return tuple(ordered(end, 0.0) if is_by_column(end) else end for end in bounds)
+        return tuple(
+            in_order("bounds", end, names, default=0.0, required=required) if is_by_column(end) else end
+            for end in bounds
+        )
     return bounds
 
 

@@ -44,12 +44,7 @@ class CategoryNoise:
     """
 
     def __init__(
-        self,
-        noise: Any,
-        columns: NDArray[np.intp],
-        costs: FloatArray,
-        n_categories: NDArray[np.int64],
-        hidden: str,
+        self, noise: Any, columns: NDArray[np.intp], costs: FloatArray, n_categories: NDArray[np.int64], hidden: str
     ) -> None:
         if not noise.allows_categories or not type(noise).__module__.startswith(f"{__package__}."):
             raise ValueError(
@@ -69,9 +64,10 @@ class CategoryNoise:
 
     @property
     def pairs(self) -> FloatArray:
-        """Shares of offsets by which the model sees a category, and one that it is changed to, shape (n, 2).
+        """Probabilities that the model sees the input's own category, and that it sees another one, shape (n, 2).
 
-        The two swap places when the category changes. The second is 0 for a mask. All other views stay as likely.
+        A change of the category swaps the two, and leaves the probability of everything else that the model can see as
+        it is. With a mask, the second is 0.
         """
         repeats = (self.n_offsets - self.n_shown) // np.maximum(self.n_categories, 2) * (self.hidden == "uniform")
         return np.column_stack([self.n_shown + repeats, repeats]) / self.n_offsets

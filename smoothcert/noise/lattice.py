@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -118,9 +117,7 @@ class LatticeNoise(KeyedNoise):
         half_step = cost / (2 * steps)
         exact = sorted(half_step * np.arange(1, 2 * self.lam / half_step + 1), key=lambda lam: abs(lam - self.lam))
         # In four digits, so that the number can be shown, and rounded up if rounding to nearest goes below.
-        found = [copy(self) for _ in range(2 * len(exact))]
-        for noise, lam in zip(found, [float(f"{lam * up:.4g}") for lam in exact for up in (1, 1.001)], strict=True):
-            noise.lam = lam
+        found = [self._changed(lam=float(f"{lam * up:.4g}")) for lam in exact for up in (1, 1.001)]
         for kept in (self._groups, ((cost, steps),)):
             for noise in found:
                 if min(noise.lam_of(*group) for group in kept) >= 0.99 * noise.lam:
@@ -145,24 +142,15 @@ class LatticeNoise(KeyedNoise):
             return self
         named = is_by_column(self.levels)
         values = in_order("levels", self.levels, names, default="auto") if named else list(self.levels)
-        return self._at_levels(tuple(one if isinstance(one, str) else int(one) for one in values))
-
-    def _at_levels(self, levels: Any) -> Self:
-        noise = copy(self)
-        noise.levels = levels
-        return noise
+        return self._changed(levels=tuple(one if isinstance(one, str) else int(one) for one in values))
 
     def for_group(self, cost: float, steps: int) -> LatticeNoise:
         """Return the noise of features of a cost, on a lattice of ``steps`` if their column has one of its own."""
-        return (self if has_one_lattice(self.levels) else self._at_levels(steps or "auto")).for_cost(cost)
+        return (self if has_one_lattice(self.levels) else self._changed(levels=steps or "auto")).for_cost(cost)
 
     def for_cost(self, cost: float) -> LatticeNoise:
         """Return the noise of a feature of this cost, of half-width lam / cost; see `Noise.for_cost`."""
-        if cost == 1:
-            return self
-        noise = copy(self)
-        noise.lam, noise._groups = self.lam / cost, ((1.0, 0),)
-        return noise
+        return self if cost == 1 else self._changed(lam=self.lam / cost, _groups=((1.0, 0),))
 
     def check(self) -> None:
         """Raise a ValueError if ``lam`` or ``levels`` is out of range."""
@@ -196,15 +184,6 @@ class LatticeNoise(KeyedNoise):
         """Return lattice points as unit-box values."""
         return points / self.q
 
-    def snap(self, unit: FloatArray) -> FloatArray:
-        """Round inputs to the lattice; see `to_points`."""
-        if not isinstance(self.levels, str):
-            return super().snap(unit)
-        unit *= self.q
-        np.rint(unit, out=unit)
-        unit /= self.q
-        return unit
-
     @property
     def digital_levels(self) -> int | None:  # type: ignore[override]
         """Lattice steps per unit of digital inputs; None for real-valued ones."""
@@ -219,14 +198,6 @@ class LatticeNoise(KeyedNoise):
         if self.column_steps is not None:
             return np.where(np.array(self.column_steps) > 0, 2 * ON_LATTICE, 1 / FINE_LEVELS)
         return 1 / self.q if self.digital_levels is None else 2 * ON_LATTICE
-
-    def point_distance(self, limit: FloatArray) -> FloatArray:
-        """Bound the distance of points in one feature; see `Noise.point_distance`."""
-        if self.column_steps is None:
-            return super().point_distance(limit)
-        steps, distance = np.array(self.column_steps), limit + 2 * self.resolution
-        whole = np.maximum(limit, np.floor(distance * steps) / np.maximum(steps, 1))
-        return np.where(steps > 0, whole, distance)
 
     @property
     def by_margin(self) -> bool:  # type: ignore[override]

@@ -61,9 +61,7 @@ class NoiseMechanism:
             )
         check_foreign(self.noise)
         if self.mixed is not None:
-            object.__setattr__(
-                self, "box", self.box.without(~self.per_feature(self.features.numeric).reshape(self.shape))
-            )
+            object.__setattr__(self, "box", self.box.without(~self.numeric))
             check_costs(self.noise, self.prices, self.mixed.groups)
 
     @property
@@ -83,9 +81,14 @@ class NoiseMechanism:
         return None if self.mixed is None else self.mixed.categories
 
     @cached_property
+    def numeric(self) -> NDArray[np.bool_]:
+        """Numbers that the adversary can change, in the shape of an input."""
+        return self.per_feature(self.features.numeric).reshape(self.shape)
+
+    @cached_property
     def costs(self) -> FloatArray:
         """What the adversary pays for the whole range of each number, shape (d,); 0 for other features."""
-        return np.where(self.per_feature(self.features.numeric), self.features.costs, 0.0)
+        return np.where(self.numeric.ravel(), self.features.costs, 0.0)
 
     @cached_property
     def prices(self) -> Noise:
@@ -101,7 +104,7 @@ class NoiseMechanism:
     def steps(self) -> NDArray[np.int64]:
         """Lattice steps across the range of each feature of digital inputs, shape (d,); 0 for real numbers."""
         found = np.zeros(self.n_features, dtype=np.int64) + (self.noise.column_steps or self.noise.digital_levels or 0)
-        return found if self.noise.column_steps is None else found * self.per_feature(self.features.numeric)
+        return found if self.noise.column_steps is None else found * self.numeric.ravel()
 
     def warn_dear_categories(self) -> None:
         """Warn if no number of votes can certify a change of some category: its cost is not below lam."""
@@ -155,9 +158,7 @@ class NoiseMechanism:
 
     def bounded(self, X: Any) -> Any:
         """Return raw inputs with 0 in place of features that have no bounds."""
-        return (
-            X if self.mixed is None else np.where(self.per_feature(self.features.numeric).reshape(self.shape), X, 0.0)
-        )
+        return X if self.mixed is None else np.where(self.numeric, X, 0.0)
 
     def points(self, X: Any) -> NDArray[Any]:
         """Clip raw inputs, shape (n, *shape), and turn them into the noise's points, shape (n, d)."""
@@ -171,8 +172,7 @@ class NoiseMechanism:
         self, points: NDArray[Any], keys: NDArray[np.uint32], segments: NDArray[np.int64], out: NDArray[np.floating]
     ) -> None:
         """Write keyed samples, in raw units, into ``out`` of shape (n_rows, *shape); see `Noise.sample`."""
-        noise = self.noise if self.mixed is None else self.mixed
-        noise.sample(points, keys, segments, out.reshape(len(out), -1))
+        (self.mixed or self.noise).sample(points, keys, segments, out.reshape(len(out), -1))
         self.to_raw_inplace(out)
 
     def to_raw_inplace(self, out: NDArray[np.floating]) -> None:
@@ -180,34 +180,28 @@ class NoiseMechanism:
         if self.mixed is None:
             self.box.to_raw_inplace(out)
             return
+        flat = out.reshape(len(out), -1)
         for columns, _, _, steps in self.mixed.groups:
+            # Whole numbers of steps become whole numbers in float64.
+            real = np.float64 if steps else out.dtype
             scale, shift = (np.broadcast_to(end, self.shape).ravel()[columns] for end in (self.box.width, self.box.lo))
-            flat = out.reshape(len(out), -1)
-            if steps:
-                # In float64, in which whole numbers of steps become whole numbers.
-                flat[:, columns] = flat[:, columns].astype(np.float64) * scale / steps + shift
-            else:
-                flat[:, columns] = flat[:, columns] * scale.astype(out.dtype) + shift.astype(out.dtype)
+            flat[:, columns] = flat[:, columns].astype(real) * scale.astype(real) / (steps or 1) + shift.astype(real)
 
-    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Return the factors and summands that map the unit box to raw units; None if the box is the unit box."""
-        if self.box.is_unit:
-            return None, None
+    def scale_and_shift(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the factors and summands that map the unit box to raw units, shape (d,) each."""
         scale, shift = (np.broadcast_to(end, self.shape).ravel().astype(dtype) for end in (self.box.width, self.box.lo))
         return scale, shift
 
     def noisy(self, X: Any, rng: np.random.Generator, dtype: type[np.floating] = np.float64) -> NDArray[Any]:
         """Return one noisy copy of each raw input, for training."""
         out = np.empty((len(X), *self.shape), dtype=dtype)
-        noise = self.noise if self.mixed is None else self.mixed
-        noise.draw(self.points(X), rng, out.reshape(len(out), -1))
+        (self.mixed or self.noise).draw(self.points(X), rng, out.reshape(len(out), -1))
         self.to_raw_inplace(out)
         return out
 
     def room(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Return how far the points can move down and up in the unit box, shape (n, d) each; 0 where they cannot."""
-        room = self.box.room(self.snapped(X))
-        down, up = (side.reshape(len(X), self.n_features) for side in room)
+        down, up = self.box.room(self.snapped(X))
         return self.with_categories(down), self.with_categories(up)
 
     def snapped(self, X: Any) -> FloatArray:
@@ -219,10 +213,11 @@ class NoiseMechanism:
 
     def movable(self) -> NDArray[np.bool_]:
         """Tell for each feature, shape (d,), whether it can move or change."""
-        return self.with_categories(self.box.movable(self.shape).reshape(1, -1))[0]
+        return self.with_categories(self.box.movable(self.shape)[None])[0]
 
     def with_categories(self, room: NDArray[Any]) -> NDArray[Any]:
         """Return shares of the range by which features can move: categories change by 1, if there are several."""
+        room = room.reshape(len(room), self.n_features)
         if self.categories is None:
             return room
         room = room.copy()
@@ -246,8 +241,7 @@ class NoiseMechanism:
                 change = moved[:, columns] * steps - whole
                 moved[:, columns] = whole + np.trunc(change + np.copysign(ON_STEP, change))
         self.to_raw_inplace(moved)
-        moved = moved.reshape(np.shape(X))
-        moved = np.where(self.per_feature(self.features.numeric).reshape(self.shape), moved, X).reshape(moves.shape)
+        moved = np.where(self.numeric, moved.reshape(np.shape(X)), X).reshape(moves.shape)
         if self.categories is not None:
             columns = self.categories.columns
             changed = moved[:, columns] + (moves[:, columns] != 0)
@@ -272,10 +266,11 @@ class NoiseMechanism:
 
         Points of real-valued inputs are farther apart than the inputs by `rounding` or less, so radii shrink by it.
 
-        Points of digital inputs lie on a lattice. What is not certified differs from the input by whole steps whose
-        powers sum to S, the next number beyond the radius, or more. Rounding changes at most S features, and only
-        features that differ in a step or more. So raw inputs at that distance are rarely within the radius, and the
-        radius shrinks only if they are.
+        Points of digital inputs lie on a lattice, so they differ by whole numbers of steps. If a point lies outside the
+        certified ball, the powers of these numbers add up to S or more, where S is the first whole number beyond the
+        radius. Its raw input may be closer, by what rounding changes in each feature that differs by a step or more. At
+        a sum of S these are at most S features. At larger sums more features may be rounded, but each step outweighs
+        its rounding. The radius shrinks only if a raw input at a sum of S would lie within it.
         """
         shrunk = np.maximum(radius - self.rounding(norm), 0.0)
         levels = self.noise.digital_levels
@@ -285,7 +280,8 @@ class NoiseMechanism:
         nudge = STEP_ERROR if self.noise.n_outcomes is not None else -STEP_ERROR
         power = 1 if norm == np.inf else norm
         beyond = np.floor((radius * levels) ** power * (1 + nudge)) + 1
-        distance = beyond ** (1 / power) / levels - self._feature_rounding() * self._moved(beyond) ** (1 / norm)
+        n_moved = np.minimum(beyond, np.count_nonzero(self.box.movable(self.shape)))
+        distance = beyond ** (1 / power) / levels - self._feature_rounding() * n_moved ** (1 / norm)
         return np.maximum(shrunk, np.minimum(radius, distance * (1 - STEP_ERROR)))
 
     def point_radius(self, radius: FloatArray, norm: float = 1) -> FloatArray:
@@ -303,7 +299,3 @@ class NoiseMechanism:
 
     def _feature_rounding(self) -> float:
         return self.noise.resolution + 2 * float(np.max(self.box.rounding(self.shape), initial=0.0))
-
-    def _moved(self, steps: FloatArray) -> FloatArray:
-        """Return how many features differ at most between points that differ by this number of steps."""
-        return np.minimum(steps, np.count_nonzero(self.box.movable(self.shape)))

@@ -68,10 +68,10 @@ class MixedNoise:
         self.noise, self.features, self.n_features = noise, features, n_features
         costs = np.broadcast_to(features.costs, n_features)
         n_categories = np.broadcast_to(features.n_categories, n_features)
-        fixed, categorical = np.isinf(costs), (n_categories > 0) & np.isfinite(costs)
+        kinds = features.fixed, features.categorical, features.numeric
+        fixed, categorical, numeric = (np.broadcast_to(kind, n_features) for kind in kinds)
         if not noise.uses_box:
             noise.for_cost(np.max(costs, where=costs != 1, initial=0.0))
-        numeric = ~fixed & ~categorical
         self.fixed = np.flatnonzero(fixed)
         steps = np.broadcast_to(noise.column_steps or 0, n_features)
         self.groups = [

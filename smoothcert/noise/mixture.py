@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -74,13 +73,10 @@ class UniformMixtureNoise(LatticeNoise):
 
     def after(self, moves: FloatArray) -> tuple[UniformMixtureNoise, float]:
         """Return the mixture whose weights are the shares of the overlap that is left; see `Noise.after`."""
-        lams = np.array([part.effective_lam for part in self.parts])
-        left = np.prod(np.maximum(1 - moves[:, None] / (2 * lams), 0.0), axis=0) * np.diff(self._edges())
+        left = np.prod(self._kept(moves), axis=0) * self._shares
         if not left.sum():
             return self, np.inf
-        rest = copy(self)
-        rest.weights = (left / left.sum()).tolist()
-        return rest, float(-np.log(left.sum()))
+        return self._changed(weights=(left / left.sum()).tolist()), float(-np.log(left.sum()))
 
     @property
     def allows_closed_form(self) -> bool:
@@ -97,6 +93,20 @@ class UniformMixtureNoise(LatticeNoise):
         """Return the cumulative probabilities of the parts, rounded to the 53 bits that choose one of them."""
         inner = np.minimum(np.cumsum(np.asarray(self.weights, dtype=np.float64))[:-1], 1.0)
         return np.concatenate([[0.0], np.rint(inner * 2.0**53) / 2.0**53, [1.0]])
+
+    @property
+    def _shares(self) -> FloatArray:
+        """The probabilities of the parts, as they are drawn."""
+        return np.diff(self._edges())
+
+    @property
+    def _widths(self) -> FloatArray:
+        """The widths 2 lam of the parts, after rounding to the lattice."""
+        return 2 * np.array([part.effective_lam for part in self.parts])
+
+    def _kept(self, moves: FloatArray) -> FloatArray:
+        """Return what each part keeps of its overlap after each move, in one more dimension at the end."""
+        return np.maximum(1 - moves[..., None] / self._widths, 0.0)
 
     @property
     def lam(self) -> float:  # type: ignore[override]
@@ -144,16 +154,13 @@ class UniformMixtureNoise(LatticeNoise):
 
     def overlap(self, moves: FloatArray) -> FloatArray:
         """Return the overlap after moving features by ``moves``, shape (..., n_features)."""
-        lams = np.array([part.effective_lam for part in self.parts])
-        each = np.prod(np.maximum(1 - moves[..., None] / (2 * lams), 0.0), axis=-2)
-        return np.sum(each * np.diff(self._edges()), axis=-1)
+        return np.sum(np.prod(self._kept(moves), axis=-2) * self._shares, axis=-1)
 
     def cost(self, z: Any) -> Any:
         """Return -ln of the overlap after moving one feature by ``z``."""
         # For a small move 1 - overlap is accurate, and an overlap near 1 is not.
-        lams = np.array([part.effective_lam for part in self.parts])
-        each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / (2 * lams), 1.0)
-        lost = np.sum(each * np.diff(self._edges()), axis=-1)
+        each = np.minimum(np.asarray(z, dtype=np.float64)[..., None] / self._widths, 1.0)
+        lost = np.sum(each * self._shares, axis=-1)
         with np.errstate(divide="ignore"):
             return -np.log1p(-np.minimum(lost, 1.0))
 
@@ -166,25 +173,22 @@ class UniformMixtureNoise(LatticeNoise):
 
     def walk(self, budget: FloatArray, reach: FloatArray) -> FloatArray:
         """Return how far the adversary gets. Costs do not add up here, so the walk follows the overlap itself."""
-        if not len(budget):
-            return np.empty(0)
         slack = STEP_ERROR * (reach.shape[1] + 4)
         least = np.exp(-budget) * (1 + slack) + slack
         reach = largest(reach, reach.shape[1])
-        lams = np.array([part.effective_lam for part in self.parts])
-        weights = np.diff(self._edges())
-        kept = np.cumprod(np.maximum(1 - reach[..., None] / (2 * lams), 0.0), axis=1)
-        full = np.sum(kept * weights, axis=-1) > least[:, None]
+        kept = np.cumprod(self._kept(reach), axis=1)
+        widths, shares = self._widths, self._shares
+        full = np.sum(kept * shares, axis=-1) > least[:, None]
 
         covered = np.sum(reach, axis=1, where=full)
         n_full = full.sum(axis=1)
-        start = np.ones((len(budget), len(lams)))
+        start = np.ones((len(budget), len(shares)))
         started = n_full > 0
         start[started] = kept[started, n_full[started] - 1]
         end = np.where(full.all(axis=1), 0.0, reach[np.arange(len(reach)), np.minimum(n_full, reach.shape[1] - 1)])
 
         def affordable(z: FloatArray) -> NDArray[np.bool_]:
-            return np.sum(start * np.maximum(1 - z[:, None] / (2 * lams), 0.0) * weights, axis=-1) > least
+            return np.sum(start * np.maximum(1 - z[:, None] / widths, 0.0) * shares, axis=-1) > least
 
         rest = bisect(affordable, np.zeros(len(budget)), end, BISECTIONS)
         return np.where(full.all(axis=1), np.inf, (covered + rest) * (1 - slack))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -46,21 +47,24 @@ def resolve_seed(random_state: Any) -> int:
 def digests(points: NDArray[Any]) -> NDArray[np.uint8]:
     """Return fingerprints of points, which do not depend on the integer type; shape (n_inputs, 16)."""
     plain = np.ascontiguousarray(points, dtype="<f8" if points.dtype.kind == "f" else "<i8")
-    hashes = b"".join(blake2b(row, digest_size=16).digest() for row in plain)
-    return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 16)
+    return _hashes(plain)
 
 
 def keys(seed: int, digests: NDArray[np.uint8], stage: int) -> NDArray[np.uint32]:
     """Return the key of each input, a hash of (seed, input, stage); shape (n_inputs, 4)."""
     start, end = seed.to_bytes(16, "little"), stage.to_bytes(2, "little")
-    hashes = b"".join(blake2b(start + row.tobytes() + end, digest_size=16).digest() for row in digests)
-    return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
+    return _hashes(start + row.tobytes() + end for row in digests).view("<u4").astype(np.uint32)
 
 
 def derived_keys(keys: NDArray[np.uint32], label: bytes) -> NDArray[np.uint32]:
     """Return keys for another part of the noise of the same samples, as independent of ``keys`` as hashes are."""
-    hashes = b"".join(blake2b(key.tobytes() + label, digest_size=16).digest() for key in keys)
-    return np.frombuffer(hashes, dtype="<u4").astype(np.uint32).reshape(-1, 4)
+    return _hashes(key.tobytes() + label for key in keys).view("<u4").astype(np.uint32)
+
+
+def _hashes(parts: Iterable[Any]) -> NDArray[np.uint8]:
+    """Return a hash of 16 bytes for each part, shape (n_parts, 16)."""
+    hashes = b"".join(blake2b(part, digest_size=16).digest() for part in parts)
+    return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 16)
 
 
 def block_size(n_features: int) -> int:

@@ -17,8 +17,6 @@ from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
 from .plotting import Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .votes import VoteCounts
 
-__all__ = ["CertifiedAccuracyDisplay", "Curve"]
-
 #: Certificates by the name of their curve; several for one name give their envelope.
 Named = Mapping[str, Certificates | Sequence[Certificates]]
 
@@ -228,8 +226,9 @@ def by_name(certificates: Certificates | Named) -> dict[str, list[Certificates]]
 
 def note_of(certificates: Sequence[Certificates]) -> str:
     """Return what a reader of a plot must know: the number of inputs, the number of votes, alpha and the threat."""
-    counts = [one.n_samples for one in certificates if one.n_samples is not None]
-    least, most = (min(map(np.min, counts)), max(map(np.max, counts))) if counts else (0, 0)
+    counts = np.concatenate([[0], *(one.n_samples for one in certificates if one.n_samples is not None)]).astype(int)
+    # Inputs that were skipped, and those with exact probabilities, have no votes.
+    least, most = np.min(counts, where=counts > 0, initial=counts.max()), counts.max()
     votes = f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
     inputs = f"{len(certificates[0]):,} input" + "s" * (len(certificates[0]) != 1)
     threat = certificates[0].threat

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,31 +26,18 @@ HEADER = "smoothcert"
 LAYOUT = 1
 
 
-class FileContent(NamedTuple):
-    """The content of a file.
-
-    Parameters
-    ----------
-    kind : str
-        The name of the class that was saved.
-    arrays : dict of str to ndarray
-        Arrays with one entry for each input.
-    scalars : dict
-        Everything else, as JSON can hold it.
-    """
-
-    kind: str
-    arrays: Arrays
-    scalars: dict[str, Any]
-
-
-def save_content(path: str | os.PathLike[str], content: FileContent) -> None:
+def save_content(path: str | os.PathLike[str], kind: str, arrays: Arrays, scalars: dict[str, Any]) -> None:
     """Write a file; the suffix of ``path``, .npz or .parquet, chooses the format.
 
     Parameters
     ----------
     path : str or path
-    content : FileContent
+    kind : str
+        The name of the class that is saved.
+    arrays : dict of str to ndarray
+        Arrays with one entry for each input.
+    scalars : dict
+        Everything else, as JSON can hold it.
 
     Raises
     ------
@@ -61,13 +48,13 @@ def save_content(path: str | os.PathLike[str], content: FileContent) -> None:
     """
     target = Path(path)
     _, write = _format(target)
-    stored = {name: _storable(name, array) for name, array in content.arrays.items()}
+    stored = {name: _storable(name, array) for name, array in arrays.items()}
     header = {
-        "kind": content.kind,
+        "kind": kind,
         "layout": LAYOUT,
         "version": version("smoothcert"),
-        "scalars": content.scalars,
-        "arrays": {name: [array.dtype.str, content.arrays[name].dtype.kind in "OT"] for name, array in stored.items()},
+        "scalars": scalars,
+        "arrays": {name: [array.dtype.str, arrays[name].dtype.kind in "OT"] for name, array in stored.items()},
         "n_columns": {name: array.shape[1] for name, array in stored.items() if array.ndim == 2},
     }
     header["digest"] = _digest(header, stored)
@@ -75,7 +62,7 @@ def save_content(path: str | os.PathLike[str], content: FileContent) -> None:
         write(part, stored, json.dumps(header))
 
 
-def load_content(path: str | os.PathLike[str], kind: str) -> FileContent:
+def load_content(path: str | os.PathLike[str], kind: str) -> tuple[Arrays, dict[str, Any]]:
     """Read a file that `save_content` has written.
 
     Parameters
@@ -86,7 +73,7 @@ def load_content(path: str | os.PathLike[str], kind: str) -> FileContent:
 
     Returns
     -------
-    content : FileContent
+    arrays, scalars : dict
 
     Raises
     ------
@@ -120,7 +107,7 @@ def load_content(path: str | os.PathLike[str], kind: str) -> FileContent:
         raise ValueError(f"{source} is damaged or was changed: its content does not match its digest.")
     objects = {name for name, (_, was_object) in header["arrays"].items() if was_object}
     arrays = {name: array.astype(object) if name in objects else array for name, array in stored.items()}
-    return FileContent(kind, arrays, header["scalars"])
+    return arrays, header["scalars"]
 
 
 @contextmanager

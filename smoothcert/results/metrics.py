@@ -167,11 +167,7 @@ def certified_accuracy_curve(
 
 
 def average_certified_radius(
-    y: ArrayLike,
-    certificates: Certificates,
-    *,
-    max_radius: float | None = None,
-    sample_weight: ArrayLike | None = None,
+    y: ArrayLike, certificates: Certificates, *, max_radius: float | None = None, sample_weight: ArrayLike | None = None
 ) -> float:
     """Return the mean certified radius, the area under the certified accuracy curve.
 
@@ -305,7 +301,7 @@ def warn_useless(labels: NDArray[Any], y: NDArray[Any]) -> None:
         warn(
             f"The smoothed classifier {' and '.join(found)}: large radii say little then. Narrow the noise (a smaller "
             f"lam, or larger costs), weight the classes in the base model, or tune its threshold there, as "
-            f"TunedThresholdClassifierCV does.",
+            f"TunedThresholdClassifierCV does."
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._utils.checks import check_labels
 from .._utils.optional import optional
-from .files import FileContent, load_content, save_content
+from .files import load_content, save_content
 from .tables import format_table, rounded_down, rounded_up
 
 #: The number of inputs that notebooks show.
@@ -139,7 +139,7 @@ class Records:
         --------
         load : Read the file.
         """
-        save_content(path, FileContent(type(self).__name__, self._saved(), self._to_json(self._scalars())))
+        save_content(path, type(self).__name__, self._saved(), self._to_json(self._scalars()))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -166,9 +166,9 @@ class Records:
         --------
         save : Write the file.
         """
-        content = load_content(path, cls.__name__)
+        arrays, scalars = load_content(path, cls.__name__)
         try:
-            return cls(**content.arrays, **cls._from_json(content.scalars))
+            return cls(**arrays, **cls._from_json(scalars))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold the fields of {cls.__name__}: {error}.") from error
 
@@ -275,6 +275,27 @@ def _cell(name: str, value: Any) -> str:
     if not isinstance(value, np.floating):
         return str(value)
     return rounded_up(float(value)) if name.startswith(("p_b", "upper", "tolerance")) else rounded_down(float(value))
+
+
+def no_label(classes: NDArray[Any]) -> NDArray[Any]:
+    """Return a label that is none of the classes, in an array of shape (1,).
+
+    Examples
+    --------
+    >>> no_label(np.array([3, 7])), no_label(np.array(["cat", "dog"]))
+    (array([-1]), array([''], dtype='<U1'))
+    """
+    if classes.dtype == np.uint64:
+        # Beside -1, these labels would become floats, which cannot tell large numbers apart.
+        return np.setdiff1d(np.arange(len(classes) + 1, dtype=np.uint64), classes)[:1]
+    if classes.dtype.kind in "iub":
+        return np.array([min(-1, int(classes.min()) - 1)])
+    if classes.dtype.kind == "f":
+        return np.array([np.nan])
+    text = ""
+    while text in classes.tolist():
+        text += "?"
+    return np.array([text], dtype=object if classes.dtype.kind == "O" else None)
 
 
 def made_anew(function: str, *given: Any, **choices: Any) -> Any:

@@ -235,14 +235,8 @@ class PredictionSetDisplay:
         size.set_ylim(0, max(1.05 * np.max(line.get_ydata()) for line in size.lines))
         coverage.set_ylim(top=1.005)
         if not any(line.get_gid() == "promise" for line in coverage.lines):
-            style = {
-                "color": NEUTRAL,
-                "linestyle": ":",
-                "label": "promised under attack",
-                "gid": "promise",
-                "zorder": 1,
-            }
-            coverage.axhline(self.confidence_level, **style)
+            style = {"color": NEUTRAL, "linestyle": ":", "zorder": 1, "gid": "promise"}
+            coverage.axhline(self.confidence_level, label="promised under attack", **style)
         for ax in self.axes_:
             add_legend(ax, "")
         return self

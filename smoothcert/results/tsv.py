@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._utils.checks import check_count
 from .files import replacing
+from .records import no_label
 from .tables import rounded_down
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
@@ -113,8 +114,7 @@ def _indices(name: str, labels: ArrayLike, classes: Sequence[Any] | None) -> NDA
     positions = {label: position for position, label in enumerate(known)}
     if len(positions) != len(known):
         raise ValueError(f"classes must be distinct labels, got {classes!r}.")
-    missing = [label for label in given.tolist() if label not in positions]
-    if missing:
+    if missing := [label for label in given.tolist() if label not in positions]:
         raise ValueError(f"{name} holds {missing[0]!r}, which classes={known!r} lacks. Append it to classes.")
     return np.array([positions[label] for label in given.tolist()], dtype=np.int64)
 
@@ -126,11 +126,6 @@ def _labels(source: Path, indices: NDArray[np.int64], classes: Sequence[Any] | N
     known = np.asarray(classes)
     if known.ndim != 1 or not len(known) or (indices >= len(known)).any():
         raise ValueError(f"{source} holds class {indices.max(initial=0)}, but classes are {known.tolist()!r}.")
-    if known.dtype.kind in "iu":
-        known = known.astype(np.int64)
-        unused: Any = min(-1, int(known.min()) - 1)
-    elif all(isinstance(label, str) and label for label in known.tolist()):
-        unused = ""
-    else:
+    if known.dtype.kind not in "iu" and not all(isinstance(label, str) and label for label in known.tolist()):
         raise ValueError(f"classes must be whole numbers or strings that are not empty, got {classes!r}.")
-    return np.append(known, np.array([unused], dtype=known.dtype))[indices]
+    return np.append(known, no_label(known))[indices]

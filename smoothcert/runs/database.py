@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -58,21 +59,9 @@ CREATE TABLE labels (
 );
 """
 
-#: Network file systems, as Linux names them.
-NETWORK = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "9p",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "afs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-}
+#: Network file systems, as Linux names them: those of clusters, and those of a single server.
+CLUSTER = {"lustre", "gpfs", "beegfs", "ceph", "afs", "fuse.glusterfs"}
+NETWORK = CLUSTER | {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 
 #: Errors of SQLite that are not the file's fault.
 OUTSIDE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_READONLY")
@@ -89,31 +78,23 @@ class StoreError(ValueError):
 
 def create(path: Path, run: tuple[Any, ...]) -> None:
     """Write the tables and the record of the run in one transaction: a file is a store, or empty."""
-    connection = sqlite3.connect(path)
-    try:
-        with connection:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                f"PRAGMA user_version = {SCHEMA_VERSION};"
-            )
-            insert(connection, "run", [(1, *run)])
-    finally:
-        connection.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+            f"PRAGMA user_version = {SCHEMA_VERSION};"
+        )
+        insert(connection, "run", [(1, *run)])
 
 
 def is_empty(path: Path) -> bool:
     """Tell whether a file is to become a store: it is new, or a process was killed before its transaction was over."""
     if not path.exists() or path.stat().st_size == 0:
         return True
-    connection = sqlite3.connect(path)
-    try:
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         # Reading undoes what a killed process has left behind.
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
-        return False
-    finally:
-        connection.close()
+    return False
 
 
 def connect(path: Path, *, writing: bool, checked: bool = True) -> sqlite3.Connection:

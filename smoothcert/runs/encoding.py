@@ -60,6 +60,7 @@ def to_text(counts: NDArray[Any]) -> list[str]:
     >>> to_text(np.array([[0, 250, 0, 6]]))
     ['{"1": 250, "3": 6}']
     """
+    # This takes half as long as json.dumps.
     texts = (", ".join([f'"{i}": {n}' for i, n in enumerate(row) if n]) for row in counts.tolist())
     return [f"{{{text}}}" for text in texts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -73,11 +73,10 @@ def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLik
         raise StoreError(f"{target} exists already. Merge into a new file.")
     if not sources:
         raise StoreError("stores must name at least one store, got none.")
-    parts = [_read(source) for source in sources]
-    _check_one_run([part[0] for part in parts], sources)
-    first = parts[0][0]
-    run = replace(first, shard=None, created=min(part[0].created for part in parts))
-    labels = _same_labels([part[1] for part in parts], sources)
+    runs, labels_of_each = zip(*map(_read, sources), strict=True)
+    _check_one_run(runs, sources)
+    run = replace(runs[0], shard=None, created=min(run.created for run in runs))
+    labels = _same_labels(labels_of_each, sources)
     try:
         with replacing(target) as made:
             create(made, run.to_row())
@@ -94,7 +93,7 @@ def _read(path: Path) -> tuple[RunMetadata, Any]:
         return read_run(connection, path), read_labels(connection, path)
 
 
-def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
+def _check_one_run(runs: Sequence[RunMetadata], sources: list[Path]) -> None:
     """Raise a StoreError unless stores are shards of one run."""
     first = replace(runs[0], shard=None)
     for run, source in zip(runs, sources, strict=True):
@@ -112,11 +111,11 @@ def _check_one_run(runs: list[RunMetadata], sources: list[Path]) -> None:
     if len(runs) > 1 and not all(is_known(run.model) for run in runs):
         warn(
             f"The content of the model {first.model.split()[0]} is not known, so nothing shows that the same one has "
-            f"voted in all shards. verify_store draws the votes again.",
+            f"voted in all shards. verify_store draws the votes again."
         )
 
 
-def _same_labels(found: list[Any], sources: list[Path]) -> Any:
+def _same_labels(found: Sequence[Any], sources: list[Path]) -> Any:
     """Return the labels of the run, or raise a StoreError if stores hold different ones."""
     known = [(labels, source) for labels, source in zip(found, sources, strict=True) if labels is not None]
     for labels, source in known:

@@ -23,15 +23,11 @@ from ..noise.mechanism import NoiseMechanism
 from ..noise.seeding import resolve_seed
 from ..noise.threat import Features
 from ..results.votes import Origin
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler
+from ..sampling.exact_sampler import ExactSampler, Source
 from .inputs import Inputs, shard_positions
 
 #: Libraries whose versions are recorded, where they are loaded.
 LIBRARIES = ("smoothcert", "numpy", "scipy", "sklearn", "numba", "torch", "skorch", "joblib")
-
-#: How the comparison of two runs names what a strategy is built from.
-PARAMETERS_OF = "parameters of "
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,23 +77,18 @@ class RunMetadata:
     decided_at: float | list[float] | None = None
 
     @classmethod
-    def new(cls, **values: Any) -> Self:
-        """Return the record of a run that starts now."""
-        versions = {name: str(sys.modules[name].__version__) for name in LIBRARIES if name in sys.modules}
-        versions |= {"python": platform.python_version(), "platform": platform.platform()}
-        return cls(created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions, **values)
-
-    @classmethod
     def of(
         cls,
         inputs: Inputs,
         algorithm: Algorithm | QuantileAlgorithm,
-        sampler: Sampler | ExactSampler,
+        sampler: Source,
         *,
         fixed_seed: bool,
         decided_at: Any = None,
     ) -> Self:
-        """Return the record of a run of an algorithm; its seed is kept only if it is fixed."""
+        """Return the record of a run of an algorithm that starts now; its seed is kept only if it is fixed."""
+        versions = {name: str(sys.modules[name].__version__) for name in LIBRARIES if name in sys.modules}
+        versions |= {"python": platform.python_version(), "platform": platform.platform()}
         n_selection = sampler.n_selection or algorithm.n_selection
         parameters: dict[str, Any] = {"n_selection": int(n_selection), "n_samples": int(algorithm.n_samples)}
         parameters["alpha"] = float(algorithm.alpha)
@@ -109,7 +100,7 @@ class RunMetadata:
             parameters |= {name: getattr(algorithm, name) for name in ("scheme", "bound")}
             rtol = algorithm.rtol if algorithm.stops and decided_at is None else None
             parameters["rtol"] = None if rtol is None else float(rtol)
-        return cls.new(
+        return cls(
             n_inputs=len(inputs),
             seed=sampler.seed if fixed_seed else None,
             model=sampler.voter.content(),
@@ -119,6 +110,8 @@ class RunMetadata:
             shape=inputs.shape,
             features=algorithm.mechanism.features,
             parameters=parameters | {"estimation": estimation, "radius": to_spec(algorithm.strategy)},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions,
             shard=inputs.shard,
             decided_at=decided_at,
         )
@@ -158,13 +151,7 @@ class RunMetadata:
     def origin(self) -> Origin:
         """Return what the votes depend on."""
         return make_origin(
-            self.noise,
-            self.box,
-            self.features,
-            self.classes,
-            seed=self.seed or 0,
-            model=self.model,
-            shape=self.shape,
+            self.noise, self.box, self.features, self.classes, seed=self.seed or 0, model=self.model, shape=self.shape
         )
 
     def differences(self, other: RunMetadata) -> list[str]:
@@ -174,19 +161,14 @@ class RunMetadata:
             theirs["random_state"] = mine["random_state"]
         if self.features.names is None or other.features.names is None:
             theirs["columns"] = mine["columns"]
-        pairs = {name: (mine.get(name, "none"), theirs.get(name, "none")) for name in mine | theirs}
-        found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-        # The text of a strategy names its parameters, unless somebody has changed one of the two.
-        told = [f"{PARAMETERS_OF}{name}" for name in found]
-        return [f"{name}: {_short(here)}, {_short(there)}" for name, (here, there) in found.items() if name not in told]
+        pairs = [(name, mine.get(name, "none"), theirs.get(name, "none")) for name in mine | theirs]
+        return [_difference(name, here, there) for name, here, there in pairs if repr(here) != repr(there)]
 
-    def _compared(self) -> dict[str, str]:
-        specs = {"noise": self.noise} | {name: spec for name, spec in self.parameters.items() if isinstance(spec, dict)}
-        texts = {name: repr(value) for name, value in self.parameters.items()}
-        texts |= {name: str(spec.get("text")) for name, spec in specs.items()}
-        built = {name: (spec.get("class"), spec.get("parameters")) for name, spec in specs.items()}
-        texts |= {f"{PARAMETERS_OF}{name}": repr(parts) for name, parts in built.items()}
-        return texts | {
+    def _compared(self) -> dict[str, Any]:
+        """Return what is compared, by name: strategies as `to_spec` returns them, and everything else as text."""
+        given = {name: value if isinstance(value, dict) else repr(value) for name, value in self.parameters.items()}
+        return given | {
+            "noise": self.noise,
             "bounds": f"box {self.box.fingerprint()}",
             "costs": f"costs {self.features.fingerprint()}",
             "columns": repr(self.features.names),
@@ -204,7 +186,7 @@ class RunMetadata:
         if classes is None:
             values = self.classes.tolist()
             raise ValueError(f"classes must be numbers, strings or booleans to be stored, got {values!r}.")
-        box, kind = _encode_box(self.box, self.features, by_column(self.noise)), (self.shard, self.decided_at)
+        box, kind = _encode_box(self.box, self.features, self.noise), (self.shard, self.decided_at)
         plain = (self.noise, box, classes, self.shape, self.parameters, self.versions, *kind)
         return (self.created, self.n_inputs, str(self.seed), self.model, *map(json.dumps, plain))
 
@@ -250,26 +232,14 @@ def make_origin(
         classes=repr(classes.tolist()),
         shape=shape,
         costs=features.fingerprint(),
-        details={
-            "noise": noise,
-            "box": _encode_box(box, features, by_column(noise)),
-            "classes": _encode_classes(classes),
-        },
+        details={"noise": noise, "box": _encode_box(box, features, noise), "classes": _encode_classes(classes)},
     )
 
 
-def by_column(noise: dict[str, Any]) -> bool:
-    """Tell whether noise, from `to_spec`, has parameters for single columns, so that certificates name columns."""
-    return isinstance(noise["parameters"].get("levels"), dict)
-
-
-def origin_of(sampler: Sampler, classes: NDArray[Any]) -> Origin:
-    """Return what the votes of a sampler depend on besides the inputs."""
-    mechanism, model = sampler.mechanism, sampler.voter.content()
-    noise = to_spec(mechanism.noise)
-    return make_origin(
-        noise, mechanism.box, mechanism.features, classes, seed=sampler.seed, model=model, shape=mechanism.shape
-    )
+def origin_of(mechanism: NoiseMechanism, classes: NDArray[Any], *, seed: int, model: str) -> Origin:
+    """Return what votes under a noise mechanism depend on besides the inputs."""
+    parts = (to_spec(mechanism.noise), mechanism.box, mechanism.features, classes)
+    return make_origin(*parts, seed=seed, model=model, shape=mechanism.shape)
 
 
 def from_origin(origin: Origin) -> tuple[NoiseMechanism, NDArray[Any]]:
@@ -310,9 +280,11 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
     return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
 
 
-def _encode_box(box: Box, features: Features, named: bool) -> dict[str, Any]:
+def _encode_box(box: Box, features: Features, noise: dict[str, Any]) -> dict[str, Any]:
+    """Return the box as JSON, with the features where certificates depend on them or name their columns."""
     ends = {"lo": box.lo.tolist(), "hi": box.hi.tolist()}
-    return ends if features.is_plain and not named else ends | {"features": features.to_json()}
+    by_column = isinstance(noise["parameters"].get("levels"), dict)
+    return ends if features.is_plain and not by_column else ends | {"features": features.to_json()}
 
 
 def _decode_box(ends: dict[str, Any]) -> Box:
@@ -355,6 +327,16 @@ def _decode(value: Any) -> Any:
     if "tuple" in value:
         return tuple(_decode(part) for part in value["tuple"])
     raise ValueError(f"The parameter {value['text']} cannot be rebuilt from a store.")
+
+
+def _difference(name: str, here: Any, there: Any) -> str:
+    """Describe what differs. The text of a strategy tells its parameters, unless somebody has changed one of both."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        if here.get("text") == there.get("text"):
+            name = f"parameters of {name}"
+        else:
+            here, there = here.get("text"), there.get("text")
+    return f"{name}: {_short(str(here))}, {_short(str(there))}"
 
 
 def _short(text: str) -> str:

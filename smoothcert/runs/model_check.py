@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from .._utils.warn import warn
 from ..results.votes import Origin, VoteCounts
 from ..sampling.batch_dependence import SAME, SAME_STEPS
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler, Votes, fingerprints
+from ..sampling.exact_sampler import ExactSampler, Source
+from ..sampling.sampler import Votes, fingerprints
 from ..sampling.values import ValueSampler, scale_of
 from .inputs import Inputs
 from .metadata import RunMetadata
@@ -43,22 +43,21 @@ def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     return index[np.unique(np.linspace(0, len(index) - 1, min(len(index), n)).astype(int))]
 
 
-def selection_votes(sampler: Sampler | ExactSampler, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
+def selection_votes(sampler: Source, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
     """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or all numbers, or exact probabilities."""
-    if isinstance(sampler, ExactSampler):
-        return sampler.draw(X).selection
-    if isinstance(sampler, ValueSampler):
-        with sampler.voter.ready():
-            return replace(sampler, n_samples=0).draw(X).selection
-    votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
     with sampler.voter.ready():
+        if isinstance(sampler, ExactSampler):
+            return sampler.draw(X).selection
+        if isinstance(sampler, ValueSampler):
+            return replace(sampler, n_samples=0).draw(X).selection
+        votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
         for number in np.unique(n):
             drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
             votes[n == number] = drawn.draw(X[n == number]).selection
     return votes
 
 
-def differing(sampler: Sampler | ExactSampler, drawn: NDArray[Any], recorded: NDArray[Any]) -> NDArray[np.bool_]:
+def differing(sampler: Source, drawn: NDArray[Any], recorded: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell which votes differ from recorded ones; numbers differ where rounding does not explain it."""
     apart: NDArray[np.bool_] = drawn != recorded
     if isinstance(sampler, ValueSampler):
@@ -93,9 +92,7 @@ class Recorded(NamedTuple):
         return cls(positions[rows], votes.selection[rows], content)
 
 
-def check_same_model(
-    sampler: Sampler | ExactSampler, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool
-) -> None:
+def check_same_model(sampler: Source, inputs: Inputs, recorded: Recorded, what: str, *, vouched: bool) -> None:
     """Raise a ValueError unless recorded votes are those of the sampler's model.
 
     Parameters
@@ -132,13 +129,7 @@ def check_same_model(
 
 
 def check_given(
-    votes: VoteCounts,
-    sampler: Sampler | ExactSampler,
-    inputs: Inputs,
-    origin: Origin,
-    *,
-    vouched: bool,
-    known: str | None,
+    votes: VoteCounts, sampler: Source, inputs: Inputs, origin: Origin, *, vouched: bool, known: str | None
 ) -> None:
     """Raise a ValueError unless votes that a caller gives are those of the sampler's model on these inputs.
 
@@ -155,22 +146,24 @@ def check_given(
         Content of the model when these votes were last found to be its own.
     """
     found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
+    # Votes are those of all inputs, also where a shard is asked for.
+    votes = votes[inputs.positions if len(votes) == len(inputs) else []]
     if votes.origin.knows_inputs and not np.array_equal(votes.inputs, found):
-        inputs.check_repeatable(some_of(np.arange(len(inputs)), REPEATED))
+        inputs.check_repeatable(some_of(inputs.positions, REPEATED))
     votes.check_same(origin, found)
     if votes.origin.elsewhere:
         warn(
             "votes come from elsewhere: without seed and model nothing shows that they are this classifier's. "
-            "The certificates are about the model that voted.",
+            "The certificates are about the model that voted."
         )
     elif not (sampler.voter.content_decides and is_known(origin.model) and known == origin.model):
-        recorded = Recorded.some(np.arange(len(inputs)), drawn_before(votes), votes.origin.model)
+        recorded = Recorded.some(inputs.positions, drawn_before(votes), votes.origin.model)
         check_same_model(sampler, inputs, recorded, "votes", vouched=vouched)
 
 
 def votes_of_run(
     algorithm: Any,
-    sampler: Sampler | ExactSampler,
+    sampler: Source,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -213,7 +206,7 @@ def votes_of_run(
 
 @contextmanager
 def checked_store(
-    path: Any, run: RunMetadata, sampler: Sampler | ExactSampler, inputs: Inputs, *, vouched: bool, skip: bool
+    path: Any, run: RunMetadata, sampler: Source, inputs: Inputs, *, vouched: bool, skip: bool
 ) -> Iterator[Store]:
     """Open the store of a run whose model drew the votes that are in it, or repeats itself if there are none."""
     is_new = not Path(path).exists()
@@ -255,7 +248,7 @@ def same_content(recorded: str, now: str) -> bool:
     return before == after or (not (is_known(recorded) and is_known(now)) and before[1:] == after[1:])
 
 
-def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool = False) -> None:
+def check_repeats(sampler: Source, inputs: Inputs, *, skip: bool = False) -> None:
     """Raise a ValueError if the model votes differently on the same noise: nothing that it does can be resumed.
 
     The first time a few inputs share batches, the second time each is alone. Where inputs may be skipped, those that
@@ -280,7 +273,7 @@ def check_repeats(sampler: Sampler | ExactSampler, inputs: Inputs, *, skip: bool
         )
 
 
-def _that_succeed(sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[np.intp]:
+def _that_succeed(sampler: Source, inputs: Inputs, index: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the positions of inputs that can be read and voted on, or raise the last error if there are none."""
     found = []
     for position in index:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..certify.algorithm import Algorithm
 from ..certify.stopping import expected_votes
 from ..results.tables import rounded_down
-from .run import Part, Parts, in_order
+from .run import Part, Parts, Result, in_order, some_votes
 
 logger = logging.getLogger("smoothcert")
 
@@ -41,44 +41,22 @@ RTOL = 0.05
 WORTHWHILE = 0.8
 
 
-def written(
-    parts: Parts, found: NDArray[Any], task: str, verbose: int, read: Callable[[Any], NDArray[Any]]
-) -> NDArray[Any]:
-    """Write what the votes of each part say into an array with a row for each input, show progress, and return it."""
-    with closing(parts), Progress(len(found), task, verbose) as progress:
-        for part in parts:
-            found[part.index] = read(part.votes)
-            progress.update(part)
-    return found
-
-
-def followed(
-    parts: Parts,
-    n_inputs: int,
-    task: str,
-    verbose: int,
-    result_of: Callable[[Part], Any],
-    y: Any = None,
-    **options: Any,
-) -> Any:
+def followed(parts: Parts, progress: Progress, result_of: Callable[[Part], Result], y: Any = None) -> Result:
     """Return the results of all parts of a run in the order of the inputs, and show how the run comes along.
 
     Parameters
     ----------
     parts : generator of Part
-    n_inputs, task, verbose
-        As in `Progress`.
+    progress : Progress
     result_of : callable
-        Returns the certificates, decisions or votes of a part.
+        Returns the certificates, decisions, votes or predictions of a part.
     y : ndarray, optional
         The true labels of all inputs, if the results are certificates.
-    **options
-        ``algorithm`` and ``n_jobs`` of `Progress`.
     """
     found = []
-    with closing(parts), Progress(n_inputs, task, verbose, **options) as progress:
+    with closing(parts), progress:
         for part in parts:
-            result = result_of(part)
+            result: Any = result_of(part)
             found.append((part.index, result))
             progress.update(part, None if y is None else result.radii_if_right(y[part.index]))
     return in_order(found)
@@ -202,9 +180,7 @@ def votes_with_stopping(algorithm: Algorithm, part: Part) -> dict[str, float]:
     """Estimate the mean number of votes per input for each way of stopping early, from inputs with all their votes."""
     if not algorithm.may_stop or algorithm.stops or not part.votes.n_votes:
         return {}
-    few, X = slice(FEW_INPUTS), part.X[:FEW_INPUTS]
-    arrays = {name: getattr(part.votes, name)[few] for name in ("selection", "estimation", "inputs")}
-    votes = replace(part.votes, **arrays)
+    votes, X = some_votes(part.votes, slice(FEW_INPUTS)), part.X[:FEW_INPUTS]
     rules: dict[str, Any] = {f"rtol={RTOL:g}": (replace(algorithm, rtol=RTOL).precision_rule(), None)}
     radii = algorithm.certify(votes, X).radii
     if np.isfinite(radii).any():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,10 @@ from ..noise.threat import Features
 from ..results.certificates import Certificates
 from ..results.decisions import Decisions
 from ..results.votes import ELSEWHERE, VoteCounts, check_counts
-from ..sampling.sampler import Votes, fingerprints
+from ..sampling.sampler import fingerprints
 from .inputs import Inputs
-from .metadata import RunMetadata, from_origin, from_spec, make_origin, to_spec
-from .run import drawn_before, in_order
+from .metadata import RunMetadata, from_origin, from_spec, origin_of
+from .run import drawn_before, in_order, some_votes
 from .store import StoredRun, read_parts, read_store
 
 #: Number of votes of a regressor that are read at once.
@@ -141,9 +140,7 @@ def votes_from_counts(
     else:
         inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
     seed = resolve_seed(None) if noise.n_outcomes is None else 0
-    origin = make_origin(
-        to_spec(mechanism.noise), mechanism.box, features, labels, seed=seed, model=ELSEWHERE[X is None], shape=shape
-    )
+    origin = origin_of(mechanism, labels, seed=seed, model=ELSEWHERE[X is None])
     return VoteCounts(**counts, inputs=inputs, origin=origin)
 
 
@@ -168,7 +165,7 @@ def decided(stored: StoredRun, *, partial: bool = False) -> Decisions:
     found = [(failed, algorithm.failed_decisions(radii[failed], stored.votes))]
     if len(stored):
         found.append((stored.index, algorithm.decisions(stored.votes, None, radii[stored.index], stored.reach)))
-    return in_order(part for part in found if len(part[0]))
+    return in_order(found)
 
 
 def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **choices: Any) -> Certificates:
@@ -186,8 +183,8 @@ def recertified(stored: StoredRun, *, X: Any = None, partial: bool = False, **ch
         found.append((stored.index, algorithm.certify(stored.votes, None, stored.reach)))
     elif len(stored):
         parts = _certified_inputs(algorithm.mechanism, X, stored.index, run.n_inputs, stored.votes.inputs)
-        found += [(stored.index[rows], algorithm.certify(_some(stored.votes, rows), part)) for rows, part in parts]
-    return in_order(part for part in found if len(part[0]))
+        found += [(stored.index[rows], algorithm.certify(some_votes(stored.votes, rows), part)) for rows, part in parts]
+    return in_order(found)
 
 
 def quantiles_from_store(
@@ -221,7 +218,7 @@ def quantiles_from_store(
             part = None if inputs is None else _same_inputs(mechanism, inputs.read(index), index, votes.inputs)
             found.append((index, certify(votes, part, at[index], stored.reach)))
     check_complete(path, run, sum(len(index) for index, _ in found), partial)
-    return in_order(part for part in found if len(part[0]))
+    return in_order(found)
 
 
 def check_complete(path: Any, run: RunMetadata, n_recorded: int, partial: bool) -> None:
@@ -348,9 +345,3 @@ def _same_inputs(
     if not np.array_equal(fingerprints(mechanism, part), known):
         raise ValueError(f"X must be the inputs of the votes: some of {index[0]} to {index[-1]} differ from those.")
     return part
-
-
-def _some(votes: Votes, rows: NDArray[np.intp]) -> Votes:
-    """Return the votes of some rows."""
-    arrays: dict[str, Any] = {name: value for name, value in vars(votes).items() if isinstance(value, np.ndarray)}
-    return replace(votes, **{name: array[rows] for name, array in arrays.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,17 +15,18 @@ from .._utils.warn import warn
 from ..certify.reach import LARGEST_ALPHA, LEAST_OVERLAP, reaches_to_keep
 from ..results.records import Records
 from ..results.votes import VoteCounts
-from ..sampling.exact_sampler import ExactSampler, Shares
-from ..sampling.sampler import Sampler, Votes, fingerprints
+from ..sampling.exact_sampler import ExactSampler, Shares, Source
+from ..sampling.sampler import Votes, fingerprints
 from ..sampling.values import ValueSampler
+from .database import StoreError
 from .inputs import Inputs
-from .store import Store, StoreError
+from .store import Store
 from .workers import Read, draw_all
 
 #: The number of failed inputs that a warning names.
 FEW_NAMED = 5
 
-Result = TypeVar("Result", bound=Records)
+Result = TypeVar("Result", bound=Records | NDArray[Any])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +57,7 @@ Parts = Generator[Part, None, None]
 
 
 def sample_votes(
-    sampler: Sampler | ExactSampler,
+    sampler: Source,
     inputs: Inputs,
     n_jobs: int | None,
     *,
@@ -142,9 +143,7 @@ def _reader(inputs: Inputs, target: NDArray[Any] | None) -> Read:
     return lambda index: (inputs.read(index), None if target is None else target[index])
 
 
-def kept_values(
-    sampler: Sampler | ExactSampler, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]
-) -> NDArray[Any]:
+def kept_values(sampler: Source, X: NDArray[Any], votes: Votes, target: Any, index: NDArray[np.intp]) -> NDArray[Any]:
     """Return what a store keeps of inputs: their largest reaches, or the probabilities that given radii require."""
     rule = None if isinstance(sampler, ExactSampler) else sampler.rule
     if isinstance(sampler, ValueSampler):
@@ -156,7 +155,7 @@ def kept_values(
     return rule.known(votes.selection, X, target[index])["required"].reshape(len(index), -1)
 
 
-def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inputs: int) -> Part:
+def failed_part(sampler: Source, failures: dict[int, str], n_inputs: int) -> Part:
     """Return the inputs that failed, or raise a ValueError if these are all inputs."""
     index = np.array(sorted(failures), dtype=np.intp)
     named = ", ".join(f"X[{i}] ({failures[i]})" for i in index[:FEW_NAMED].tolist())
@@ -173,7 +172,7 @@ def failed_part(sampler: Sampler | ExactSampler, failures: dict[int, str], n_inp
     return Part(index=index, X=none, votes=votes, stored=True, failed=True)
 
 
-def stored_part(store: Store, sampler: Sampler | ExactSampler, inputs: Inputs, index: NDArray[np.intp]) -> Part:
+def stored_part(store: Store, sampler: Source, inputs: Inputs, index: NDArray[np.intp]) -> Part:
     """Return finished inputs, after a check that they are those of the store."""
     X, votes = inputs.read(index), store.read(index)
     wrong = (fingerprints(sampler.mechanism, X) != votes.inputs).any(axis=1)
@@ -198,7 +197,18 @@ def drawn_before(votes: VoteCounts) -> Votes:
     return Votes(selection=votes.selection, estimation=votes.estimation, inputs=votes.inputs, seed=seed)
 
 
+def some_votes(votes: Votes, rows: Any) -> Votes:
+    """Return the votes of some inputs."""
+    arrays: dict[str, Any] = {name: value for name, value in vars(votes).items() if isinstance(value, np.ndarray)}
+    return replace(votes, **{name: array[rows] for name, array in arrays.items()})
+
+
 def in_order(results: Iterable[tuple[NDArray[np.intp], Result]]) -> Result:
-    """Join the results of all parts in the order of the inputs."""
-    index, parts = zip(*results, strict=True)
-    return parts[0].concatenate(parts)[np.argsort(np.concatenate(index))]
+    """Join the results of all parts, records or arrays, in the order of the inputs; parts without inputs are left out.
+
+    An empty part may have labels of another type.
+    """
+    index, parts = zip(*(part for part in results if len(part[0])), strict=True)
+    joined: Any = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0].concatenate(parts)
+    found: Result = joined[np.argsort(np.concatenate(index))]
+    return found

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -18,12 +19,11 @@ import joblib
 from filelock import FileLock, Timeout
 
 from ..models.torch import TorchVoter
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler
+from ..sampling.exact_sampler import Source
 from .signals import end_with_parent
 
 #: In a worker process: the sampler that was loaded last, by its name. A worker serves one run at a time.
-_loaded: dict[str, Sampler | ExactSampler] = {}
+_loaded: dict[str, Source] = {}
 
 #: In a dask worker: pickled samplers that the scheduler has sent, by name.
 _received: dict[str, bytes] = {}
@@ -31,8 +31,8 @@ _received: dict[str, bytes] = {}
 #: In a worker process: what keeps the model in the state in which it votes.
 _voting_state = contextlib.ExitStack()
 
-#: In a worker process: a file lock and the number that it stands for. The system frees it when the process ends.
-_worker_slot: list[Any] = []
+#: In a worker process: the file lock that stands for its number. The system frees it when the process ends.
+_number_lock: list[FileLock] = []
 
 _lock = threading.Lock()
 
@@ -56,9 +56,9 @@ class SharedSampler:
     anything
     """
 
-    def __init__(self, sampler: Sampler | ExactSampler) -> None:
+    def __init__(self, sampler: Source) -> None:
         self.name = uuid4().hex
-        self.sampler: Sampler | ExactSampler | None = sampler
+        self.sampler: Source | None = sampler
         self.folder: str | None = None
         self.object: Any = None
         self.sent = False
@@ -76,7 +76,7 @@ class SharedSampler:
             with contextlib.suppress(OSError):
                 Path(f"{self.folder}.lock").unlink()
 
-    def open(self) -> Sampler | ExactSampler:
+    def open(self) -> Source:
         """Return the sampler. A worker process loads it when it is first asked for."""
         with _lock:
             if self.sampler is not None:
@@ -114,7 +114,7 @@ class SharedSampler:
     def _write(self) -> None:
         """Write the sampler to a file for workers on this machine."""
         self.folder, self.owned = own_folder()
-        target, content = Path(self.folder) / "sampler", self.pickled()
+        target, content = Path(self.folder) / "sampler", cloudpickle.dumps(self.sampler)
         # A worker has another __main__, so functions and classes of scripts and notebooks must travel by value.
         if b"__main__" not in content:
             # cloudpickle takes lambdas and other objects that joblib does not.
@@ -123,17 +123,13 @@ class SharedSampler:
                 return
         target.write_bytes(content)
 
-    def pickled(self) -> bytes:
-        """Return the sampler as bytes."""
-        return cloudpickle.dumps(self.sampler)
-
 
 @contextlib.contextmanager
 def on_ray(shared: SharedSampler) -> Iterator[None]:
     """Keep a sampler in ray's object store while the context lasts."""
     import ray
 
-    shared.object = ray.put(shared.pickled())
+    shared.object = ray.put(cloudpickle.dumps(shared.sampler))
     shared.sent = True
     try:
         yield
@@ -156,7 +152,7 @@ def on_dask(shared: SharedSampler, client: Any) -> Iterator[None]:
         def teardown(self, worker: Any) -> None:
             _discard(self.name)
 
-    client.register_plugin(Receive(shared.name, shared.pickled()))
+    client.register_plugin(Receive(shared.name, cloudpickle.dumps(shared.sampler)))
     shared.sent = True
     try:
         yield
@@ -198,19 +194,14 @@ def own_device(device: Any) -> Any:
     return torch.device("cuda", worker_number() % torch.cuda.device_count())
 
 
+@cache
 def worker_number() -> int:
     """Return the smallest number that no other living worker process of this user on this machine has."""
-    if not _worker_slot:
-        _worker_slot[:] = _free_slot()
-    return int(_worker_slot[1])
-
-
-def _free_slot() -> tuple[Any, int]:
-    """Lock the file of the first free number, and return the lock and the number."""
     folder = _user_folder()
     for number in range(2**16):
         if lock := _locked(folder / str(number)):
-            return lock, number
+            _number_lock.append(lock)
+            return number
     raise RuntimeError(f"All numbers in {folder} are taken: remove the folder if no run is going on.")
 
 

@@ -26,9 +26,6 @@ from .metadata import RunMetadata
 #: The number of seconds over which the speed of a run is measured.
 LATELY = 600.0
 
-#: For users. The rest is for `certify` and `Certificates.from_store`.
-__all__ = ["StoreError"]
-
 
 class Store:
     """The store of a run, open for writing, by one process at a time; others can read it meanwhile.
@@ -58,8 +55,7 @@ class Store:
                     create(self.path, run.with_seed().to_row())
                 self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
-            differences = self.run.differences(run)
-            if differences:
+            if differences := self.run.differences(run):
                 raise StoreError(
                     f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
                     f"another file. {self.run.reader} makes results of the recorded votes."
@@ -116,8 +112,8 @@ class Store:
             From `kept_values`.
         """
         each, now = votes.seconds / len(index), time.time()
-        reaches = bytes_of_rows(reach.astype("<f8"))
-        columns = (index.tolist(), bytes_of_rows(votes.inputs), *encoded(votes), reaches)
+        hashes, reaches = ([row.tobytes() for row in array] for array in (votes.inputs, reach.astype("<f8")))
+        columns = (index.tolist(), hashes, *encoded(votes), reaches)
         rows = [(i, *row, n, each, kept, now) for i, *row, n, kept in zip(*columns, strict=True)]
         with self._explained(), self._connection:
             insert(self._connection, "results", rows)
@@ -225,12 +221,16 @@ def read_store(path: str | os.PathLike[str]) -> StoredRun:
     StoreError
         If the file does not exist, is no store, was written by another release, or is damaged.
     """
-    path = _existing(path)
-    with closing(connect(path, writing=False)) as connection:
-        connection.execute("BEGIN")
+    with _reading(path) as (path, connection):
         run, rows = read_run(connection, path), list(sound_rows(connection, path, "results"))
         failures = read_failures(connection, path)
         return StoredRun(path, run, rows, failures, read_labels(connection, path))
+
+
+def read_metadata(path: str | os.PathLike[str]) -> RunMetadata:
+    """Read what a store is the run of. Its results, which may be many, are not looked at."""
+    with _reading(path, checked=False) as (path, connection):
+        return read_run(connection, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,9 +265,7 @@ class StoreStatus:
 
 def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRun, None, None]:
     """Read a store in parts: the failures first, and then finished inputs with up to ``n_votes`` votes together."""
-    path = _existing(path)
-    with closing(connect(path, writing=False)) as connection:
-        connection.execute("BEGIN")
+    with _reading(path) as (path, connection):
         run, rows = read_run(connection, path), sound_rows(connection, path, "results")
         yield StoredRun(path, run, [], read_failures(connection, path))
         size = max(1, n_votes // (run.parameters["n_selection"] + run.parameters["n_samples"]))
@@ -275,19 +273,20 @@ def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRu
             yield StoredRun(path, run, part)
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file, or raise a StoreError if there is none."""
+@contextmanager
+def _reading(path: str | os.PathLike[str], *, checked: bool = True) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """Open a store to read one state of it, whatever is written meanwhile; raise a StoreError if there is none."""
     if not Path(path).exists():
         raise StoreError(f"{path} does not exist. Give the file that certify(X, store=...) has written.")
-    return Path(path)
+    with closing(connect(Path(path), writing=False, checked=checked)) as connection:
+        connection.execute("BEGIN")
+        yield Path(path), connection
 
 
 def read_status(path: str | os.PathLike[str]) -> StoreStatus:
     """Read how far a run has come, even while it is being written. Results are counted, and not checked."""
-    path = _existing(path)
     totals = "COUNT(*), TOTAL(n_selection + n_samples), TOTAL(seconds), MIN(written), MAX(written)"
-    with closing(connect(path, writing=False, checked=False)) as connection:
-        connection.execute("BEGIN")
+    with _reading(path, checked=False) as (path, connection):
         run = read_run(connection, path)
         try:
             (failed,) = connection.execute("SELECT COUNT(*) FROM failures").fetchone()
@@ -361,19 +360,9 @@ def add_labels(path: str | os.PathLike[str], labels: Any) -> None:
 @contextmanager
 def write_lock(path: Path) -> Iterator[None]:
     """Hold the right to write to a store, or raise a StoreError if another process has it."""
-    lock = FileLock(f"{path}.lock", timeout=0)
     try:
-        lock.acquire()
+        held = FileLock(f"{path}.lock", timeout=0).acquire()
     except Timeout:
         raise StoreError(f"{path} is being written by another process. Wait for it to end.") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def bytes_of_rows(array: NDArray[Any]) -> list[bytes]:
-    """Return the bytes of each row of an array."""
-    content, n = array.tobytes(), len(array)
-    size = len(content) // n
-    return [content[i * size : (i + 1) * size] for i in range(n)]

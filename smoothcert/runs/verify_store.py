@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom, ks_2samp
-from sklearn.utils.validation import check_is_fitted
 
 from .._utils.checks import check_fraction, check_open_unit
 from .._utils.pipelines import last_step
@@ -20,11 +19,12 @@ from ..noise.seeding import resolve_seed
 from ..results.tables import format_table
 from ..sampling.exact_sampler import Shares
 from ..sampling.sampler import fingerprints
+from .database import StoreError
 from .inputs import Inputs
 from .metadata import RunMetadata
 from .model_check import differing, same_content
 from .run import kept_values, sample_votes
-from .store import StoredRun, StoreError, read_store
+from .store import StoredRun, read_store
 
 #: The relative difference between numbers, such as reaches and radii, that the logarithms of another machine may cause.
 MACHINES = 1e-9
@@ -186,7 +186,6 @@ def verify_store(
     True
     """
     clf, X = last_step(clf, X)
-    check_is_fitted(clf, "estimator_")
     level, fraction = check_open_unit("level", level), check_fraction(fraction)
     stored = read_store(path)
     run, inputs = stored.run, clf.open_inputs(X, shard=stored.run.shard, skip=bool(stored.failures))
@@ -253,8 +252,7 @@ def _other_votes(
             if isinstance(part.votes, Shares):
                 apart &= ~np.isclose(drawn, recorded[rows], rtol=MACHINES, atol=0)
             same &= ~apart.any(axis=1)
-        kept = kept_values(sampler, part.X, part.votes, target, part.index)
-        reach = stored.reach[rows]
+        kept, reach = kept_values(sampler, part.X, part.votes, target, part.index), stored.reach[rows]
         same &= kept.shape == reach.shape and np.isclose(kept, reach, rtol=MACHINES, atol=0).all(axis=1)
         other[places] = ~same
     return other

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,8 +18,8 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from .._utils.warn import warn
-from ..sampling.exact_sampler import ExactSampler
-from ..sampling.sampler import Sampler, Votes
+from ..sampling.exact_sampler import Source
+from ..sampling.sampler import Votes
 from .sharing import SharedSampler, on_dask, on_ray
 from .signals import ends_on_termination
 
@@ -55,12 +56,7 @@ Done = tuple[NDArray[np.intp], Any, Any]
 
 
 def draw_all(
-    sampler: Sampler | ExactSampler,
-    chunks: list[NDArray[np.intp]],
-    read: Read,
-    n_jobs: int | None,
-    *,
-    skip: bool = False,
+    sampler: Source, chunks: list[NDArray[np.intp]], read: Read, n_jobs: int | None, *, skip: bool = False
 ) -> Iterator[Done]:
     """Draw the votes of chunks of inputs on the workers of joblib's backend.
 
@@ -255,15 +251,12 @@ def _by_dask(shared: SharedSampler, tasks: _Tasks, client: Any, options: dict[st
             return [], out
         return list(done), list(not_done)
 
+    def submit(task: Task) -> Any:
+        return client.submit(work, shared, task, tasks.skip, **{"pure": False} | options)
+
     out: list[Any] = []
     try:
-        for future in _under_way(
-            tasks,
-            out,
-            slots=slots,
-            submit=lambda task: client.submit(work, shared, task, tasks.skip, **{"pure": False} | options),
-            finished=finished,
-        ):
+        for future in _under_way(tasks, out, slots=slots, submit=submit, finished=finished):
             yield future.result()
             future.release()
     finally:
@@ -281,19 +274,17 @@ def _by_ray(shared: SharedSampler, tasks: _Tasks, n_jobs: int | None, options: d
     options = {"num_cpus": 1, "max_calls": 0} | (options or {})
     needs = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)} | options.get("resources", {})
     remote = ray.remote(**options)(work)
-    out: list[Any] = []
+    finished = partial(ray.wait, num_returns=1, timeout=TICK)
 
     def slots() -> int:
         return n_jobs if n_jobs is not None and n_jobs > 0 else n_at_once(needs, ray.cluster_resources())
 
+    def submit(task: Task) -> Any:
+        return remote.remote(shared, task, tasks.skip)
+
+    out: list[Any] = []
     try:
-        for task in _under_way(
-            tasks,
-            out,
-            slots=slots,
-            submit=lambda task: remote.remote(shared, task, tasks.skip),
-            finished=lambda out: ray.wait(out, num_returns=1, timeout=TICK),
-        ):
+        for task in _under_way(tasks, out, slots=slots, submit=submit, finished=finished):
             yield ray.get(task)
     finally:
         for task in out:
@@ -373,9 +364,7 @@ class _Watch:
             )
         if seconds >= WARN and not self.warned:
             self.warned = True
-            warn(
-                f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).",
-            )
+            warn(f"The cluster has no workers. The run waits for them, {self.limit:g} seconds in all ({LIMIT_NAME}).")
 
 
 def work(shared: SharedSampler, task: Task, skip: bool) -> tuple[int, Votes | str]:

@@ -111,8 +111,9 @@ class Cells:
             edges[:, last[np.isin(self.features, columns)]] = recipe.n_offsets
             of_cuts = points[:, self.feature[cuts]].astype(np.int64)
             edges[:, self.edge[cuts]] = count_up_to(recipe, of_cuts, self.limits[cuts])
-        for place, f in enumerate([] if categories is None else categories.columns):
-            assert categories is not None
+        if categories is None:
+            return edges
+        for place, f in enumerate(categories.columns):
             edges[:, last[self.features == f]] = categories.n_offsets
             up_to = np.cumsum(code_counts(categories, place, points[:, f].astype(np.int64)), axis=1)
             cuts = self.feature == f

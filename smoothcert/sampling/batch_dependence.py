@@ -62,7 +62,7 @@ def check_alone(
             return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:
             raise ValueError(
-                f"The base model {_name(voter)} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
+                f"The base model {voter.name} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
             ) from error
 
     tied = np.flatnonzero(votes < 0)[:MANY]
@@ -76,7 +76,7 @@ def check_alone(
         changed += changes(rows[FEW:])
     if sum(changed) > voter.most_changed:
         raise ValueError(
-            f"The base model {_name(voter)} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
+            f"The base model {voter.name} depends on the batch or is random: {sum(changed)} of {len(changed)} noisy "
             f"rows got another answer when they were asked alone. {REMEDY}"
         )
 
@@ -118,7 +118,3 @@ def telling_rows(votes: NDArray[np.intp]) -> NDArray[np.intp]:
     # A spread of the spread: the first few rows are not neighbors either.
     order = dict.fromkeys([*first[: FEW // 2], *spread[:: MANY // FEW], *spread])
     return clear[list(order)][:MANY]
-
-
-def _name(voter: Voter) -> str:
-    return voter.content().split()[0]

@@ -16,24 +16,16 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
-from .batch_dependence import check_alone, is_due
+from .batch_dependence import check_alone, check_numbers_alone, is_due
 
 #: Batches whose votes may not have been read yet: an accelerator has work meanwhile, and memory stays bounded.
 PENDING = 2
 
 
-def open_counters(
-    voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]
-) -> list[VoteCounter]:
-    """Return counters for some inputs, which share the work in threads of their own; see `models.threads`."""
-    return [VoteCounter(member, mechanism, points, keys) for member in voter.for_threads()]
-
-
 def total_counts(counters: list[VoteCounter]) -> NDArray[np.int64]:
     """Return the votes for each input that any of the counters has counted, shape (n_inputs, n_classes)."""
-    busy = [counter for counter in counters if counter.pending or counter.near_ties]
-    side_by_side(lambda counter: counter.counts(), busy, len(counters), counters[0].voter.n_cores)
-    total: NDArray[np.int64] = np.sum([counter.counts() for counter in counters], axis=0)
+    counts = side_by_side(lambda counter: counter.counts(), counters, len(counters), counters[0].voter.n_cores)
+    total: NDArray[np.int64] = np.sum(counts, axis=0)
     return total
 
 
@@ -139,7 +131,7 @@ class VoteCounter:
     def _settle(self) -> None:
         """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""
         # The memory that batches have had suffices for fewer rows.
-        segments = np.array(self.near_ties[: max(1, min(self.together, self.batches.n_rows))])
+        segments = np.array(self.near_ties[: max(1, min(self.together, len(self.batches.buffer)))])
         try:
             with memory_errors():
                 votes = self.voter.settle(self.batches.draw(segments))
@@ -150,6 +142,24 @@ class VoteCounter:
             return
         np.add.at(self.total, (segments[:, 0], votes), 1)
         del self.near_ties[: len(segments)]
+
+
+def ask_numbers(
+    voter: Voter,
+    ask: Callable[[Any], NDArray[np.float64]],
+    batches: NoisyBatches,
+    segments: NDArray[np.int64],
+    scale: Callable[[NDArray[np.float64]], Any] = np.ones_like,
+) -> NDArray[np.float64]:
+    """Return what ``ask`` answers about a batch; some of its rows are asked alone where that is due.
+
+    ``scale`` returns what the rounding of each number is compared with; see `check_numbers_alone`.
+    """
+    with memory_errors():
+        numbers = ask(batches.draw(segments))
+        if is_due(voter):
+            check_numbers_alone(voter, ask, numbers, partial(batches.draw_rows, segments), scale(numbers))
+    return numbers
 
 
 def single_rows(segments: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -166,11 +176,6 @@ class NoisyBatches:
     def __init__(self, voter: Voter, mechanism: NoiseMechanism, points: NDArray[Any], keys: NDArray[np.uint32]) -> None:
         self.mechanism, self.points, self.keys = mechanism, points, keys
         self.buffer: Any = np.empty((0, *mechanism.shape), dtype=voter.dtype)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of the largest batch so far."""
-        return len(self.buffer)
 
     def draw(self, segments: NDArray[np.int64]) -> Any:
         """Draw noisy rows, which the next batch overwrites; for ``segments`` see `VoteCounter.count_batch`."""
@@ -202,8 +207,7 @@ class CudaBatches(NoisyBatches):
         self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        ends = mechanism.scale_and_shift(voter.dtype)
-        self.to_raw = [None if end is None else upload(end, voter.device) for end in ends]
+        self.scale, self.shift = (upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype))
         self.recipe: Any = mechanism.noise.recipe
 
     def _empty(self, n_rows: int) -> Any:
@@ -213,9 +217,8 @@ class CudaBatches(NoisyBatches):
         from ..noise import _cuda as cuda
 
         cuda.sample(self.recipe, self.points, self.keys, segments, batch)
-        scale, shift = self.to_raw
-        if scale is not None and shift is not None:
-            batch.view(len(batch), -1).mul_(scale).add_(shift)
+        if not self.mechanism.box.is_unit:
+            batch.view(len(batch), -1).mul_(self.scale).add_(self.shift)
 
 
 def noisy_batches(

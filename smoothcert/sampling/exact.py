@@ -46,6 +46,9 @@ WIDE_GAP = 0.005
 #: Number of combinations of cells in which the model's vote is compared with what was read of it.
 CHECKED = 128
 
+#: Stands for rows in which no number is noisy.
+NO_STEPS = np.zeros(0, dtype=np.int64)
+
 #: Relative error of mixing bounds, per part.
 EPS = float(np.finfo(np.float64).eps)
 
@@ -143,7 +146,7 @@ class ExactVotes:
         self.cells = self._cut()
         self.outcome_sum = self._choose_sum()
         self._missing_checked = False
-        self._check_reading(self._rows(1, (0, []), np.zeros(0, dtype=np.int64))[0])
+        self._check_reading(self._rows(1)[0])
         self._fine: OutcomeSum | None = None
 
     def bounds(self, X: Any) -> tuple[FloatArray, FloatArray]:
@@ -177,7 +180,7 @@ class ExactVotes:
                 row[i] = min(codec.known, default=0)
         return row
 
-    def _rows(self, n: int, places: tuple[Any, Any], steps: IntArray) -> FloatArray:
+    def _rows(self, n: int, places: tuple[Any, Any] = (0, []), steps: Any = NO_STEPS) -> FloatArray:
         """Return raw rows in which some noisy numbers are whole numbers of quarter steps, or rounded to whole steps."""
         rows, features = np.repeat(self._row[None], n, axis=0), places[1]
         rows[places] = np.where(self.whole[features], (steps + 2) // 4, steps * (0.25 / self.q[features]))
@@ -266,7 +269,7 @@ class ExactVotes:
     def _code_rows(self) -> FloatArray:
         """Return raw rows that hold all codes of all categories, one after the other."""
         n_codes = [self._n_codes(f) for f in np.flatnonzero(self.categorical).tolist()]
-        rows = self._rows(max(n_codes, default=1), (0, []), np.zeros(0, dtype=np.int64))
+        rows = self._rows(max(n_codes, default=1))
         rows[:, self.categorical] = np.minimum(np.arange(len(rows))[:, None], np.array(n_codes) - 1)
         return rows
 
@@ -338,7 +341,7 @@ def noise_parts(mechanism: NoiseMechanism) -> list[tuple[float, Groups, Category
     weights: list[float] = [1.0]
     parts: Sequence[Any] = [mixed or noise]
     if type(noise) is UniformMixtureNoise:
-        weights, parts = np.diff(noise._edges()).tolist(), mixed.parts if mixed is not None else noise.parts
+        weights, parts = noise._shares.tolist(), (mixed or noise).parts
     return [
         (weight, _groups(part, mechanism), getattr(part, "categories", None))
         for weight, part in zip(weights, parts, strict=True)

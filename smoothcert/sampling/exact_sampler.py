@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..models.base import Voter
 from ..noise.mechanism import NoiseMechanism
 from .exact import ExactVotes
-from .sampler import Votes, fingerprints
+from .sampler import Sampler, Votes, fingerprints
 
 FloatArray = NDArray[np.float64]
 
@@ -109,3 +109,7 @@ class ExactSampler:
         lower, upper = self.exact.bounds(X)
         inputs = fingerprints(self.mechanism, X)
         return Shares.of(lower, upper, inputs, seed=self.seed, seconds=time.perf_counter() - started)
+
+
+#: Where the votes of inputs, or their exact probabilities, come from.
+Source = Sampler | ExactSampler

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ..models.base import Voter
 from ..models.threads import side_by_side
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .counters import open_counters, total_counts
+from .counters import VoteCounter, total_counts
 from .selection import SelectionRule
 
 #: Maximum number of batches in a task: a crash costs them.
@@ -136,6 +136,9 @@ class Sampler:
     batch_size: int | str = "auto"
     all_selection: bool = False
 
+    #: What `draw` returns.
+    kind: ClassVar[type[Votes]] = Votes
+
     @property
     def rows(self) -> int:
         """Rows of a batch."""
@@ -168,20 +171,24 @@ class Sampler:
         started = time.perf_counter()
         keep_freed()
         inputs = fingerprints(self.mechanism, X)
+        with self.voter.voting():
+            selection, estimation = self.stages(X, inputs, target)
+        seconds = time.perf_counter() - started
+        return self.kind(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
+
+    def stages(self, X: NDArray[Any], inputs: NDArray[np.uint8], target: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw the votes of both stages for inputs and their fingerprints; see `draw`."""
 
         def stage(number: int, n: int, rule: Any, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
             return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
 
-        with self.voter.voting():
-            needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
-            rule = None if needs_all else SelectionRule(self.n_selection)
-            estimation = selection = stage(seeding.SELECTION, self.n_selection, rule)
-            if self.n_samples:
-                known = {} if self.rule is None else self.rule.known(selection, X, target)
-                estimation = stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
-        seconds = time.perf_counter() - started
-        return Votes(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
+        needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
+        selection = stage(seeding.SELECTION, self.n_selection, None if needs_all else SelectionRule(self.n_selection))
+        if not self.n_samples:
+            return selection, selection
+        known = {} if self.rule is None else self.rule.known(selection, X, target)
+        return selection, stage(seeding.ESTIMATION, self.n_samples, self.rule, known)
 
 
 def fingerprints(mechanism: NoiseMechanism, X: NDArray[Any]) -> NDArray[np.uint8]:
@@ -204,7 +211,8 @@ def count(
 
     Each input gets ``n`` votes, or fewer if a rule finds them enough; for ``known`` see `StoppingRule.known`.
     """
-    counters = open_counters(voter, mechanism, mechanism.points(X), keys)
+    points = mechanism.points(X)
+    counters = [VoteCounter(one, mechanism, points, keys) for one in voter.for_threads()]
     undecided, drawn, free_rows = np.arange(len(X)), 0, min(rows, voter.free_rows)
     waiting = deque([n] if rule is None else rule.checkpoints.tolist())
     while waiting and len(undecided):
@@ -247,7 +255,7 @@ def _votes_ahead(counters: list[Any], inputs: NDArray[np.intp], drawn: list[int]
 def draw_votes(counters: list[Any], inputs: NDArray[np.intp], first: int, end: int, rows: int) -> int:
     """Draw the votes ``first`` to ``end`` of some inputs, and return the batch size for which memory sufficed.
 
-    ``counters`` are those of `open_counters`, or others with a ``count_batch`` and a ``voter``.
+    ``counters`` share the work, each in a thread of its own. They have a ``count_batch`` and a ``voter``.
     """
     votes_each = end - first
     total = votes_each * len(inputs)

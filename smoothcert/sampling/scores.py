@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,7 @@ from sklearn.base import BaseEstimator
 from .._utils.checks import check_bool
 from ..models.base import Voter
 from ..noise import seeding
-from .batch_dependence import check_numbers_alone, is_due
-from .counters import memory_errors, noisy_batches
+from .counters import ask_numbers, noisy_batches
 from .sampler import Sampler, draw_votes, fingerprints
 
 FloatArray = NDArray[np.float64]
@@ -220,12 +221,8 @@ class ScoreCounter:
         """Take the scores of one batch; see `VoteCounter.count_batch`."""
         owners, first, count = segments.T
         drawn = np.column_stack([owners, first + self.copies[owners] * self.sampler.n_samples, count])
-        with memory_errors():
-            probabilities = self.voter.probabilities(self.batches.draw(drawn))
-            if is_due(self.voter):
-                draw = partial(self.batches.draw_rows, drawn)
-                check_numbers_alone(self.voter, self.voter.probabilities, probabilities, draw)
-            scores = self._scores(probabilities, self._uniforms(segments))
+        probabilities = ask_numbers(self.voter, self.voter.probabilities, self.batches, drawn)
+        scores = self._scores(probabilities, self._uniforms(segments))
         starts, rows = np.cumsum(count) - count, np.arange(len(scores))
         if self.labels is None:
             reached = scores <= self.sampler.threshold + 2 * self.rounding
@@ -270,8 +267,5 @@ def copies_before(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
     >>> copies_before(np.array([[7, 1], [7, 2], [7, 1], [7, 1]], dtype=np.uint8))
     array([0, 0, 1, 2])
     """
-    order, places = np.lexsort(digests.T), np.arange(len(digests))
-    is_first = np.append(True, (digests[order[1:]] != digests[order[:-1]]).any(axis=1))
-    found = np.empty(len(digests), dtype=np.int64)
-    found[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
-    return found
+    numbers: dict[bytes, Iterator[int]] = defaultdict(itertools.count)
+    return np.array([next(numbers[digest.tobytes()]) for digest in digests], dtype=np.int64)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.memory import keep_freed
 from ..models.base import Voter
 from ..noise import seeding
 from ..noise.mechanism import NoiseMechanism
-from .batch_dependence import check_numbers_alone, is_due
-from .counters import memory_errors, noisy_batches
-from .sampler import Sampler, Votes, draw_votes, fingerprints
+from .counters import ask_numbers, noisy_batches
+from .sampler import Sampler, Votes, draw_votes
 
 FloatArray = NDArray[np.float64]
 
@@ -43,11 +39,11 @@ class Values(Votes):
 class ValueSampler(Sampler):
     """Draws ``n_selection`` and ``n_samples`` numbers for each input; for parameters see `Sampler`."""
 
-    def draw(self, X: NDArray[Any], target: Any = None) -> Values:
-        """Draw the numbers of a few inputs; see `Sampler.draw`."""
-        started = time.perf_counter()
-        keep_freed()
-        inputs, points = fingerprints(self.mechanism, X), self.mechanism.points(X)
+    kind = Values
+
+    def stages(self, X: NDArray[Any], inputs: NDArray[np.uint8], target: Any) -> tuple[FloatArray, FloatArray]:
+        """Draw the numbers of both stages; see `Sampler.stages`."""
+        points = self.mechanism.points(X)
 
         def stage(number: int, n: int) -> FloatArray:
             found = np.empty((len(X), n))
@@ -58,10 +54,7 @@ class ValueSampler(Sampler):
                 found.sort(axis=1)
             return found
 
-        with self.voter.voting():
-            stages = stage(seeding.SELECTION, self.n_selection), stage(seeding.ESTIMATION, self.n_samples)
-        seconds = time.perf_counter() - started
-        return Values(selection=stages[0], estimation=stages[1], inputs=inputs, seed=self.seed, seconds=seconds)
+        return stage(seeding.SELECTION, self.n_selection), stage(seeding.ESTIMATION, self.n_samples)
 
 
 def scale_of(values: FloatArray) -> FloatArray:
@@ -94,11 +87,7 @@ class ValueCounter:
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
         """Take the numbers of one batch; see `VoteCounter.count_batch`."""
-        with memory_errors():
-            values = self.voter.values(self.batches.draw(segments))
-            if is_due(self.voter):
-                draw = partial(self.batches.draw_rows, segments)
-                check_numbers_alone(self.voter, self.voter.values, values, draw, scale_of(values))
+        values = ask_numbers(self.voter, self.voter.values, self.batches, segments, scale_of)
         start = 0
         for owner, first, count in segments.tolist():
             self.found[owner, first : first + count] = values[start : start + count]

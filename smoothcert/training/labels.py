@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
 
 from ..models.columns import NamedColumns
 from ..models.validation import converted
@@ -35,6 +36,11 @@ class IndexedLabels(ClassifierMixin, BaseEstimator):
         """Return labels."""
         labels: NDArray[Any] = self.classes_[np.asarray(self.estimator.predict(X)).astype(np.intp)]
         return labels
+
+    @available_if(lambda self: hasattr(self.estimator, "predict_proba"))
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return the estimator's probabilities, whose columns are in the order of the labels."""
+        return np.asarray(self.estimator.predict_proba(X))
 
 
 def indexed(estimator: Any) -> Any:

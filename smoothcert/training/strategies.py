@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -123,14 +124,13 @@ class Training(BaseEstimator, ABC):
 
         try:
             return fit(seeded(estimator, seed))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError):
             if regression or np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
                 raise
             # The estimator may take class indices alone, as XGBoost does.
-            try:
+            with suppress(Exception):
                 return fit(indexed(seeded(estimator, seed)))
-            except Exception:
-                raise error from None
+            raise
 
     def _with_validation(
         self, estimator: Any, params: dict[str, Any], mechanism: NoiseMechanism, seed: int

@@ -22,6 +22,15 @@ from .torch_noise import noisy_copies, split_copies
 
 __all__ = ["CosineSchedule", "NoisyModule", "StabilityLoss", "make_net", "noisy_statistics"]
 
+#: Settings of the nets that train bare modules: all inputs are used, and none are held back for validation.
+RECIPE: dict[str, Any] = {
+    "batch_size": 64,
+    "max_epochs": 40,
+    "iterator_train__shuffle": True,
+    "train_split": None,
+    "verbose": 0,
+}
+
 #: Statistics are estimated from this many noisy values, and from at least this many inputs.
 STATISTICS_VALUES, STATISTICS_INPUTS = 2**20, 1000
 
@@ -311,35 +320,17 @@ def make_net(module: Any, **params: Any) -> NeuralNetClassifier:
     >>> make_net(nn.Linear(4, 2), max_epochs=5).max_epochs
     5
     """
-    recipe = {
+    sgd = {"optimizer__momentum": 0.9, "optimizer__nesterov": True, "optimizer__weight_decay": 1e-4}
+    recipe = RECIPE | {
         "criterion": nn.CrossEntropyLoss,
         "optimizer": torch.optim.SGD,
-        "optimizer__momentum": 0.9,
-        "optimizer__nesterov": True,
-        "optimizer__weight_decay": 1e-4,
         "lr": 0.1,
-        "batch_size": 64,
-        "max_epochs": 40,
-        "iterator_train__shuffle": True,
-        "train_split": None,
         "callbacks": [("schedule", CosineSchedule)],
-        "verbose": 0,
     }
-    if "optimizer" in params:
-        recipe = {name: value for name, value in recipe.items() if not name.startswith("optimizer__")}
-    return NeuralNetClassifier(module, **(recipe | params))
+    return NeuralNetClassifier(module, **(recipe | ({} if "optimizer" in params else sgd) | params))
 
 
 def regression_net(module: Any) -> NeuralNetRegressor:
     """Wrap a torch module in a skorch net for regression: Adam with cosine annealing, 40 epochs on all inputs."""
-    return NeuralNetRegressor(
-        module,
-        optimizer=torch.optim.Adam,
-        lr=0.01,
-        batch_size=64,
-        max_epochs=40,
-        iterator_train__shuffle=True,
-        train_split=None,
-        callbacks=[("schedule", CosineSchedule)],
-        verbose=0,
-    )
+    schedule = ("schedule", CosineSchedule)
+    return NeuralNetRegressor(module, optimizer=torch.optim.Adam, lr=0.01, callbacks=[schedule], **RECIPE)

@@ -14,7 +14,6 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import check_non_negative
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
-from skorch.dataset import Dataset as Data
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -80,13 +79,6 @@ class Items(Dataset[Any]):
         return np.int64(found[0])
 
 
-class Rows(Data):
-    """Arrays of inputs and targets, read without skorch's checks of each item."""
-
-    def __getitem__(self, row: int) -> tuple[Any, Any]:
-        return self.X[row], self.y[row]
-
-
 def fit_net(
     training: Any,
     estimator: Any,
@@ -122,7 +114,6 @@ def fit_net(
         weights = (weights / weights.mean()).astype(np.float32)
     given: Any = X if dataset is None else dataset
     given = Items(given, classes, indices, weights) if given is not X or weights is not None else X
-    data = Rows(X, indices) if given is X and getattr(estimator, "dataset", Data) is Data else given
     noise_seed, statistics_seed, torch_seed = map(int, np.random.SeedSequence(seed).generate_state(3))
     n_copies = training.copies_per_batch
     scaling: Any = statistics(X, mechanism, statistics_seed) if n_copies and training.standardize else (0.0, 1.0)
@@ -137,7 +128,7 @@ def fit_net(
         with NoiseHooks(mechanism, n_copies, noise_seed, found).attached(net.module_):
             _check_net(net, training, weights)
             _leave_unscored(net, _check_answer(net, X[:2], classes, output if found is None else None))
-            _run(net, data, indices, training.stability_weight, params)
+            _run(net, given, indices, training.stability_weight, params)
         net.notify("on_train_end", X=given, y=indices)
     net.module_.eval()
     return net

@@ -19,12 +19,13 @@ from smoothcert import (
     SplitNoise,
     UniformNoise,
 )
-from smoothcert.certify.algorithm import Algorithm, level_of_votes, no_label
+from smoothcert.certify.algorithm import Algorithm, level_of_votes
 from smoothcert.certify.betting import anytime_lower_bound
 from smoothcert.certify.reach import reaches_to_keep
 from smoothcert.certify.stopping import RadiusPrecision, RadiusTest
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.noise.threat import Features
+from smoothcert.results.records import no_label
 from smoothcert.sampling.exact import NotExactError
 from smoothcert.sampling.sampler import Votes
 
@@ -268,6 +269,8 @@ def test_inputs_without_votes_have_no_certificate(exact):
         ([-5, 7], -6),
         ([-1, 0], -2),
         (np.array([0, 1], dtype=np.uint8), -1),
+        (np.array([0, 1, 3, 2**60], dtype=np.uint64), 2),
+        (np.array([2**64 - 1], dtype=np.uint64), 0),
         ([True, False], -1),
         (["a", "b"], ""),
         (["", "?", "b"], "??"),
@@ -277,6 +280,7 @@ def test_the_label_of_no_class(classes, label):
     for dtype in (None, object) if isinstance(label, str) else (None,):
         found = no_label(np.array(classes, dtype=dtype))
         assert found.tolist() == [label]
+        assert np.append(classes, found).tolist() == [*classes, label]
         assert dtype is None or found.dtype == object
     assert np.isnan(no_label(np.array([0.5, -2.0]))).tolist() == [True]
 

@@ -51,13 +51,13 @@ def exact_log_e_value(k, n, p0, a, b):
         return evidence + mass - k * mpmath.log(p0) - (n - k) * mpmath.log(1 - p0)
 
 
-def exact_log_e_margin(n_a, n_b, n, mu0, prior_a, prior_b, prior_n):
+def exact_log_e_margin(votes, mu0, prior):
     with mpmath.workdps(45):
         start, mu0, stakes, wealth = mpmath.mpf(cell_start(mu0)), mpmath.mpf(mu0), 0, 0
         for share in map(mpmath.mpf, map(float, _BETS)):
-            stake = mpmath.sqrt(share * (1 - share)) * factor(share, start, prior_a, prior_b, prior_n)
+            stake = mpmath.sqrt(share * (1 - share)) * factor(share, start, *prior)
             stakes += stake
-            wealth += stake * factor(share, mu0, n_a, n_b, n)
+            wealth += stake * factor(share, mu0, *votes)
         return mpmath.log(wealth / stakes)
 
 
@@ -110,7 +110,7 @@ def test_log_e_margin_is_just_below_the_exact_one(largest):
         mu0 = rng.choice([0.5, rng.uniform(0.5, 1), 0.999, 1 - 1e-6])
         shares = rng.dirichlet([8 * mu0 / (1 - mu0), 1, 1])
         counts, prior = rng.multinomial(int(largest ** rng.uniform()), shares), rng.multinomial(SELECTION, shares)
-        arguments = (*counts[:2], counts.sum(), mu0, *prior[:2], SELECTION)
+        arguments = ((*counts[:2], counts.sum()), mu0, (*prior[:2], SELECTION))
         assert 0 < float(exact_log_e_margin(*arguments) - float(log_e_margin(*arguments))) < 1e-9 + 1e-12 * counts.sum()
 
 
@@ -136,7 +136,7 @@ def test_log_e_margin_is_the_wealth_of_bets_on_one_vote_after_another(mu0):
         wealth = stakes / stakes.sum()
         for vote in votes:
             wealth = wealth * (1 + bets * (vote - mu0))
-        value = log_e_margin((votes == 1).sum(), (votes == 0).sum(), len(votes), mu0, 20, 3, 25)
+        value = log_e_margin(((votes == 1).sum(), (votes == 0).sum(), len(votes)), mu0, (20, 3, 25))
         assert value == pytest.approx(np.log(wealth.sum()), abs=1e-9)
 
 
@@ -162,8 +162,8 @@ def test_log_e_margin_is_a_martingale_at_the_null_and_a_supermartingale_below(mu
     n_a, n_b = (axis.ravel() for axis in np.mgrid[: n + 1, : n + 1])
     n_a, n_b = n_a[n_a + n_b <= n], n_b[n_a + n_b <= n]
     votes = np.stack([n_a, n_b, n - n_a - n_b], axis=1)
-    now = np.exp(log_e_margin(n_a, n_b, n, mu0, *prior))
-    after = [np.exp(log_e_margin(n_a + i, n_b + j, n + 1, mu0, *prior)) for i, j in ((1, 0), (0, 1), (0, 0))]
+    now = np.exp(log_e_margin((n_a, n_b, n), mu0, prior))
+    after = [np.exp(log_e_margin((n_a + i, n_b + j, n + 1), mu0, prior)) for i, j in ((1, 0), (0, 1), (0, 0))]
     for others in np.array([0, 0.3, 0.7, 1]) * 2 * (1 - mu0):
         probabilities = np.array([mu0 - others / 2, 1 - mu0 - others / 2, others])
         np.testing.assert_allclose(probabilities @ after, now, rtol=1e-9)
@@ -179,7 +179,7 @@ def test_votes_must_not_choose_their_own_prior():
     k = np.arange(41)
     e = np.exp(log_e_value(k, 40, 0.75, k + 0.5, 40 - k + 0.5))
     assert (binom.pmf(k, 40, 0.75) * e).sum() > 1.5
-    e = np.exp(log_e_margin(k, 40 - k, 40, 0.75, k, 40 - k, 40))
+    e = np.exp(log_e_margin((k, 40 - k, 40), 0.75, (k, 40 - k, 40)))
     assert (binom.pmf(k, 40, 0.75) * e).sum() > 1.5
 
 
@@ -234,7 +234,7 @@ def test_log_e_margin_of_the_strongest_rival_keeps_its_level_at_the_worst_moment
     votes = paths(rng, repetitions, at, probabilities)
     selected = rng.multinomial(SELECTION, probabilities, size=repetitions)[..., None]
     prior = selected[:, 0], selected[:, 1:].max(axis=1), SELECTION
-    log_e = log_e_margin(votes[0], votes[1:].max(axis=0), at, mu0, *prior)
+    log_e = log_e_margin((votes[0], votes[1:].max(axis=0), at), mu0, prior)
     alarms = (log_e.max(axis=1) >= -np.log(alpha)).sum()
     assert alarms <= most_false_alarms(repetitions, alpha)
     if probabilities[1] > max(probabilities[2:]):
@@ -247,7 +247,7 @@ def test_the_rival_with_the_most_votes_decides():
     for mu0 in (0.5, 0.75, 0.999):
         for prior in ((0, 0, 0), (20, 3, 25), (3, 20, 25), (256, 0, 256)):
             for n_a in (0, 20, 40):
-                assert (np.diff(log_e_margin(n_a, np.arange(n - n_a + 1), n, mu0, *prior)) < 0).all()
+                assert (np.diff(log_e_margin((n_a, np.arange(n - n_a + 1), n), mu0, prior)) < 0).all()
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (1, 1), (0.01, 30), (30, 0.01), (200.5, 56.5), (3.5, 253.5)])
@@ -310,7 +310,7 @@ def test_rejecting_a_margin_rejects_all_smaller_ones():
         n = int(10 ** rng.uniform(1, 4))
         votes = rng.multinomial(n, rng.dirichlet([8, 1, 1]))
         prior = rng.multinomial(256, rng.dirichlet([8, 1, 1]))
-        arguments = votes[0], votes[1], n, nulls, prior[0], prior[1], 256
+        arguments = (votes[0], votes[1], n), nulls, (prior[0], prior[1], 256)
         rejected = rejects_margin(*arguments, 0.05)
         one_by_one = log_e_margin(*arguments) >= -np.log(0.05)
         assert (np.diff(rejected.astype(int)) <= 0).all()
@@ -333,7 +333,8 @@ def test_one_alpha_covers_all_margins_at_all_checkpoints(probabilities):
     for mu0 in mean + (1 - mean) * np.array([0, 0.02, 0.1, 0.3]):
         for i, n in enumerate(at):
             k_b = votes[1:, :, i].max(axis=0)
-            false |= rejects_margin(votes[0, :, i], k_b, n, mu0, selected[:, 0], selected[:, 1:].max(axis=1), 64, alpha)
+            prior = selected[:, 0], selected[:, 1:].max(axis=1), 64
+            false |= rejects_margin((votes[0, :, i], k_b, n), mu0, prior, alpha)
     assert false.sum() <= most_false_alarms(repetitions, alpha)
     assert false.any()
 
@@ -369,7 +370,7 @@ def test_votes_needed_are_few(p, p0):
     k = paths(rng, repetitions, at, [p, 1 - p])[0]
     selected = rng.binomial(SELECTION, p, size=(repetitions, 1))
     value = stopping_times(log_e_value(k, at, p0, selected + 0.5, SELECTION - selected + 0.5), alpha)
-    margin = stopping_times(log_e_margin(k, at - k, at, p0, selected, SELECTION - selected, SELECTION), alpha)
+    margin = stopping_times(log_e_margin((k, at - k, at), p0, (selected, SELECTION - selected, SELECTION)), alpha)
     assert value.mean() <= 1.2 * optimum
     assert np.median(value) <= 1.15 * optimum
     assert margin.mean() <= 1.15 * value.mean()
@@ -405,13 +406,16 @@ def test_votes_needed_against_a_rival_are_few(mu0, probabilities):
     at = np.arange(1, math.ceil(6 * optimum))
     votes = paths(rng, repetitions, at, probabilities)
     selected = rng.multinomial(SELECTION, probabilities, size=repetitions)[..., None]
-    times = stopping_times(log_e_margin(*votes[:2], at, mu0, selected[:, 0], selected[:, 1], SELECTION), alpha)
+    times = stopping_times(log_e_margin((*votes[:2], at), mu0, (selected[:, 0], selected[:, 1], SELECTION)), alpha)
     assert times.mean() <= 1.25 * optimum
 
 
 def test_no_votes_are_no_evidence():
     """Before the first vote E is 1, rounded down."""
-    for log_e in (log_e_value(0, 0, [0, 0.2, 0.5, 0.999], 0.5, 0.5), log_e_margin(0, 0, 0, [0.5, 0.9, 1], 10, 2, 16)):
+    for log_e in (
+        log_e_value(0, 0, [0, 0.2, 0.5, 0.999], 0.5, 0.5),
+        log_e_margin((0, 0, 0), [0.5, 0.9, 1], (10, 2, 16)),
+    ):
         assert ((log_e > -1e-9) & (log_e < 0)).all()
 
 
@@ -426,16 +430,16 @@ def test_extreme_arguments_give_numbers_that_do_not_certify():
     assert log_e_value(10**8, 10**8, 0.999, 0.5, 1_000.5) == -np.inf
     n_a, n_b, mu0, prior_a = np.meshgrid([0, 500, 1_000], [0, 500], [0.5, 0.999, 1], [0, 256])
     n_a = n_a - n_b * (n_a == 1_000)
-    log_e = log_e_margin(n_a, n_b, 1_000, mu0, prior_a, 256 - prior_a, 256)
+    log_e = log_e_margin((n_a, n_b, 1_000), mu0, (prior_a, 256 - prior_a, 256))
     assert np.isfinite(log_e).all()
     assert (log_e[mu0 == 1] < 0).all()
-    assert log_e_margin(10**8, 0, 10**8, 0.5, 256, 0, 256) > 6e7
+    assert log_e_margin((10**8, 0, 10**8), 0.5, (256, 0, 256)) > 6e7
 
 
 def test_arguments_broadcast():
     k = np.array([[80], [90]])
     assert log_e_value(k, 100, [0.5, 0.6, 0.7], 0.5, 0.5).shape == (2, 3)
-    assert log_e_margin(k, 3, 100, [0.5, 0.6, 0.7], 10, 1, 16).shape == (2, 3)
+    assert log_e_margin((k, 3, 100), [0.5, 0.6, 0.7], (10, 1, 16)).shape == (2, 3)
     assert anytime_lower_bound(k, 100, 0.05, [0.5, 1, 2], 0.5).shape == (2, 3)
     assert log_e_value(1, 2, 0.5, 1, 1).shape == ()
 

@@ -66,7 +66,7 @@ def test_nine_tenths_of_alpha_are_bet(selection):
     found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **known)[0]
     np.testing.assert_array_equal(found, log_e >= -np.log(0.9 * alpha))
     assert (found != (log_e >= -np.log(alpha))).any()
-    log_e = log_e_margin(400, 60, 500, nulls, *(int(votes) for votes in (selection[0, 0], selection[0, 1], 32)))
+    log_e = log_e_margin((400, 60, 500), nulls, (int(selection[0, 0]), int(selection[0, 1]), 32))
     found = certified_at(selection, np.array([[400, 60, 40]]), nulls[None], **(known | {"strongest_rival": True}))[0]
     assert nulls[found].max() == pytest.approx(nulls[log_e >= -np.log(0.9 * alpha)].max(), abs=2e-3)
 

@@ -132,6 +132,13 @@ def test_declared_types_with_one_category_more():
     assert found == pl.Enum(["b", "a", "hidden"])
 
 
+@pytest.mark.parametrize("value", ["ab", "a much longer text", None])
+def test_only_numbers_are_checked_for_their_size(value):
+    """What is no number is refused elsewhere, in words of its own."""
+    array = np.array([value])
+    series.check_whole_numbers(array, array)
+
+
 @pytest.mark.parametrize("dtype", ["string", "Int64", "category", object, "float32"])
 def test_columns_in_files(dtype):
     column = series.filled([1, 2, 3] if dtype in ("Int64", "float32") else ["b", "a", "c"], dtype, "pandas")

@@ -205,6 +205,7 @@ def test_features_without_bounds_have_no_extent():
     images = Box.from_bounds("minmax", np.arange(8.0).reshape(2, 2, 2), unbounded=np.array([True, False, False, True]))
     np.testing.assert_array_equal([images.lo, images.hi], [[[0, 1], [2, 0]], [[0, 5], [6, 0]]])
     np.testing.assert_array_equal(Box.from_bounds((2, 3)).without(unbounded).hi, [3, 0, 3])
+    assert Box.from_bounds((2, 3), unbounded=unbounded).hi == 3
 
 
 def test_bad_bounds_name_the_feature():
@@ -214,6 +215,10 @@ def test_bad_bounds_name_the_feature():
         Box.from_bounds({"a": (0, 1), "b": (5, 1)}, names=["a", "b"])
     with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
         Box.from_bounds({"a": (0, 1), "b": (0, 1, 2)}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"bounds by column name must hold a pair \(lo, hi\) for each column, got"):
+        Box.from_bounds({"a": (0, 1), "b": None}, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"of finite numbers or arrays with lo < hi.* in column 'a'\."):
+        Box.from_bounds(({"a": None, "b": 0}, 1), names=["a", "b"])
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1000, -999.5), ([0, 3, 7] * 10, [1, 3, 9] * 10)])

@@ -120,8 +120,8 @@ def test_factors_and_summands_of_raw_units(dtype):
     def of(bounds, shape=(2, 2)):
         return NoiseMechanism(Box.from_bounds(bounds), SplitNoise(), shape).scale_and_shift(dtype)
 
-    assert of((0, 1)) == (None, None)
     for bounds, scale, shift in (
+        ((0, 1), [1] * 4, [0] * 4),
         ((0, 3), [3] * 4, [0] * 4),
         ((-1, 0), [1] * 4, [-1] * 4),
         ((np.array([[0], [5]]), np.array([[1], [7]])), [1, 1, 2, 2], [0, 0, 5, 5]),

@@ -181,6 +181,12 @@ def test_the_legend_says_what_a_reader_must_know():
     assert len([line for line in display.ax_.lines if line.get_gid() == "majority"]) == 1
     unknown = CertifiedAccuracyDisplay.from_certificates(certificates([1], threat="2 features"), [0])
     assert title(unknown) == "1 input, alpha = 0.001"
+    for n, shown in (([100, 0, 100], "n = 100"), ([0, 500, 100], "n = 100 to 500")):
+        # A skipped input has no votes.
+        some = CertifiedAccuracyDisplay.from_certificates(certificates([1, 2, 3], n_samples=np.array(n)), [0, 0, 0])
+        assert title(some).startswith(f"3 inputs, {shown}, alpha")
+    exact = certificates([1, 2], n_samples=np.zeros(2, dtype=int), alpha=0.0)
+    assert title(CertifiedAccuracyDisplay.from_certificates(exact, [0, 0])).startswith("2 inputs, alpha = 0")
 
 
 def test_estimators_are_drawn(smoothed):

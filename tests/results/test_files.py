@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts
-from smoothcert.results.files import LAYOUT, FileContent, load_content, save_content
+from smoothcert.results.files import LAYOUT, load_content, save_content
 from smoothcert.results.votes import Origin
 
 from ..base_models import Rule, steps
@@ -159,7 +159,7 @@ def test_other_kinds_and_later_versions_are_refused(tmp_path, suffix, monkeypatc
     monkeypatch.undo()
     with pytest.raises(ValueError, match="in a layout that is unknown here"):
         Certificates.load(path)
-    save_content(path, FileContent("Certificates", {"labels": np.arange(2)}, {"norm": 1}))
+    save_content(path, "Certificates", {"labels": np.arange(2)}, {"norm": 1})
     with pytest.raises(ValueError, match=r"does not hold the fields of Certificates: .*missing"):
         Certificates.load(path)
 

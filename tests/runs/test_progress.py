@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import SmoothedClassifier, UniformNoise
 from smoothcert.runs import progress
-from smoothcert.runs.progress import Progress, followed, votes_with_stopping, written
+from smoothcert.runs.progress import Progress, followed, votes_with_stopping
 from smoothcert.runs.run import Part
 from smoothcert.sampling.sampler import Votes
 
@@ -79,21 +79,19 @@ def test_results_are_in_the_order_of_the_inputs(caplog):
 
     y = np.array([1, 0, 1, 1, 0, 1])
     with caplog.at_level(logging.INFO, logger="smoothcert"):
-        found = followed(parts(), 6, "testing", 0, lambda part: Result(part.index * 0.3), y=y)
+        found = followed(parts(), Progress(6, "testing"), lambda part: Result(part.index * 0.3), y=y)
     np.testing.assert_allclose(found, np.arange(6) * 0.3)
     # Right are 0, 2, 3 and 5, at radii 0, 0.6, 0.9 and 1.5.
     assert caplog.records[-1].getMessage().endswith("votes 33.0, certified at 0 0.667, certified at 1 0.167")
-    rows = written(parts(), np.zeros((6, 2)), "testing", 0, lambda votes: votes.estimation)
+    rows = followed(parts(), Progress(6, "testing"), lambda part: part.votes.estimation)
     np.testing.assert_array_equal(rows[:, 0], [1, 0, 11, 0, 21, 0])
 
 
 def test_what_is_open_is_closed_after_an_error(caplog):
     """An error of the reader, whose traceback keeps the parts alive, and one of the parts."""
     for follow, done in (
-        (lambda: followed(parts(), 6, "testing", 0, lambda part: {}["why"]), 0),
-        (lambda: written(parts(), np.zeros((6, 2)), "testing", 0, lambda votes: {}["why"]), 0),
-        (lambda: followed(parts(error=KeyError("why")), 6, "testing", 0, lambda part: None), 6),
-        (lambda: written(parts(error=KeyError("why")), np.zeros((6, 2)), "testing", 0, lambda votes: 0), 6),
+        (lambda: followed(parts(), Progress(6, "testing"), lambda part: {}["why"]), 0),
+        (lambda: followed(parts(error=KeyError("why")), Progress(6, "testing"), lambda part: None), 6),
     ):
         closed.clear()
         with caplog.at_level(logging.INFO, logger="smoothcert"), pytest.raises(KeyError) as caught:

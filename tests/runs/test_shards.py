@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, Decisions, SmoothedClassifier, VoteCounts, merge_stores
 from smoothcert.runs import merge
+from smoothcert.runs.database import StoreError
 from smoothcert.runs.inputs import shard_positions
-from smoothcert.runs.store import StoreError, read_store
+from smoothcert.runs.store import read_store
 from smoothcert.runs.verify_store import verify_store
 
 from .test_verify_store import forge
@@ -42,6 +43,15 @@ def in_shards(folder, n, order=None, **given):
     for i in order or range(n):
         smoothed(**given).certify(X, store=stores[i], shard=(i + 1, n), y=Y)
     return stores, [smoothed(**given).certify(X, shard=(i + 1, n)) for i in range(n)]
+
+
+def test_shards_of_votes_that_are_given():
+    clf = smoothed()
+    votes, whole = clf.count_votes(X), clf.certify(X)
+    assert_equal(Certificates.concatenate([clf.certify(X, votes=votes, shard=(i, 4)) for i in (1, 2, 3, 4)]), whole)
+    for part in (votes[:15], votes[15:]):
+        with pytest.raises(ValueError, match="votes were drawn with a different X"):
+            clf.certify(X, votes=part, shard=(2, 2))
 
 
 @pytest.mark.parametrize("rtol", [None, 0.1])

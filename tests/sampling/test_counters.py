@@ -25,7 +25,6 @@ from smoothcert.sampling.counters import (
     VoteCounter,
     memory_errors,
     noisy_batches,
-    open_counters,
     single_rows,
     total_counts,
 )
@@ -84,7 +83,8 @@ def mechanism(noise=SplitNoise(1.0), bounds=(0, 1)):  # noqa: B008
 
 def counted(voter, mechanism, segments=SEGMENTS):
     points = mechanism.points(X)
-    found = open_counters(voter, mechanism, points, seeding.keys(0, seeding.digests(points), 0))
+    keys = seeding.keys(0, seeding.digests(points), 0)
+    found = [VoteCounter(one, mechanism, points, keys) for one in voter.for_threads()]
     for i, batch in enumerate(segments):
         found[i % len(found)].count_batch(np.array(batch))
     return total_counts(found)
@@ -239,7 +239,7 @@ def test_batches_have_the_type_of_the_voter_and_share_memory():
     batches = counter_of(voter).batches
     assert batches.draw(np.array([[0, 0, 5]])).dtype == np.float32
     large = batches.draw(np.array([[0, 0, 9], [1, 3, 2]])).copy()
-    assert (batches.n_rows, large.shape) == (11, (11, 6))
+    assert (len(batches.buffer), large.shape) == (11, (11, 6))
     again = batches.draw_rows(np.array([[0, 0, 9], [1, 3, 2]]), np.array([1, 10]))
     assert np.shares_memory(again, batches.buffer)
     np.testing.assert_array_equal(again, large[[1, 10]])

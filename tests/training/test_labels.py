@@ -1,6 +1,7 @@
 """Labels as indices, for estimators that take nothing else."""
 
 import numpy as np
+from sklearn.naive_bayes import GaussianNB
 
 from smoothcert.models.columns import Columns, NamedColumns
 from smoothcert.training.labels import IndexedLabels, indexed
@@ -20,3 +21,11 @@ def test_labels_by_index():
     assert fitted.estimator.params_["weight"] == [4]
     fitted.estimator.predict = lambda X: np.array([2.0, 0.0])
     assert fitted.predict(X).tolist() == ["yes", "maybe"]
+    assert not hasattr(fitted, "predict_proba")
+
+
+def test_probabilities_are_in_the_order_of_the_labels():
+    X, y = np.array([[0.0], [1.0], [2.0]] * 5), np.array(["yes", "maybe", "no"] * 5)
+    probabilities = IndexedLabels(GaussianNB()).fit(X, y).predict_proba(X[:3])
+    np.testing.assert_array_equal(probabilities, GaussianNB().fit(X, y).predict_proba(X[:3]))
+    assert probabilities.argmax(axis=1).tolist() == [2, 0, 1]
