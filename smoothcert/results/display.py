@@ -17,6 +17,8 @@ from .metrics import certified_accuracy_curve, check_one_kind, named_alphas
 from .plotting import Curve, add_legend, draw_curves, drawn_curves, new_axes
 from .votes import VoteCounts
 
+__all__ = ["CertifiedAccuracyDisplay", "Curve"]
+
 #: Certificates by the name of their curve; several for one name give their envelope.
 Named = Mapping[str, Certificates | Sequence[Certificates]]
 

@@ -26,6 +26,9 @@ from .metadata import RunMetadata
 #: The number of seconds over which the speed of a run is measured.
 LATELY = 600.0
 
+#: For users. The rest is for `certify` and `Certificates.from_store`.
+__all__ = ["StoreError"]
+
 
 class Store:
     """The store of a run, open for writing, by one process at a time; others can read it meanwhile.
