@@ -145,9 +145,13 @@ def check_given(
     known : str or None
         Content of the model when these votes were last found to be its own.
     """
+    if len(votes) != len(inputs):
+        raise ValueError(
+            f"votes were drawn with a different X: they are those of {len(votes)} inputs, and X has {len(inputs)}. "
+            f"Give the votes of all inputs, for a shard too."
+        )
     found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
-    # Votes are those of all inputs, also where a shard is asked for.
-    votes = votes[inputs.positions if len(votes) == len(inputs) else []]
+    votes = votes[inputs.positions]
     if votes.origin.knows_inputs and not np.array_equal(votes.inputs, found):
         inputs.check_repeatable(some_of(inputs.positions, REPEATED))
     votes.check_same(origin, found)

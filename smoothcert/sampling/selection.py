@@ -47,7 +47,7 @@ def selection_steps(n_selection: int) -> NDArray[np.int64]:
     >>> selection_steps(256)
     array([ 16,  32,  64, 128, 256])
     """
-    steps = FIRST_STEP * 2 ** np.arange(40)  # Far more votes than anyone draws.
+    steps = FIRST_STEP * 2 ** np.arange(40, dtype=np.int64)  # Far more votes than anyone draws.
     return np.append(steps[steps < n_selection], n_selection)
 
 
