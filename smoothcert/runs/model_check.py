@@ -148,7 +148,7 @@ def check_given(
     if len(votes) != len(inputs):
         raise ValueError(
             f"votes were drawn with a different X: they are those of {len(votes)} inputs, and X has {len(inputs)}. "
-            f"Give the votes of all inputs, for a shard too."
+            f"Draw new ones, votes=clf.count_votes(X). A shard takes the votes of all inputs."
         )
     found = np.concatenate([fingerprints(sampler.mechanism, X) for _, X in inputs.chunks()])
     votes = votes[inputs.positions]
