@@ -270,7 +270,7 @@ def noisy_values_of_columns_not_rounded(patch):
     patch.setattr(exact.ExactVotes, "_check_reading", lambda self, row: None)
     original = exact.ExactVotes._rows
 
-    def rows(self, n, places, steps):
+    def rows(self, n, places=(0, []), steps=exact.NO_STEPS):
         whole, self.whole = self.whole, np.zeros_like(self.whole)
         found = original(self, n, places, steps * np.where(whole, self.q, 1)[places[1]])
         self.whole = whole
