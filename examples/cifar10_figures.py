@@ -39,7 +39,7 @@ from smoothcert import (
     VoteCounts,
     certified_accuracy_curve,
 )
-from smoothcert.results.plotting import Curve
+from smoothcert.results.display import Curve
 from smoothcert.runs.store import read_store
 
 #: The paper's noise levels sigma (section 3), three in each of Figures 7 to 15, and those of Figures 16 and 17.

@@ -73,10 +73,11 @@ def parse_by_column(texts: Any, columns: list[str], read: Callable[[str], Any], 
     found: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.rpartition("=")
-        if name not in columns or name in found or read(value) is None:
+        number = read(value)
+        if name not in columns or name in found or number is None:
             hint = by_name(name, columns)
             raise click.UsageError(f"{expected} once for some of the columns {columns}, got {text!r}.{hint}")
-        found[name] = read(value)
+        found[name] = number
     return found
 
 
@@ -103,8 +104,9 @@ def parse_levels(texts: Any, X: Any) -> Any:
     def read(text: str) -> int | None:
         return int(text) if text.isdecimal() else None
 
-    levels = parse_by_column(texts, columns_of(X), read, "--levels must be a whole number, or COLUMN=N")
-    return tuple(levels.get(name, "auto") for name in columns_of(X))
+    columns = columns_of(X)
+    levels = parse_by_column(texts, columns, read, "--levels must be a whole number, or COLUMN=N")
+    return tuple(levels.get(name, "auto") for name in columns)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -173,9 +173,11 @@ def report(found: Any, X: Any, y: Any, given: dict[str, Any], classes: Any) -> N
     store, shard = given["store"], given["shard"]
     stored = read_store(store) if store else None
     index = shard_positions(len(X), check_shard(shard, len(X))) if stored is None else stored.recorded
-    truth = None if stored is None else shown_labels(stored, None)
+    truth: Any = None
     if y is not None:
         truth = np.asarray(y)[index]
+    elif stored is not None:
+        truth = shown_labels(stored, None)
     click.echo(summary(found, truth))
     if given["output"]:
         write_table(given["output"], found, index, truth, classes, None if stored is None else stored.times)

@@ -202,7 +202,7 @@ class Box:
 
 
 def _by_position(bounds: Any, names: Sequence[str] | None, required: Sequence[str]) -> Any:
-    """Return bounds; those by column name are put in the order of the columns, (0, 0) where none are required."""
+    """Return bounds, those by column name in the order of the columns, with (0, 0) for columns that need none."""
     if is_by_column(bounds):
         pairs = in_order("bounds", bounds, names, default=(0.0, 0.0), required=required)
         if any(np.shape(pair) != (2,) for pair in pairs):

@@ -330,7 +330,7 @@ def _decode(value: Any) -> Any:
 
 
 def _difference(name: str, here: Any, there: Any) -> str:
-    """Describe what differs. The text of a strategy tells its parameters, unless somebody has changed one of both."""
+    """Describe what differs. The text of a strategy tells its parameters, unless somebody has changed either."""
     if isinstance(here, dict) and isinstance(there, dict):
         if here.get("text") == there.get("text"):
             name = f"parameters of {name}"

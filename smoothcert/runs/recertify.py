@@ -297,7 +297,7 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
                 raise
             raise ValueError(
                 f"X must hold numbers, and categories as codes from 0 in the order of the fitted model, since votes do "
-                f"not know their names ({error}). If an estimator drew them, give them to its certify method."
+                f"not know their names ({error}). If an estimator drew them, use its certify(X, votes=votes)."
             ) from error
         check_whole_numbers(part, found)
         if features is not None and anything:

@@ -207,7 +207,8 @@ class CudaBatches(NoisyBatches):
         self.points, self.keys = (upload(words.view(np.int32), voter.device) for words in (points, keys))
         dtype = torch.float64 if voter.dtype == np.float64 else torch.float32
         self.buffer = torch.empty((0, *mechanism.shape), dtype=dtype, device=voter.device)
-        self.scale, self.shift = (upload(end, voter.device) for end in mechanism.scale_and_shift(voter.dtype))
+        ends = () if mechanism.box.is_unit else mechanism.scale_and_shift(voter.dtype)
+        self.to_raw = [upload(end, voter.device) for end in ends]
         self.recipe: Any = mechanism.noise.recipe
 
     def _empty(self, n_rows: int) -> Any:
@@ -217,8 +218,9 @@ class CudaBatches(NoisyBatches):
         from ..noise import _cuda as cuda
 
         cuda.sample(self.recipe, self.points, self.keys, segments, batch)
-        if not self.mechanism.box.is_unit:
-            batch.view(len(batch), -1).mul_(self.scale).add_(self.shift)
+        if self.to_raw:
+            scale, shift = self.to_raw
+            batch.view(len(batch), -1).mul_(scale).add_(shift)
 
 
 def noisy_batches(

@@ -46,7 +46,7 @@ WIDE_GAP = 0.005
 #: Number of combinations of cells in which the model's vote is compared with what was read of it.
 CHECKED = 128
 
-#: Stands for rows in which no number is noisy.
+#: The steps of no feature at all, for rows without noise.
 NO_STEPS = np.zeros(0, dtype=np.int64)
 
 #: Relative error of mixing bounds, per part.
