@@ -77,9 +77,8 @@ class TimedSchedule(Callback):
         self.rows_ += len(batch[1])
 
 
-def network_of(options: dict[str, Any]) -> Network:
-    precision = torch.bfloat16 if options["precision"] == "bfloat16" else torch.float32
-    network = wide_resnet(options["depth"], options["width"], options["patch"], precision)
+def network_of(options: dict[str, Any], precision: str) -> Network:
+    network = wide_resnet(options["depth"], options["width"], options["patch"], getattr(torch, precision))
     return network.to(options["device"], memory_format=torch.channels_last)
 
 
@@ -101,7 +100,6 @@ def options(command: Any) -> Any:
         click.option("--depth", default=40, show_default=True),
         click.option("--width", default=2, show_default=True),
         click.option("--patch", default=1, show_default=True),
-        click.option("--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True),
         click.option("--compile", "compiled", is_flag=True, help="Compile the network: about a minute, then faster."),
         click.option("--device", default="cuda", show_default=True),
     ]):  # fmt: skip
@@ -122,6 +120,7 @@ def main() -> None:
 
 @main.command(help="Train for some minutes.")
 @options
+@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True)
 @click.option("--seconds", default=300.0, show_default=True, help="Time of training after the preparation.")
 @click.option("--batch-size", default=512, show_default=True)
 @click.option("--lr", default=0.4, show_default=True)
@@ -129,7 +128,7 @@ def main() -> None:
 @click.option("--stability-weight", default=6.0, show_default=True, help="C of the stability loss.")
 @click.option("--start-from", type=click.Path(exists=True, dir_okay=False), help="Weights of an earlier training.")
 def train(
-    data: Path, output: Path, seconds: float, batch_size: int, lr: float, workers: int, stability_weight: float,
+    data: Path, output: Path, precision: str, seconds: float, batch_size: int, lr: float, workers: int, stability_weight: float,
     start_from: str | None, **given: Any,
 ) -> None:  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
@@ -141,7 +140,7 @@ def train(
     center, scale = noisy_statistics(
         np.stack([images[i][0].numpy() for i in range(min(500, len(images)))]), noise, seed=0
     )
-    network = network_of(given)
+    network = network_of(given, precision)
     if given["compiled"]:
         network.compile()
     stability = given["training"] == "stability"
@@ -164,29 +163,38 @@ def train(
 
 @main.command(help="Certify test images, and decide about them at radii.")
 @options
+@click.option("--precision", type=click.Choice(["float16", "bfloat16", "float32"]), default="float16",
+              show_default=True, help="Of most votes; they are those of float32.")  # fmt: skip
 @click.option("--images", default=500, show_default=True)
 @click.option("--samples", default=10_000, show_default=True)
 @click.option("--batch-size", default=4096, show_default=True)
 @click.option("--measure", default=5.0, show_default=True, help="Seconds for the rate of the bare network.")
 @click.option("--at", multiple=True, default=[1.0, 2.0, 3.0, 4.0], show_default=True, help="Radii to decide about.")
 def certify(
-    data: Path, output: Path, images: int, samples: int, batch_size: int, measure: float, at: Any, **given: Any
-) -> None:
+    data: Path, output: Path, precision: str, images: int, samples: int, batch_size: int, measure: float, at: Any,
+    **given: Any,
+) -> None:  # fmt: skip
     X, y = read_images(data, TEST_FILES, given["records"])
     rows = np.linspace(0, len(X) - 1, min(images, len(X))).round().astype(int)
     X, y = X[rows] / np.float32(255), y[rows]
     noise, name = noise_and_name(given)
-    model = NoisyModule(network_of(given), noise, center=np.zeros((3, 1, 1)), scale=np.ones((3, 1, 1)))
+    model = NoisyModule(network_of(given, "float32"), noise, center=np.zeros((3, 1, 1)), scale=np.ones((3, 1, 1)))
     model.load_state_dict(torch.load(output / f"{name}.pt", map_location=given["device"], weights_only=True))
     model.eval()
-    inference = TorchInference(channels_last=True, compile=given["compiled"])
+    autocast = None if precision == "float32" else precision
+    inference = TorchInference(autocast, channels_last=True, compile=given["compiled"])
     clf = SmoothedClassifier.from_pretrained(
         model, range(10), noise, n_samples=samples, device=given["device"], inference=inference, batch_size=batch_size,
         random_state=0, verbose=1,
     )  # fmt: skip
-    compiled = torch.compile(model) if given["compiled"] else model
-    rows = torch.rand(batch_size, 3, 32, 32, device=given["device"]).contiguous(memory_format=torch.channels_last)
-    bare = rows_per_second(bare_network(compiled.to(given["device"]), rows), batch_size, measure)
+    forward, device = inference.prepare(model.to(given["device"])), torch.device(given["device"])
+
+    def run(rows: torch.Tensor) -> torch.Tensor:
+        with inference.context(device):
+            return forward(rows)
+
+    bare = bare_network(run, torch.rand(batch_size, 3, 32, 32, device=device))
+    speed = rows_per_second(bare, batch_size, measure)
     clf.predict(X[:2])  # compiles
     store, start = output / f"{name}.sqlite", time.perf_counter()
     clf.certify(X, store=store, y=y)
@@ -197,7 +205,7 @@ def certify(
         "images": len(X),
         "seconds": seconds,
         "votes per second": n_votes / seconds,
-        "bare network per second": bare,
+        "bare network per second": speed,
         "certified accuracy at": RADII,
     }
     for title, stored in certificates_of(store, noise).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
 from .threads import check_evaluation_mode, module_lock, n_threads
-from .torch_inference import TorchInference, check_rows_are_independent, is_autocast
+from .torch_inference import TorchInference, check_rows_are_independent, computes_in_float64, is_autocast
 from .torch_outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -21,6 +21,9 @@ NEAR_TIE = 2.0**-13
 
 #: The same for a float64 copy of the module, which tells how logits are ordered in float32.
 NEAR_TIE_64 = NEAR_TIE / 16
+
+#: The same where all numbers that the module computes have 64 bits.
+NEAR_TIE_IN_64 = NEAR_TIE * 2.0**-29
 
 #: Share of near ties in a batch above which rounding errors are measured, and rows that this takes.
 MANY_NEAR_TIES, MEASURED_ROWS = 1 / 8, 32
@@ -35,8 +38,8 @@ SMALL_NETWORK = 2**20
 #: Parameters above which no float64 copy is made. It takes eight bytes for each.
 LARGEST_COPY = 2**28
 
-#: Largest number of near ties that accelerators settle together.
-TOGETHER_ON_ACCELERATORS = 2**10
+#: Largest number of near ties that accelerators settle together: they wait for the host meanwhile.
+TOGETHER_ON_ACCELERATORS = 2**14
 
 #: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
 TF32 = 2.0**-10
@@ -58,7 +61,8 @@ class TorchVoter(Voter):
 
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
-    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches.
+    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches. Near
+    ties of a copy that computes in float64 throughout are those that rounding in float64 could change.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -207,7 +211,7 @@ class TorchVoter(Voter):
 
         Near ties are then rows whose lead is at most twice the largest error so far, plus one step of the precision.
         """
-        precise = self._find_precise()
+        precise = self._find_precise(rows)
         if precise and len(rows) < MEASURED_ROWS:
             return False
         is_later, self.is_measured = self.is_measured, True
@@ -249,7 +253,7 @@ class TorchVoter(Voter):
         import torch
 
         rows = torch.as_tensor(batch).to(self.device)
-        if self.is_reduced and (precise := self._find_precise()):
+        if self.is_reduced and (precise := self._find_precise(rows)):
             with precise.module_lock.lock, precise.inference.context(precise.device):
                 return precise(rows)
         votes = self._settle_together(rows)
@@ -283,7 +287,7 @@ class TorchVoter(Voter):
         """Return the logits that a float64 copy of the module computes, or None if there is no such copy."""
         import torch
 
-        if self.is_reduced or not (exact := self._find_precise()):
+        if self.is_reduced or not (exact := self._find_precise(rows)):
             return None
         try:
             with exact.module_lock.lock:
@@ -294,16 +298,25 @@ class TorchVoter(Voter):
         # Logits that all fit into float32 may have been computed in float32.
         return None if logits.dtype != torch.float64 or (logits == logits.float()).all() else logits
 
-    def _find_precise(self) -> Any:
+    def _find_precise(self, rows: Any) -> Any:
         """Return the voter of higher precision that settles near ties together, or False if there is none.
 
-        Voters in threads share it.
+        Voters in threads share it. Some rows show whether it computes in float64 throughout.
         """
         voter = self.original
         with voter.module_lock.lock:
             if voter.precise is None:
                 voter.precise = voter._make_precise() or False
+                if voter.precise and self.is_reduced:
+                    voter.precise._set_near_tie(rows[:1].clone())
             return voter.precise
+
+    def _set_near_tie(self, rows: Any) -> None:
+        """Narrow near ties down if all numbers that the module computes have 64 bits, as its answer to some rows shows."""
+        with suppress(MemoryError, RuntimeError, ValueError):
+            rows = rows.to(self.device, self.precision)
+            if computes_in_float64(lambda: self.logits(rows)):
+                self.near_tie = NEAR_TIE_IN_64
 
     def _make_precise(self) -> TorchVoter | None:
         """Return a voter without autocast, or else one of the next higher precision, if that is possible."""

@@ -124,6 +124,26 @@ def is_autocast(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
+def computes_in_float64(run: Callable[[], Any]) -> bool:
+    """Tell whether all floating-point numbers that a function computes by torch have 64 bits."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    precisions = set()
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            answer = function(*args, **(kwargs or {}))
+            tensors = (value for value in tree_leaves(answer) if isinstance(value, torch.Tensor))
+            precisions.update(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+            return answer
+
+    with Recorder():
+        run()
+    return precisions == {torch.float64}
+
+
 def check_rows_are_independent(module: Any) -> None:
     """Raise a ValueError if a part of the module makes the answer to a row depend on the rest of the batch."""
     import torch
