@@ -75,6 +75,9 @@ class Voter(ABC):
     #: Number of rows up to which a batch takes about as long as a single row.
     free_rows: int = 1
 
+    #: Factor of the number of batches in a task: an accelerator waits for the host while few rows of a task are left.
+    task_factor: int = 1
+
     #: Largest number of near ties that are settled together.
     most_together: int = 2**6
 

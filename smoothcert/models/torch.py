@@ -41,6 +41,9 @@ LARGEST_COPY = 2**28
 #: Largest number of near ties that accelerators settle together: they wait for the host meanwhile.
 TOGETHER_ON_ACCELERATORS = 2**14
 
+#: How many times as many batches a task has on accelerators.
+TASK_FACTOR = 8
+
 #: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
 TF32 = 2.0**-10
 
@@ -105,7 +108,7 @@ class TorchVoter(Voter):
         self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
-            self.most_together = TOGETHER_ON_ACCELERATORS
+            self.most_together, self.task_factor = TOGETHER_ON_ACCELERATORS, TASK_FACTOR
         self.inference, self.decision = inference or TorchInference(), decision or Decision()
         self.module_lock = module_lock(module)
         step = max(torch.finfo(self.precision).eps, self.inference.step(self.device_type))

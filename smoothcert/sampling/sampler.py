@@ -154,9 +154,10 @@ class Sampler:
         be fewer than `FEW_TASKS`.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
-        least = -(-FEW_BATCHES * self.rows // each)
-        size = min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * self.rows // each))
-        return min(size, max(-(-n_inputs // FEW_TASKS), -(-self.rows // each)))
+        rows = self.rows * self.voter.task_factor
+        least = -(-FEW_BATCHES * rows // each)
+        size = min(max(-(-n_inputs // TASKS), least), max(least, BATCHES_PER_TASK * rows // each))
+        return min(size, max(-(-n_inputs // FEW_TASKS), -(-rows // each)))
 
     def draw(self, X: NDArray[Any], target: Any = None) -> Votes:
         """Draw the votes of a few inputs.

@@ -123,8 +123,9 @@ class Plain(Voter):
 
 def test_a_plain_voter():
     voter = Plain()
-    kept = ("most_rows", "free_rows", "most_together", "n_batches", "most_changed", "coarse_step", "content_decides")
-    assert [getattr(voter, name) for name in kept] == [2**15, 1, 64, 0, 1, 0.0, False]
+    kept = ("most_rows", "free_rows", "task_factor", "most_together", "n_batches", "most_changed", "coarse_step")
+    assert [getattr(voter, name) for name in kept] == [2**15, 1, 1, 64, 0, 1, 0.0]
+    assert not voter.content_decides
     assert voter.for_threads() == [voter]
     first = voter.vote(np.ones((2, 1)))
     voter.vote(np.zeros((2, 1)))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
-from smoothcert.models.torch import NEAR_TIE, TorchVoter
+from smoothcert.models.torch import NEAR_TIE, NEAR_TIE_IN_64, TorchVoter
 
 X = np.random.default_rng(0).random((400, 64)).astype(np.float32)
 
@@ -247,24 +247,75 @@ def test_the_callers_autocast_reduces_precision_too():
     np.testing.assert_array_equal(expected[tied], precise[tied])
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_votes_in_tf32_are_those_of_float64(monkeypatch, inside):
-    """A float32 module on a CUDA device, whose products have errors of TF32; autocast inside has larger ones."""
+class Rough(Network):
+    """A float32 module as on a CUDA device, whose products have errors of TF32; autocast inside has larger ones."""
 
-    class Rough(Network):
-        def forward(self, rows):
-            with torch.autocast("cpu", enabled=inside):
-                logits = super().forward(rows)
-            if logits.dtype == torch.float64:
-                return logits
-            step = 2.0**-10 if logits.dtype == torch.float32 else 0.0
-            return logits * (1 + step * torch.randn(logits.shape, generator=torch.Generator().manual_seed(len(rows))))
+    def __init__(self, function, inside=False):
+        super().__init__(function)
+        self.inside = inside
 
-    network = Rough(lambda logits: logits)
+    def forward(self, rows):
+        with torch.autocast("cpu", enabled=self.inside):
+            logits = super().forward(rows)
+        if logits.dtype == torch.float64:
+            return logits
+        step = 2.0**-10 if logits.dtype == torch.float32 else 0.0
+        return logits * (1 + step * torch.randn(logits.shape, generator=torch.Generator().manual_seed(len(rows))))
+
+
+@pytest.fixture
+def tf32(monkeypatch):
+    """Makes voters as on a CUDA device, which work on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    voter = TorchVoter(network, 10, device="cuda")
-    voter.device, voter.device_type = torch.device("cpu"), "cpu"
-    precise = TorchVoter(copy.deepcopy(network).double(), 10)(X.astype(np.float64))
+
+    def voter(network):
+        made = TorchVoter(network, 10, device="cuda")
+        made.device, made.device_type = torch.device("cpu"), "cpu"
+        return made
+
+    return voter
+
+
+def in_float64(network, rows):
+    return TorchVoter(copy.deepcopy(network).double(), 10)(rows.astype(np.float64))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_votes_in_tf32_are_those_of_float64(tf32, inside):
+    network = Rough(lambda logits: logits, inside)
+    voter, precise = tf32(network), in_float64(network, X)
     found = np.concatenate([voter(X[i : i + size]) for size in (400, 40, 1) for i in range(0, 400, size)])
     np.testing.assert_array_equal(found.reshape(3, 400), np.tile(precise, (3, 1)))
     assert (voter.vote(X.copy())() < 0).mean() < (0.2 if inside else 0.05)
+
+
+MANY = np.random.default_rng(1).random((20_000, 64)).astype(np.float32)
+
+
+def test_near_ties_in_tf32_are_settled_together(tf32):
+    """Only rounding in float64 can change votes of a float64 copy: leads above 1e-12 are clear."""
+    network = Rough(lambda logits: logits)
+    voter = tf32(network)
+    assert (voter.vote(MANY.copy())() < 0).sum() > 100
+    np.testing.assert_array_equal(voter(MANY), in_float64(network, MANY))
+    assert voter.precise.near_tie == NEAR_TIE_IN_64
+    # The row that shows the copy's precision.
+    assert voter.precise.module.rng["alone"] == 1
+
+
+def test_copies_with_a_step_in_float32_keep_wide_near_ties(tf32):
+    voter = tf32(Rough(lambda logits: (logits.float() / 3).to(logits.dtype) * 3))
+    found = voter(MANY)
+    assert voter.precise.near_tie == NEAR_TIE
+    np.testing.assert_array_equal(found, np.concatenate([voter(MANY[i : i + 1999]) for i in range(0, 20_000, 1999)]))
+
+
+def test_a_copy_that_fails_on_a_single_row_keeps_wide_near_ties(tf32):
+    def fails(logits):
+        if len(logits) == 1 and logits.dtype == torch.float64:
+            raise RuntimeError("one row")
+        return logits
+
+    voter = tf32(Rough(fails))
+    voter.vote(MANY[:5000].copy())()
+    assert voter.precise.near_tie == NEAR_TIE

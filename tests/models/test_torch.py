@@ -42,6 +42,7 @@ def test_what_follows_from_the_size_and_the_device():
     assert TorchVoter(nn.Linear(2**10, 2**10, bias=False), 2**10).batch_values == 2**17
     other = TorchVoter(nn.Linear(3, 2), 2, device="meta")
     assert (other.batch_values, other.most_rows, other.most_together, other.most_changed) == (2**24, 2**24, 2**14, 5)
+    assert (small.task_factor, other.task_factor) == (1, 8)
     assert str(TorchVoter(nn.Linear(3, 2, device="meta"), 2).device) == "meta"
     assert str(TorchVoter(nn.Flatten(), 2).device) == "cpu"
     # The first parameter of real numbers decides about the precision.

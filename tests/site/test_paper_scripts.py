@@ -139,6 +139,15 @@ def test_reduced_precision_stays_inside_the_features():
     assert (inside, logits.dtype) == ([torch.bfloat16], torch.float32)
 
 
+def test_a_float32_network_keeps_the_autocast_of_its_caller():
+    network = cifar10.wide_resnet(10, 1, 4).eval()
+    inside = []
+    network.features[1].register_forward_hook(lambda module, given, answer: inside.append(answer.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(torch.rand(2, 3, 32, 32))
+    assert (inside, logits.dtype) == ([torch.bfloat16], torch.float32)
+
+
 def test_blocks_add_their_path_to_the_short_cut():
     torch.manual_seed(0)
     x = torch.randn(2, 4, 6, 6)
