@@ -128,8 +128,8 @@ def main() -> None:
 @click.option("--stability-weight", default=6.0, show_default=True, help="C of the stability loss.")
 @click.option("--start-from", type=click.Path(exists=True, dir_okay=False), help="Weights of an earlier training.")
 def train(
-    data: Path, output: Path, precision: str, seconds: float, batch_size: int, lr: float, workers: int, stability_weight: float,
-    start_from: str | None, **given: Any,
+    data: Path, output: Path, precision: str, seconds: float, batch_size: int, lr: float, workers: int,
+    stability_weight: float, start_from: str | None, **given: Any,
 ) -> None:  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Features in the precision that is asked for, or that of the caller, and a linear layer on top in full precision."""
+    """Features in the precision that is asked for, or the caller's, and a linear layer on top in full precision."""
 
     def __init__(self, features: nn.Module, n_features: int, n_classes: int, precision: torch.dtype) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -304,22 +304,17 @@ class TorchVoter(Voter):
     def _find_precise(self, rows: Any) -> Any:
         """Return the voter of higher precision that settles near ties together, or False if there is none.
 
-        Voters in threads share it. Some rows show whether it computes in float64 throughout.
+        Voters in threads share it. The first row shows whether it computes in float64 throughout.
         """
         voter = self.original
         with voter.module_lock.lock:
             if voter.precise is None:
-                voter.precise = voter._make_precise() or False
-                if voter.precise and self.is_reduced:
-                    voter.precise._set_near_tie(rows[:1].clone())
+                precise = voter._make_precise()
+                voter.precise = precise or False
+                if precise is not None and self.is_reduced:
+                    row = rows[:1].clone().to(precise.device, precise.precision)
+                    precise.near_tie = NEAR_TIE_IN_64 if computes_in_float64(precise.logits, row) else precise.near_tie
             return voter.precise
-
-    def _set_near_tie(self, rows: Any) -> None:
-        """Narrow near ties down if all numbers that the module computes have 64 bits, as its answer to some rows shows."""
-        with suppress(MemoryError, RuntimeError, ValueError):
-            rows = rows.to(self.device, self.precision)
-            if computes_in_float64(lambda: self.logits(rows)):
-                self.near_tie = NEAR_TIE_IN_64
 
     def _make_precise(self) -> TorchVoter | None:
         """Return a voter without autocast, or else one of the next higher precision, if that is possible."""
