@@ -35,6 +35,7 @@ from cifar10 import (
     Network,
     TrainingImages,
     certificates_of,
+    device_option,
     load_weights,
     read_images,
     wide_resnet,
@@ -93,7 +94,7 @@ def options(command: Any) -> Any:
     for option in reversed([
         click.option("--data", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--output", type=click.Path(path_type=Path), required=True),
-        click.option("--records", default=10_000, show_default=True, help="Images in each file."),
+        click.option("--records", type=click.IntRange(1), default=10_000, show_default=True, help="Images in a file."),
         click.option("--noise", "family", type=click.Choice(list(NOISES)), default="split", show_default=True),
         click.option("--sigma", default=1.75, show_default=True),
         click.option("--training", type=click.Choice(["augment", "stability"]), default="augment", show_default=True),
@@ -101,7 +102,7 @@ def options(command: Any) -> Any:
         click.option("--width", default=2, show_default=True),
         click.option("--patch", default=1, show_default=True),
         click.option("--compile", "compiled", is_flag=True, help="Compile the network: about a minute, then faster."),
-        click.option("--device", default="cuda", show_default=True),
+        device_option,
     ]):  # fmt: skip
         command = option(command)
     return command
@@ -179,7 +180,7 @@ def certify(
     X, y = X[rows] / np.float32(255), y[rows]
     noise, name = noise_and_name(given)
     model = NoisyModule(network_of(given, "float32"), noise, center=np.zeros((3, 1, 1)), scale=np.ones((3, 1, 1)))
-    model.load_state_dict(torch.load(output / f"{name}.pt", map_location=given["device"], weights_only=True))
+    load_weights(model, output / f"{name}.pt")
     model.eval()
     autocast = None if precision == "float32" else precision
     inference = TorchInference(autocast, channels_last=True, compile=given["compiled"])

@@ -18,6 +18,7 @@ import copy
 import math
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import click
@@ -189,6 +190,9 @@ class Checkpoints(Callback):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.batch_ = 0
+        # An epoch draws the same order, crops and noise whether the training was interrupted before it or not.
+        torch.manual_seed(self.recipe["seed"] + 2**32 * self.epoch_)
+        net.module_.rng = np.random.default_rng([self.recipe["seed"], self.epoch_])
         if self.epoch_ >= net.max_epochs:
             raise KeyboardInterrupt  # skorch's way to end a training
 
@@ -206,13 +210,15 @@ class Checkpoints(Callback):
         partial.replace(self.path)
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load the weights of an earlier training."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
     try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(saved.get("module", saved))
-    except RuntimeError as error:
-        raise click.ClickException(f"--start-from: {path} fits another network. {error}") from error
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{path}: there are no weights. Train the network first.") from error
+    except (AttributeError, EOFError, UnpicklingError, RuntimeError) as error:
+        raise click.ClickException(f"{path}: expected weights of this network, found other content.") from error
 
 
 def train(
@@ -267,30 +273,54 @@ def certify(
 ) -> None:
     """Draw votes into a store, and print the certified accuracies of all strategies and schemes."""
     clf = SmoothedClassifier.from_pretrained(model, range(n_classes), noise, alpha=0.001, **settings)
-    found = clf.certify(X, store=store, y=y)
+    try:
+        found = clf.certify(X, store=store, y=y)
+    except ValueError as error:
+        if not store.exists():
+            raise
+        raise click.ClickException(f"{error} To draw all votes anew, delete {store}; the weights stay.") from error
     named = {"deterministic": found} if noise.n_outcomes else certificates_of(store, noise)
     print(f"\nCertified accuracy, {noise} (sigma={noise.sigma:.4g}), votes in {store}:\n")
     print(summarize(named, y, RADII))
+
+
+POSITIVE = click.FloatRange(0, min_open=True)
+
+
+def check_device(context: Any, option: Any, device: str) -> str:
+    """Return the name of a device that torch can use, or say that it cannot."""
+    try:
+        torch.empty(1, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise click.BadParameter(f"torch cannot use {device!r} here: {reason} Use --device cpu.") from error
+    return device
+
+
+device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True,
+                             callback=check_device, help="cuda where torch finds one.")  # fmt: skip
 
 
 def common_options(command: Any) -> Any:
     """Add the options that every script of the paper's experiments has."""
     for option in reversed([
         click.option("--noise", type=click.Choice(list(NOISES)), default="split", show_default=True),
-        click.option("--sigma", type=float, default=1.75, show_default=True, help="Noise level; lam = sqrt(3) sigma."),
+        click.option("--sigma", type=POSITIVE, default=1.75, show_default=True,
+                     help="Noise level; lam = sqrt(3) sigma."),
         click.option("--training", type=click.Choice(["augment", "stability"]), default="augment", show_default=True),
         click.option("--stability-weight", type=click.FloatRange(0), help="C of the stability loss.  [default: 6]"),
         click.option("--start-from", type=click.Path(exists=True, dir_okay=False),
                      help="Weights of an earlier training of the same network, to start from.  [default: none]"),
         click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True),
-        click.option("--lr", type=float, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
+        click.option("--lr", type=POSITIVE, help="Learning rate. [default: 0.1 for each 64 images of a batch]"),
         click.option("--train-size", type=click.IntRange(1), help="Train on this many images. [default: all]"),
         click.option("--samples", type=click.IntRange(1), default=10_000, show_default=True, help="Votes per image."),
         click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
-                     show_default=True),
+                     show_default=True, help="Of training. Votes are those of float32."),
         click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile."),
-        click.option("--workers", type=int, default=0, show_default=True, help="Processes that load training images."),
-        click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True),
+        click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
+                     help="Processes that load training images."),
+        device_option,
         click.option("--seed", type=int, default=0, show_default=True),
     ]):  # fmt: skip
         command = option(command)
@@ -330,7 +360,8 @@ def run_experiment(network: nn.Module, images: Dataset, X: Any, y: Any, n_classe
 @click.option("--patch", type=click.Choice(["1", "2", "4"]), default="1", show_default=True,
               help="Pixels a side that it sees as one.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=2000, show_default=True, help="Test images to certify.")
-@click.option("--records", default=10_000, show_default=True, help="Images in each file, if it was cut down.")
+@click.option("--records", type=click.IntRange(1), default=10_000, show_default=True,
+              help="Images in each file, if it was cut down.")  # fmt: skip
 @common_options
 def main(data: Path, depth: int, width: int, patch: str, images: int, records: int, **given: Any) -> None:
     if depth < 10 or depth % 6 != 4:

@@ -137,6 +137,8 @@ def finish(ax: Any, title: str, *, xlabel: str = r"$\ell_1$ radius", ylabel: str
     ax.grid(True, alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small")
+    else:
+        ax.text(0.5, 0.5, "no store", transform=ax.transAxes, ha="center")
 
 
 def one_panel() -> tuple[Any, Any]:
@@ -167,7 +169,7 @@ def figure_2(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
         ):
             radii = strategy.radii(UniformNoise(lam), p_a, 1 - p_a, room, room)
             ax.plot(p_a, radii, color=color, linestyle=style, label=f"lam={lam:g}, {name}")
-    finish(ax, "Figure 2: from probability to radius", xlabel="probability of the top class", ylabel="l1 radius")
+    finish(ax, "Figure 2: from probability to radius", xlabel="probability of the top class", ylabel=r"$\ell_1$ radius")
     ax.set_xlim(0.5, 1)
     return fig, ""
 
@@ -177,6 +179,8 @@ def figure_4(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
     found = [one for one in cifar10 if one.noise == "split" and abs(one.sigma - 4) < 0.01]
     if not found:
+        for ax in axes:
+            finish(ax, "Figure 4: lam = 6.92")
         return fig, "needs a store of split noise, sigma=4"
     result, rng = found[0], np.random.default_rng(0)
     radii = result.certificates("greedy").radii
@@ -240,7 +244,8 @@ def figure_6(cifar10: list[Result], imagenet: list[Result]) -> tuple[Any, str]:
 def panels(number: int, results: list[Result]) -> tuple[Any, str]:
     """One row for each noise level, one column for each way of training."""
     sigmas = PANELS[number]
-    fig, axes = plt.subplots(len(sigmas), 2, figsize=(9.6, 3 * len(sigmas)), layout="constrained", sharey=True)
+    size = 9.6, 3 * len(sigmas)
+    fig, axes = plt.subplots(len(sigmas), 2, figsize=size, layout="constrained", sharex="row", sharey=True)
     missing = []
     for row, sigma in zip(axes, sigmas, strict=True):
         for ax, training in zip(row, ("augment", "stability"), strict=True):
@@ -252,9 +257,8 @@ def panels(number: int, results: list[Result]) -> tuple[Any, str]:
                     draw(ax, label, envelope([one], radius), color=color, linestyle=style, **faint)
             finish(ax, f"$\\sigma$ = {sigma:g}, {training}")
             if not found:
-                ax.text(0.5, 0.5, "no store", transform=ax.transAxes, ha="center")
                 missing.append(f"sigma={sigma:g} {training}")
-    fig.suptitle(f"Figure {number}")
+    fig.suptitle(f"Figure {number}: {'ImageNet' if number > 15 else 'CIFAR-10'}")
     return fig, f"without {', '.join(missing)}" if missing else ""
 
 

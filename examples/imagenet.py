@@ -27,13 +27,18 @@ SUFFIXES = {".jpeg", ".jpg", ".png"}
 # Data
 
 
+def class_names(folder: Path) -> list[str]:
+    """Return the sorted names of the folders of classes."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
 def find_images(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     """Return the images below the folders of classes, and the number of the class of each, both in sorted order."""
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    classes = class_names(folder)
     found = [
         (path, number)
-        for number, one in enumerate(classes)
-        for path in sorted(one.iterdir())
+        for number, name in enumerate(classes)
+        for path in sorted((folder / name).iterdir())
         if path.suffix.lower() in SUFFIXES
     ]
     if not found or {number for _, number in found} != set(range(len(classes))):
@@ -129,9 +134,13 @@ def resnet_50(n_classes: int = 1000, precision: torch.dtype = torch.float32, dep
 def main(data: Path, size: int, every: int, **given: Any) -> None:
     paths, labels = find_images(data / "train")
     val_paths, val_labels = find_images(data / "val")
-    n_classes = int(labels.max()) + 1
-    if val_labels.max() >= n_classes:
-        raise click.ClickException(f"{data}: val has {val_labels.max() + 1} classes, and train has {n_classes}.")
+    classes = class_names(data / "train")
+    if differing := sorted({*classes} ^ {*class_names(data / "val")}):
+        raise click.ClickException(
+            f"{data}: train and val must have the same folders of classes, but only one of them has "
+            f"{', '.join(differing[:5])}{', ...' if len(differing) > 5 else ''}."
+        )
+    n_classes = len(classes)
     torch.manual_seed(given["seed"])
     part = torch.randperm(len(paths))[: given["train_size"]].tolist()
     training = Images([paths[i] for i in part], labels[part], size, training=True)

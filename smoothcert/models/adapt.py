@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from .sklearn import SklearnVoter
 from .torch import TorchVoter
 from .torch_inference import TorchInference
 from .torch_outputs import Decision
+
+#: Longest text of a value in a message.
+LONGEST_NAME = 400
 
 
 def check_base_model(estimator: Any, kind: str = "classifier") -> None:
@@ -38,8 +42,11 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
         remedy = f"A function cannot be trained: use Smoothed{kind.title()}.from_pretrained."
     elif isinstance(model, (str, bytes)):
         remedy = "Load the model first."
+    elif isinstance(model, Mapping):
+        remedy = "If it holds weights, load them into their network, and pass the network."
+    found = repr(model) if len(repr(model)) <= LONGEST_NAME else f"a {name_of(model)}"
     raise ValueError(
-        f"estimator must be a scikit-learn {kind}, a torch.nn.Module or a skorch net, got {model!r}. {remedy}"
+        f"estimator must be a scikit-learn {kind}, a torch.nn.Module or a skorch net, got {found}. {remedy}"
     )
 
 

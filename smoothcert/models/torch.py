@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
 from .threads import check_evaluation_mode, module_lock, n_threads
-from .torch_inference import TorchInference, check_rows_are_independent, computes_in_float64, is_autocast
-from .torch_outputs import Decision, explained, lead_error, read_logits, read_numbers, votes_by_lead
+from .torch_inference import TorchInference, check_rows_are_independent, is_autocast
+from .torch_outputs import Decision, explained, is_smooth, lead_error, read_logits, read_numbers, votes_by_lead
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
 NEAR_TIE = 2.0**-13
@@ -22,7 +22,7 @@ NEAR_TIE = 2.0**-13
 #: The same for a float64 copy of the module, which tells how logits are ordered in float32.
 NEAR_TIE_64 = NEAR_TIE / 16
 
-#: The same where all numbers that the module computes have 64 bits.
+#: The same where rounding on the way to the logits is that of float64.
 NEAR_TIE_IN_64 = NEAR_TIE * 2.0**-29
 
 #: Share of near ties in a batch above which rounding errors are measured, and rows that this takes.
@@ -38,8 +38,8 @@ SMALL_NETWORK = 2**20
 #: Parameters above which no float64 copy is made. It takes eight bytes for each.
 LARGEST_COPY = 2**28
 
-#: Largest number of near ties that accelerators settle together: they wait for the host meanwhile.
-TOGETHER_ON_ACCELERATORS = 2**14
+#: Largest number of near ties that are settled together. CUDA devices wait for the host meanwhile.
+TOGETHER_ON_ACCELERATORS, TOGETHER_ON_CUDA = 2**10, 2**14
 
 #: How many times as many batches a task has on accelerators.
 TASK_FACTOR = 8
@@ -65,7 +65,7 @@ class TorchVoter(Voter):
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
     largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches. Near
-    ties of a copy that computes in float64 throughout are those that rounding in float64 could change.
+    ties of a copy whose rounding errors are those of float64 are those that these could change.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -108,7 +108,8 @@ class TorchVoter(Voter):
         self.batch_values = 2**20 if self.n_parameters < SMALL_NETWORK else 2**17
         if self.device_type != "cpu":
             self.batch_values = self.most_rows = 2**24
-            self.most_together, self.task_factor = TOGETHER_ON_ACCELERATORS, TASK_FACTOR
+            self.most_together = TOGETHER_ON_CUDA if self.device_type == "cuda" else TOGETHER_ON_ACCELERATORS
+            self.task_factor = TASK_FACTOR
         self.inference, self.decision = inference or TorchInference(), decision or Decision()
         self.module_lock = module_lock(module)
         step = max(torch.finfo(self.precision).eps, self.inference.step(self.device_type))
@@ -214,13 +215,17 @@ class TorchVoter(Voter):
 
         Near ties are then rows whose lead is at most twice the largest error so far, plus one step of the precision.
         """
-        precise = self._find_precise(rows)
+        import torch
+
+        precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
             return False
         is_later, self.is_measured = self.is_measured, True
         if precise:
             try:
-                error = lead_error(logits, precise.logits(rows))
+                error = lead_error(logits, precise.logits(rows.clone()))
+                if not is_later and precise.precision == torch.float64 and is_smooth(precise.logits, rows.double()):
+                    precise.near_tie = NEAR_TIE_IN_64
             except (MemoryError, RuntimeError, ValueError):
                 self.original.precise = precise if is_later else False
                 return True
@@ -256,7 +261,7 @@ class TorchVoter(Voter):
         import torch
 
         rows = torch.as_tensor(batch).to(self.device)
-        if self.is_reduced and (precise := self._find_precise(rows)):
+        if self.is_reduced and (precise := self._find_precise()):
             with precise.module_lock.lock, precise.inference.context(precise.device):
                 return precise(rows)
         votes = self._settle_together(rows)
@@ -290,7 +295,7 @@ class TorchVoter(Voter):
         """Return the logits that a float64 copy of the module computes, or None if there is no such copy."""
         import torch
 
-        if self.is_reduced or not (exact := self._find_precise(rows)):
+        if self.is_reduced or not (exact := self._find_precise()):
             return None
         try:
             with exact.module_lock.lock:
@@ -301,19 +306,15 @@ class TorchVoter(Voter):
         # Logits that all fit into float32 may have been computed in float32.
         return None if logits.dtype != torch.float64 or (logits == logits.float()).all() else logits
 
-    def _find_precise(self, rows: Any) -> Any:
+    def _find_precise(self) -> Any:
         """Return the voter of higher precision that settles near ties together, or False if there is none.
 
-        Voters in threads share it. The first row shows whether it computes in float64 throughout.
+        Voters in threads share it.
         """
         voter = self.original
         with voter.module_lock.lock:
             if voter.precise is None:
-                precise = voter._make_precise()
-                voter.precise = precise or False
-                if precise is not None and self.is_reduced:
-                    row = rows[:1].clone().to(precise.device, precise.precision)
-                    precise.near_tie = NEAR_TIE_IN_64 if computes_in_float64(precise.logits, row) else precise.near_tie
+                voter.precise = voter._make_precise() or False
             return voter.precise
 
     def _make_precise(self) -> TorchVoter | None:
@@ -321,7 +322,9 @@ class TorchVoter(Voter):
         import torch
 
         inference = self.inference.in_full_precision()
-        if self.n_classes == 1:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        # Module.to takes the imaginary parts off.
+        if self.n_classes == 1 or any(tensor.is_complex() for tensor in tensors):
             return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             return TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -122,27 +122,6 @@ def is_autocast(device_type: str) -> bool:
     import torch
 
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
-def computes_in_float64(function: Callable[[Any], Any], rows: Any) -> bool:
-    """Tell whether all floating-point numbers that a function of a float64 batch computes by torch have 64 bits."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    precisions: set[torch.dtype] = set()
-
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            answer = function(*args, **(kwargs or {}))
-            tensors = (value for value in tree_leaves(answer) if isinstance(value, torch.Tensor))
-            precisions.update(tensor.dtype for tensor in tensors if tensor.is_floating_point())
-            return answer
-
-    with Recorder(), suppress(MemoryError, RuntimeError, ValueError):
-        function(rows)
-        return precisions == {torch.float64}
-    return False
 
 
 def check_rows_are_independent(module: Any) -> None:

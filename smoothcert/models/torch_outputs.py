@@ -24,6 +24,11 @@ SHAPE_ERROR = re.compile(
 )
 
 
+#: Relative change of inputs that float64 resolves and float32 does not, largest error by which logits may leave a
+#: straight line, and share of rows that may leave it further.
+TINY_CHANGE, SMOOTH, FEW_JUMPS = 1e-9, 2.0**-43, 1 / 16
+
+
 def read_logits(
     answer: Any,
     n_rows: int,
@@ -167,6 +172,21 @@ def lead_error(logits: Any, precise: Any) -> float:
     errors = logits.double() - precise.to(logits.device)
     first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
     return float((first - second).abs().nan_to_num(torch.inf).max())
+
+
+def is_smooth(function: Callable[[Any], Any], rows: Any) -> bool:
+    """Tell whether logits of float64 rows follow tiny changes of the rows as smoothly as rounding in float64 allows.
+
+    In float32, anywhere on the way, they jump. The derivative of a few rows may jump, as that of ReLU does.
+    """
+    import torch
+
+    places = torch.arange(rows.numel(), device=rows.device).reshape(rows.shape)
+    change = TINY_CHANGE * rows.abs().mean() * places.cos()
+    first, second, third = (function(rows + step * change) for step in range(3))
+    jumps = (first - 2 * second + third).abs() > SMOOTH * (1 + first.abs().amax(dim=1, keepdim=True))
+    moves = first.dtype == torch.float64 and bool((first != second).any(dim=1).all())
+    return moves and int(jumps.any(dim=1).sum()) <= FEW_JUMPS * len(rows)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from ..noise.mechanism import NoiseMechanism
 from .counters import VoteCounter, total_counts
 from .selection import SelectionRule
 
-#: Maximum number of batches in a task: a crash costs them.
+#: Maximum number of batches in a task, times the voter's ``task_factor``: a crash costs them.
 BATCHES_PER_TASK = 16
 
-#: Minimum number of batches in a task, if there are enough inputs: a smaller task is not worth its start.
+#: Minimum number, likewise, if there are enough inputs: a smaller task is not worth its start.
 FEW_BATCHES = 8
 
 #: Number of tasks of a run, if there are enough inputs: every worker gets some, and all end at about the same time.
@@ -150,8 +150,8 @@ class Sampler:
     def chunk_size(self, n_inputs: int) -> int:
         """Return how many inputs make a task, independently of workers and speed, so that batches are repeatable.
 
-        A task fills a few batches, and there are about `TASKS` tasks. A task fills a single batch only if there would
-        be fewer than `FEW_TASKS`.
+        A task fills a few batches, and there are about `TASKS` tasks. It fills only ``task_factor`` batches if there
+        would be fewer than `FEW_TASKS`.
         """
         each = FEW_VOTES if self.rule is not None else self.n_samples or self.n_selection
         rows = self.rows * self.voter.task_factor

@@ -178,11 +178,19 @@ class Denying(Duck):
         ("model.pt", "Load the model first"),
         (None, "Pass a model"),
         (3, "Pass a model"),
+        (nn.Linear(3, 2).state_dict(), "If it holds weights, load them into their network"),
     ],
 )
 def test_what_is_no_base_model(model, remedy):
     with pytest.raises(ValueError, match=f"(?s)estimator must be a scikit-learn classifier.*{re.escape(remedy)}"):
         check_base_model(model)
+
+
+def test_long_texts_are_left_out():
+    weights = nn.Linear(100, 100).state_dict()
+    with pytest.raises(ValueError, match=r"got a OrderedDict\. If it holds weights") as error:
+        check_base_model(weights)
+    assert len(str(error.value)) < 250
 
 
 UNCACHED = """

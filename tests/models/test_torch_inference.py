@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from smoothcert import SmoothedClassifier, TorchInference
-from smoothcert.models.torch_inference import computes_in_float64
 
 
 def test_settings_of_torch_models():
@@ -77,27 +76,3 @@ def test_ways_to_run_a_network(inference):
         assert repr(inference) in votes.origin.model
         with pytest.raises(ValueError, match="votes were drawn with a different model"):
             clf.certify(X, votes=plain)
-
-
-def fails(x):
-    raise RuntimeError(f"a batch of {len(x)} rows")
-
-
-@pytest.mark.parametrize(
-    ("compute", "expected"),
-    [
-        (lambda x: x * 2, True),
-        (lambda x: (x * 2).split(1), True),
-        (lambda x: (x > 0).long() + x, True),
-        (lambda x: (x * 2).float(), False),
-        (lambda x: (x.float() * 2).double(), False),
-        (lambda x: [half * 1.0 for half in (x.half(), x)], False),
-        (lambda x: x + torch.tensor([0.1]), False),
-        (lambda x: (x > 0).long() + 1, False),
-        (fails, False),
-    ],
-)
-def test_whether_all_numbers_have_64_bits(compute, expected):
-    x = torch.rand(3, dtype=torch.float64)
-    with torch.inference_mode():
-        assert computes_in_float64(compute, x) == expected

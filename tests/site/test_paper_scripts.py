@@ -331,19 +331,25 @@ def test_a_stopped_training_continues_with_its_weights_and_rate(data, tmp_path):
             super().on_batch_begin(net, **kwargs)
             seen.append(net.optimizer_.param_groups[0]["lr"])
 
-    def train(kind):
+    def train(kind, name="net.pt"):
+        torch.manual_seed(0)
         network = cifar10.wide_resnet(10, 1, 4)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cifar10, "Checkpoints", kind)
             dataset = cifar10.TrainingImages(images, labels)
-            return cifar10.train(network, dataset, SplitNoise(1.0, levels=255), tmp_path / "net.pt", recipe)
+            return cifar10.train(network, dataset, SplitNoise(1.0, levels=255), tmp_path / name, recipe)
 
     seen = []
     with pytest.raises(Exception, match="Stopped after epoch 2 of 4"):
         train(Stop)
-    assert not train(Recorded).training
+    continued = train(Recorded)
+    assert not continued.training
     # The second half of the cosine from .05 over four epochs of six batches, and then nothing is left to do.
     np.testing.assert_allclose(seen, 0.05 * (1 + np.cos(np.pi * np.arange(12, 24) / 24)) / 2)
+    # The later epochs have their own order, crops and noise: those of a training that was never stopped.
+    whole = train(cifar10.Checkpoints, "whole.pt").state_dict()
+    for name, value in continued.state_dict().items():
+        torch.testing.assert_close(value, whole[name])
 
 
 def test_training_goes_on_from_the_weights_of_another(data, tmp_path):
@@ -362,7 +368,46 @@ def test_training_goes_on_from_the_weights_of_another(data, tmp_path):
     assert "was trained with other settings (stability_weight)" in other.output
     other = run(cifar10.main, *options, "--width=2", f"--output={tmp_path / 'other'}")
     assert other.exit_code == 1
-    assert f"--start-from: {first} fits another network" in other.output
+    assert f"{first}: expected weights of this network, found other content" in other.output
+    text = tmp_path / "text.pt"
+    text.write_text("no weights")
+    other = run(cifar10.main, *options, f"--start-from={text}", f"--output={tmp_path / 'other'}")
+    assert f"{text}: expected weights of this network" in other.output
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--device=nowhere", "torch cannot use 'nowhere' here"),
+        ("--sigma=0", "0.0 is not in the range x>0"),
+        ("--lr=0", "0.0 is not in the range x>0"),
+        ("--workers=-1", "-1 is not in the range x>=0"),
+        ("--records=0", "0 is not in the range x>=1"),
+    ],
+)
+def test_options_that_cannot_be(option, message, data, tmp_path):
+    result = run(cifar10.main, *TINY, f"--data={data}", f"--output={tmp_path}", option)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_a_store_of_another_run_says_what_to_do(data, tmp_path):
+    options = [*TINY, f"--data={data}", "--epochs=1", f"--output={tmp_path}"]
+    run(cifar10.main, *options)
+    other = run(cifar10.main, *options, "--samples=61")
+    assert other.exit_code == 1
+    assert "n_samples: 60, 61" in other.output
+    store = tmp_path / "split-0.75-augment.sqlite"
+    assert f"To draw all votes anew, delete {store}; the weights stay." in other.output
+    store.unlink()
+    assert accuracies(run(cifar10.main, *options, "--samples=61").output)
+
+
+def test_networks_that_were_not_trained_cannot_be_certified(data, tmp_path):
+    result = run(
+        cifar10_gpu.main, "certify", f"--data={data}", f"--output={tmp_path}", f"--records={RECORDS}", "--device=cpu"
+    )
+    assert "there are no weights. Train the network first." in result.output
 
 
 def test_the_weight_of_stability_reaches_the_loss(data, tmp_path, monkeypatch):
@@ -382,8 +427,6 @@ def test_bad_options_are_refused(data, tmp_path):
     options = [*TINY, f"--data={data}", f"--output={tmp_path}"]
     assert "must be 10, 16, 22" in run(cifar10.main, *options, "--depth=12").output
     assert "needs --training stability" in run(cifar10.main, *options, "--stability-weight=2").output
-    with pytest.raises(ValueError, match="sigma must be"):
-        run(cifar10.main, *options, "--sigma=-1")
 
 
 @pytest.fixture(scope="module")
@@ -434,6 +477,16 @@ def test_classes_of_images_are_folders_in_sorted_order(tmp_path):
     (tmp_path / "b2").mkdir()
     with pytest.raises(Exception, match=r"expected one folder for each class .*, found 4 folders with 4 images"):
         imagenet.find_images(tmp_path)
+
+
+def test_training_and_validation_have_the_same_classes(folders, tmp_path):
+    for part, names in (("train", "ab"), ("val", "ac")):
+        for name in names:
+            (tmp_path / part / name).mkdir(parents=True)
+            image = next((folders / "train").rglob("*.png"))
+            (tmp_path / part / name / "1.png").write_bytes(image.read_bytes())
+    result = run(imagenet.main, f"--data={tmp_path}", f"--output={tmp_path}")
+    assert "train and val must have the same folders of classes, but only one of them has b, c." in result.output
 
 
 def test_random_parts_of_images():
