@@ -271,7 +271,7 @@ def two_workers(setting: Setting) -> Rows:
 def decisions_at_radii(setting: Setting) -> Rows:
     """Decide about images like ImageNet's at four radii, each up to 1,000 votes."""
     network, shape, n_classes, inference, _ = setting.networks()["ResNet-50, bf16, compiled"]
-    X = images(4 if setting.tiny else 500, shape)
+    X = images(2 if setting.tiny else 500, shape)
     n_samples = 50 if setting.tiny else 1000
     clf = setting.smooth(
         network, n_classes, SplitNoise(3.5, levels=255), n_samples=n_samples, n_selection=256, inference=inference,
