@@ -40,7 +40,7 @@ from cifar10 import (
     read_images,
     wide_resnet,
 )
-from common import bare_network, rows_per_second
+from common import as_it_votes, bare_network, rows_per_second
 
 from smoothcert import SmoothedClassifier, TorchInference, VoteCounts, certified_accuracy_score
 from smoothcert.training import NoisyModule, StabilityLoss, make_net, noisy_statistics
@@ -188,14 +188,9 @@ def certify(
         model, range(10), noise, n_samples=samples, device=given["device"], inference=inference, batch_size=batch_size,
         random_state=0, verbose=1,
     )  # fmt: skip
-    forward, device = inference.prepare(model.to(given["device"])), torch.device(given["device"])
-
-    def run(rows: torch.Tensor) -> torch.Tensor:
-        with inference.context(device):
-            return forward(rows)
-
-    bare = bare_network(run, torch.rand(batch_size, 3, 32, 32, device=device))
-    speed = rows_per_second(bare, batch_size, measure)
+    device = given["device"]
+    run = as_it_votes(model.to(device), inference, device)
+    speed = rows_per_second(bare_network(run, torch.rand(batch_size, 3, 32, 32, device=device)), batch_size, measure)
     clf.predict(X[:2])  # compiles
     store, start = output / f"{name}.sqlite", time.perf_counter()
     clf.certify(X, store=store, y=y)

@@ -15,7 +15,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from smoothcert import SmoothedClassifier, SplitNoise
+from smoothcert import SmoothedClassifier, SplitNoise, TorchInference
 from smoothcert.training import make_net
 
 OUTPUT = Path(__file__).parent / "output"
@@ -113,6 +113,17 @@ def bare_network(module: Callable[[torch.Tensor], torch.Tensor], noisy: torch.Te
                 module(noisy[: min(batch, rows - start)]).argmax(dim=1)
         if noisy.is_cuda:
             torch.cuda.synchronize()
+
+    return run
+
+
+def as_it_votes(network: nn.Module, inference: TorchInference, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that runs a network as it votes: in its precision, layout and compilation."""
+    forward = inference.prepare(network)
+
+    def run(rows: torch.Tensor) -> torch.Tensor:
+        with inference.context(torch.device(device)):
+            return forward(rows)
 
     return run
 

@@ -35,6 +35,7 @@ from cifar10 import wide_resnet  # noqa: E402
 from common import (  # noqa: E402
     OUTPUT,
     alternate,
+    as_it_votes,
     bare_network,
     best_batch,
     mnist_network,
@@ -180,13 +181,8 @@ def speed_of(
 
     A run begins with checks of the model, which the ratio for further votes leaves out.
     """
-    device, forward, least = torch.device(setting.device), inference.prepare(network), 0.05 if setting.tiny else 2.0
-
-    def run(rows: torch.Tensor) -> torch.Tensor:
-        with inference.context(device):
-            return forward(rows)
-
-    bare = bare_network(run, torch.rand(max(sizes), *shape, device=device))
+    least, run = 0.05 if setting.tiny else 2.0, as_it_votes(network, inference, setting.device)
+    bare = bare_network(run, torch.rand(max(sizes), *shape, device=setting.device))
     best = best_batch(bare, sizes, rows=2 * max(sizes))
     speed = rows_per_second(bare, best, least / 4)
     X = images(8, shape)

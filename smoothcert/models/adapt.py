@@ -17,8 +17,8 @@ from .torch import TorchVoter
 from .torch_inference import TorchInference
 from .torch_outputs import Decision
 
-#: Longest text of a value in a message.
-LONGEST_NAME = 400
+#: Largest number of characters by which a message shows what was given.
+LONGEST_TEXT = 400
 
 
 def check_base_model(estimator: Any, kind: str = "classifier") -> None:
@@ -44,7 +44,8 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
         remedy = "Load the model first."
     elif isinstance(model, Mapping):
         remedy = "If it holds weights, load them into their network, and pass the network."
-    found = repr(model) if len(repr(model)) <= LONGEST_NAME else f"a {name_of(model)}"
+    text = repr(model)
+    found = text if len(text) <= LONGEST_TEXT else f"a {name_of(model)}"
     raise ValueError(
         f"estimator must be a scikit-learn {kind}, a torch.nn.Module or a skorch net, got {found}. {remedy}"
     )

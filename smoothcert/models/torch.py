@@ -22,8 +22,8 @@ NEAR_TIE = 2.0**-13
 #: The same for a float64 copy of the module, which tells how logits are ordered in float32.
 NEAR_TIE_64 = NEAR_TIE / 16
 
-#: The same where rounding on the way to the logits is that of float64.
-NEAR_TIE_IN_64 = NEAR_TIE * 2.0**-29
+#: The same as `NEAR_TIE` for a float64 copy whose logits are smooth to rounding in float64; see `is_smooth`.
+SMOOTH_NEAR_TIE = NEAR_TIE * 2.0**-29
 
 #: Share of near ties in a batch above which rounding errors are measured, and rows that this takes.
 MANY_NEAR_TIES, MEASURED_ROWS = 1 / 8, 32
@@ -64,8 +64,8 @@ class TorchVoter(Voter):
 
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
-    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches. Near
-    ties of a copy whose rounding errors are those of float64 are those that these could change.
+    largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches. If
+    the logits of a float64 copy are as smooth as float64 allows, only leads at its rounding errors are near ties of it.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -215,8 +215,6 @@ class TorchVoter(Voter):
 
         Near ties are then rows whose lead is at most twice the largest error so far, plus one step of the precision.
         """
-        import torch
-
         precise = self._find_precise()
         if precise and len(rows) < MEASURED_ROWS:
             return False
@@ -224,8 +222,8 @@ class TorchVoter(Voter):
         if precise:
             try:
                 error = lead_error(logits, precise.logits(rows.clone()))
-                if not is_later and precise.precision == torch.float64 and is_smooth(precise.logits, rows.double()):
-                    precise.near_tie = NEAR_TIE_IN_64
+                if not is_later and precise.dtype == np.float64 and is_smooth(precise.logits, rows.double()):
+                    precise.near_tie = SMOOTH_NEAR_TIE
             except (MemoryError, RuntimeError, ValueError):
                 self.original.precise = precise if is_later else False
                 return True

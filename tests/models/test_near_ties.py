@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
-from smoothcert.models.torch import NEAR_TIE, NEAR_TIE_IN_64, TorchVoter
+from smoothcert.models.torch import NEAR_TIE, SMOOTH_NEAR_TIE, TorchVoter
 from smoothcert.models.torch_outputs import is_smooth
 
 X = np.random.default_rng(0).random((400, 64)).astype(np.float32)
@@ -299,7 +299,7 @@ def test_near_ties_in_tf32_are_settled_together(tf32):
     voter = tf32(network)
     assert (voter.vote(MANY.copy())() < 0).sum() > 100
     np.testing.assert_array_equal(voter(MANY), in_float64(network, MANY))
-    assert voter.precise.near_tie == NEAR_TIE_IN_64
+    assert voter.precise.near_tie == SMOOTH_NEAR_TIE
     assert voter.precise.module.rng["alone"] == 0
 
 
