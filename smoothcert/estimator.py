@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from numbers import Integral
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -284,7 +285,12 @@ class SmoothedEstimator(Conventions):
         if self.timeout is not None:
             check_positive("timeout", self.timeout)
         if self.n_jobs is not None:
-            check_number("n_jobs", self.n_jobs, lambda n: n != 0 and n.is_integer(), "be None or an int other than 0")
+            check_number(
+                "n_jobs",
+                self.n_jobs,
+                lambda n: n != 0 and isinstance(self.n_jobs, Integral),
+                "be None or an int other than 0",
+            )
         if self.inference is not None:
             if not isinstance(self.inference, TorchInference):
                 raise ValueError(f"inference must be a TorchInference or None, got {self.inference!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -150,7 +151,20 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """Return the shape of an array, a DataFrame or anything that converts to an array."""
+    if hasattr(X, "collect") and not hasattr(X, "shape"):
+        raise ValueError(
+            f"X must hold data, got a {type(X).__name__}, which is a query. Pass what X.collect() returns."
+        )
     return tuple(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
+
+
+def on_host(X: Any) -> Any:
+    """Return a torch tensor of any kind and device as an array, and anything else as it is."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(X, torch.Tensor):
+        return X
+    dense = X.detach().to_dense().cpu()
+    return (dense.float() if dense.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2) else dense).numpy()
 
 
 def check_unmasked(name: str, array: Any) -> None:
@@ -163,6 +177,8 @@ def check_unmasked(name: str, array: Any) -> None:
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
     """Raise a ValueError if the base model does not take inputs of the shape of X."""
     shape = shape_of(X)
+    if not all(shape[1:]):
+        raise ValueError(f"Found array with 0 feature(s) (shape={shape}) while a minimum of 1 is required in X.")
     if not any_shape and len(shape) > 2:
         raise ValueError(
             f"Found array with dim {len(shape)}: X must be a table of shape (n_inputs, n_features) for a scikit-learn "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from .._utils.checks import check_unmasked
+from .._utils.checks import check_unmasked, on_host
 from ..models.series import check_whole_numbers, is_arrow, library_of
 from ..training.torch_datasets import check_no_loader
 
@@ -209,7 +209,7 @@ def _input(item: Any, index: int) -> NDArray[Any]:
             f"Items must be inputs, but X[{index}] is a mapping with the keys {', '.join(map(repr, item))}. Pass the "
             f"column that holds the inputs, such as dataset['image']."
         )
-    found = item[0] if isinstance(item, tuple) else item
+    found = on_host(item[0] if isinstance(item, tuple) else item)
     # What is lost in the batch cannot be seen there: masks, and whole numbers among floats.
     check_unmasked("X", found)
     array = np.asarray(found)
