@@ -699,6 +699,7 @@ def test_bad_parameters_of_fit(cancer, params, message):
         ({"batch_size": "big"}, "batch_size must be a whole number of at least 1, got 'big'"),
         ({"n_jobs": "2"}, "n_jobs must be None or an int other than 0, got '2'"),
         ({"n_jobs": 0}, "n_jobs must be None or an int other than 0, got 0"),
+        ({"n_jobs": 2.0}, "n_jobs must be None or an int other than 0, got 2.0"),
         ({"scheme": "one-vs-one"}, "scheme must be one of 'multiclass', 'binary'"),
         ({"bound": "normal"}, "bound must be one of 'clopper-pearson'"),
         ({"radius": "lip"}, "radius must be one of 'auto', 'lipschitz', 'box', 'greedy', or a RadiusStrategy object"),

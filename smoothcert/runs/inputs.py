@@ -194,7 +194,7 @@ def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         # Masked arrays stay what they are, so that they can be refused.
-        return np.asanyarray(part.compute() if hasattr(part, "compute") else part)
+        return np.asanyarray(part.compute() if hasattr(part, "compute") else on_host(part))
     items = [_input(X[int(i)], int(i)) for i in index]
     shapes = {item.shape for item in items}
     if len(shapes) > 1:

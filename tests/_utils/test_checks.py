@@ -185,3 +185,15 @@ def test_errors_of_scikit_learn_name_the_value():
     error = TypeError("else")
     assert checks.explain_invalid([["x"]], error) is error
     assert "holds 'x'" in str(checks.explain_invalid(frame, error))
+
+
+def test_shapes_of_what_holds_no_data():
+    with pytest.raises(
+        ValueError, match=r"X must hold data, got a LazyFrame, which is a query\. Pass what X\.collect\(\)"
+    ):
+        checks.shape_of(pl.LazyFrame({"a": [1.0]}))
+    for empty in (pd.DataFrame(index=range(3)), np.empty((3, 0)), np.empty((3, 4, 0))):
+        with pytest.raises(
+            ValueError, match=r"0 feature\(s\) \(shape=\(3, .*0\)\) while a minimum of 1 is required in X"
+        ):
+            checks.check_shape(empty, None, any_shape=True)

@@ -10,8 +10,10 @@ import pyarrow
 import pytest
 import scipy.sparse
 import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
-from smoothcert import SmoothedClassifier, StoreError
+from smoothcert import Certificates, SmoothedClassifier, StoreError
 from smoothcert.runs import inputs as reading
 from smoothcert.runs.inputs import Inputs, check_shard, is_lazy
 
@@ -84,6 +86,30 @@ def test_what_is_in_memory_is_no_stream():
         assert not is_lazy(X)
     assert not is_lazy(scipy.sparse.csr_array(np.eye(2)))
     assert not is_lazy(iter([1]))
+
+
+TENSORS = {
+    "part of a graph": lambda X: torch.tensor(X, requires_grad=True) * 1,
+    "bfloat16": lambda X: torch.tensor(X, dtype=torch.bfloat16),
+    "float8": lambda X: torch.tensor(X).to(torch.float8_e4m3fn),
+    "sparse": lambda X: torch.tensor(X).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_of_any_kind_are_read_as_arrays(tmp_path, kind):
+    X = np.random.default_rng(0).integers(5, size=(20, 3)) / 4
+    y, tensor = (X[:, 0] > 0.4).astype(int), TENSORS[kind](X)
+    new = SmoothedClassifier(LogisticRegression(), n_samples=100, random_state=0)
+    expected = clone(new).fit(X, y).certify(X)
+    clf = new.fit(tensor, TENSORS[kind](y.astype(float)))
+    read = [clf.certify(tensor), clf.certify(torch.utils.data.TensorDataset(tensor.to_dense()))]
+    if kind != "sparse":
+        read.append(clf.certify(tensor, store=tmp_path / "run", on_error="skip"))
+        read.append(Certificates.from_store(tmp_path / "run", X=tensor))
+    for found in read:
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.radii, expected.radii)
 
 
 @pytest.mark.parametrize(
