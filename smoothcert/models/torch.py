@@ -118,7 +118,6 @@ class TorchVoter(Voter):
         self.is_reduced = step > torch.finfo(torch.float32).eps
         self.coarse_step = step if self.is_reduced else 0.0
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
-        self.is_measured, self.n_large_batches = not self.is_reduced, 0
         self.many_near_ties = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.original = self
@@ -130,6 +129,8 @@ class TorchVoter(Voter):
         self.thread_voters: list[TorchVoter] = []
         # The voter of higher precision; None before it is needed, False if there is none.
         self.precise: Any = None
+        # A new one is compared anew.
+        self.is_measured, self.n_large_batches = not self.is_reduced, 0
 
     @property
     def n_cores(self) -> int:

@@ -1,6 +1,7 @@
 """Votes on near ties: the same in batches of any size, and without asking about every row alone."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -301,6 +302,18 @@ def test_near_ties_in_tf32_are_settled_together(tf32):
     np.testing.assert_array_equal(voter(MANY), in_float64(network, MANY))
     assert voter.precise.near_tie == SMOOTH_NEAR_TIE
     assert voter.precise.module.rng["alone"] == 0
+
+
+def test_each_run_tells_anew_how_smooth_logits_are(tf32):
+    """A run with a store follows others, which check the model; workers get the voter from a pickle."""
+    voter = tf32(Rough(torch.relu))
+    for _ in range(2):
+        with voter.ready():
+            voter.vote(MANY.copy())()
+            assert voter.precise.near_tie == SMOOTH_NEAR_TIE
+    voter.module = nn.Identity()
+    copied = pickle.loads(pickle.dumps(voter))
+    assert (copied.is_measured, copied.n_large_batches) == (False, 0)
 
 
 def through_numpy(logits):
