@@ -196,6 +196,8 @@ class TorchVoter(Voter):
             compared = self._compared(len(rows))
             kept = None if compared is None else rows[compared].clone()
             logits = self.logits(rows)
+            # A module may answer in a buffer of its own, which its answer to the rows that are kept overwrites.
+            logits = logits if kept is None else logits.clone()
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
             return self._download(votes_by_lead(logits, self.scale, self.near_tie))

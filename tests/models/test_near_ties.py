@@ -358,6 +358,22 @@ def test_smooth_functions_and_kinks_are_told_from_rounding(act):
     assert not is_smooth(lambda rows: network((rows * 255).round()), rows)
 
 
+def test_modules_that_answer_in_a_buffer_of_their_own():
+    """As CUDA graphs do: the answer to the rows that are compared must not overwrite that to their batch."""
+
+    class Buffered(Network):
+        def forward(self, rows):
+            logits = self.layers(rows).float()
+            return self.buffer[: len(logits)].copy_(logits)
+
+    network = Buffered(None)
+    network.buffer = torch.empty(400, 10)
+    precise = TorchVoter(Network(lambda logits: logits), 10)(X)
+    voter = TorchVoter(network, 10, inference=TorchInference(autocast="bfloat16"))
+    np.testing.assert_array_equal(np.concatenate([voter(X[i : i + 100]) for i in range(0, 400, 100)]), precise)
+    assert 0 < voter.scale < np.inf
+
+
 def test_a_compiled_part_stays_compiled():
     runs = []
 
