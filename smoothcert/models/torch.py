@@ -240,7 +240,9 @@ class TorchVoter(Voter):
         landed, arrived = votes, None
         if self.device_type == "cuda":
             landed, arrived = votes.to("cpu", non_blocking=True), torch.cuda.Event()
-            arrived.record()
+            # It belongs to the current device, which need not be the voter's.
+            with torch.cuda.device(self.device):
+                arrived.record()
 
         def wait() -> NDArray[np.intp]:
             if arrived is not None:
@@ -340,8 +342,9 @@ class TorchVoter(Voter):
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         how = name_of(self.module), self.inference.output, self.decision
         logits = read_logits(self._answer(rows), len(rows), self.n_classes, *how)
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient. One that is
+        # split between devices may answer on another.
+        return logits.detach().to(self.device)
 
     def _answer(self, rows: Any) -> Any:
         """Return what the module answers to a batch, which it may change in place."""

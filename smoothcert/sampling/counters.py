@@ -215,9 +215,13 @@ class CudaBatches(NoisyBatches):
         return self.buffer.new_empty((n_rows, *self.mechanism.shape))
 
     def _fill(self, segments: NDArray[np.int64], batch: Any) -> None:
+        import torch
+
         from ..noise import _cuda as cuda
 
-        cuda.sample(self.recipe, self.points, self.keys, segments, batch)
+        # Triton starts kernels on the current device, which need not be that of the batch.
+        with torch.cuda.device(batch.device):
+            cuda.sample(self.recipe, self.points, self.keys, segments, batch)
         if self.to_raw:
             scale, shift = self.to_raw
             batch.view(len(batch), -1).mul_(scale).add_(shift)

@@ -1,7 +1,7 @@
 """Vote counters: the same counts on hosts and accelerators, whose way is tried on CPU tensors."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -52,27 +52,38 @@ class Tied(nn.Module):
 
 
 def on_cuda(voter, monkeypatch):
-    """Let a voter on the CPU take the way of a CUDA device; events and the kernel are replaced."""
+    """Let a voter on the CPU take the way of a CUDA device; events and the kernel are replaced.
+
+    Both belong to the current device, which at first is another one.
+    """
 
     class Event:
         def record(self):
+            assert current[-1:] == [voter.device]
             self.recorded = True
 
         def synchronize(self):
             assert self.recorded
 
+    @contextmanager
+    def device(made_current):
+        current.append(made_current)
+        yield
+        current.pop()
+
     def sample(recipe, points, keys, segments, out):
+        assert current[-1:] == [out.device]
         words = (tensor.numpy().view(np.uint32) for tensor in (points, keys))
         _cpu.sample(recipe, *words, segments, out.view(len(out), -1).numpy())
         drawn.append(len(out))
 
-    drawn, kernel = [], ModuleType("smoothcert.noise._cuda")
+    current, drawn, kernel = [], [], ModuleType("smoothcert.noise._cuda")
     kernel.sample = sample
     monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
     monkeypatch.setattr(smoothcert.noise, "_cuda", kernel, raising=False)
     monkeypatch.setattr(counters, "find_spec", lambda name: True)
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", device)
     voter.device_type = "cuda"
     return drawn
 
