@@ -169,7 +169,9 @@ def lead_error(logits: Any, precise: Any) -> float:
     """Return the largest error of the lead of the first logit over the second; infinite where one is not a number."""
     import torch
 
-    errors = logits.double() - precise.to(logits.device)
+    # The device may have no float64.
+    logits = logits.cpu()
+    errors = logits.double() - precise.cpu()
     first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
     return float((first - second).abs().nan_to_num(torch.inf).max())
 

@@ -266,6 +266,17 @@ def test_the_error_of_the_lead():
     assert lead_error(rough[1:], precise[1:]) == 0.25
     assert lead_error(rough, precise * torch.nan) == np.inf
 
+    class OnMps(torch.Tensor):
+        def double(self):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    assert lead_error(rough.as_subclass(OnMps), precise.float().as_subclass(OnMps)) == 0.75
+
 
 def test_numbers_in_an_answer():
     for answer in (torch.tensor([1.0, 2.0]), {"logits": torch.tensor([[1.0], [2.0]])}, [torch.tensor([1, 2])]):
