@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..models.base import Voter
 from ..models.threads import side_by_side
+from ..models.torch_outputs import is_too_large
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
 from .batch_dependence import check_alone, check_numbers_alone, is_due
@@ -247,10 +248,10 @@ def upload(array: NDArray[Any], device: Any) -> Any:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's error for exhausted memory into Python's."""
+    """Turn torch's errors for batches that are too large into Python's for exhausted memory."""
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if not is_too_large(error):
             raise
         raise MemoryError(str(error)) from error

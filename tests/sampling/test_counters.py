@@ -273,6 +273,8 @@ def test_a_check_that_finds_no_memory_is_left_to_later_batches():
 def test_errors_of_memory():
     with pytest.raises(MemoryError, match=r"^out of it$"), memory_errors():
         raise torch.OutOfMemoryError("out of it")
+    with pytest.raises(MemoryError, match=r"^MPS backend out of memory"), memory_errors():
+        raise RuntimeError("MPS backend out of memory")
     with pytest.raises(RuntimeError, match=r"^else$") as caught, memory_errors():
         raise RuntimeError("else")
     assert type(caught.value) is RuntimeError
