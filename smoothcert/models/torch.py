@@ -168,10 +168,13 @@ class TorchVoter(Voter):
 
     def _copy(self, shared: dict[int, Any], inference: TorchInference, to: Any = None) -> TorchVoter | None:
         """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
+        import torch
+
         try:
-            # The module itself, where torch.compile has wrapped it.
-            module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
-            module = module.to(to[0]).to(to[1]) if to else module
+            with torch.inference_mode(False):
+                # The module itself, where torch.compile has wrapped it.
+                module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
+                module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
         return TorchVoter(module, self.n_classes, to[0] if to else self.device, inference, self.decision)
