@@ -4,13 +4,14 @@
     python benchmarks/gpu.py --device cpu --tiny  the same steps at small sizes, to see that they work
 
 The networks are untrained. It needs torch with CUDA, Triton and what ``pip install smoothcert`` installs. Results are
-printed, and written to ``gpu.json`` and ``gpu.md``, part by part. A ratio is the median over repeats in which both
+printed, and written to ``gpu.json`` and ``gpu.md``, row by row. A ratio is the median over repeats in which both
 sides run alternately.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import sys
 import time
@@ -29,7 +30,8 @@ from tabulate import tabulate
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT), str(ROOT / "examples")]
+# Before site-packages, where others may have a package named tests.
+sys.path[1:1] = [str(ROOT), str(ROOT / "examples")]
 
 from cifar10 import wide_resnet  # noqa: E402
 from common import (  # noqa: E402
@@ -140,14 +142,17 @@ def counts_as_on_the_cpu(setting: Setting) -> Rows:
     network, shape, n_classes, *_ = setting.networks()["MNIST network"]
     X, n_samples = images(4, shape), 100 if setting.tiny else 10_000
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    for noise in (UniformNoise(1.0), UniformNoise(1.0, levels=255), SplitNoise(3.5), SplitNoise(3.5, levels=255)):
-        counts = [
-            setting.smooth(network, n_classes, noise, n_samples=n_samples, device=device).count_votes(X).estimation
-            for device in (setting.device, "cpu")
-        ]
-        different = int(np.abs(counts[0] - counts[1]).sum()) // 2
-        yield row(f"votes that differ from the CPU's, {noise}", different, f"of {counts[1].sum():,}", goal="0")
-    torch.backends.cudnn.allow_tf32 = before
+    try:
+        for noise in (UniformNoise(1.0), UniformNoise(1.0, levels=255), SplitNoise(3.5), SplitNoise(3.5, levels=255)):
+            counts = [
+                setting.smooth(network, n_classes, noise, n_samples=n_samples, device=device).count_votes(X).estimation
+                for device in (setting.device, "cpu")
+            ]
+            different = int(np.abs(counts[0] - counts[1]).sum()) // 2
+            yield row(f"votes that differ from the CPU's, {noise}", different, f"of {counts[1].sum():,}", goal="0")
+    finally:
+        # The other parts measure with TF32, also after an error here.
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def votes_of(setting: Setting, beginning: str) -> Rows:
@@ -241,7 +246,7 @@ def training_epoch(setting: Setting) -> Rows:
     scaling = noisy_statistics(X, SplitNoise(1.0), seed=0)
     for _ in range(2):
         plain = copy.deepcopy(network), loader_of(X, y, batch_size), SplitNoise(1.0), epochs, scaling, setting.device
-        taken["plain"] = seconds(lambda plain=plain: train_plainly(*plain)) / epochs
+        taken["plain"] = seconds(lambda plain=plain: (train_plainly(*plain), synchronize(setting))) / epochs
         net = make_net(network, lr=0.05, max_epochs=epochs, batch_size=batch_size)
         clf = SmoothedClassifier(net, SplitNoise(1.0), device=setting.device, random_state=0)
         taken["ours"] = seconds(lambda clf=clf: clf.fit(X, y)) / epochs
@@ -297,6 +302,25 @@ PARTS = (
 )
 
 
+def release_memory(setting: Setting) -> None:
+    """Give back what earlier parts have left on the device: two workers need memory of their own."""
+    gc.collect()
+    if setting.device != "cpu":
+        torch.cuda.empty_cache()
+
+
+def table_of(found: list[dict[str, Any]]) -> str:
+    return tabulate(found, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
+
+
+def write(output: Path, card: str, found: list[dict[str, Any]], failed: list[str], taken: float) -> None:
+    """Write what was found so far: the next part may be cut off."""
+    head = f"{card}, torch {torch.__version__}, {taken:.0f} seconds"
+    (output / "gpu.md").write_text(f"{head}\n\n{table_of(found)}\n")
+    record = {"device": card, "torch": torch.__version__, "failed": failed, "rows": found}
+    (output / "gpu.json").write_text(json.dumps(record, indent=1))
+
+
 @click.command(help=__doc__)
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--tiny", is_flag=True, help="Small sizes; the figures mean nothing.")
@@ -313,19 +337,17 @@ def main(device: str, tiny: bool, names: tuple[str, ...], output: Path) -> None:
         if names and part.__name__ not in names:
             continue
         try:
+            release_memory(setting)
             for measured in part(setting):
                 found.append(measured)
                 print(f"{time.perf_counter() - start:6.0f} s  {measured}", flush=True)
+                write(output, card, found, failed, time.perf_counter() - start)
         except Exception:
             # The time of a GPU is short: the other parts run.
             failed.append(part.__name__)
             traceback.print_exc()
-        table = tabulate(found, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
-        head = f"{card}, torch {torch.__version__}, {time.perf_counter() - start:.0f} seconds"
-        (output / "gpu.md").write_text(f"{head}\n\n{table}\n")
-        record = {"device": card, "torch": torch.__version__, "failed": failed, "rows": found}
-        (output / "gpu.json").write_text(json.dumps(record, indent=1))
-    print(f"\n{table}")
+            write(output, card, found, failed, time.perf_counter() - start)
+    print(f"\n{table_of(found)}")
     if failed:
         raise click.ClickException(f"These parts failed: {', '.join(failed)}.")
 

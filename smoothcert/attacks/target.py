@@ -295,7 +295,7 @@ class Target:
         self.spend(n * len(points))
         keys = np.repeat(self.new_key() if key is None else key, len(points), axis=0)
         rows = max(64, self.voter.batch_values // self.mechanism.n_features)
-        counts = count(self.voter, self.mechanism, self.raw(points), keys, n, rows)
+        counts = count(self.voter, self.mechanism, self.mechanism.points(self.raw(points)), keys, n, rows)
         if self.votes is None:
             self.votes = counts[0]
         return lead(counts, self.label)

@@ -118,7 +118,6 @@ class TorchVoter(Voter):
         self.is_reduced = step > torch.finfo(torch.float32).eps
         self.coarse_step = step if self.is_reduced else 0.0
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
-        self.is_measured, self.n_large_batches = not self.is_reduced, 0
         self.many_near_ties = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.original = self
@@ -130,6 +129,8 @@ class TorchVoter(Voter):
         self.thread_voters: list[TorchVoter] = []
         # The voter of higher precision; None before it is needed, False if there is none.
         self.precise: Any = None
+        # A new one is compared anew.
+        self.is_measured, self.n_large_batches = not self.is_reduced, 0
 
     @property
     def n_cores(self) -> int:
@@ -167,10 +168,13 @@ class TorchVoter(Voter):
 
     def _copy(self, shared: dict[int, Any], inference: TorchInference, to: Any = None) -> TorchVoter | None:
         """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
+        import torch
+
         try:
-            # The module itself, where torch.compile has wrapped it.
-            module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
-            module = module.to(to[0]).to(to[1]) if to else module
+            with torch.inference_mode(False):
+                # The module itself, where torch.compile has wrapped it.
+                module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
+                module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
         return TorchVoter(module, self.n_classes, to[0] if to else self.device, inference, self.decision)
@@ -195,6 +199,8 @@ class TorchVoter(Voter):
             compared = self._compared(len(rows))
             kept = None if compared is None else rows[compared].clone()
             logits = self.logits(rows)
+            # A module may answer in a buffer of its own, which its answer to the rows that are kept overwrites.
+            logits = logits if kept is None else logits.clone()
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
             return self._download(votes_by_lead(logits, self.scale, self.near_tie))
@@ -237,7 +243,9 @@ class TorchVoter(Voter):
         landed, arrived = votes, None
         if self.device_type == "cuda":
             landed, arrived = votes.to("cpu", non_blocking=True), torch.cuda.Event()
-            arrived.record()
+            # It belongs to the current device, which need not be the voter's.
+            with torch.cuda.device(self.device):
+                arrived.record()
 
         def wait() -> NDArray[np.intp]:
             if arrived is not None:
@@ -337,8 +345,9 @@ class TorchVoter(Voter):
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         how = name_of(self.module), self.inference.output, self.decision
         logits = read_logits(self._answer(rows), len(rows), self.n_classes, *how)
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient.
-        return logits.detach()
+        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient. One that is
+        # split between devices may answer on another.
+        return logits.detach().to(self.device)
 
     def _answer(self, rows: Any) -> Any:
         """Return what the module answers to a batch, which it may change in place."""

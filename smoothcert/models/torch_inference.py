@@ -91,10 +91,14 @@ class TorchInference(BaseEstimator):
         """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
 
-        if not self.channels_last:
-            return torch.compile(module) if self.compile else module
-        module.to(memory_format=torch.channels_last)
         plain = torch.compile(module) if self.compile else module
+        if not self.channels_last:
+            return plain
+        # Parameters that are made in inference mode cannot be trained. Those of convolutions in 3D have other layouts.
+        with torch.inference_mode(False):
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.ndim == 4:
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
         def run(rows: Any) -> Any:
             return plain(rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows)

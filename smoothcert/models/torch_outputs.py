@@ -23,6 +23,11 @@ SHAPE_ERROR = re.compile(
     re.IGNORECASE,
 )
 
+#: What they say about batches that are too large: for the memory of a CPU, of MPS and of libraries on CUDA devices, for
+#: the grid of a kernel (attention takes fewer than 65,536 rows there), or for its indices.
+TOO_LARGE = re.compile(
+    r"can't allocate memory|out of memory|ALLOC_FAILED|invalid configuration argument|32.bit index", re.IGNORECASE
+)
 
 #: Relative change of inputs that float64 resolves and float32 does not, largest error by which logits may leave a
 #: straight line, and share of rows that may leave it further.
@@ -169,7 +174,9 @@ def lead_error(logits: Any, precise: Any) -> float:
     """Return the largest error of the lead of the first logit over the second; infinite where one is not a number."""
     import torch
 
-    errors = logits.double() - precise.to(logits.device)
+    # The device may have no float64.
+    logits = logits.cpu()
+    errors = logits.double() - precise.cpu()
     first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
     return float((first - second).abs().nan_to_num(torch.inf).max())
 
@@ -244,10 +251,8 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
     shape : tuple of int
         Shape of the batch that the module was given.
     """
-    import torch
-
     message = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in message:
+    if is_too_large(error):
         return MemoryError(message)
     failed = f"The base model {name_of(module)} failed on a batch of shape {shape}"
     frame = raising_frame(error)
@@ -265,6 +270,11 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
             f"network takes, such as (n, channels, height, width) for images."
         )
     return RuntimeError(f"{failed}: {error}")
+
+
+def is_too_large(error: RuntimeError) -> bool:
+    """Tell whether an error of torch means that a smaller batch may do."""
+    return type(error).__name__ == "OutOfMemoryError" or TOO_LARGE.search(str(error)) is not None
 
 
 def raising_frame(error: BaseException) -> Any:

@@ -46,14 +46,19 @@ def some_of(index: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 def selection_votes(sampler: Source, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
     """Draw ``n`` selection votes of each of some inputs, shape (n_inputs,); or all numbers, or exact probabilities."""
     with sampler.voter.ready():
-        if isinstance(sampler, ExactSampler):
-            return sampler.draw(X).selection
-        if isinstance(sampler, ValueSampler):
-            return replace(sampler, n_samples=0).draw(X).selection
-        votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
-        for number in np.unique(n):
-            drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
-            votes[n == number] = drawn.draw(X[n == number]).selection
+        return _drawn(sampler, X, n)
+
+
+def _drawn(sampler: Source, X: NDArray[Any], n: NDArray[Any]) -> NDArray[Any]:
+    """Draw selection votes with a voter that is ready; see `selection_votes`."""
+    if isinstance(sampler, ExactSampler):
+        return sampler.draw(X).selection
+    if isinstance(sampler, ValueSampler):
+        return replace(sampler, n_samples=0).draw(X).selection
+    votes = np.zeros((len(X), sampler.voter.n_classes), dtype=np.int64)
+    for number in np.unique(n):
+        drawn = replace(sampler, n_selection=int(number), n_samples=0, rule=None, all_selection=True)
+        votes[n == number] = drawn.draw(X[n == number]).selection
     return votes
 
 
@@ -263,8 +268,10 @@ def check_repeats(sampler: Source, inputs: Inputs, *, skip: bool = False) -> Non
     inputs.check_repeatable(index)
     X = inputs.read(index)
     n = np.full(len(X), sampler.n_selection)
-    together = selection_votes(sampler, X, n)
-    alone = np.concatenate([selection_votes(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
+    # Ready once: each time, a torch model may be copied, measured and compiled anew.
+    with sampler.voter.ready():
+        together = _drawn(sampler, X, n)
+        alone = np.concatenate([_drawn(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])
     apart = differing(sampler, together, alone)
     other = np.flatnonzero(apart.any(axis=1))
     if len(other):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..models.base import Voter
 from ..models.threads import side_by_side
+from ..models.torch_outputs import is_too_large
 from ..noise._philox import OffsetRecipe
 from ..noise.mechanism import NoiseMechanism
 from .batch_dependence import check_alone, check_numbers_alone, is_due
@@ -50,7 +51,9 @@ class VoteCounter:
         self.batches = noisy_batches(voter, mechanism, points, keys)
         self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
+        # One segment for each row; a list of rows would take milliseconds, in which a GPU waits.
         self.near_ties: list[NDArray[np.int64]] = []
+        self.n_near_ties = 0
         self.together = voter.most_together
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
@@ -69,7 +72,7 @@ class VoteCounter:
         with memory_errors():
             while len(self.pending) > PENDING:
                 self._read()
-            while len(self.near_ties) >= self.together:
+            while self.n_near_ties >= self.together:
                 self._settle()
             # This comes last: a batch that fails is not pending.
             self.pending.append((segments, self.voter.vote(self.batches.draw(segments))))
@@ -103,7 +106,7 @@ class VoteCounter:
         with memory_errors():
             while self.pending:
                 self._read()
-            while self.near_ties:
+            while self.n_near_ties:
                 self._settle()
         return self.total
 
@@ -114,9 +117,9 @@ class VoteCounter:
 
         segments, wait = self.pending[0]
         votes, near_ties = count_votes(self._answers(segments, wait), segments[:, 2], self.total.shape[1])
-        places = list(single_rows(segments, near_ties)) if near_ties.size else []
+        places = [single_rows(segments, near_ties)] if near_ties.size else []
         self.total[segments[:, 0]] += votes
-        self.near_ties += places
+        self.near_ties, self.n_near_ties = self.near_ties + places, self.n_near_ties + near_ties.size
         self.pending.popleft()
 
     def _answers(self, segments: NDArray[np.int64], wait: Callable[[], NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -131,7 +134,9 @@ class VoteCounter:
     def _settle(self) -> None:
         """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""
         # The memory that batches have had suffices for fewer rows.
-        segments = np.array(self.near_ties[: max(1, min(self.together, len(self.batches.buffer)))])
+        size = max(1, min(self.together, len(self.batches.buffer)))
+        every = self.near_ties[0] if len(self.near_ties) == 1 else np.concatenate(self.near_ties)
+        self.near_ties, segments = [every], every[:size]
         try:
             with memory_errors():
                 votes = self.voter.settle(self.batches.draw(segments))
@@ -141,7 +146,7 @@ class VoteCounter:
             self.together = len(segments) // 2
             return
         np.add.at(self.total, (segments[:, 0], votes), 1)
-        del self.near_ties[: len(segments)]
+        self.near_ties, self.n_near_ties = [every[size:]], len(every[size:])
 
 
 def ask_numbers(
@@ -215,9 +220,13 @@ class CudaBatches(NoisyBatches):
         return self.buffer.new_empty((n_rows, *self.mechanism.shape))
 
     def _fill(self, segments: NDArray[np.int64], batch: Any) -> None:
+        import torch
+
         from ..noise import _cuda as cuda
 
-        cuda.sample(self.recipe, self.points, self.keys, segments, batch)
+        # Triton starts kernels on the current device, which need not be that of the batch.
+        with torch.cuda.device(batch.device):
+            cuda.sample(self.recipe, self.points, self.keys, segments, batch)
         if self.to_raw:
             scale, shift = self.to_raw
             batch.view(len(batch), -1).mul_(scale).add_(shift)
@@ -243,10 +252,10 @@ def upload(array: NDArray[Any], device: Any) -> Any:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's error for exhausted memory into Python's."""
+    """Turn torch's errors for batches that are too large into Python's for exhausted memory."""
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if not is_too_large(error):
             raise
         raise MemoryError(str(error)) from error

@@ -171,18 +171,22 @@ class Sampler:
         """
         started = time.perf_counter()
         keep_freed()
-        inputs = fingerprints(self.mechanism, X)
+        # Once: of an image of 224 x 224 pixels they take milliseconds, in which an accelerator waits.
+        points = self.mechanism.points(X)
+        inputs = seeding.digests(points)
         with self.voter.voting():
-            selection, estimation = self.stages(X, inputs, target)
+            selection, estimation = self.stages(X, points, inputs, target)
         seconds = time.perf_counter() - started
         return self.kind(selection=selection, estimation=estimation, inputs=inputs, seed=self.seed, seconds=seconds)
 
-    def stages(self, X: NDArray[Any], inputs: NDArray[np.uint8], target: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Draw the votes of both stages for inputs and their fingerprints; see `draw`."""
+    def stages(
+        self, X: NDArray[Any], points: NDArray[Any], inputs: NDArray[np.uint8], target: Any
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw the votes of both stages for inputs, their points and their fingerprints; see `draw`."""
 
         def stage(number: int, n: int, rule: Any, known: Any = None) -> NDArray[np.int64]:
             keys = seeding.keys(self.seed, inputs, number)
-            return count(self.voter, self.mechanism, X, keys, n, self.rows, rule, known)
+            return count(self.voter, self.mechanism, points, keys, n, self.rows, rule, known)
 
         needs_all = self.all_selection or self.mechanism.noise.n_outcomes is not None
         selection = stage(seeding.SELECTION, self.n_selection, None if needs_all else SelectionRule(self.n_selection))
@@ -201,20 +205,19 @@ def fingerprints(mechanism: NoiseMechanism, X: NDArray[Any]) -> NDArray[np.uint8
 def count(
     voter: Voter,
     mechanism: NoiseMechanism,
-    X: NDArray[Any],
+    points: NDArray[Any],
     keys: NDArray[np.uint32],
     n: int,
     rows: int,
     rule: Any = None,
     known: dict[str, NDArray[Any]] | None = None,
 ) -> NDArray[np.int64]:
-    """Count the votes of a few inputs, in batches of ``rows`` rows.
+    """Count the votes of a few inputs, given by the noise's points, in batches of ``rows`` rows.
 
     Each input gets ``n`` votes, or fewer if a rule finds them enough; for ``known`` see `StoppingRule.known`.
     """
-    points = mechanism.points(X)
     counters = [VoteCounter(one, mechanism, points, keys) for one in voter.for_threads()]
-    undecided, drawn, free_rows = np.arange(len(X)), 0, min(rows, voter.free_rows)
+    undecided, drawn, free_rows = np.arange(len(points)), 0, min(rows, voter.free_rows)
     waiting = deque([n] if rule is None else rule.checkpoints.tolist())
     while waiting and len(undecided):
         ends, ahead = [waiting.popleft()], None

@@ -41,9 +41,10 @@ class ValueSampler(Sampler):
 
     kind = Values
 
-    def stages(self, X: NDArray[Any], inputs: NDArray[np.uint8], target: Any) -> tuple[FloatArray, FloatArray]:
+    def stages(
+        self, X: NDArray[Any], points: NDArray[Any], inputs: NDArray[np.uint8], target: Any
+    ) -> tuple[FloatArray, FloatArray]:
         """Draw the numbers of both stages; see `Sampler.stages`."""
-        points = self.mechanism.points(X)
 
         def stage(number: int, n: int) -> FloatArray:
             found = np.empty((len(X), n))

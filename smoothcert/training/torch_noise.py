@@ -56,7 +56,9 @@ class InputScaling:
 
         def scaled(X: torch.Tensor) -> torch.Tensor:
             X = X.to(dtype)
-            return (X - self.center.to(X)) / self.scale.to(X)
+            # A blocking copy waits for all work of a CUDA device.
+            center, scale = self.center.to(X, non_blocking=True), self.scale.to(X, non_blocking=True)
+            return (X - center) / scale
 
         changed, named = with_first(scaled, module, args, kwargs or {})
         return changed if kwargs is None else (changed, named)

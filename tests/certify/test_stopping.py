@@ -480,6 +480,8 @@ class Scarce(nn.Module):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 5.56 GB, max allowed: 6.80 GB)."),
+        RuntimeError("CUDA error: invalid configuration argument"),
     ],
 )
 def test_networks_that_run_out_of_memory_get_smaller_batches(error):

@@ -1,6 +1,7 @@
 """Votes on near ties: the same in batches of any size, and without asking about every row alone."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -303,6 +304,18 @@ def test_near_ties_in_tf32_are_settled_together(tf32):
     assert voter.precise.module.rng["alone"] == 0
 
 
+def test_each_run_tells_anew_how_smooth_logits_are(tf32):
+    """A run with a store follows others, which check the model; workers get the voter from a pickle."""
+    voter = tf32(Rough(torch.relu))
+    for _ in range(2):
+        with voter.ready():
+            voter.vote(MANY.copy())()
+            assert voter.precise.near_tie == SMOOTH_NEAR_TIE
+    voter.module = nn.Identity()
+    copied = pickle.loads(pickle.dumps(voter))
+    assert (copied.is_measured, copied.n_large_batches) == (False, 0)
+
+
 def through_numpy(logits):
     product = logits.detach().numpy().astype(np.float32) @ (np.eye(10, dtype=np.float32) * 3)
     return torch.from_numpy(product).to(logits.dtype)
@@ -343,6 +356,22 @@ def test_smooth_functions_and_kinks_are_told_from_rounding(act):
     assert not is_smooth(lambda rows: network(rows, lambda x: x.float().double()), rows)
     assert not is_smooth(lambda rows: network(rows).float(), rows)
     assert not is_smooth(lambda rows: network((rows * 255).round()), rows)
+
+
+def test_modules_that_answer_in_a_buffer_of_their_own():
+    """As CUDA graphs do: the answer to the rows that are compared must not overwrite that to their batch."""
+
+    class Buffered(Network):
+        def forward(self, rows):
+            logits = self.layers(rows).float()
+            return self.buffer[: len(logits)].copy_(logits)
+
+    network = Buffered(None)
+    network.buffer = torch.empty(400, 10)
+    precise = TorchVoter(Network(lambda logits: logits), 10)(X)
+    voter = TorchVoter(network, 10, inference=TorchInference(autocast="bfloat16"))
+    np.testing.assert_array_equal(np.concatenate([voter(X[i : i + 100]) for i in range(0, 400, 100)]), precise)
+    assert 0 < voter.scale < np.inf
 
 
 def test_a_compiled_part_stays_compiled():

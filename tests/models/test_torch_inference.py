@@ -51,6 +51,17 @@ def test_channels_are_last_where_that_is_asked_for():
     assert seen == [False, False, True, False]
 
 
+@pytest.mark.parametrize(("convolution", "shape"), [(nn.Conv2d, (2, 4, 4)), (nn.Conv3d, (2, 4, 4, 4))])
+def test_networks_that_have_voted_can_be_trained(convolution, shape):
+    network = nn.Sequential(convolution(2, 1, 3), nn.Flatten(), nn.LazyLinear(3))
+    X = np.random.default_rng(0).random((4, *shape)).astype(np.float32)
+    network(torch.from_numpy(X))
+    settings = {"inference": TorchInference(channels_last=True), "n_samples": 50, "random_state": 0}
+    SmoothedClassifier.from_pretrained(network, range(3), **settings).count_votes(X)
+    network(torch.from_numpy(X)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 @pytest.mark.parametrize(
     "inference",
     [

@@ -266,6 +266,17 @@ def test_the_error_of_the_lead():
     assert lead_error(rough[1:], precise[1:]) == 0.25
     assert lead_error(rough, precise * torch.nan) == np.inf
 
+    class OnMps(torch.Tensor):
+        def double(self):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    assert lead_error(rough.as_subclass(OnMps), precise.float().as_subclass(OnMps)) == 0.75
+
 
 def test_numbers_in_an_answer():
     for answer in (torch.tensor([1.0, 2.0]), {"logits": torch.tensor([[1.0], [2.0]])}, [torch.tensor([1, 2])]):
@@ -295,6 +306,14 @@ def test_what_a_decision_says():
 
 
 def test_exhausted_memory_is_told_as_such():
-    for error in (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")):
+    for error in (
+        torch.OutOfMemoryError("full"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 5.56 GB, max allowed: 6.80 GB)."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        # Of attention to 65,536 rows or more, and of pooling to 2**31 values or more.
+        RuntimeError("CUDA error: invalid configuration argument"),
+        RuntimeError("input tensor must fit into 32-bit index math"),
+    ):
         found = explained(error, nn.ReLU(), (2, 3))
         assert (type(found), str(found)) == (MemoryError, str(error))

@@ -13,6 +13,7 @@ from sklearn.neural_network import MLPClassifier
 
 from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
 from smoothcert.models.sklearn import SklearnVoter
+from smoothcert.models.torch import TorchVoter
 from smoothcert.runs import model_check
 from smoothcert.runs.model_check import Recorded, same_content, selection_votes, some_of
 from smoothcert.runs.run import drawn_before
@@ -246,6 +247,14 @@ def test_a_store_without_finished_inputs_belongs_to_the_model_that_began_it(tmp_
     with pytest.raises(ValueError, match="was begun with a different model"):
         smooth(models[1]).certify(X, store=store)
     smooth(models[0]).certify(X, store=store)
+
+
+def test_a_network_is_copied_once_for_the_check_that_it_repeats_itself(tmp_path, monkeypatch):
+    made, make = [], TorchVoter._make_precise
+    monkeypatch.setattr(TorchVoter, "_make_precise", lambda self: made.append(self) or make(self))
+    smooth(network(), inference=TorchInference(autocast="bfloat16")).certify(X, store=tmp_path / "run.sqlite")
+    # Once more for the run, and each time for the float64 copy, if near ties need it.
+    assert len(made) <= 4
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Vote counters: the same counts on hosts and accelerators, whose way is tried on CPU tensors."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -52,27 +52,38 @@ class Tied(nn.Module):
 
 
 def on_cuda(voter, monkeypatch):
-    """Let a voter on the CPU take the way of a CUDA device; events and the kernel are replaced."""
+    """Let a voter on the CPU take the way of a CUDA device; events and the kernel are replaced.
+
+    Both belong to the current device, which at first is another one.
+    """
 
     class Event:
         def record(self):
+            assert current[-1:] == [voter.device]
             self.recorded = True
 
         def synchronize(self):
             assert self.recorded
 
+    @contextmanager
+    def device(made_current):
+        current.append(made_current)
+        yield
+        current.pop()
+
     def sample(recipe, points, keys, segments, out):
+        assert current[-1:] == [out.device]
         words = (tensor.numpy().view(np.uint32) for tensor in (points, keys))
         _cpu.sample(recipe, *words, segments, out.view(len(out), -1).numpy())
         drawn.append(len(out))
 
-    drawn, kernel = [], ModuleType("smoothcert.noise._cuda")
+    current, drawn, kernel = [], [], ModuleType("smoothcert.noise._cuda")
     kernel.sample = sample
     monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
     monkeypatch.setattr(smoothcert.noise, "_cuda", kernel, raising=False)
     monkeypatch.setattr(counters, "find_spec", lambda name: True)
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", device)
     voter.device_type = "cuda"
     return drawn
 
@@ -202,7 +213,7 @@ def test_near_ties_are_settled_in_parts_that_fit():
     for first in range(0, 500, 50):
         counter.count_batch(np.array([[2, first, 50]]))
         # Near ties of batches that are not pending are settled as they come.
-        assert len(counter.near_ties) < 20 + 50
+        assert counter.n_near_ties < 20 + 50
     assert counter.counts().tolist()[2] == [0, 0, 500]
     assert set(counter.voter.settled) == {20}
 
@@ -262,6 +273,8 @@ def test_a_check_that_finds_no_memory_is_left_to_later_batches():
 def test_errors_of_memory():
     with pytest.raises(MemoryError, match=r"^out of it$"), memory_errors():
         raise torch.OutOfMemoryError("out of it")
+    with pytest.raises(MemoryError, match=r"^MPS backend out of memory"), memory_errors():
+        raise RuntimeError("MPS backend out of memory")
     with pytest.raises(RuntimeError, match=r"^else$") as caught, memory_errors():
         raise RuntimeError("else")
     assert type(caught.value) is RuntimeError

@@ -334,7 +334,7 @@ def test_votes_agree(noise, name, monkeypatch):
     lower, upper = votes.bounds(chosen)
     assert np.max(upper - lower) < 0.005
     keys = seeding.keys(1, np.arange(48, dtype=np.uint8).reshape(3, 16), seeding.ESTIMATION)
-    counts = count(voter, mechanism, chosen, keys, n, 2**13)
+    counts = count(voter, mechanism, mechanism.points(chosen), keys, n, 2**13)
     low = np.where(counts == 0, 0.0, beta.ppf(5e-7, counts, n - counts + 1))
     high = np.where(counts == n, 1.0, beta.ppf(1 - 5e-7, counts + 1, n - counts))
     assert (low <= upper).all()

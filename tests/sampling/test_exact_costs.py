@@ -122,7 +122,7 @@ def test_votes_at_costs_agree(name):
     voter, n = make_voter(trained(MODELS[name][0], mechanism, X, y), np.array([0, 1])), 20_000
     lower, upper = ExactVotes(voter, mechanism).bounds(X[:8])
     keys = seeding.keys(1, np.arange(128, dtype=np.uint8).reshape(8, 16), seeding.ESTIMATION)
-    counts = count(voter, mechanism, X[:8], keys, n, 2**13)
+    counts = count(voter, mechanism, mechanism.points(X[:8]), keys, n, 2**13)
     low = np.where(counts == 0, 0.0, beta.ppf(5e-7, counts, n - counts + 1))
     high = np.where(counts == n, 1.0, beta.ppf(1 - 5e-7, counts + 1, n - counts))
     assert (low <= upper).all()

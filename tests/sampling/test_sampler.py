@@ -184,7 +184,7 @@ def test_votes_ahead_stay_below_twice_those_so_far():
     points = MECHANISM.points(X)
     keys = seeding.keys(0, seeding.digests(points), 0)
     known = {"ends": rule.ends, "place": np.arange(5)}
-    assert (count(asked, MECHANISM, X, keys, 90, 1000, rule, known).sum(axis=1) == 90).all()
+    assert (count(asked, MECHANISM, points, keys, 90, 1000, rule, known).sum(axis=1) == 90).all()
     # At 5 inputs, up to 40 votes ahead cost nothing.
     assert ends == [50, 50, 100, 100, 150]
 
@@ -293,3 +293,11 @@ def test_after_a_failure_no_thread_takes_a_batch():
     with pytest.raises(ValueError, match="no answer"):
         draw_votes([Failing(), slow], np.arange(3), 0, 100, 10)
     assert len(slow.batches) == 1
+
+
+def test_points_of_a_task_are_computed_once(monkeypatch):
+    """The host computes them while an accelerator waits."""
+    calls, points = [], NoiseMechanism.points
+    monkeypatch.setattr(NoiseMechanism, "points", lambda self, X: calls.append(len(X)) or points(self, X))
+    sampler().draw(X)
+    assert calls == [len(X)]

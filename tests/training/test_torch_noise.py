@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smoothcert import (
     DeterministicSplitNoise,
@@ -427,3 +428,20 @@ def test_scalings_of_a_module():
     InputScaling(1.0, 2.0).attach(double)
     assert double(rows.float()).dtype == torch.float64
     assert (InputScaling.is_pure, OutputScaling.is_pure) == (True, True)
+
+
+def test_input_scaling_waits_for_no_device():
+    """Each batch of votes goes through it: a blocking copy would wait for the batches before."""
+    copies = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default:
+                copies.append(kwargs.get("non_blocking", False))
+            return function(*args, **kwargs or {})
+
+    module = torch.nn.Linear(3, 2).double()
+    InputScaling([0.5, 0.4, 0.3], [2.0, 3.0, 4.0]).attach(module)
+    with Copies():
+        module(torch.rand(4, 3, dtype=torch.float64))
+    assert copies == [True, True]
