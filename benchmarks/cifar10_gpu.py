@@ -191,7 +191,7 @@ def certify(
     device = given["device"]
     run = as_it_votes(model.to(device), inference, device)
     speed = rows_per_second(bare_network(run, torch.rand(batch_size, 3, 32, 32, device=device)), batch_size, measure)
-    clf.predict(X[:2])  # compiles
+    clf.predict(X[:2])  # prepares the device
     store = output / f"{name}.sqlite"
     resumed, start = store.exists(), time.perf_counter()
     clf.certify(X, store=store, y=y)

@@ -11,6 +11,9 @@ from sklearn.base import BaseEstimator
 from .._utils.checks import check_bool, check_choice
 from .base import name_of
 
+#: Batches of one size that run before the model is compiled for it, which takes as long as thousands of batches.
+COMPILED_AFTER = 8
+
 
 class TorchInference(BaseEstimator):
     """How to run a torch model: reduced precision, another memory layout, compilation, and what its output means.
@@ -27,7 +30,8 @@ class TorchInference(BaseEstimator):
     channels_last : bool, default=False
         Whether images and convolutions have their channels last in memory.
     compile : bool, default=False
-        Whether ``torch.compile`` compiles the model. It needs a C++ compiler on CPUs and Triton on GPUs.
+        Whether ``torch.compile`` compiles the model, once there have been 8 batches of full size. Other batches run
+        without. It needs a C++ compiler on CPUs and Triton on GPUs.
     output : callable or None, default=None
         Turns what the model returns into logits of shape (n, n_classes). None takes logits as they are, the first entry
         of a tuple, and ``logits`` of a dict or an object. Losses of logits from torch get them in training too; losses
@@ -91,7 +95,7 @@ class TorchInference(BaseEstimator):
         """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
 
-        plain = torch.compile(module) if self.compile else module
+        plain = compiled_for_full_batches(module) if self.compile else module
         if not self.channels_last:
             return plain
         # Parameters that are made in inference mode cannot be trained. Those of convolutions in 3D have other layouts.
@@ -104,6 +108,26 @@ class TorchInference(BaseEstimator):
             return plain(rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows)
 
         return run
+
+
+def compiled_for_full_batches(module: Any) -> Callable[[Any], Any]:
+    """Return a function that runs a module, and compiles it for the largest batches after `COMPILED_AFTER` of them.
+
+    Each size takes another compilation, or all of them get slower code. Smaller batches are rare in long runs.
+    """
+    import torch
+
+    compiled, largest, n_largest = torch.compile(module, dynamic=False), 0, 0
+
+    def run(rows: Any) -> Any:
+        nonlocal largest, n_largest
+        if len(rows) > largest:
+            largest, n_largest = len(rows), 0
+        n_largest += len(rows) == largest
+        is_full = len(rows) == largest and n_largest > COMPILED_AFTER
+        return (compiled if is_full else module)(rows)
+
+    return run
 
 
 class FullPrecision(TorchInference):

@@ -57,7 +57,7 @@ class InputScaling:
         def scaled(X: torch.Tensor) -> torch.Tensor:
             X = X.to(dtype)
             # A blocking copy waits for all work of a CUDA device.
-            center, scale = self.center.to(X, non_blocking=True), self.scale.to(X, non_blocking=True)
+            center, scale = (part.to(X, non_blocking=X.is_cuda) for part in (self.center, self.scale))
             return (X - center) / scale
 
         changed, named = with_first(scaled, module, args, kwargs or {})

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from smoothcert import SmoothedClassifier, TorchInference
+from smoothcert.models.torch_inference import COMPILED_AFTER
 
 
 def test_settings_of_torch_models():
@@ -51,6 +52,21 @@ def test_channels_are_last_where_that_is_asked_for():
     assert seen == [False, False, True, False]
 
 
+def test_the_module_is_compiled_for_full_batches_of_which_there_are_many(monkeypatch):
+    sizes, options = [], []
+
+    def compiled(module, **given):
+        options.append(given)
+        return lambda rows: sizes.append(len(rows)) or module(rows)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    run = TorchInference(compile=True).prepare(nn.Identity())
+    for size in (1, 40, *[100] * (COMPILED_AFTER + 1), 40, 1, 100, *[300] * (COMPILED_AFTER + 2), 100):
+        assert len(run(torch.zeros(size, 2))) == size
+    assert sizes == [100, 100, 300, 300]
+    assert options == [{"dynamic": False}]
+
+
 @pytest.mark.parametrize(("convolution", "shape"), [(nn.Conv2d, (2, 4, 4)), (nn.Conv3d, (2, 4, 4, 4))])
 def test_networks_that_have_voted_can_be_trained(convolution, shape):
     network = nn.Sequential(convolution(2, 1, 3), nn.Flatten(), nn.LazyLinear(3))
@@ -78,7 +94,7 @@ def test_ways_to_run_a_network(inference):
     X = np.random.default_rng(0).random((4, 2, 6, 6))
     params = {"n_samples": 1000, "n_selection": 100, "random_state": 0}
     plain = SmoothedClassifier.from_pretrained(network, range(3), **params).count_votes(X)
-    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, **params)
+    clf = SmoothedClassifier.from_pretrained(network, range(3), inference=inference, batch_size=128, **params)
     votes = clf.count_votes(X)
     assert np.abs(votes.estimation - plain.estimation).max() <= (0 if inference.autocast is None else 50)
     if repr(inference) == repr(TorchInference()):
