@@ -171,13 +171,20 @@ def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0
 
 
 def lead_error(logits: Any, precise: Any) -> float:
-    """Return the largest error of the lead of the first logit over the second; infinite where one is not a number."""
+    """Return the largest error of the lead of the first logit over the second; infinite where one is not a number.
+
+    Rows that have overflowed are left out, if they are few: they are near ties whatever the error is.
+    """
     import torch
 
     # The device may have no float64.
     logits = logits.cpu()
-    errors = logits.double() - precise.cpu()
-    first, second = errors.gather(1, logits.topk(2, dim=1).indices).unbind(dim=1)
+    leaders = logits.topk(2, dim=1)
+    has_lead = leaders.values[:, 0].isfinite()
+    if 2 * int(has_lead.sum()) < len(logits):
+        return float("inf")
+    errors = (logits.double() - precise.cpu()).gather(1, leaders.indices)[has_lead]
+    first, second = errors.unbind(dim=1)
     return float((first - second).abs().nan_to_num(torch.inf).max())
 
 

@@ -211,6 +211,22 @@ def test_votes_in_reduced_precision_are_those_of_float32(way):
         np.testing.assert_array_equal(np.concatenate([voter(X[i : i + size]) for i in range(0, 400, size)]), votes)
 
 
+def test_only_rows_that_overflow_in_float16_are_asked_again():
+    class Large(Network):
+        def forward(self, rows):
+            return self.layers[2](self.layers[:2](rows) * 75_000) / 75_000
+
+    network = Large(None)
+    voter = TorchVoter(network, 10, inference=TorchInference(autocast="float16"))
+    with torch.autocast("cpu", torch.float16):
+        overflowed = ~network(torch.from_numpy(X)).isfinite().all(dim=1).numpy()
+    assert 0.05 < overflowed.mean() < 0.4
+    tied = voter.vote(X.copy())() < 0
+    assert tied[overflowed].all()
+    assert tied[~overflowed].mean() < 0.3
+    np.testing.assert_array_equal(voter(X), TorchVoter(network, 10)(X))
+
+
 def test_rows_with_larger_errors_of_reduced_precision_come_later():
     """Half of the rows have large activations that cancel in the logits, behind as many clear rows with small ones."""
 

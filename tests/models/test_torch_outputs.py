@@ -265,6 +265,14 @@ def test_the_error_of_the_lead():
     assert lead_error(rough, precise) == 0.75
     assert lead_error(rough[1:], precise[1:]) == 0.25
     assert lead_error(rough, precise * torch.nan) == np.inf
+    # A few rows that overflow are near ties themselves; of one with a second logit of -inf nothing is known.
+    for overflowed in (torch.inf, torch.nan):
+        some = torch.cat([rough, torch.tensor([[0.0, overflowed, 0.0]])])
+        assert lead_error(some, torch.cat([precise, precise[:1]])) == 0.75
+        assert votes_by_lead(some, 0.0, 0.1).tolist() == [1, 0, -1]
+        assert lead_error(some[1:], torch.cat([precise[1:], precise[:1]])) == 0.25
+        assert lead_error(some[2:], precise[:1]) == np.inf
+    assert lead_error(torch.tensor([[1.0, -torch.inf]]), torch.tensor([[1.0, -torch.inf]]).double()) == np.inf
 
     class OnMps(torch.Tensor):
         def double(self):
