@@ -275,6 +275,8 @@ def certify(
     clf = SmoothedClassifier.from_pretrained(model, range(n_classes), noise, alpha=0.001, **settings)
     try:
         found = clf.certify(X, store=store, y=y)
+    except KeyboardInterrupt as stop:
+        raise click.ClickException(f"Stopped. {store} keeps the votes so far; run again to continue.") from stop
     except ValueError as error:
         if not store.exists():
             raise

@@ -288,7 +288,11 @@ def test_a_small_run_learns_and_certifies(noise, training, data, tmp_path):
             assert lipschitz <= box <= greedy
 
 
-def test_training_and_certifying_go_on_where_they_were_stopped(data, tmp_path):
+def raise_interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_training_and_certifying_go_on_where_they_were_stopped(data, tmp_path, monkeypatch):
     options = [*TINY, f"--data={data}", "--epochs=3"]
     whole = run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
     weights = torch.load(tmp_path / "whole" / "split-0.75-augment.pt", weights_only=True)
@@ -308,6 +312,12 @@ def test_training_and_certifying_go_on_where_they_were_stopped(data, tmp_path):
         connection.execute("DELETE FROM results WHERE input >= 5")
     run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
     np.testing.assert_array_equal(Certificates.from_store(store).radii, before)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cifar10.SmoothedClassifier, "certify", raise_interrupt)
+        stopped = run(cifar10.main, *options, f"--output={tmp_path / 'whole'}")
+    assert stopped.exit_code == 1
+    assert stopped.output.endswith(f"Error: Stopped. {store} keeps the votes so far; run again to continue.\n")
 
     other = run(cifar10.main, *TINY, f"--data={data}", "--epochs=4", f"--output={tmp_path / 'whole'}")
     assert other.exit_code == 1
