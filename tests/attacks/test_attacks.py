@@ -214,8 +214,8 @@ def random_rule(seed, d):
 @pytest.mark.parametrize("levels", [4, 17])
 def test_deterministic_certificates_are_never_beaten(attack, levels):
     rng = np.random.default_rng(levels)
-    X = rng.integers(levels + 1, size=(40, 4)) / levels
-    for seed in range(3):
+    X = rng.integers(levels + 1, size=(30, 4)) / levels
+    for seed in range(2):
         clf = smooth(random_rule(seed, 4), (0, 1, 2), noise=DeterministicSplitNoise(0.8, levels))
         certificates = clf.certify(X)
         found = attack.minimal(clf, X)
@@ -229,7 +229,7 @@ def test_deterministic_certificates_are_never_beaten(attack, levels):
 
 @pytest.mark.parametrize("attack", [*BLACK_BOX, GRADIENT[1]], ids=str)
 def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius(attack):
-    levels = 20
+    levels = 10
     noise = DeterministicSplitNoise(0.5, levels)
     clf = smooth(HalfSpace(0, 0.501), noise=noise)
     X = np.array([[i / levels, 0.5] for i in range(levels + 1)])
@@ -249,8 +249,16 @@ def test_deterministic_half_space_is_broken_at_the_first_step_beyond_the_radius(
     assert np.isfinite(truth).any()
 
 
-@pytest.mark.parametrize("noise", [UniformNoise(1.0), SplitNoise(0.8, levels=16), GaussianNoise(0.5)], ids=str)
-@pytest.mark.parametrize("attack", BLACK_BOX, ids=str)
+@pytest.mark.parametrize(
+    ("noise", "attack"),
+    [
+        (UniformNoise(1.0), BLACK_BOX[0]),
+        (SplitNoise(0.8, levels=16), BLACK_BOX[0]),
+        (SplitNoise(0.8, levels=16), BLACK_BOX[1]),
+        (GaussianNoise(0.5), BLACK_BOX[1]),
+    ],
+    ids=str,
+)
 def test_sampled_certificates_are_beaten_no_more_often_than_alpha(noise, attack):
     alpha = 0.05
     X = np.random.default_rng(0).integers(17, size=(40, 3)) / 16
