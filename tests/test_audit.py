@@ -531,7 +531,7 @@ def test_both_tests_share_the_level_where_there_are_two():
 def test_equal_inputs_count_once():
     """One false certificate of an input that occurs often is one error, not many."""
     clf, X, _ = make(n=40, n_samples=100, alpha=0.2)
-    X = np.repeat(X[30:34], 50, axis=0)
+    X = np.repeat(X[30:34], 15, axis=0)
     alarms = 0
     for seed in range(60):
         certificates = clf.set_params(random_state=2 * seed).certify(X)

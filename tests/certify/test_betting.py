@@ -196,11 +196,11 @@ def most_false_alarms(repetitions, alpha):
 @pytest.mark.parametrize(
     ("p0", "alpha", "repetitions", "flat"),
     [
-        (0.5, 0.05, 2_000, True),
-        (0.75, 0.05, 2_000, False),
-        (0.99, 0.05, 2_000, True),
-        (0.99, 0.05, 2_000, False),
-        (0.9, 0.001, 8_000, False),
+        (0.5, 0.05, 1_000, True),
+        (0.75, 0.05, 1_000, False),
+        (0.99, 0.05, 1_000, True),
+        (0.99, 0.05, 1_000, False),
+        (0.9, 0.001, 6_000, False),
     ],
 )
 def test_log_e_value_keeps_its_level_at_the_worst_moment(p0, alpha, repetitions, flat):
@@ -217,13 +217,13 @@ def test_log_e_value_keeps_its_level_at_the_worst_moment(p0, alpha, repetitions,
 @pytest.mark.parametrize(
     ("mu0", "probabilities", "alpha", "repetitions"),
     [
-        (0.5, [0.4, 0.4, 0.2], 0.05, 4_000),
-        (0.5, [0.4, 0.4, 0.1, 0.1], 0.05, 4_000),
-        (0.5, [1 / 3, 1 / 3, 1 / 3], 0.05, 4_000),
-        (0.75, [0.6, 0.1, 0.3], 0.05, 4_000),
-        (0.75, [0.75, 0.25, 0], 0.05, 4_000),
-        (0.99, [0.985, 0.005, 0.01], 0.05, 4_000),
-        (0.75, [0.65, 0.15, 0.2], 0.001, 12_000),
+        (0.5, [0.4, 0.4, 0.2], 0.05, 2_000),
+        (0.5, [0.4, 0.4, 0.1, 0.1], 0.05, 2_000),
+        (0.5, [1 / 3, 1 / 3, 1 / 3], 0.05, 2_000),
+        (0.75, [0.6, 0.1, 0.3], 0.05, 2_000),
+        (0.75, [0.75, 0.25, 0], 0.05, 2_000),
+        (0.99, [0.985, 0.005, 0.01], 0.05, 2_000),
+        (0.75, [0.65, 0.15, 0.2], 0.001, 8_000),
     ],
 )
 def test_log_e_margin_of_the_strongest_rival_keeps_its_level_at_the_worst_moment(

@@ -1,6 +1,7 @@
 """Certificates with costs, fixed features and categories, against all perturbations of small lattices."""
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -128,13 +129,10 @@ def test_nothing_inside_the_radius_and_something_a_step_outside(mix, strategy):
         ways = mix.ways(x)
         for p_a in rng.uniform(0.51, 1, size=8):
             radius = certified_radii(strategy, mechanism, as_input(mix, x), np.array([p_a]), np.array([1 - p_a]))[0]
-            beyond = [distance for _, distance, kept in ways if kept <= 1 - (2 * Fraction(p_a) - 1) / 2]
-            assert all(distance > radius for distance in beyond)
+            beyond = ways.nearest(1 - (2 * Fraction(p_a) - 1) / 2)
+            assert beyond is None or beyond > radius
             if mix in MIXES and isinstance(strategy, GreedyRadius):
-                if beyond:
-                    assert float(min(beyond) - step) <= radius + 1e-5
-                else:
-                    assert radius == np.inf
+                assert radius == np.inf if beyond is None else float(beyond - step) <= radius + 1e-5
 
 
 @pytest.mark.parametrize(
@@ -156,17 +154,16 @@ def test_limits_hold_for_numbers_as_shares_and_for_categories_as_a_whole(mix, st
     per_category = np.ndim(strategy.max_change) > 0
     for _ in range(4):
         x = [*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories)]
-        ways = []
-        for y, distance, kept in mix.ways(x):
-            moves = np.abs(np.subtract(y[:2], x[:2])) / mix.q
-            flips = np.array(y[2:]) != np.array(x[2:])
-            if allowed(moves, flips if per_category else np.count_nonzero(flips)):
-                ways.append((distance, kept))
+        ways = mix.ways(x)
+        moves, flips = np.abs(ways.ends[:, :2] - x[:2]) / mix.q, ways.ends[:, 2:] != x[2:]
+        kinds = zip(moves, flips if per_category else np.count_nonzero(flips, axis=1), strict=True)
+        some = np.array([allowed(*kind) for kind in kinds])
+        ways = replace(ways, lengths=ways.lengths[some], kept=ways.kept[some])
         for p_a in rng.uniform(0.51, 1, size=8):
             radius = certified_radii(strategy, mechanism, as_input(mix, x), np.array([p_a]), np.array([1 - p_a]))[0]
-            beyond = [distance for distance, kept in ways if kept <= 1 - (2 * Fraction(p_a) - 1) / 2]
-            assert all(distance > radius for distance in beyond)
-            assert float(min(beyond) - Fraction(1, mix.q)) <= radius + 1e-5 if beyond else radius == np.inf
+            beyond = ways.nearest(1 - (2 * Fraction(p_a) - 1) / 2)
+            assert beyond is None or beyond > radius
+            assert radius == np.inf if beyond is None else float(beyond - Fraction(1, mix.q)) <= radius + 1e-5
 
 
 def test_mixtures_draw_one_width_for_all_features_and_pay_for_categories_by_their_overlap():
@@ -179,16 +176,14 @@ def test_mixtures_draw_one_width_for_all_features_and_pay_for_categories_by_thei
     for _ in range(5):
         x = [*rng.integers(q + 1, size=2).tolist(), int(rng.integers(3))]
         each = [part.ways(x) for part in parts]
-        ways = [
-            (one[0][1], sum(weight * kept for weight, (_, _, kept) in zip(weights, one, strict=True)))
-            for one in zip(*each, strict=True)
-        ]
+        shares = sum(weight * part.kept * Fraction(1, part.total) for weight, part in zip(weights, each, strict=True))
         for p_a in rng.uniform(0.51, 1, size=10):
             p = np.array([p_a])
             radius = certified_radii(GreedyRadius(), mechanism, as_input(parts[0], x), p, 1 - p)[0]
-            beyond = [distance for distance, kept in ways if kept <= 1 - (2 * Fraction(p_a) - 1) / 2]
-            assert all(distance > radius for distance in beyond)
-            tight += float(min(beyond) - Fraction(1, q)) <= radius + 1e-5 if beyond else radius == np.inf
+            beyond = each[0].lengths[(shares <= 1 - (2 * Fraction(p_a) - 1) / 2).astype(bool)]
+            nearest = Fraction(int(beyond.min()), each[0].unit) if len(beyond) else None
+            assert nearest is None or nearest > radius
+            tight += radius == np.inf if nearest is None else float(nearest - Fraction(1, q)) <= radius + 1e-5
     assert tight == 50
     out = np.empty((4000, 4))
     points = mechanism.points(as_input(parts[0], [0, 0, 0], 0.0))
@@ -287,12 +282,13 @@ def test_drawn_categories_are_certified_by_their_likelihood_ratios(mix):
     mechanism, rng = mechanism_of(mix), np.random.default_rng(6)
     masked = mechanism_of(Mix(mix.kind, mix.q, mix.lam, mix.costs, mix.n_categories, "mask"))
     step, larger = float(max(mix.costs[:2])) / mix.q, 0
-    values = [range(mix.q + 1)] * 2 + [range(n) for n in mix.n_categories]
     # Where every code hides equally often, nothing is lost to rounding.
     pairs = zip(mix.costs[2:], mix.n_categories, strict=True)
     tight = mix.kind == "uniform" and all((2 * mix.lam - cost) * mix.q % n == 0 for cost, n in pairs)
     for _ in range(2):
         x = [*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories)]
+        ways = mix.ways(x)
+        lengths = ways.lengths / ways.unit
         for p in rng.uniform(0.7, 1, size=2):
             p_a = np.array([p])
             radius, simple = (
@@ -300,11 +296,10 @@ def test_drawn_categories_are_certified_by_their_likelihood_ratios(mix):
             )
             assert radius >= simple - 1e-9
             larger += radius > simple + 1e-6
-            beyond = [
-                float(mix.distance(x, y))
-                for y in itertools.product(*values)
-                if mix.distance(x, y) < radius + 2 * step and largest_after(mix, x, y, 1 - p) >= 0.5 - 1e-9
-            ]
+            near = zip(
+                lengths[lengths < radius + 2 * step], ways.ends[lengths < radius + 2 * step].tolist(), strict=True
+            )
+            beyond = [length for length, y in near if largest_after(mix, x, y, 1 - p) >= 0.5 - 1e-9]
             assert all(distance > radius for distance in beyond)
             assert not tight or min(beyond, default=np.inf) - step <= radius + 1e-5
     assert larger

@@ -1,6 +1,7 @@
 """Radii, required probabilities, smallest overlaps and worst perturbations, against all inputs of small lattices."""
 
 import itertools
+import math
 import tracemalloc
 from fractions import Fraction
 
@@ -45,14 +46,15 @@ STRATEGIES = [LipschitzRadius(), BoxRadius(), GreedyRadius()]
 
 def joint_overlap(at_x, at_y):
     """Return the mass that the products of two lists of outcomes share, outcome by outcome."""
-    shared = Fraction(0)
-    for outcome in itertools.product(*(sorted(each) for each in at_x)):
-        of_x, of_y = Fraction(1), Fraction(1)
-        for value, x, y in zip(outcome, at_x, at_y, strict=True):
-            of_x *= Fraction(x[value], sum(x.values()))
-            of_y *= Fraction(y.get(value, 0), sum(y.values()))
-        shared += min(of_x, of_y)
-    return shared
+    totals = [math.prod(sum(each.values()) for each in at) for at in (at_x, at_y)]
+    masses = [np.ones((), dtype=object), np.ones((), dtype=object)]
+    for x, y in zip(at_x, at_y, strict=True):
+        of_x, of_y = ([each.get(value, 0) for value in x] for each in (x, y))
+        masses = [
+            np.multiply.outer(mass, np.array(of, dtype=object)) for mass, of in zip(masses, (of_x, of_y), strict=True)
+        ]
+    shared = np.minimum(masses[0] * totals[1], masses[1] * totals[0]).sum()
+    return Fraction(int(shared), totals[0] * totals[1])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "split"])
@@ -84,11 +86,14 @@ def test_mixed_features_against_the_total_variation_of_both_noises(mix):
     for _ in range(1 if mix.hidden == "uniform" else 2):
         x = (*rng.integers(mix.q + 1, size=2).tolist(), *(int(rng.integers(n)) for n in mix.n_categories))
         ways = mix.ways(x)
+        kept = ways.kept * Fraction(1, ways.total)
         if mix.hidden == "uniform":
             at_x = [mix.outcomes(i, value) for i, value in enumerate(x)]
-            ways = [(y, d, joint_overlap(at_x, [mix.outcomes(i, at) for i, at in enumerate(y)])) for y, d, _ in ways]
-        radius = sorted({d for _, d, _ in ways})
-        least = np.array([float(min(kept for _, d, kept in ways if d <= r)) for r in radius])
+            kept = [joint_overlap(at_x, [mix.outcomes(i, at) for i, at in enumerate(y)]) for y in ways.ends.tolist()]
+        lengths, kinds = np.unique(ways.lengths, return_inverse=True)
+        radius, least = [Fraction(length, ways.unit) for length in lengths.tolist()], np.ones(len(lengths))
+        np.minimum.at(least, kinds, np.array(kept, dtype=float))
+        least = np.minimum.accumulate(least)
         lipschitz, box, greedy = (
             smallest_overlap(strategy, mechanism, as_input(mix, x), np.array([list(map(float, radius))]))[0]
             for strategy in STRATEGIES

@@ -23,13 +23,15 @@ def true_radius(clf, p):
 def test_one_alpha_covers_all_radii(shares):
     """Some radii are true and some are false: hardly any input gets a false one, among however many."""
     clf, p = smooth(shares, radius="lipschitz")
-    X, limit = inputs(700), true_radius(clf, p)
+    # Several rivals make false certificates rarer.
+    n = 700 if len(shares) > 2 else 300
+    X, limit = inputs(n), true_radius(clf, p)
     below, above = limit * np.array([0.2, 0.5, 0.8]), limit * np.array([1 + 1e-9, 1.001, 1.003, 1.01, 1.03, 1.1])
     decisions = clf.certify_at(X, [[*above, *below]])
-    assert decisions.robust.shape == decisions.radius.shape == (700, 9)
+    assert decisions.robust.shape == decisions.radius.shape == (n, 9)
     wrong = decisions.robust[:, :6].any(axis=1)
     assert 0 < wrong.sum(), "a test of no power would pass as well"
-    assert rarely(wrong.sum(), 700)
+    assert rarely(wrong.sum(), n)
     np.testing.assert_array_equal(decisions.robust[:, :6].any(axis=1), decisions.robust[:, 0])
     assert decisions.robust[:, 6].mean() > 0.95
 

@@ -109,7 +109,8 @@ def test_a_radius_at_the_threshold_is_rarely_certified(shares, scheme):
     """The radius is the least that is not certified by the true probabilities: every certification is false."""
     clf, p = smooth(shares, scheme=scheme)
     margin = p[0] - (p[1:].max() if scheme == "multiclass" else 1 - p[0])
-    X, radius = inputs(1500), 1e-12
+    # Rivals that tie make false certificates rarer.
+    X, radius = inputs(1500 if scheme == "multiclass" and len(shares) == 4 else 500), 1e-12
     if margin > 0:
         exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
         radius += float(exact[0]) * (1 + 1e-9)
@@ -234,7 +235,7 @@ def test_giving_up_knows_small_alpha():
 @pytest.mark.parametrize("shares", SHARES)
 def test_precise_radii_are_rarely_too_large(shares, scheme):
     clf, p = smooth(shares, scheme=scheme, rtol=0.1)
-    certificates = clf.set_params(radius="lipschitz").certify(inputs(600))
+    certificates = clf.set_params(radius="lipschitz").certify(inputs(300))
     margin = p[0] - p[1:].max()
     exact = LipschitzRadius().radii(clf.noise_, np.array([margin]), np.zeros(1), np.ones((1, 1)), np.ones((1, 1)))
     selected = certificates.labels == 0
@@ -328,7 +329,7 @@ def test_neither_batches_nor_company_nor_workers_matter(model, mode):
 
     def run(rows=slice(None), backend="threading", **params):
         clf = SmoothedClassifier.from_pretrained(
-            random_models()[model], range(3), SplitNoise(1.0), n_samples=2000, n_selection=64, random_state=0, **params
+            random_models()[model], range(3), SplitNoise(1.0), n_samples=600, n_selection=64, random_state=0, **params
         )
         with joblib.parallel_config(backend=backend):
             if mode == "certify_at":
@@ -344,8 +345,8 @@ def test_neither_batches_nor_company_nor_workers_matter(model, mode):
         np.testing.assert_array_equal(run(batch_size=size), whole)
     np.testing.assert_array_equal(run(rows=slice(None, None, -1)), whole[::-1])
     np.testing.assert_array_equal(run(rows=[5]), whole[[5]])
-    for backend in ("threading", "loky"):
-        np.testing.assert_array_equal(run(n_jobs=2, backend=backend), whole)
+    backend = "loky" if (mode, model) in (("certify_at", "linear"), ("rtol", "network")) else "threading"
+    np.testing.assert_array_equal(run(n_jobs=2, backend=backend), whole)
 
 
 @pytest.mark.parametrize("noise", [SplitNoise(1.0), GaussianNoise(0.5)], ids=["split", "gaussian"])
@@ -392,27 +393,25 @@ def test_votes_that_are_drawn_ahead_change_nothing(mode, noise, monkeypatch):
         (LaplaceNoise(0.5), "auto"),
     ],
 )
-@pytest.mark.parametrize("target", [0.0, 0.1, 0.4])
-def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius, target):
+def test_a_decision_is_a_certificate_at_the_required_probability(noise, radius):
     """All noises and strategies: robust inputs have a radius of that size at the probability that was tested."""
     X = np.random.default_rng(1).integers(9, size=(6, 4)) / 8
     clf = SmoothedClassifier.from_pretrained(
-        random_models()["linear"], range(3), noise, radius=radius, n_samples=3000, random_state=0
+        random_models()["linear"], range(3), noise, radius=radius, n_samples=50_000, alpha=1e-6, random_state=0
     )
-    decisions = clf.certify_at(X, target)
-    fixed = clf.set_params(n_samples=100_000, alpha=1e-6).certify(X)
-    assert decisions.robust.any() or (fixed.radii[~fixed.abstained] < target + 0.2).all()
-    far_below = fixed.abstained | (fixed.radii < 0.8 * target - 0.05)
-    assert not (decisions.robust & far_below).any()
-    strategy = (
-        clf.radius if not isinstance(clf.radius, str) else GreedyRadius() if noise.uses_box else LipschitzRadius()
-    )
-    if not isinstance(clf.radius, str):
-        mechanism = NoiseMechanism(clf.box_, clf.noise_, (4,))
-        p = required_probability(strategy, mechanism, X, target)
-        reachable = p <= 1
-        found = certified_radii(strategy, mechanism, X[reachable], p[reachable], 1 - p[reachable])
-        assert (found >= target).all()
+    fixed = clf.certify(X)
+    clf.set_params(n_samples=3000, alpha=0.001)
+    for target in (0.0, 0.1, 0.4):
+        decisions = clf.certify_at(X, target)
+        assert decisions.robust.any() or (fixed.radii[~fixed.abstained] < target + 0.2).all()
+        far_below = fixed.abstained | (fixed.radii < 0.8 * target - 0.05)
+        assert not (decisions.robust & far_below).any()
+        if not isinstance(clf.radius, str):
+            mechanism = NoiseMechanism(clf.box_, clf.noise_, (4,))
+            p = required_probability(clf.radius, mechanism, X, target)
+            reachable = p <= 1
+            found = certified_radii(clf.radius, mechanism, X[reachable], p[reachable], 1 - p[reachable])
+            assert (found >= target).all()
 
 
 def test_noise_without_sampling_decides_exactly():

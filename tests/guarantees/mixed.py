@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from smoothcert import SmoothedClassifier, SplitNoise, UniformNoise
 from .problems import FINE, Known
 
 
+@cache
 def number_outcomes(kind: str, q: int, n_offsets: int, x: int) -> dict[int, int]:
     """Return how many offsets lead to each noisy value of a number, in units of 1/(4q)."""
     counts: dict[int, int] = {}
@@ -100,21 +103,51 @@ class Mix:
         """Return what the adversary pays for the way from x to y of feature i."""
         return self.costs[i] * (Fraction(abs(x - y), self.steps[i]) if i < 2 else x != y)
 
-    def distance(self, x: Any, y: Any) -> Fraction:
-        """Return what the adversary pays for the way from x to y."""
-        return sum((self.price(i, a, b) for i, (a, b) in enumerate(zip(x, y, strict=True))), Fraction())
+    def ways(self, x: Any) -> Ways:
+        """Return the ways from x to every y: the prices of all features added, and their overlaps multiplied."""
+        unit = math.lcm(*(cost.denominator for cost in self.costs)) * math.lcm(*self.steps)
+        lengths, kept, total = np.zeros((), dtype=int), np.ones((), dtype=object), 1
+        sizes = [*(q + 1 for q in self.steps), *self.n_categories]
+        for i, size in enumerate(sizes):
+            n = sum(self.outcomes(i, x[i]).values())
+            prices, overlaps = zip(
+                *((self.price(i, x[i], y), self.overlap(i, x[i], y)) for y in range(size)), strict=True
+            )
+            lengths = np.add.outer(lengths, [int(price * unit) for price in prices])
+            kept = np.multiply.outer(kept, np.array([int(overlap * n) for overlap in overlaps], dtype=object))
+            total *= n
+        ends = np.indices(sizes).reshape(len(sizes), -1).T
+        return Ways(ends, lengths.ravel(), kept.ravel(), unit, total)
 
-    def ways(self, x: Any) -> list[tuple[Any, Fraction, Fraction]]:
-        """Return every y, its distance from x and its overlap with x: every feature's, added and multiplied."""
-        found = [((), Fraction(0), Fraction(1))]
-        for i, values in enumerate([range(n) for n in (*(q + 1 for q in self.steps), *self.n_categories)]):
-            steps = [(value, self.price(i, x[i], value), self.overlap(i, x[i], value)) for value in values]
-            found = [
-                ((*y, value), distance + price, kept * overlap)
-                for y, distance, kept in found
-                for value, price, overlap in steps
-            ]
-        return found
+
+@dataclass(frozen=True)
+class Ways:
+    """Ways from x, in whole numbers.
+
+    Parameters
+    ----------
+    ends : ndarray of shape (n_ways, n_features)
+    lengths : ndarray of int
+        What the adversary pays for each, as multiples of 1/unit.
+    kept : ndarray of int
+        The outcomes of x, out of a total, that an end has too.
+    unit, total : int
+    """
+
+    ends: np.ndarray
+    lengths: np.ndarray
+    kept: np.ndarray
+    unit: int
+    total: int
+
+    def within(self, share: Fraction) -> np.ndarray:
+        """Tell which ends keep no more than a share of the outcomes."""
+        return (self.kept <= math.floor(share * self.total)).astype(bool)
+
+    def nearest(self, share: Fraction) -> Fraction | None:
+        """Return the distance of the nearest end that keeps no more than a share of the outcomes, if any does."""
+        lengths = self.lengths[self.within(share)]
+        return Fraction(int(lengths.min()), self.unit) if len(lengths) else None
 
 
 class Worst(Known):
@@ -131,9 +164,9 @@ class Worst(Known):
             at_x = np.multiply.outer(at_x, np.array([of_x.get(value, 0) for value in values], dtype=object))
             at_y = np.multiply.outer(at_y, np.array([of_y.get(value, 0) for value in values], dtype=object))
         flat_x, flat_y, total = at_x.ravel(), at_y.ravel(), at_x.sum()
-        ratios = [
-            Fraction(int(a), int(b)) if b else Fraction(10**12 * bool(a)) for a, b in zip(flat_x, flat_y, strict=True)
-        ]
+        # Whole numbers in the order of the ratios, of which different ones differ by at least 1/scale.
+        scale, first = max(flat_y) ** 2, max(flat_x) + 1
+        ratios = [scale * a // b if b else scale * first * bool(a) for a, b in zip(flat_x, flat_y, strict=True)]
         chosen, mass = np.zeros(len(flat_x), dtype=bool), 0
         for place in sorted(range(len(ratios)), key=lambda place: -ratios[place]):
             if flat_x[place] and 2 * (mass + flat_y[place]) <= total:
@@ -236,14 +269,17 @@ def mixed_problem(
         x = (*(int(rng.integers(n + 1)) for n in mix.steps), *(int(rng.integers(n)) for n in n_categories))
         share = Fraction(rng.uniform(0.52, 0.95))
         ways = mix.ways(x)
-        reached = [(distance, kept, y) for y, distance, kept in ways if kept <= share]
-        if not reached:
+        reached = np.flatnonzero(ways.within(share))
+        if not len(reached):
             continue
-        distance, _, y = min(reached)
-        model = Worst(mix, x, y)
+        nearest = min(reached, key=lambda place: (ways.lengths[place], ways.kept[place]))
+        distance, model = (
+            Fraction(int(ways.lengths[nearest]), ways.unit),
+            Worst(mix, x, tuple(ways.ends[nearest].tolist())),
+        )
         if model.p_a > Fraction(51, 100):
             # The certificate of the true p_a ends at the nearest y that its budget does not pay for.
-            ends = min(d for _, d, share_kept in ways if share_kept <= Fraction(3, 2) - model.p_a)
+            ends = ways.nearest(Fraction(3, 2) - model.p_a)
             # Rounding to whole steps makes some noisy values of splitting noise equal, so that overlaps are larger.
             tight = whole_lattice and hidden == "mask" and ends == distance and not (by_column and kind == "split")
             tight = tight and type(strategy).__name__ == "GreedyRadius"

@@ -11,13 +11,19 @@ from smoothcert.noise import _cpu as kernel
 from smoothcert.noise import _philox as philox
 from smoothcert.noise.mechanism import NoiseMechanism
 
+from ..processes import run_python
 from . import reference
-from .cases import NOISES, SEGMENTS, case, run_python
+from .cases import NOISES, SEGMENTS, case
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("d", [1, 4, 30, 64, 77, 784, 3072])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("d", "dtype"),
+    [
+        *((d, np.float32) for d in (1, 30, 77, 3072)),
+        *((d, np.float64) for d in (4, 64, 77, 784)),
+    ],
+)
 def test_fused_kernel_is_the_reference_bit_for_bit(noise, d, dtype):
     points, keys, expected = case(noise, d, dtype)
     out = np.full_like(expected, np.nan)
@@ -114,8 +120,7 @@ ADDED = [
 
 @pytest.mark.parametrize("noise", ADDED)
 @pytest.mark.parametrize("d", [1, 30, 64, 784, 3072])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("bounds", [(0, 1), (-1, 2)])
+@pytest.mark.parametrize(("dtype", "bounds"), [(np.float32, (0, 1)), (np.float64, (-1, 2))])
 def test_added_noise_is_the_reference_bit_for_bit(noise, d, dtype, bounds):
     rng = np.random.default_rng(d)
     X = np.rint(rng.random((3, d)) * 2) / 2 if noise.recipe.kind != philox.STEPS else rng.integers(0, 2, size=(3, d))

@@ -4,6 +4,7 @@ import gc
 import tracemalloc
 
 import dask.array
+import joblib
 import numpy as np
 import pandas
 import pyarrow
@@ -77,7 +78,9 @@ def test_streams_give_what_arrays_give(tmp_path, expected, make):
     np.testing.assert_array_equal(clf.predict(X), expected.labels)
     np.testing.assert_array_equal(clf.certify(X, votes=clf.count_votes(X)).radii, expected.radii)
     np.testing.assert_array_equal(clf.certify_at(X, 0.1).robust, clf.certify_at(IMAGES, 0.1).robust)
-    np.testing.assert_array_equal(clf.set_params(n_jobs=2).certify(X, store=tmp_path / "run").radii, expected.radii)
+    with joblib.parallel_config(backend="loky" if make is memory_map else "threading"):
+        found = clf.set_params(n_jobs=2).certify(X, store=tmp_path / "run")
+    np.testing.assert_array_equal(found.radii, expected.radii)
 
 
 def test_what_is_in_memory_is_no_stream():
@@ -263,7 +266,7 @@ def test_memory_does_not_grow_with_the_inputs():
         def __getitem__(self, i):
             if not 0 <= i < self.n:
                 raise IndexError(i)
-            return np.full(20_000, i / self.n)
+            return np.full(10_000, i / self.n)
 
     clf = SmoothedClassifier.from_pretrained(
         Rule(steps([0.5])).fit(None, None), [0, 1], n_samples=20, n_selection=4, alpha=0.1, batch_size=16
@@ -276,7 +279,7 @@ def test_memory_does_not_grow_with_the_inputs():
         clf.certify(Endless(n))
         peaks[n].append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert min(peaks[60]) - min(peaks[10]) < 50 * 20_000 * 8 / 3
+    assert min(peaks[60]) - min(peaks[10]) < 50 * 10_000 * 8 / 3
 
 
 class Random(torch.utils.data.Dataset):

@@ -179,7 +179,9 @@ ORDINARY = {
 @pytest.mark.parametrize("noise", [UniformNoise(0.5), SplitNoise(1.0)], ids=str)
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_models_are_left_alone(name, noise):
-    certificates = smooth(ORDINARY[name](), noise=noise, n_samples=2000).certify(X)
+    # Where all votes are near ties, each is settled by itself.
+    n_samples = 400 if name in ("constant", "rounded logits", "large logits") else 2000
+    certificates = smooth(ORDINARY[name](), noise=noise, n_samples=n_samples).certify(X)
     assert len(certificates.labels) == 12
 
 

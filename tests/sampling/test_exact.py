@@ -129,8 +129,9 @@ def assert_exact(model, mechanism, X, classes):
     return truth
 
 
-@pytest.mark.parametrize("box", BOXES, ids=["unit", "raw"])
-@pytest.mark.parametrize("noise", SMALL_NOISES, ids=repr)
+@pytest.mark.parametrize(
+    ("noise", "box"), [*((noise, BOXES[1]) for noise in SMALL_NOISES), (SMALL_NOISES[0], BOXES[0])], ids=repr
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_all_outcomes_of_a_small_lattice(name, noise, box):
     mechanism = mechanism_of(noise, box)
@@ -147,7 +148,7 @@ def test_more_than_two_classes(name):
     assert (truth.max(axis=0) > 0.1).sum() >= 3
 
 
-@pytest.mark.parametrize("offset", range(6))
+@pytest.mark.parametrize("offset", [0, 2, 5])
 @pytest.mark.parametrize("noise", SMALL_NOISES, ids=repr)
 @pytest.mark.parametrize("name", ["shallow", "hist", "standard"])
 def test_thresholds_that_noisy_values_meet(name, noise, offset):
