@@ -79,7 +79,7 @@ def assert_same(found: Certificates, store: str) -> None:
 
 @pytest.mark.parametrize(
     ("backend", "n_jobs", "kills", "in_flight"),
-    [(None, None, 9, 1), ("threading", 2, 3, 4), pytest.param("loky", 2, 4, 8, marks=pytest.mark.slow)],
+    [(None, None, 5, 1), ("threading", 2, 3, 4), pytest.param("loky", 2, 4, 8, marks=pytest.mark.slow)],
 )
 def test_driver_killed(paths, backend, n_jobs, kills, in_flight):
     moments = random.Random(repr(backend))
