@@ -13,8 +13,9 @@ demo: .venv/demo
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
+# Importing all other tests would take a minute of each core.
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $$(grep -rl --include='test_*.py' mark.slow tests)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
