@@ -78,7 +78,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
         check_unmasked("X", X)
-        X, targets = on_host(X), {name: on_host(target) for name, target in targets.items()}
+        X = on_host(X)
         check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
         if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
             validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.

@@ -109,7 +109,7 @@ def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
     """Return labels as an array, or None, or raise a ValueError unless there is one fitting label for each input."""
     if y is None:
         return None
-    labels = np.asarray(y)
+    labels = np.asarray(on_host(y))
     if labels.shape != (n_inputs,):
         raise ValueError(f"{name} must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
     if (labels.dtype.kind in "OSU") != (classes.dtype.kind in "OSU"):
@@ -122,7 +122,7 @@ def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
 def check_numbers(name: str, values: Any, n_inputs: int) -> Any:
     """Return values as an array of floats, or raise a ValueError unless they are one finite number for each input."""
     try:
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = np.asarray(on_host(values), dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if numbers.shape != (n_inputs,) or not np.isfinite(numbers).all():
@@ -151,7 +151,7 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """Return the shape of an array, a DataFrame or anything that converts to an array."""
-    if hasattr(X, "collect") and not hasattr(X, "shape"):
+    if hasattr(X, "collect") and not any(hasattr(X, name) for name in ("shape", "__array__", "__len__")):
         raise ValueError(
             f"X must hold data, got a {type(X).__name__}, which is a query. Pass what X.collect() returns."
         )
@@ -159,12 +159,16 @@ def shape_of(X: Any) -> tuple[int, ...]:
 
 
 def on_host(X: Any) -> Any:
-    """Return a torch tensor of any kind and device as an array, and anything else as it is."""
+    """Return a torch tensor, or a list of them, as arrays, wherever they are; and anything else as it is."""
     torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(X, (list, tuple)) and any(isinstance(one, torch.Tensor) for one in X):
+        return [on_host(one) for one in X]
     if torch is None or not isinstance(X, torch.Tensor):
         return X
     dense = X.detach().to_dense().cpu()
-    return (dense.float() if dense.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2) else dense).numpy()
+    # NumPy does not know the other types of floats, which float32 holds exactly.
+    known = not dense.is_floating_point() or dense.dtype in (torch.float16, torch.float32, torch.float64)
+    return (dense if known else dense.float()).numpy()
 
 
 def check_unmasked(name: str, array: Any) -> None:

@@ -203,7 +203,8 @@ class TorchVoter(Voter):
             logits = logits if kept is None else logits.clone()
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
-            return self._download(votes_by_lead(logits, self.scale, self.near_tie))
+            overflows = self.inference.autocast == "float16"
+            return self._download(votes_by_lead(logits, self.scale, self.near_tie, overflows=overflows))
 
     def _compared(self, n_rows: int) -> slice | None:
         """Count a batch, and return which of its rows are compared with higher precision, if any are.
@@ -333,7 +334,9 @@ class TorchVoter(Voter):
         if self.n_classes == 1 or any(tensor.is_complex() for tensor in tensors):
             return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
-            return TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)
+            # A copy: in another thread, the module may answer in a buffer that is being read.
+            voter = self._copy({id(tensor): tensor for tensor in tensors}, inference) if self._may_share() else None
+            return voter or TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32

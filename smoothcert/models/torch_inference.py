@@ -99,8 +99,8 @@ class TorchInference(BaseEstimator):
         if not self.channels_last:
             return plain
         # Parameters that are made in inference mode cannot be trained. Those of convolutions in 3D have other layouts.
-        with torch.inference_mode(False):
-            for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in (*module.parameters(), *module.buffers()):
+            with torch.inference_mode(tensor.is_inference()):
                 if tensor.ndim == 4:
                     tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
@@ -121,11 +121,13 @@ def compiled_for_full_batches(module: Any) -> Callable[[Any], Any]:
 
     def run(rows: Any) -> Any:
         nonlocal largest, n_largest
-        if len(rows) > largest:
-            largest, n_largest = len(rows), 0
-        n_largest += len(rows) == largest
-        is_full = len(rows) == largest and n_largest > COMPILED_AFTER
-        return (compiled if is_full else module)(rows)
+        n = len(rows)
+        answer = (compiled if n == largest and n_largest >= COMPILED_AFTER else module)(rows)
+        # A batch for which memory does not suffice does not count.
+        if n > largest:
+            largest, n_largest = n, 0
+        n_largest += n == largest
+        return answer
 
     return run
 

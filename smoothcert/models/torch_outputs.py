@@ -26,7 +26,8 @@ SHAPE_ERROR = re.compile(
 #: What they say about batches that are too large: for the memory of a CPU, of MPS and of libraries on CUDA devices, for
 #: the grid of a kernel (attention takes fewer than 65,536 rows there), or for its indices.
 TOO_LARGE = re.compile(
-    r"can't allocate memory|out of memory|ALLOC_FAILED|invalid configuration argument|32.bit index", re.IGNORECASE
+    r"can't allocate memory|out of memory|ALLOC_FAILED|CUDA error: invalid configuration argument|32-bit index",
+    re.IGNORECASE,
 )
 
 #: Relative change of inputs that float64 resolves and float32 does not, largest error by which logits may leave a
@@ -143,7 +144,7 @@ def check_one_logit(logit: Any, name: str) -> None:
         )
 
 
-def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0) -> Any:
+def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0, *, overflows: bool = False) -> Any:
     """Return the index of the largest logit of each row, or -1 for near ties, as a tensor.
 
     Parameters
@@ -156,6 +157,8 @@ def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0
         Rows that hold a NaN always do.
     least : float
         Leads of up to this size are near ties too.
+    overflows : bool
+        Whether logits may have overflowed. Rows that hold an infinite one are then near ties too.
     """
     import torch
 
@@ -167,13 +170,14 @@ def votes_by_lead(logits: Any, scale: float, near_tie: float, least: float = 0.0
     second = logits.scatter(1, votes[:, None], -torch.inf).amax(dim=1)
     tie = (near_tie * (scale + first.abs())).clamp(min=least)
     # A comparison with NaN is false.
-    return votes.where(first - second > tie, -1)
+    is_clear = first - second > tie
+    return votes.where(is_clear & logits.amin(dim=1).isfinite() if overflows else is_clear, -1)
 
 
 def lead_error(logits: Any, precise: Any) -> float:
     """Return the largest error of the lead of the first logit over the second; infinite where one is not a number.
 
-    Rows that have overflowed are left out, if they are few: they are near ties whatever the error is.
+    Rows whose first logit has overflowed are left out, unless they are most: they are near ties whatever the error is.
     """
     import torch
 
@@ -262,8 +266,7 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
     if is_too_large(error):
         return MemoryError(message)
     failed = f"The base model {name_of(module)} failed on a batch of shape {shape}"
-    frame = raising_frame(error)
-    if frame is not None and not frame.f_globals.get("__name__", "").startswith("torch."):
+    if is_raised_by_user(error):
         # The words of the user's own error say nothing about inputs.
         return RuntimeError(f"{failed}: {error}")
     if TYPE_ERROR.search(message):
@@ -281,7 +284,15 @@ def explained(error: RuntimeError, module: Any, shape: tuple[int, ...]) -> Excep
 
 def is_too_large(error: RuntimeError) -> bool:
     """Tell whether an error of torch means that a smaller batch may do."""
-    return type(error).__name__ == "OutOfMemoryError" or TOO_LARGE.search(str(error)) is not None
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return TOO_LARGE.search(str(error)) is not None and not is_raised_by_user(error)
+
+
+def is_raised_by_user(error: BaseException) -> bool:
+    """Tell whether a ``raise`` statement outside of torch has raised an error."""
+    frame = raising_frame(error)
+    return frame is not None and not frame.f_globals.get("__name__", "").startswith("torch.")
 
 
 def raising_frame(error: BaseException) -> Any:

@@ -53,6 +53,7 @@ class Inputs:
         self, X: Any, validate: Callable[[Any], NDArray[Any]], *, shard: Any = None, skip: bool = False
     ) -> None:
         check_no_loader(X)
+        X = on_host(X)
         # Sparse matrices are refused at once.
         self.lazy = is_lazy(X) or (skip and not hasattr(X, "tocsr"))
         self.validate = validate
@@ -194,7 +195,7 @@ def _fetch(X: Any, index: NDArray[np.intp]) -> Any:
     if hasattr(X, "dtype") and hasattr(X, "shape"):
         part = X[_slice(index)]
         # Masked arrays stay what they are, so that they can be refused.
-        return np.asanyarray(part.compute() if hasattr(part, "compute") else on_host(part))
+        return np.asanyarray(part.compute() if hasattr(part, "compute") else part)
     items = [_input(X[int(i)], int(i)) for i in index]
     shapes = {item.shape for item in items}
     if len(shapes) > 1:

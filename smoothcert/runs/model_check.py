@@ -268,7 +268,7 @@ def check_repeats(sampler: Source, inputs: Inputs, *, skip: bool = False) -> Non
     inputs.check_repeatable(index)
     X = inputs.read(index)
     n = np.full(len(X), sampler.n_selection)
-    # Ready once: each time, a torch model may be copied, measured and compiled anew.
+    # A voter that gets ready may copy, measure and compile a torch model.
     with sampler.voter.ready():
         together = _drawn(sampler, X, n)
         alone = np.concatenate([_drawn(sampler, X[i : i + 1], n[:1]) for i in range(len(X))])

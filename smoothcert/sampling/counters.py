@@ -52,8 +52,7 @@ class VoteCounter:
         self.total = np.zeros((len(points), voter.n_classes), dtype=np.int64)
         self.pending: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.intp]]]] = deque()
         # One segment for each row; a list of rows would take milliseconds, in which a GPU waits.
-        self.near_ties: list[NDArray[np.int64]] = []
-        self.n_near_ties = 0
+        self.near_ties = np.empty((0, 3), dtype=np.int64)
         self.together = voter.most_together
 
     def count_batch(self, segments: NDArray[np.int64]) -> None:
@@ -72,7 +71,7 @@ class VoteCounter:
         with memory_errors():
             while len(self.pending) > PENDING:
                 self._read()
-            while self.n_near_ties >= self.together:
+            while len(self.near_ties) >= self.together:
                 self._settle()
             # This comes last: a batch that fails is not pending.
             self.pending.append((segments, self.voter.vote(self.batches.draw(segments))))
@@ -106,7 +105,7 @@ class VoteCounter:
         with memory_errors():
             while self.pending:
                 self._read()
-            while self.n_near_ties:
+            while len(self.near_ties):
                 self._settle()
         return self.total
 
@@ -117,9 +116,9 @@ class VoteCounter:
 
         segments, wait = self.pending[0]
         votes, near_ties = count_votes(self._answers(segments, wait), segments[:, 2], self.total.shape[1])
-        places = [single_rows(segments, near_ties)] if near_ties.size else []
+        if near_ties.size:
+            self.near_ties = np.concatenate([self.near_ties, single_rows(segments, near_ties)])
         self.total[segments[:, 0]] += votes
-        self.near_ties, self.n_near_ties = self.near_ties + places, self.n_near_ties + near_ties.size
         self.pending.popleft()
 
     def _answers(self, segments: NDArray[np.int64], wait: Callable[[], NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -135,8 +134,7 @@ class VoteCounter:
         """Count some of the near ties, or take fewer of them the next time if memory does not suffice."""
         # The memory that batches have had suffices for fewer rows.
         size = max(1, min(self.together, len(self.batches.buffer)))
-        every = self.near_ties[0] if len(self.near_ties) == 1 else np.concatenate(self.near_ties)
-        self.near_ties, segments = [every], every[:size]
+        segments = self.near_ties[:size]
         try:
             with memory_errors():
                 votes = self.voter.settle(self.batches.draw(segments))
@@ -146,7 +144,7 @@ class VoteCounter:
             self.together = len(segments) // 2
             return
         np.add.at(self.total, (segments[:, 0], votes), 1)
-        self.near_ties, self.n_near_ties = [every[size:]], len(every[size:])
+        self.near_ties = self.near_ties[size:]
 
 
 def ask_numbers(

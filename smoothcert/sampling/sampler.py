@@ -171,7 +171,7 @@ class Sampler:
         """
         started = time.perf_counter()
         keep_freed()
-        # Once: of an image of 224 x 224 pixels they take milliseconds, in which an accelerator waits.
+        # For an image of 224 x 224 pixels this takes milliseconds, in which an accelerator waits.
         points = self.mechanism.points(X)
         inputs = seeding.digests(points)
         with self.voter.voting():

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.checks import on_host
+
 
 def read_dataset(X: Any, y: Any) -> tuple[Any, Any, Any]:
     """Return what ``fit`` was given as arrays, and the torch Dataset that they come from, if it is one.
@@ -74,4 +76,4 @@ def _pair(item: Any) -> tuple[NDArray[Any], Any]:
             f"(item['image'], item['label'])"
         )
     x, label = item
-    return np.asarray(x), np.asarray(label).reshape(())[()]
+    return np.asarray(on_host(x)), np.asarray(on_host(label)).reshape(())[()]

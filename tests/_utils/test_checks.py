@@ -197,3 +197,11 @@ def test_shapes_of_what_holds_no_data():
             ValueError, match=r"0 feature\(s\) \(shape=\(3, .*0\)\) while a minimum of 1 is required in X"
         ):
             checks.check_shape(empty, None, any_shape=True)
+
+
+def test_what_can_be_collected_may_hold_data():
+    class Rows(list):
+        def collect(self):
+            return self
+
+    assert checks.shape_of(Rows([[1.0, 2.0]])) == (1, 2)

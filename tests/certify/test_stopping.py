@@ -33,7 +33,7 @@ from smoothcert.noise.box import Box
 from smoothcert.noise.mechanism import NoiseMechanism
 from smoothcert.sampling.sampler import Votes
 
-from ..base_models import Rule, constant
+from ..base_models import Rule, constant, fail_as_torch
 
 LEVELS = 1000
 ALPHA = 0.05
@@ -470,7 +470,7 @@ class Scarce(nn.Module):
 
     def forward(self, X):
         if len(X) > 50:
-            raise self.error
+            fail_as_torch(self.error)
         return self.linear(X)
 
 

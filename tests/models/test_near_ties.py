@@ -388,6 +388,9 @@ def test_modules_that_answer_in_a_buffer_of_their_own():
     voter = TorchVoter(network, 10, inference=TorchInference(autocast="bfloat16"))
     np.testing.assert_array_equal(np.concatenate([voter(X[i : i + 100]) for i in range(0, 400, 100)]), precise)
     assert 0 < voter.scale < np.inf
+    # While one thread reads the buffer, another may ask the voter of higher precision.
+    assert voter.precise.module is not network
+    assert all(a is b for a, b in zip(voter.precise.module.parameters(), network.parameters(), strict=True))
 
 
 def test_a_compiled_part_stays_compiled():

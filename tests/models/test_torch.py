@@ -99,10 +99,10 @@ def test_the_voter_of_higher_precision():
         assert found.precision == higher
     assert made(plain.double()) is None
     assert made(nn.Linear(3, 1), 1) is None
-    # Without autocast, which needs no copy.
+    # Without autocast; a copy shares the parameters.
     plain.float()
     found = made(plain, autocast="bfloat16", channels_last=True)
-    assert found.module is plain
+    assert found.module.weight is plain.weight
     assert (found.inference.autocast, found.inference.channels_last, found.is_reduced) == (None, True, False)
     assert made(plain.bfloat16(), autocast="float16").precision == torch.float32
     voter = TorchVoter(nn.Linear(3, 2), 2)

@@ -67,6 +67,21 @@ def test_the_module_is_compiled_for_full_batches_of_which_there_are_many(monkeyp
     assert options == [{"dynamic": False}]
 
 
+def test_batches_that_exhaust_memory_do_not_keep_smaller_ones_from_being_compiled(monkeypatch):
+    class Small(nn.Identity):
+        def forward(self, rows):
+            if len(rows) > 50:
+                raise MemoryError
+            return rows
+
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: lambda rows: "compiled")
+    run = TorchInference(compile=True).prepare(Small())
+    with pytest.raises(MemoryError):
+        run(torch.zeros(100, 2))
+    answers = [run(torch.zeros(50, 2)) for _ in range(COMPILED_AFTER + 1)]
+    assert [isinstance(answer, str) for answer in answers] == [False] * COMPILED_AFTER + [True]
+
+
 @pytest.mark.parametrize(("convolution", "shape"), [(nn.Conv2d, (2, 4, 4)), (nn.Conv3d, (2, 4, 4, 4))])
 def test_networks_that_have_voted_can_be_trained(convolution, shape):
     network = nn.Sequential(convolution(2, 1, 3), nn.Flatten(), nn.LazyLinear(3))
@@ -76,6 +91,17 @@ def test_networks_that_have_voted_can_be_trained(convolution, shape):
     SmoothedClassifier.from_pretrained(network, range(3), **settings).count_votes(X)
     network(torch.from_numpy(X)).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_networks_from_inference_mode_vote_with_channels_last():
+    with torch.inference_mode():
+        network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten())
+    X = np.random.default_rng(0).random((2, 2, 3, 3)).astype(np.float32)
+    plain, last = (
+        SmoothedClassifier.from_pretrained(network, range(3), inference=inference, n_samples=50, random_state=0)
+        for inference in (None, TorchInference(channels_last=True))
+    )
+    np.testing.assert_array_equal(plain.count_votes(X).estimation, last.count_votes(X).estimation)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from smoothcert.models.adapt import make_voter
 from smoothcert.models.torch import TorchVoter
 from smoothcert.models.torch_outputs import Decision, explained, find_logits, lead_error, read_numbers, votes_by_lead
 
+from ..base_models import fail_as_torch
+
 X = np.random.default_rng(0).random((50, 4)).astype(np.float32)
 RULE = np.array([[1.0, 0, 0, 0.5], [0, 1, 0, 0.4], [0, 0, 1, 0.6]], dtype=np.float32)
 VOTES = (X @ RULE.T).argmax(axis=1)
@@ -166,6 +168,8 @@ TYPE = "Convert them in its forward method"
         (raises(RuntimeError("the license server is away")), RuntimeError, None),
         (raises(RuntimeError("no row in the dimension table has the shape of a 2D input")), RuntimeError, None),
         (raises(RuntimeError("the data type of column 3 must match its dtype")), RuntimeError, None),
+        (raises(RuntimeError("my cache is out of memory slots")), RuntimeError, None),
+        (raises(RuntimeError("a 32-bit index, please")), RuntimeError, None),
         (lambda m, rows: torch.linalg.cholesky(-torch.eye(3)), RuntimeError, None),
         (lambda m, rows: rows.sum().backward(), RuntimeError, None),
         (raises(KeyError("a bug")), KeyError, None),
@@ -270,6 +274,9 @@ def test_the_error_of_the_lead():
         some = torch.cat([rough, torch.tensor([[0.0, overflowed, 0.0]])])
         assert lead_error(some, torch.cat([precise, precise[:1]])) == 0.75
         assert votes_by_lead(some, 0.0, 0.1).tolist() == [1, 0, -1]
+        least = torch.cat([rough, torch.tensor([[0.0, 1.0, -torch.inf]])])
+        assert votes_by_lead(least, 0.0, 0.1).tolist() == [1, 0, 1]
+        assert votes_by_lead(least, 0.0, 0.1, overflows=True).tolist() == [1, 0, -1]
         assert lead_error(some[1:], torch.cat([precise[1:], precise[:1]])) == 0.25
         assert lead_error(some[2:], precise[:1]) == np.inf
     assert lead_error(torch.tensor([[1.0, -torch.inf]]), torch.tensor([[1.0, -torch.inf]]).double()) == np.inf
@@ -323,5 +330,7 @@ def test_exhausted_memory_is_told_as_such():
         RuntimeError("CUDA error: invalid configuration argument"),
         RuntimeError("input tensor must fit into 32-bit index math"),
     ):
-        found = explained(error, nn.ReLU(), (2, 3))
+        with pytest.raises(RuntimeError) as caught:
+            fail_as_torch(error)
+        found = explained(caught.value, nn.ReLU(), (2, 3))
         assert (type(found), str(found)) == (MemoryError, str(error))

@@ -102,17 +102,31 @@ TENSORS = {
 @pytest.mark.parametrize("kind", TENSORS)
 def test_tensors_of_any_kind_are_read_as_arrays(tmp_path, kind):
     X = np.random.default_rng(0).integers(5, size=(20, 3)) / 4
-    y, tensor = (X[:, 0] > 0.4).astype(int), TENSORS[kind](X)
+    y = (X[:, 0] > 0.4).astype(int)
+    tensor, labels = TENSORS[kind](X), TENSORS[kind](y.astype(float))
     new = SmoothedClassifier(LogisticRegression(), n_samples=100, random_state=0)
     expected = clone(new).fit(X, y).certify(X)
-    clf = new.fit(tensor, TENSORS[kind](y.astype(float)))
-    read = [clf.certify(tensor), clf.certify(torch.utils.data.TensorDataset(tensor.to_dense()))]
-    if kind != "sparse":
-        read.append(clf.certify(tensor, store=tmp_path / "run", on_error="skip"))
-        read.append(Certificates.from_store(tmp_path / "run", X=tensor))
-    for found in read:
-        np.testing.assert_array_equal(found.labels, expected.labels)
-        np.testing.assert_array_equal(found.radii, expected.radii)
+    rows = list(tensor.to_dense())
+    pairs = list(zip(rows, labels.to_dense(), strict=True))
+    for given in ((tensor, labels), (rows, list(labels.to_dense())), (torch.utils.data.Subset(pairs, range(20)),)):
+        clf = clone(new).fit(*given)
+        found = [clf.certify(tensor), clf.certify(rows), clf.certify(torch.utils.data.TensorDataset(tensor.to_dense()))]
+        for certificates in found:
+            np.testing.assert_array_equal(certificates.labels, expected.labels)
+            np.testing.assert_array_equal(certificates.radii, expected.radii)
+    stored = clf.certify(tensor, y=labels, store=tmp_path / "run", on_error="skip")
+    np.testing.assert_array_equal(stored.radii, Certificates.from_store(tmp_path / "run", X=tensor).radii)
+
+
+def test_tensors_hold_categories_too():
+    X = np.random.default_rng(0).integers(3, size=(40, 3)).astype(float)
+    y, given = (X[:, 0] > 1).astype(int), {"categorical_features": [0, 2], "bounds": "minmax", "random_state": 0}
+    found = [
+        SmoothedClassifier(LogisticRegression(), n_samples=100, **given).fit(read(X), y).certify(read(X)).radii
+        for read in (np.asarray, TENSORS["part of a graph"], TENSORS["bfloat16"])
+    ]
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
 
 
 @pytest.mark.parametrize(
