@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
 from .threads import check_evaluation_mode, module_lock, n_threads
-from .torch_inference import TorchInference, check_rows_are_independent, is_autocast
+from .torch_inference import TorchInference, check_rows_are_independent
 from .torch_outputs import Decision, explained, is_smooth, lead_error, read_logits, read_numbers, votes_by_lead
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -147,24 +147,12 @@ class TorchVoter(Voter):
         with self.module_lock.lock:
             if not self.thread_voters:
                 shared = {id(tensor): tensor for tensor in self.module.parameters()}
-                n_copies = n_threads(self.n_cores) - 1 if self.device_type == "cpu" and self._may_share() else 0
-                copies = [self._copy(shared, self.inference) for _ in range(n_copies)]
+                many = self.device_type == "cpu" and self.inference.allows_copies(self.module, "cpu")
+                copies = [self._copy(shared, self.inference) for _ in range(n_threads(self.n_cores) - 1) if many]
                 self.thread_voters = [self, *(voter for voter in copies if voter is not None)]
                 for voter in self.thread_voters:
                     voter.original = self
             return self.thread_voters
-
-    def _may_share(self) -> bool:
-        """Tell whether copies of the module answer as it does, at the same time."""
-        parts = list(self.module.modules())
-        hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
-        return not (
-            self.inference.compile
-            or is_autocast(self.device_type)
-            # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
-            or any(not getattr(hook, "is_pure", False) for hook in hooks)
-            or any("forward" in vars(part) for part in parts)
-        )
 
     def _copy(self, shared: dict[int, Any], inference: TorchInference, to: Any = None) -> TorchVoter | None:
         """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
@@ -203,8 +191,8 @@ class TorchVoter(Voter):
             logits = logits if kept is None else logits.clone()
             if kept is not None and not self._measure(kept, logits[compared]):
                 return lambda: np.full(len(logits), -1)
-            overflows = self.inference.autocast == "float16"
-            return self._download(votes_by_lead(logits, self.scale, self.near_tie, overflows=overflows))
+            narrow = self.inference.autocast == "float16"
+            return self._download(votes_by_lead(logits, self.scale, self.near_tie, overflows=narrow))
 
     def _compared(self, n_rows: int) -> slice | None:
         """Count a batch, and return which of its rows are compared with higher precision, if any are.
@@ -335,7 +323,8 @@ class TorchVoter(Voter):
             return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             # A copy: in another thread, the module may answer in a buffer that is being read.
-            voter = self._copy({id(tensor): tensor for tensor in tensors}, inference) if self._may_share() else None
+            shared = {id(tensor): tensor for tensor in self.module.parameters()}
+            voter = self._copy(shared, inference) if inference.allows_copies(self.module, self.device_type) else None
             return voter or TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
@@ -348,8 +337,7 @@ class TorchVoter(Voter):
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""
         how = name_of(self.module), self.inference.output, self.decision
         logits = read_logits(self._answer(rows), len(rows), self.n_classes, *how)
-        # A module that leaves inference mode, or returns a parameter, returns what could have a gradient. One that is
-        # split between devices may answer on another.
+        # An answer from outside of inference mode could have a gradient; a split module may answer on another device.
         return logits.detach().to(self.device)
 
     def _answer(self, rows: Any) -> Any:

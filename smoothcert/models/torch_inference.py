@@ -91,6 +91,18 @@ class TorchInference(BaseEstimator):
         """Return the same settings without compilation and without autocast, including that of the caller."""
         return FullPrecision(None, self.channels_last, False, self.output)
 
+    def allows_copies(self, module: Any, device_type: str) -> bool:
+        """Tell whether copies of a module answer as it does, at the same time."""
+        parts = list(module.modules())
+        hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
+        return not (
+            self.compile
+            or is_autocast(device_type)
+            # Hooks of copies may share state, unless they are pure, and so may a forward method of the instance.
+            or any(not getattr(hook, "is_pure", False) for hook in hooks)
+            or any("forward" in vars(part) for part in parts)
+        )
+
     def prepare(self, module: Any) -> Callable[[Any], Any]:
         """Return the function to call in place of the module, whose parameters may change their layout."""
         import torch
