@@ -13,7 +13,7 @@ demo: .venv/demo
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-# Importing all other tests would take a minute of each core.
+# Only files that have slow tests: importing the others takes each worker 15 seconds.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $$(grep -rl --include='test_*.py' mark.slow tests)
 

@@ -131,6 +131,7 @@ def as_it_votes(network: nn.Module, inference: TorchInference, device: Any) -> C
 
 def rows_per_second(run: Callable[[int, int], Any], batch: int, least_seconds: float) -> float:
     """Return the speed of a bare model, from a run of about as many seconds as told; ``run`` as in `best_batch`."""
+    # A network may be compiled meanwhile.
     run((COMPILED_AFTER + 1) * batch, batch)
     for rows in (batch << doublings for doublings in range(1, 64)):
         taken = seconds(partial(run, rows, batch))

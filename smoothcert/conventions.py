@@ -13,7 +13,7 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_array, check_X_y, validate_data
 
-from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_invalid, on_host
+from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_invalid
 from .models.base import takes_any_shape, unwrap
 from .models.columns import Columns
 from .models.portable import portable, restored
@@ -78,7 +78,6 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
         check_unmasked("X", X)
-        X = on_host(X)
         check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
         if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
             validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.

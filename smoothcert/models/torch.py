@@ -146,22 +146,22 @@ class TorchVoter(Voter):
         """
         with self.module_lock.lock:
             if not self.thread_voters:
-                shared = {id(tensor): tensor for tensor in self.module.parameters()}
-                many = self.device_type == "cpu" and self.inference.allows_copies(self.module, "cpu")
-                copies = [self._copy(shared, self.inference) for _ in range(n_threads(self.n_cores) - 1) if many]
+                alike = self.device_type == "cpu" and self.inference.allows_copies(self.module, "cpu")
+                copies = [self._copy(self.inference) for _ in range(n_threads(self.n_cores) - 1) if alike]
                 self.thread_voters = [self, *(voter for voter in copies if voter is not None)]
                 for voter in self.thread_voters:
                     voter.original = self
             return self.thread_voters
 
-    def _copy(self, shared: dict[int, Any], inference: TorchInference, to: Any = None) -> TorchVoter | None:
-        """Return a voter for a copy of the module, moved to a device and dtype, or None if it cannot be made."""
+    def _copy(self, inference: TorchInference, to: Any = None) -> TorchVoter | None:
+        """Return a voter for a copy that shares the parameters, or moves to a device and dtype; None if it fails."""
         import torch
 
+        shared = {} if to else {id(tensor): tensor for tensor in self.module.parameters()}
         try:
             with torch.inference_mode(False):
                 # The module itself, where torch.compile has wrapped it.
-                module = copy.deepcopy(uncompiled(self.module) if to else self.module, dict(shared))
+                module = copy.deepcopy(uncompiled(self.module) if to else self.module, shared)
                 module = module.to(to[0]).to(to[1]) if to else module
         except Exception:
             return None
@@ -323,15 +323,14 @@ class TorchVoter(Voter):
             return None
         if self.inference.step(self.device_type) and self.precision.itemsize >= 4:
             # A copy: in another thread, the module may answer in a buffer that is being read.
-            shared = {id(tensor): tensor for tensor in self.module.parameters()}
-            voter = self._copy(shared, inference) if inference.allows_copies(self.module, self.device_type) else None
+            voter = self._copy(inference) if inference.allows_copies(self.module, self.device_type) else None
             return voter or TorchVoter(uncompiled(self.module), self.n_classes, self.device, inference, self.decision)
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
         # Only these accelerators have float64.
         has_it = dtype == torch.float32 or self.device_type in ("cpu", "cuda")
-        return self._copy({}, inference, (self.device if has_it else torch.device("cpu"), dtype))
+        return self._copy(inference, (self.device if has_it else torch.device("cpu"), dtype))
 
     def logits(self, rows: Any) -> Any:
         """Return the module's logits, one row per input. The module may change ``rows`` in place."""

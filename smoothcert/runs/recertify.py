@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from .._utils.checks import check_classes, check_count, check_radii, check_unmasked, on_host
+from .._utils.checks import check_classes, check_count, check_radii, check_unmasked
 from ..certify.algorithm import Algorithm
 from ..certify.names import resolve, resolve_radius
 from ..certify.quantiles import QuantileAlgorithm
@@ -290,7 +290,6 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
     def check(part: Any) -> Any:
         options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "dtype": "numeric"}
         check_unmasked("X", part)
-        part = on_host(part)
         try:
             found = check_array(part, ensure_all_finite=not anything, **options)
         except ValueError as error:
