@@ -10,11 +10,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/demo
 	$(BIN)/python examples/mnist.py
 
-test: .venv/installed
+test: .venv/compiled
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # Only files that have slow tests: importing the others takes each worker 15 seconds.
-test-slow: .venv/installed
+test-slow: .venv/compiled
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $$(grep -rl --include='test_*.py' mark.slow tests)
 
 lint: .venv/installed
@@ -42,14 +42,21 @@ gpu:
 .venv/demo: pyproject.toml constraints.txt
 	@echo "Setting up .venv for the demo: this takes a minute or two."
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[examples]"
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a few minutes."
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[examples,test]"
 	touch $@ .venv/demo
+
+# One process compiles modules, tests and kernels: otherwise, each worker of the tests would compile them all.
+.venv/compiled: .venv/installed
+	$(BIN)/python -m pytest --quiet -k "reference_bit_for_bit and 77"
+	touch $@
 
 clean:
 	rm -rf .venv examples/output docs/_build docs/api docs/auto_examples docs/_static/start_*.svg

@@ -214,7 +214,7 @@ def test_parallel_work_inside_parallel_work(backend, tmp_path):
         return
     script = tmp_path / "nested.py"
     script.write_text(NESTED)
-    done = subprocess.run([sys.executable, script, backend], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, script, backend], capture_output=True, text=True)
     assert done.stdout.endswith("equal\n"), done.stderr
 
 
