@@ -1,4 +1,4 @@
-"""The file of a store: an SQLite database whose records have checksums.
+"""The file of a store: an SQLite database whose records have checksums, which bind them to their run.
 
 Nothing in it is ever executed: it holds numbers, text and JSON.
 """
@@ -16,7 +16,7 @@ from typing import Any
 APPLICATION_ID = 0x536D4365
 
 #: The version of the tables. Files with a larger one were written by a later release.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE run (
@@ -181,8 +181,9 @@ def sound_rows(
     key = "id" if table in ("run", "labels") else "input"
     rows = f"SELECT * FROM {table} WHERE {key} BETWEEN ? AND ? ORDER BY {key}"
     try:
+        run = run_key(connection, table)
         for row in connection.execute(rows, (first, last)):
-            if checksum(row[:-1]) != row[-1]:
+            if checksum(row[:-1], run) != row[-1]:
                 raise damaged(path, f"the checksum of {key} {row[0]} in {table} does not match")
             yield row[:-1]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -193,10 +194,16 @@ def insert(connection: sqlite3.Connection, table: str, rows: list[Any]) -> None:
     """Insert rows that have a value for each column of a table but the last, their checksum."""
     if not rows:
         return
-    marks = ", ".join("?" * (len(rows[0]) + 1))
-    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [(*row, checksum(row)) for row in rows])
+    marks, run = ", ".join("?" * (len(rows[0]) + 1)), run_key(connection, table)
+    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [(*row, checksum(row, run)) for row in rows])
 
 
-def checksum(row: tuple[Any, ...]) -> bytes:
-    """Hash the values of a row: numbers, strings, bytes and None, which their text tells apart."""
-    return blake2b(repr(row).encode(), digest_size=16).digest()
+def run_key(connection: sqlite3.Connection, table: str) -> bytes:
+    """Return what binds the records of a table to their run, the checksum of the run; nothing for the run itself."""
+    run = None if table == "run" else connection.execute("SELECT checksum FROM run").fetchone()
+    return b"" if run is None else bytes(run[0])
+
+
+def checksum(row: tuple[Any, ...], run: bytes) -> bytes:
+    """Hash the values of a row of a run: numbers, strings, bytes and None, which their text tells apart."""
+    return blake2b(repr(row).encode(), digest_size=16, key=run).digest()

@@ -69,8 +69,9 @@ def merge_stores(path: str | os.PathLike[str], stores: Iterable[str | os.PathLik
     6
     """
     target, sources = Path(path), [Path(store) for store in stores]
-    if target.exists():
-        raise StoreError(f"{target} exists already. Merge into a new file.")
+    # SQLite would take what a killed process left beside a file of this name for a part of the new one.
+    if left := [name for end in ("", "-wal", "-shm", "-journal") if Path(name := f"{target}{end}").exists()]:
+        raise StoreError(f"{left[0]} exists already. Merge into a new file.")
     if not sources:
         raise StoreError("stores must name at least one store, got none.")
     runs, labels_of_each = zip(*map(_read, sources), strict=True)

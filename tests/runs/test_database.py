@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from smoothcert import SmoothedClassifier, StoreError
+from smoothcert import Certificates, SmoothedClassifier, SplitNoise, StoreError, merge_stores
 from smoothcert.runs import database
 from smoothcert.runs.database import checksum, connect, is_empty
 from smoothcert.runs.store import Store, read_status, read_store, write_lock
@@ -105,8 +105,30 @@ def test_an_empty_file_becomes_a_store(tmp_path, path):
 
 def test_checksums_tell_types_apart():
     rows = [(1, "1"), ("1", 1), (1.0, "1"), (1, b"1"), (1, None), (1, "None"), (11, "")]
-    assert len({checksum(row) for row in rows}) == len(rows)
-    assert len(checksum((1,))) == 16
+    assert len({checksum(row, b"") for row in rows}) == len(rows)
+    assert len(checksum((1,), b"")) == 16
+    assert len({checksum((1,), run) for run in (b"", b"one", b"another")}) == 3
+
+
+def test_records_of_another_run_are_damage(path, tmp_path):
+    """As after a copy of a store over one whose log a killed process has left."""
+    smoothed(noise=SplitNoise(9.0)).certify(X, store=tmp_path / "wide.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ATTACH ? AS wide", (str(tmp_path / "wide.sqlite"),))
+        with connection:
+            connection.execute("REPLACE INTO results SELECT * FROM wide.results WHERE input >= 4")
+    with pytest.raises(StoreError, match="the checksum of input 4 in results does not match"):
+        Certificates.from_store(path)
+
+
+@pytest.mark.parametrize("left", ["-wal", "-shm", "-journal"])
+def test_stores_are_not_merged_beside_what_a_killed_process_has_left(path, tmp_path, left):
+    beside = tmp_path / f"whole.sqlite{left}"
+    beside.touch()
+    with pytest.raises(StoreError, match=rf"whole.sqlite{left} exists already"):
+        merge_stores(tmp_path / "whole.sqlite", [path])
+    beside.unlink()
+    merge_stores(tmp_path / "whole.sqlite", [path])
 
 
 def test_one_process_writes_at_a_time(path):

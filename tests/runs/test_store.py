@@ -317,7 +317,7 @@ def test_stores_of_later_releases_are_refused(finished, table, base):
     connection = sqlite3.connect(finished)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    refused(finished, table, base, "schema version 99; this release reads 2")
+    refused(finished, table, base, "schema version 99; this release reads 3")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy.stats import hypergeom
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert import Certificates, SmoothedClassifier, stored_classifier, verify_store
-from smoothcert.runs.database import StoreError, checksum
+from smoothcert.runs.database import StoreError, checksum, run_key
 from smoothcert.runs.store import read_parts, read_status
 from smoothcert.runs.verify_store import StoreAudit, _p_values
 
@@ -32,13 +32,20 @@ def smoothed(base=BASE, **params):
 def forge(path, change, table="results"):
     """Change the columns of records as somebody does who knows the format, with sums and checksums that fit."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        key = "id" if table == "run" else "input"
         names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         rows = [dict(zip(names, row, strict=True)) for row in connection.execute(f"SELECT * FROM {table}")]
         for row in change(rows) or rows:
-            row["checksum"] = checksum(tuple(row.values())[:-1])
             columns = ", ".join(f"{name} = ?" for name in names)
-            connection.execute(f"UPDATE {table} SET {columns} WHERE {key} = ?", (*row.values(), row[key]))
+            connection.execute(f"UPDATE {table} SET {columns} WHERE {names[0]} = ?", (*row.values(), row[names[0]]))
+        sign(connection)
+
+
+def sign(connection):
+    """Make all checksums fit."""
+    for table in ("run", "results", "failures", "labels"):
+        for rowid, *row in connection.execute(f"SELECT rowid, * FROM {table}").fetchall():
+            fits = checksum(tuple(row[:-1]), run_key(connection, table))
+            connection.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (fits, rowid))
 
 
 def forge_counts(row, estimation):
@@ -276,10 +283,8 @@ def test_impossible_records_are_damage(store, column, value):
 
 def test_records_of_inputs_that_are_not_of_the_run_are_damage(store):
     with closing(sqlite3.connect(store)) as connection, connection:
-        row = list(connection.execute("SELECT * FROM results WHERE input = 5").fetchone())
-        row[0] = 60
-        row[-1] = checksum(tuple(row[:-1]))
-        connection.execute(f"INSERT INTO results VALUES ({', '.join('?' * len(row))})", row)
+        connection.execute("UPDATE results SET input = 60 WHERE input = 5")
+        sign(connection)
     with pytest.raises(StoreError, match="inputs that are not of this run"):
         Certificates.from_store(store)
 
@@ -288,7 +293,8 @@ def test_an_input_that_is_finished_and_failed_is_damage(store):
     """It would take the place of one that is missing, and move the results of all inputs between the two."""
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute("DELETE FROM results WHERE input = 37")
-        connection.execute("INSERT INTO failures VALUES (5, 'lost', ?)", (checksum((5, "lost")),))
+        connection.execute("INSERT INTO failures VALUES (5, 'lost', x'')")
+        sign(connection)
     for read in (
         Certificates.from_store,
         lambda path: list(read_parts(path, 1000)),
