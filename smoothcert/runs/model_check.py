@@ -27,8 +27,7 @@ from .metadata import RunMetadata
 from .run import Parts, drawn_before, sample_votes, stored_part
 from .store import Store
 
-#: Number of selection votes that are drawn again, and number of inputs among which those with the least unanimous
-#: votes are chosen.
+#: Number of selection votes that are drawn again, and number of inputs among which they are chosen.
 REPLAYED, CANDIDATES = 2048, 1000
 
 #: Maximum number of inputs whose votes are drawn again.
@@ -90,10 +89,15 @@ class Recorded(NamedTuple):
 
     @classmethod
     def some(cls, positions: NDArray[np.intp], votes: Votes, content: str) -> Recorded:
-        """Choose the inputs whose votes tell the most: those that are the least unanimous."""
-        order = np.argsort(votes.unanimity, kind="stable")
-        n_drawn = np.cumsum(votes.drawn[0][order])
-        rows = np.sort(order[: max(1, np.searchsorted(n_drawn, REPLAYED))][:MOST_INPUTS])
+        """Choose the inputs with the least unanimous votes, which tell the most, and as many votes of any inputs.
+
+        Votes of another model, which drew a part of them, may all be unanimous.
+        """
+        chosen = []
+        for order in np.argsort(votes.unanimity, kind="stable"), np.random.default_rng(0).permutation(len(positions)):
+            n_drawn = np.cumsum(votes.drawn[0][order])
+            chosen.append(order[: max(1, np.searchsorted(n_drawn, REPLAYED // 2))][: MOST_INPUTS // 2])
+        rows = np.unique(np.concatenate(chosen))
         return cls(positions[rows], votes.selection[rows], content)
 
 

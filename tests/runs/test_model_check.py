@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 
-from smoothcert import SmoothedClassifier, TorchInference, UniformNoise
+from smoothcert import SmoothedClassifier, TorchInference, UniformNoise, VoteCounts, merge_stores
 from smoothcert.models.sklearn import SklearnVoter
 from smoothcert.models.torch import TorchVoter
 from smoothcert.runs import model_check
@@ -224,9 +224,31 @@ def test_the_least_unanimous_inputs_are_replayed():
     assert (votes.selection.max(axis=1) < votes.selection.sum(axis=1)).sum() == 1
     recorded = Recorded.some(np.arange(3000), drawn_before(votes), "model ?")
     assert 1234 in recorded.positions
-    assert len(recorded.positions) == pytest.approx(2048 / 16, abs=3)
+    assert len(recorded.positions) == pytest.approx(2048 / 16, abs=6)
     with pytest.raises(ValueError, match=r"X\[1234\] gets the selection votes"):
         smooth(second, n_samples=60, noise=UniformNoise(0.5)).certify(rows, votes=votes)
+
+
+def test_unanimous_votes_of_another_model_are_noticed(tmp_path):
+    """They come from another shard, or were put behind the right ones."""
+    rows = np.random.default_rng(0).random((100, 4))
+    clf, constant = (smooth(Threshold(at)) for at in (0.5, 9.0))
+    votes = VoteCounts.concatenate([clf.count_votes(rows[:50]), constant.count_votes(rows[50:])])
+    with pytest.raises(ValueError, match="drawn with a different model"):
+        clf.certify(rows, votes=votes)
+    parts = [tmp_path / "1.sqlite", tmp_path / "2.sqlite"]
+    for i, (model, part) in enumerate(zip((network(), other_activation()), parts, strict=True), start=1):
+        smooth(model).certify(rows, store=part, shard=(i, 2))
+    merge_stores(tmp_path / "whole.sqlite", parts)
+    for model in (network(), other_activation()):
+        with pytest.raises(ValueError, match="drawn with a different model"):
+            smooth(model).certify(rows, store=tmp_path / "whole.sqlite")
+
+
+def other_activation():
+    """A network with the same parameters."""
+    first, _, last = network()
+    return torch.nn.Sequential(first, torch.nn.Tanh(), last)
 
 
 def test_a_store_without_finished_inputs_belongs_to_the_model_that_began_it(tmp_path):
@@ -337,9 +359,10 @@ def test_as_many_selection_votes_are_drawn_again_as_were_drawn():
 def test_what_is_replayed_is_limited(monkeypatch):
     votes = drawn_before(smooth(network()).count_votes(X))
     order = np.argsort(votes.unanimity, kind="stable")
-    for most, replayed, n in ((3, 10**6, 3), (100, 1, 1), (100, 10**6, len(X))):
+    for most, replayed, n in ((6, 10**6, 3), (200, 1, 1), (200, 10**6, len(X))):
         monkeypatch.setattr(model_check, "MOST_INPUTS", most)
         monkeypatch.setattr(model_check, "REPLAYED", replayed)
         recorded = Recorded.some(np.arange(len(X)) + 5, votes, "content")
-        assert recorded.positions.tolist() == sorted(order[:n] + 5)
+        assert set(order[:n] + 5) <= set(recorded.positions)
+        assert len(recorded.positions) <= min(2 * n, len(X))
         np.testing.assert_array_equal(recorded.selection, votes.selection[recorded.positions - 5])
