@@ -168,9 +168,10 @@ def verify(
     alpha + ``level``. Equal inputs have equal votes: they count as one, which is contradicted if one of their
     certificates is. Under deterministic noise, every certificate must agree with the counts.
 
-    If the certificates tell the number of their votes, each is tested as well. Where no probabilities make both the
-    claim and the fresh votes likely, with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot
-    explain the claim, and the audit is not consistent. Both tests then share ``level``.
+    The number of votes is that of the certificates, or that of ``clf`` if they do not tell it. If all votes agree, p_a is
+    alpha**(1/n): a claim of more is too large. Where no probabilities make both the claim and the fresh votes likely,
+    with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot explain the claim, and the audit is not
+    consistent. Both tests then share ``level``.
 
     References
     ----------
@@ -195,9 +196,9 @@ def verify(
     if not len(rows) or len(clf.classes_) == 1:
         none = np.zeros(len(rows), dtype=bool)
         return Audit(rows, np.ones(len(rows)), none, none, 1.0, True, certificates.alpha, level)
-    (claimed, are_possible), inputs = _with_probabilities(certificates[rows]), opened.read(rows)
     n_fresh = check_count("n_samples", clf.n_samples if n_samples is None else n_samples)
     algorithm = clf.algorithm(opened.shape, n_samples=n_fresh, rtol=None)
+    (claimed, are_possible), inputs = _with_probabilities(certificates[rows], clf, algorithm), opened.read(rows)
     parts, counts, repeatable = _fresh_votes(algorithm.sampler(int(rng.integers(2**32))), inputs, clf.n_jobs)
     top = np.argmax(clf.classes_[None] == claimed.labels[:, None], axis=1)
     duel, n_rivals = Duel.of(counts, top, strongest_rival=True), len(clf.classes_) - 1
@@ -231,10 +232,21 @@ def _are_claims(certificates: Certificates) -> NDArray[np.bool_]:
     return ~(certificates.abstained & np.isnan(certificates.radii))
 
 
-def _with_probabilities(claimed: Certificates) -> tuple[Certificates, NDArray[np.bool_]]:
-    """Return certificates with the nearest probabilities, which tests need, and which of them claim probabilities."""
-    are_possible = (claimed.p_b >= 0) & (claimed.p_a <= 1)
-    return replace(claimed, p_a=np.clip(claimed.p_a, 0, 1), p_b=np.clip(claimed.p_b, 0, 1)), are_possible
+def _with_probabilities(
+    claimed: Certificates, clf: Any, algorithm: Algorithm
+) -> tuple[Certificates, NDArray[np.bool_]]:
+    """Return certificates with the nearest probabilities, which tests need, and which of them claim possible ones.
+
+    If all of n votes agree, p_a is alpha**(1/n), by the bound of Clopper and Pearson. No votes give more, unless the
+    bound is random or the probabilities are known.
+    """
+    n = np.full(len(claimed), clf.n_samples) if claimed.n_samples is None else claimed.n_samples
+    may_be_1 = algorithm.certain or (clf.bound.startswith("randomized") and clf.rtol is None)
+    # Room for rounding.
+    most = 1.0 if may_be_1 else claimed.alpha ** (1 / np.maximum(n, 1)) * (1 + 2**-50)
+    are_possible = (claimed.p_b >= 1 - most) & (claimed.p_a <= most)
+    nearest = {name: np.clip(getattr(claimed, name), 0, 1) for name in ("p_a", "p_b")}
+    return replace(claimed, **nearest, n_samples=n), are_possible
 
 
 def _check_claims(certificates: Certificates, clf: Any, algorithm: Algorithm, n_inputs: int) -> None:

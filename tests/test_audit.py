@@ -122,7 +122,7 @@ def test_a_claim_that_alpha_cannot_explain_is_a_finding_of_its_own():
     clf, X, certificates = make()
     row = np.flatnonzero(~certificates.abstained)[np.argmin(certificates.p_a[~certificates.abstained])]
     p_a = certificates.p_a.copy()
-    p_a[row] = 0.999
+    p_a[row] = 0.995
     radii = clf.algorithm(X.shape[1:]).radii(p_a, 1 - p_a, X)
     audit = replace(certificates, p_a=p_a, p_b=1 - p_a, radii=radii).verify(clf, X, fraction=1.0, random_state=1)
     assert audit.rows[audit.contradicted].tolist() == [row]
@@ -180,11 +180,40 @@ def test_certificates_of_another_model_are_found(settings):
 
 def test_raised_probabilities_are_found():
     clf, X, certificates = make()
-    p_a = np.minimum(certificates.p_a + 0.1, 1.0)
+    p_a = np.minimum(certificates.p_a + 0.1, certificates.p_a.max())
     raised = replace(certificates, p_a=p_a, p_b=1 - p_a)
     audit = raised.verify(clf, X, fraction=1.0, random_state=1)
     assert not audit.consistent
     assert not audit.too_large.any()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["n_samples", "None"])
+@pytest.mark.parametrize("settings", [{}, {"rtol": 0.2}, {"scheme": "multiclass"}, {"bound": "hoeffding"}], ids=str)
+def test_probabilities_that_no_votes_give_are_found(settings, told):
+    """Fresh votes that all agree contradict no p_a."""
+    clf, X, _ = make(thresholds=(-1.0,), **settings)
+    certificates = clf.certify(X)
+    n_samples = certificates.n_samples if told else None
+    most = certificates.alpha ** (1 / (certificates.n_samples if told else np.full(len(X), clf.n_samples)))
+    for p_a, fine in ((certificates.p_a, True), ((1 + most) / 2, False)):
+        claim = replace(certificates, p_a=p_a, p_b=1 - p_a, n_samples=n_samples)
+        claim = replace(claim, radii=clf.algorithm(X.shape[1:]).radii(claim.p_a, claim.p_b, X))
+        audit = claim.verify(clf, X, fraction=1.0, random_state=1)
+        assert audit.consistent == fine
+        assert audit.too_large.any() != fine
+        assert not audit.contradicted.any()
+
+
+def test_a_wrong_label_from_few_votes_is_found():
+    """Of p_a = .9999, which fewer votes would not give."""
+    clf, X, certificates = make()
+    row = np.flatnonzero(~certificates.abstained)[0]
+    forged = {name: getattr(certificates, name).copy() for name in ("labels", "p_a", "p_b")}
+    forged["labels"][row], forged["p_a"][row], forged["p_b"][row] = 1 - forged["labels"][row], 0.9999, 0.0001
+    for n_samples in (None, np.full(len(X), 10), np.full(len(X), 100_000)):
+        claim = replace(certificates, **forged, n_samples=n_samples)
+        claim = replace(claim, radii=np.where(np.arange(len(X)) == row, 0.0, claim.radii))
+        assert not claim.verify(clf, X, fraction=1.0, random_state=1).consistent
 
 
 def test_inputs_in_another_order_are_found():

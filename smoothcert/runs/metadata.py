@@ -277,7 +277,12 @@ def from_spec(argument: str, spec: dict[str, Any]) -> Any:
             f"store. In Python, use the estimator itself: verify_store(path, estimator, X); reg.certify(X, radius, "
             f"store=path); or clf.certify(X, votes=votes), with VoteCounts.from_store(path) for a store."
         )
-    return known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
+    found = known[spec["class"]](**{name: _decode(value) for name, value in spec["parameters"].items()})
+    if describe(found) != spec["text"]:
+        raise ValueError(
+            f"{argument} is {spec['text']}, but its parameters are those of {describe(found)}: the record was changed."
+        )
+    return found
 
 
 def _encode_box(box: Box, features: Features, noise: dict[str, Any]) -> dict[str, Any]:

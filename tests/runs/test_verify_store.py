@@ -310,6 +310,15 @@ def test_a_broken_record_of_the_run_is_damage(store):
         Certificates.from_store(store)
 
 
+def test_parameters_that_are_not_those_of_the_text_are_refused(store):
+    """Status and reports show the text, and certificates follow from the parameters."""
+    forge(store, lambda rows: rows[0].update(noise=rows[0]["noise"].replace('"lam": 1.0', '"lam": 50.0')), table="run")
+    with pytest.raises(
+        ValueError, match=r"noise is SplitNoise\(lam=1.0, .*its parameters are those of SplitNoise\(lam=50"
+    ):
+        Certificates.from_store(store)
+
+
 def test_the_digest_is_that_of_all_records(store):
     before = read_status(store).digest
     assert before == read_status(store).digest
