@@ -168,10 +168,10 @@ def verify(
     alpha + ``level``. Equal inputs have equal votes: they count as one, which is contradicted if one of their
     certificates is. Under deterministic noise, every certificate must agree with the counts.
 
-    The number of votes is that of the certificates, or that of ``clf`` if they do not tell it. If all votes agree, p_a is
+    The number n of votes is that of the certificates, or of ``clf`` if they do not tell it. If all votes agree, p_a is
     alpha**(1/n): a claim of more is too large. Where no probabilities make both the claim and the fresh votes likely,
-    with Bonferroni's correction for inputs, rivals and checkpoints, alpha cannot explain the claim, and the audit is not
-    consistent. Both tests then share ``level``.
+    alpha cannot explain the claim, and the audit is not consistent. Bonferroni's correction is for inputs, rivals and
+    checkpoints. Both tests then share ``level``.
 
     References
     ----------

@@ -143,8 +143,12 @@ class Target:
         """Return the lowest and highest value of each feature: its faces, or the limits of the radius strategy."""
         share = (self.start / self.scale).reshape(1, *self.mechanism.shape)
         down, up = (self.mechanism.with_categories(side.reshape(1, -1))[0] for side in self.mechanism.box.room(share))
-        if isinstance(self.algorithm.strategy, GreedyRadius):
-            down, up = map(np.minimum, (down, up), self.algorithm.strategy._limits())
+        strategy = self.algorithm.strategy
+        if isinstance(strategy, GreedyRadius):
+            down, up = map(np.minimum, (down, up), strategy._limits())
+        if strategy.uses_box:
+            reach = strategy.reach(self.mechanism.noise, down[None], up[None])[0]
+            down, up = np.minimum(down, reach), np.minimum(up, reach)
         # A category changes wholly, and starts at 0.
         changes = np.maximum(down, up)[self.categories.columns] >= 1
         down[self.categories.columns], up[self.categories.columns] = 0.0, changes

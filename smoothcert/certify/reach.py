@@ -341,10 +341,11 @@ def _over_reaches(
             movable = np.broadcast_to(movable, (rows.stop - rows.start, mechanism.n_features))
             return compute(rows, changes.reaches(strategy, movable))
         reach = strategy.reach(mechanism.noise, *mechanism.room(X[rows]))
-        if np.ndim(reach) != 2 or len(reach) != rows.stop - rows.start or not np.min(reach, initial=0.0) >= 0:
+        shape = (rows.stop - rows.start, mechanism.n_features)
+        if np.shape(reach) != shape or not np.min(reach, initial=0.0) >= 0:
             raise ValueError(
                 f"{type(strategy).__name__}.reach must return how far each feature can move, at least 0, in shape "
-                f"(n_inputs, n_features), but returned {reach!r}. Nothing was certified."
+                f"(n_inputs, n_features) = {shape}, but returned {reach!r}. Nothing was certified."
             )
         return np.atleast_1d(compute(rows, changes.reaches(strategy, reach)))
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from smoothcert import GreedyRadius, UniformNoise
+from smoothcert import GreedyRadius, RadiusStrategy, UniformNoise
 from smoothcert.attacks.target import Path, QueriesSpentError, far_faces, lead
 
 from ..base_models import Rule, steps
@@ -41,6 +41,24 @@ def test_far_faces_and_the_way_on_to_faces():
     up = target.onward(Path(np.array([2, 0]), np.array([0.4, 0.4])))
     assert up.features.tolist() == [0, 2]
     np.testing.assert_allclose(up.targets, [1, 0])
+
+
+class Halved(RadiusStrategy):
+    """Lets the first feature move half of its way, and the last not at all."""
+
+    def reach(self, noise, down, up):
+        return np.maximum(down, up) * [0.5, 1.0, 0.0]
+
+    def within(self, noise, budget, reach):
+        return noise.walk(budget, reach)
+
+
+@pytest.mark.parametrize("costs", [None, [1.0, 4.0, 1.0]])
+def test_the_reaches_of_a_strategy_of_ones_own_limit_the_attack(costs):
+    target = attacked([0.25, 0.25, 0.25], radius=Halved(), costs=costs)
+    scale = np.ones(3) if costs is None else np.array(costs)
+    np.testing.assert_allclose(target.high / scale, [0.625, 1.0, 0.25], atol=1e-6)
+    np.testing.assert_allclose(target.low / scale, [0.0, 0.0, 0.25], atol=1e-6)
 
 
 def test_inputs_outside_the_box_are_attacked_from_its_face():

@@ -101,6 +101,8 @@ class Broken(RadiusStrategy):
         ({"reach": lambda down: -down - 1}, "reach"),
         ({"reach": lambda down: down.sum(axis=1)}, "reach"),
         ({"reach": lambda down: down * np.nan}, "reach"),
+        ({"reach": lambda down: down[:, :1]}, "reach"),
+        ({"reach": lambda down: down.repeat(2, axis=1)}, "reach"),
     ],
 )
 def test_a_strategy_of_ones_own_that_answers_wrongly_certifies_nothing(answers, method):
