@@ -19,11 +19,9 @@ from .torch_outputs import Decision, explained, is_smooth, lead_error, read_logi
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
 NEAR_TIE = 2.0**-13
 
-#: The same for a float64 copy of the module, which tells how logits are ordered in float32.
-NEAR_TIE_64 = NEAR_TIE / 16
-
-#: The same as `NEAR_TIE` for a float64 copy whose logits are smooth to rounding in float64; see `is_smooth`.
-SMOOTH_NEAR_TIE = NEAR_TIE * 2.0**-29
+#: The same for a float64 copy of the module, which tells how logits are ordered in float32, and for a module in float64
+#: whose logits are smooth to its rounding; see `is_smooth`.
+NEAR_TIE_64, SMOOTH_NEAR_TIE = NEAR_TIE / 16, NEAR_TIE * 2.0**-29
 
 #: Share of near ties in a batch above which rounding errors are measured, and rows that this takes.
 MANY_NEAR_TIES, MEASURED_ROWS = 1 / 8, 32
@@ -31,18 +29,13 @@ MANY_NEAR_TIES, MEASURED_ROWS = 1 / 8, 32
 #: Leads of float32 and float64 logits that are clear, in units of the largest rounding error that was measured.
 CLEAR, CLEAR_64 = 64, 4
 
-#: Parameters below which a network on a CPU gets larger batches, because the work around each call takes time too.
-#: The activations of larger networks fit into caches in small batches only.
-SMALL_NETWORK = 2**20
+#: Parameters below which a network on a CPU gets larger batches, since the work around each call takes time too, and
+#: above which no float64 copy is made, which takes eight bytes for each.
+SMALL_NETWORK, LARGEST_COPY = 2**20, 2**28
 
-#: Parameters above which no float64 copy is made. It takes eight bytes for each.
-LARGEST_COPY = 2**28
-
-#: Largest number of near ties that are settled together. CUDA devices wait for the host meanwhile.
-TOGETHER_ON_ACCELERATORS, TOGETHER_ON_CUDA = 2**10, 2**14
-
-#: How many times as many batches a task has on accelerators.
-TASK_FACTOR = 8
+#: On accelerators: the largest number of near ties that are settled together, while CUDA devices wait for the host, and
+#: how many times as many batches a task has.
+TOGETHER_ON_ACCELERATORS, TOGETHER_ON_CUDA, TASK_FACTOR = 2**10, 2**14, 8
 
 #: Relative distance of neighboring numbers in TF32, in which CUDA devices may multiply float32 matrices.
 TF32 = 2.0**-10
@@ -65,7 +58,7 @@ class TorchVoter(Voter):
     In reduced precision, which CUDA devices have for float32 too (TF32), votes are those of the module in higher
     precision: without autocast and compilation, and a float64 copy on CUDA devices. It is asked about rows whose two
     largest logits differ by less than twice the largest error that the lead had on some rows of earlier batches. If
-    the logits of a float64 copy are as smooth as float64 allows, only leads at its rounding errors are near ties of it.
+    logits of float64 are as smooth as float64 allows, only leads at its rounding errors are near ties.
 
     Otherwise, votes do not depend on the batch as long as rounding changes a logit by less than ``NEAR_TIE / 2`` times
     the sum of ``scale`` and its size. The scale is 1 unless many rows are near ties; then it follows from the rounding
@@ -217,8 +210,7 @@ class TorchVoter(Voter):
         if precise:
             try:
                 error = lead_error(logits, precise.logits(rows.clone()))
-                if not is_later and precise.dtype == np.float64 and is_smooth(precise.logits, rows.double()):
-                    precise.near_tie = SMOOTH_NEAR_TIE
+                precise._finds_smooth(rows)
             except (MemoryError, RuntimeError, ValueError):
                 self.original.precise = precise if is_later else False
                 return True
@@ -259,6 +251,8 @@ class TorchVoter(Voter):
         if self.is_reduced and (precise := self._find_precise()):
             with precise.module_lock.lock, precise.inference.context(precise.device):
                 return precise(rows)
+        if self._finds_smooth(rows):
+            return self(rows)
         votes = self._settle_together(rows)
         for row in np.flatnonzero(votes < 0):
             logits = self.logits(rows[row : row + 1].clone()).cpu()
@@ -266,6 +260,13 @@ class TorchVoter(Voter):
                 raise ValueError(f"The base model {name_of(self.module)} returned NaN logits. Nothing was certified.")
             votes[row] = int(logits.argmax())
         return votes
+
+    def _finds_smooth(self, rows: Any) -> bool:
+        """Tell whether logits turn out to be smooth in float64. Fewer rows are near ties from then on."""
+        if self.dtype != np.float64 or self.near_tie != NEAR_TIE or len(rows) < MEASURED_ROWS:
+            return False
+        self.near_tie = SMOOTH_NEAR_TIE if is_smooth(self.logits, rows.double()) else NEAR_TIE
+        return self.near_tie != NEAR_TIE
 
     def _settle_together(self, rows: Any) -> NDArray[np.intp]:
         """Return the class index of each row for which a float64 copy of the module has a clear winner, else -1.
@@ -278,8 +279,8 @@ class TorchVoter(Voter):
             return np.full(len(rows), -1)
         rounded = self.logits(rows.clone()).to(exact.device)
         error, size = float((exact - rounded).abs().max()), float(exact.abs().max())
-        if self.many_near_ties and len(rows) >= MEASURED_ROWS and np.isfinite(error):
-            measured = min(1.0, max(size, CLEAR * error / NEAR_TIE))
+        measured = min(1.0, max(size, CLEAR * error / NEAR_TIE)) if np.isfinite(error) else 1.0
+        if self.scale < 1 or (self.many_near_ties and len(rows) >= MEASURED_ROWS):
             self.scale = measured if self.scale == 1 else max(self.scale, measured)
         votes: NDArray[np.intp] = votes_by_lead(exact, self.scale, NEAR_TIE_64, CLEAR_64 * error).cpu().numpy()
         if len(rows) >= MEASURED_ROWS and (votes < 0).all():

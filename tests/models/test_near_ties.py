@@ -86,6 +86,37 @@ def test_few_rows_are_asked_about_alone(case, device_type):
     assert network.rng["alone"] < 20
 
 
+@pytest.mark.parametrize("case", ["softmax of 1000", "small", "tiny"])
+def test_few_rows_are_asked_about_alone_in_float64(case):
+    function, n_classes = CASES[case]
+    network = Network(function, max(n_classes, 10)).double()
+    expected = alone(network, X, n_classes)
+    network.rng["alone"] = 0
+    voter = TorchVoter(network, n_classes)
+    np.testing.assert_array_equal(voter(X.astype(float)), expected)
+    assert voter.near_tie == SMOOTH_NEAR_TIE
+    assert network.rng["alone"] < 20
+
+
+def test_float32_inside_of_a_network_in_float64_is_noticed():
+    network = Network(lambda logits: (1e-3 * logits).float().double()).double()
+    voter = TorchVoter(network, 10)
+    np.testing.assert_array_equal(voter(X[:100].astype(float)), alone(network, X[:100], 10))
+    assert voter.near_tie == NEAR_TIE
+
+
+def test_larger_rounding_errors_of_later_rows_raise_the_scale():
+    """As those of other inputs in the same task: what their logits have in common cancels."""
+    network = Network(lambda logits: 1e-4 * logits)
+    voter = TorchVoter(network, 10)
+    voter(X)
+    before, voter.many_near_ties = voter.scale, False
+    network.function = shared
+    voter.precise.module.function = shared
+    voter.settle(X[:2])
+    assert voter.scale > 2 * before
+
+
 def test_rounding_errors_that_are_larger_than_the_logits_are_noticed():
     voter = TorchVoter(Network(shared), 10)
     voter(X)
