@@ -49,8 +49,8 @@ def carried(
     if not is_module(module):
         return noise, bounds, costs
     remedy = (
-        "from_pretrained takes the module's if you give none. For another, set the attribute of the NoisyModule, or fit "
-        "the network inside it, NoisyModule.module."
+        "from_pretrained takes the module's if you give none. For another, set the attribute of the NoisyModule, or "
+        "fit the network inside it, NoisyModule.module."
     )
     for part in noisy_modules(module):
         box, own = part.box, _costs(part.costs, shape)

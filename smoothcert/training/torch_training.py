@@ -278,4 +278,10 @@ def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -
             "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
         )
+    is_distribution = bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all())
+    if isinstance(uncompiled(net.criterion_), nn.CrossEntropyLoss) and is_distribution:
+        warn(
+            f"CrossEntropyLoss wants logits, but the base model {name} returned probabilities, on which it learns "
+            f"slowly. Remove the softmax from the network, or train a skorch net with criterion=torch.nn.NLLLoss.",
+        )
     return answer

@@ -501,10 +501,8 @@ def test_tables(folder):
     assert "has no column 'plant'; it has '0'" in run(
         "certify", model[0], "test.csv", *model[1:], "--target", "plant", code=1
     )
-    n_columns = frame.shape[1]
-    assert f"test.csv has {n_columns} columns, and the model takes {n_columns - 1}: name the labels with --target" in run(
-        "certify", model[0], "test.csv", *model[1:], code=2
-    )
+    message = f"test.csv has {frame.shape[1]} columns, and the model takes {frame.shape[1] - 1}: name the labels with"
+    assert message in run("certify", model[0], "test.csv", *model[1:], code=2)
     assert "Give --target or --labels, not both" in run(
         "certify", model[0], "test.csv", *model[1:], "--target", "animal", "--labels", "labels.npy", code=2
     )
