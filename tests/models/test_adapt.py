@@ -169,10 +169,10 @@ class Denying(Duck):
 @pytest.mark.parametrize(
     ("model", "remedy"),
     [
-        (LinearRegression(), "It must be a classifier"),
+        (LinearRegression(), "It is a regressor: use SmoothedRegressor."),
         (Denying(), "It must be a classifier"),
         (StandardScaler(), "Pass a model"),
-        (make_pipeline(StandardScaler(), LinearRegression()), "It must be a classifier"),
+        (make_pipeline(StandardScaler(), LinearRegression()), "use SmoothedRegressor"),
         (LogisticRegression, "Pass an instance: LogisticRegression()"),
         (SmoothedClassifier, "Pass an instance: SmoothedClassifier()"),
         ("model.pt", "Load the model first"),
