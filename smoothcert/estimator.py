@@ -23,7 +23,7 @@ from .models.base import Voter, is_torch, number_of_columns, unwrap
 from .models.codes import MISSING
 from .models.columns import Columns, categorical_columns, hidden_by
 from .models.timeout import TimedVoter
-from .models.torch_inference import TorchInference
+from .models.torch_inference import TorchInference, torch_device
 from .noise import Box, Noise
 from .noise.mechanism import NoiseMechanism
 from .noise.seeding import resolve_seed
@@ -284,6 +284,8 @@ class SmoothedEstimator(Conventions):
             check_count("batch_size", self.batch_size)
         if self.timeout is not None:
             check_positive("timeout", self.timeout)
+        if self.device is not None and is_torch(self.estimator):
+            torch_device(self.device)
         if self.n_jobs is not None:
             check_number(
                 "n_jobs",

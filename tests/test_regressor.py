@@ -337,9 +337,9 @@ def test_inputs_that_fail_are_skipped():
 
 def test_what_is_refused(diabetes, fitted):
     X, y = diabetes
-    with pytest.raises(ValueError, match=r"scikit-learn regressor.*It must be a regressor"):
+    with pytest.raises(ValueError, match=r"scikit-learn regressor.*It is a classifier: use SmoothedClassifier"):
         SmoothedRegressor(LogisticRegression()).fit(X, y)
-    with pytest.raises(ValueError, match=r"It must be a classifier"):
+    with pytest.raises(ValueError, match=r"It is a regressor: use SmoothedRegressor"):
         SmoothedClassifier(LinearRegression()).fit(X, y > 100)
     with pytest.raises(ValueError, match="smoothed already"):
         SmoothedRegressor(fitted).fit(X, y)

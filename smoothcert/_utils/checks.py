@@ -230,7 +230,7 @@ def non_numeric(X: Any) -> ValueError | None:
         except (TypeError, ValueError):
             return ValueError(
                 f"X must hold numbers, but column {name!r} holds {value!r}. Encode it first, for example with "
-                f"sklearn.preprocessing.OneHotEncoder."
+                f"sklearn.preprocessing.OneHotEncoder, or declare the column: categorical_features, or cost 'fixed'."
             )
     return None
 

@@ -65,7 +65,8 @@ def resolve(argument: str, value: Any) -> Any:
     if (value is None or isinstance(value, str)) and value in table:
         return table[value]()
     names = ", ".join(map(repr, table))
-    raise ValueError(f"{argument} must be one of {names}, or a {base.__name__} object, got {value!r}.")
+    hint = f" Pass an instance: {value.__name__}()." if isinstance(value, type) and issubclass(value, base) else ""
+    raise ValueError(f"{argument} must be one of {names}, or a {base.__name__} object, got {value!r}.{hint}")
 
 
 def resolve_radius(value: Any, noise: Noise, names: Sequence[str] | None = None) -> RadiusStrategy:

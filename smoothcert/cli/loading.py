@@ -47,11 +47,13 @@ def load_model(
         If there is no such model, or loading it would execute code.
     """
     path = Path(source)
+    kind = path.suffix.lower()
+    if factory is not None and kind != ".safetensors":
+        raise ValueError(f"--factory is for the weights in a .safetensors file, got {source}. Leave it out.")
     if not path.exists() and ":" in source:
         return call_factory(source)
     if not path.is_file():
         raise ValueError(f"There is no file {source!r}. Give a function as module:function.")
-    kind = path.suffix.lower()
     if kind == ".skops":
         return _load_skops(path, trusted)
     if kind == ".safetensors":
@@ -139,7 +141,11 @@ def load_data(source: str, *, key: str | None = None, target: str | None = None)
     if not path.is_file():
         raise ValueError(f"There is no file {source!r}.")
     kind = path.suffix.lower()
+    if key is not None and kind != ".npz":
+        raise ValueError(f"--key names an array of a .npz file, got {source}. Leave it out.")
     if kind == ".npy":
+        if target is not None:
+            raise ValueError(f"--target needs a .npz file or a table, got {source}. Give labels with --labels.")
         return np.load(path, mmap_mode="r", allow_pickle=False), None
     if kind == ".npz":
         return _from_npz(path, key, target)
@@ -159,7 +165,9 @@ def _from_npz(path: Path, key: str | None, target: str | None) -> tuple[Any, Any
         target = target or ("y" if "y" in arrays else None)
         others = [name for name in arrays if name != target]
         key = key or ("X" if "X" in others else others[0] if len(others) == 1 else None)
-        if key not in arrays or (target is not None and target not in arrays):
+        if target is not None and target not in arrays:
+            raise ValueError(f"{path} has no array {target!r} for --target; it has {', '.join(arrays)}.")
+        if key not in arrays:
             raise ValueError(f"{path} holds the arrays {', '.join(arrays)}: name the inputs with --key.")
         return arrays[str(key)], arrays[target] if target else None
 

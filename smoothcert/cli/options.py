@@ -20,7 +20,7 @@ from ..certify.names import STRATEGIES
 from ..classifier import SmoothedClassifier
 from ..estimator import SmoothedEstimator
 from ..models.adapt import check_base_model
-from ..models.base import is_torch, unwrap
+from ..models.base import is_torch, number_of_columns, unwrap
 from ..stored import with_features_of
 from .loading import load_data, load_labels, load_model
 
@@ -215,6 +215,8 @@ RECORDING = options(
 
 def read_data(given: dict[str, Any]) -> tuple[Any, Any]:
     """Load inputs and labels."""
+    if given["target"] and given["labels"]:
+        raise click.UsageError("Give --target or --labels, not both: each names labels.")
     X, y = load_data(given["data"], key=given["key"], target=given["target"])
     return X, load_labels(given["labels"]) if given["labels"] else y
 
@@ -224,8 +226,13 @@ def files(given: dict[str, Any]) -> list[Any]:
     return [given["model"], given["data"], given["labels"]]
 
 
-def as_fitted(clf: SmoothedEstimator, X: Any) -> Any:
-    """Return a table without column names if the classifier has none."""
+def as_fitted(clf: SmoothedEstimator, X: Any, given: dict[str, Any]) -> Any:
+    """Return a table without column names if the classifier has none, after a check that no labels are left in it."""
+    expected = number_of_columns(clf) or number_of_columns(clf.estimator_)
+    if hasattr(X, "columns") and not given["target"] and expected is not None and X.shape[1] > expected:
+        raise click.UsageError(
+            f"{given['data']} has {X.shape[1]} columns, and the model takes {expected}: name the labels with --target."
+        )
     return X.to_numpy() if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
 
 

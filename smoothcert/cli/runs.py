@@ -105,7 +105,7 @@ def verify(store: str, fraction: float, fresh: bool, level: float, **given: Any)
     """  # noqa: D301
     X, _ = options.read_data(given)
     clf = stored_estimator(store, options.load(given), **options.resources(given))
-    audit = verify_store(store, clf, options.as_fitted(clf, X), fraction=fraction, fresh=fresh, level=level)
+    audit = verify_store(store, clf, options.as_fitted(clf, X, given), fraction=fraction, fresh=fresh, level=level)
     click.echo(repr(audit))
     if not audit.consistent:
         click.echo(audit.table())
@@ -129,7 +129,7 @@ def predict(output: str | None, force: bool, **given: Any) -> None:
         check_output(output, force=force, inputs=options.files(given))
     X, _ = options.read_data(given)
     clf = options.smoothed(given, X)
-    text = "".join(f"{label}\n" for label in clf.predict(options.as_fitted(clf, X)))
+    text = "".join(f"{label}\n" for label in clf.predict(options.as_fitted(clf, X, given)))
     if output is None:
         click.echo(text, nl=False)
         return
@@ -151,7 +151,7 @@ def read(given: dict[str, Any]) -> tuple[Any, Any]:
 
 def run_and_report(clf: Any, X: Any, y: Any, given: dict[str, Any], radii: Any = None) -> None:
     """Certify inputs, or decide about them at radii, show a summary, and write the table if one is asked for."""
-    X, store, shard = options.as_fitted(clf, X), given["store"], given["shard"]
+    X, store, shard = options.as_fitted(clf, X, given), given["store"], given["shard"]
     if given["scan"]:
         for _ in clf.open_inputs(X, shard=shard).chunks():
             pass

@@ -17,6 +17,9 @@ from .torch import TorchVoter
 from .torch_inference import TorchInference
 from .torch_outputs import Decision
 
+#: The kind of base models that another estimator of this library takes.
+OTHER_KIND = {"classifier": "regressor", "regressor": "classifier"}
+
 #: Largest number of characters by which a message shows what was given.
 LONGEST_TEXT = 400
 
@@ -34,6 +37,8 @@ def check_base_model(estimator: Any, kind: str = "classifier") -> None:
             remedy = f"It must be a {kind}."
     elif _is_a(kind, model):
         return
+    elif hasattr(model, "__sklearn_tags__") and _is_a(other := OTHER_KIND[kind], model):
+        remedy = f"It is a {other}: use Smoothed{other.title()}."
     elif hasattr(model, "predict"):
         remedy = f"It must be a {kind}. Pass its predict method to from_pretrained instead."
     elif is_function(model):

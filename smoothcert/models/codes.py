@@ -47,8 +47,22 @@ class Numbers:
         return column
 
 
+class Typed:
+    """A column of a type; see `series.packed_type` for what files hold of it."""
+
+    dtype: Any
+    library: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state that files hold."""
+        return vars(self) | {"dtype": series.packed_type(self.dtype, self.library)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"dtype": series.unpacked_type(state["dtype"], state["library"])})
+
+
 @dataclass(frozen=True, eq=False)
-class FixedNumbers:
+class FixedNumbers(Typed):
     """A column of numbers or booleans that the adversary cannot change. Its values and its type stay as they are."""
 
     name: str
@@ -147,7 +161,7 @@ class Categories:
         return series.taken(self.column, column.astype(np.intp))
 
 
-class FixedValues:
+class FixedValues(Typed):
     """A column of anything that the adversary cannot change: strings, dates, missing values.
 
     A code is a hash of the type and the value, so it does not depend on what else is in the data. The values that were
@@ -170,7 +184,7 @@ class FixedValues:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that files hold. The sorted values are computed again."""
-        return vars(self) | {"sorted": None}
+        return super().__getstate__() | {"sorted": None}
 
     def encode(self, column: Any) -> FloatArray:
         """Return the codes of values, which are remembered."""

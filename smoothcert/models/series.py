@@ -161,21 +161,43 @@ def taken(column: Any, index: NDArray[np.intp]) -> Any:
 
 
 def packed(column: Any) -> Any:
-    """Return a `filled` column as files hold it: the arrays of pandas as lists and their type, for skops."""
-    if type(column).__module__.split(".")[0] != "pandas":
+    """Return a `filled` column as files hold it: Series and arrays of pandas as lists and their type, for skops."""
+    library = type(column).__module__.split(".")[0]
+    if library == "numpy":
         return column
-    categories = getattr(column.dtype, "categories", None)
-    return values(column), column.dtype if categories is None else (list(categories), bool(column.dtype.ordered))
+    return values(column), packed_type(column.dtype, library), library
 
 
 def unpacked(content: Any) -> Any:
     """Return the column that `packed` was given."""
     if not isinstance(content, tuple):
         return content
-    items, dtype = content
-    return filled(
-        items, import_module("pandas").CategoricalDtype(*dtype) if isinstance(dtype, tuple) else dtype, "pandas"
-    )
+    items, dtype, library = content
+    return filled(items, unpacked_type(dtype, library), library)
+
+
+def packed_type(dtype: Any, library: str) -> Any:
+    """Return a type as files hold it: its categories or its name; the type itself where they do not tell it."""
+    if (categories := getattr(dtype, "categories", None)) is not None and str(dtype) != "Categorical":
+        name: Any = (list(categories), bool(getattr(dtype, "ordered", False)))
+    else:
+        name = dtype.str if isinstance(dtype, np.dtype) else str(dtype)
+    try:
+        return name if unpacked_type(name, library) == dtype else dtype
+    except (AttributeError, ImportError, NotImplementedError, TypeError, ValueError):
+        return dtype
+
+
+def unpacked_type(content: Any, library: str) -> Any:
+    """Return the type that `packed_type` was given."""
+    module = import_module(library)
+    if isinstance(content, tuple):
+        return module.CategoricalDtype(*content) if library == "pandas" else module.Enum(content[0])
+    if not isinstance(content, str):
+        return content
+    if library == "polars":
+        return getattr(module, content)
+    return module.api.types.pandas_dtype(content) if library == "pandas" else np.dtype(content)
 
 
 def cast(column: FloatArray, dtype: Any, library: str) -> Any:

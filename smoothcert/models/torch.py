@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .base import Voter, checked_probabilities, name_of, uncompiled
 from .identity import content_of_tensors
 from .threads import check_evaluation_mode, module_lock, n_threads
-from .torch_inference import TorchInference, check_rows_are_independent
+from .torch_inference import TorchInference, check_rows_are_independent, torch_device
 from .torch_outputs import Decision, explained, is_smooth, lead_error, read_logits, read_numbers, votes_by_lead
 
 #: A row is a near tie if the first logit leads the second by no more than this part of their size.
@@ -89,7 +89,7 @@ class TorchVoter(Voter):
         tensors = [*module.parameters(), *module.buffers()]
         self.module = module
         self.n_classes = n_classes
-        self.device = torch.device(device if device is not None else tensors[0].device if tensors else "cpu")
+        self.device = torch_device(device if device is not None else tensors[0].device if tensors else "cpu")
         self.device_type = self.device.type
         if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ValueError(

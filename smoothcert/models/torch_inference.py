@@ -15,6 +15,16 @@ from .base import name_of
 COMPILED_AFTER = 8
 
 
+def torch_device(device: Any) -> Any:
+    """Return a device of torch, or raise a ValueError if it has no such device."""
+    import torch
+
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a device of torch, such as 'cpu' or 'cuda:0', got {device!r}.") from error
+
+
 class TorchInference(BaseEstimator):
     """How to run a torch model: reduced precision, another memory layout, compilation, and what its output means.
 

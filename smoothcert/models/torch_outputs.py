@@ -83,10 +83,13 @@ def read_logits(
         logits = torch.stack([torch.zeros_like(logit), logit], dim=1)
     elif shape != (n_rows, n_classes):
         returned = f"a {name_of(logits)}" if shape is None else f"shape {shape}"
+        remedy = "Change its forward"
+        if shape is not None and len(shape) == 2 and shape[0] == n_rows:
+            remedy = f"Give its last layer {n_classes} outputs, name the classes of its {shape[1]} outputs"
         raise ValueError(
             f"The base model {name} must return one logit per class, shape {(n_rows, n_classes)}, but returned "
-            f"{returned}. Nothing was certified. Change its forward, or set TorchInference(output=...) to a function "
-            f"that finds the logits in its answer."
+            f"{returned}. Nothing was certified. {remedy}, or set TorchInference(output=...) to a function that finds "
+            f"the logits in its answer."
         )
     return logits if logits.is_floating_point() else logits.float()
 

@@ -128,7 +128,7 @@ class Box:
             raise ValueError(
                 f"X must lie inside bounds=({_span(lo)}, {_span(hi)}), but ranges from {np.min(values):g} to "
                 f"{np.max(values):g}{_named(feature, names)}. Scale X into the box, or set bounds to the range of the "
-                f'data or to "minmax".'
+                f'data (fit also takes "minmax").'
             )
 
     def warn_clipped(self, X: Any) -> bool:

@@ -352,7 +352,6 @@ def digital_points(unit: FloatArray, levels: int) -> FloatArray:
     if off.any():
         raise ValueError(
             f"X must lie on the lattice of levels={levels} steps per unit of the box, but holds {unit[off][0]:.9g} of "
-            f"the box's width. Round X to the lattice, or use levels='auto' for real-valued inputs, which "
-            f"deterministic noise does not take."
+            f"the box's width. Round X to the lattice, or use noise with levels='auto', which takes real numbers."
         )
     return points

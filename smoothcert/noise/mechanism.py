@@ -117,8 +117,8 @@ class NoiseMechanism:
             most = self.categories.costs[dear].max()
             warn(
                 f"Radii will not cover a change of {names}, which costs up to {most:g}: radii stay below such a cost "
-                f"unless it is below the noise's lam. All cheaper changes can be certified. To cover it too, widen the "
-                f"noise or lower the cost, or give columns that the adversary cannot change the cost 'fixed'.",
+                f"unless it is below the noise's lam. To cover it, widen the noise or lower the cost, or give columns "
+                f"that the adversary cannot change the cost 'fixed'.",
             )
 
     def warn_single_categories(self) -> None:

@@ -338,7 +338,10 @@ def check_one_kind(certificates: dict[Any, Any]) -> Certificates:
         _checked(f"certificates[{name!r}]", one)
     kinds = sorted({f"l{one.norm:g} against {one.threat}" for one in certificates.values()})
     if len(kinds) != 1:
-        raise ValueError(f"certificates must be of one kind, got {kinds}: their radii cannot be compared.")
+        raise ValueError(
+            f"certificates must be of one kind, got {kinds}: their radii cannot be compared. Give those of one kind, "
+            f"or certify all with the same levels, norm and costs."
+        )
     return next(iter(certificates.values()))
 
 

@@ -138,7 +138,7 @@ def votes_from_counts(
         # Numbers stand for inputs that are not known.
         inputs = digests(np.arange(len(counts["selection"]))[:, None])
     else:
-        inputs = np.concatenate([fingerprints(mechanism, part) for _, part in opened.chunks()])
+        inputs = np.concatenate([fingerprints(mechanism, part) for _, part in _chunks(opened, mechanism)])
     seed = resolve_seed(None) if noise.n_outcomes is None else 0
     origin = origin_of(mechanism, labels, seed=seed, model=ELSEWHERE[X is None])
     return VoteCounts(**counts, inputs=inputs, origin=origin)
@@ -307,6 +307,14 @@ def _opened(X: Any, features: Features | None = None) -> Inputs:
     return Inputs(X, check)
 
 
+def _chunks(inputs: Inputs, mechanism: NoiseMechanism) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Yield the chunks of inputs, with one warning if they look as if they had other units than the box."""
+    warned = False
+    for index, part in inputs.chunks():
+        warned = warned or mechanism.box.warn_clipped(mechanism.bounded(part))
+        yield index, part
+
+
 def _certified_inputs(
     mechanism: NoiseMechanism, X: Any, positions: NDArray[np.intp], n_inputs: int, known: NDArray[Any] | None
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
@@ -322,7 +330,7 @@ def _certified_inputs(
     known : ndarray of uint8, shape (n_rows, 16), optional
         Fingerprints of the inputs.
     """
-    for index, part in _same_shape(mechanism, X, n_inputs).chunks():
+    for index, part in _chunks(_same_shape(mechanism, X, n_inputs), mechanism):
         rows, part = np.flatnonzero(np.isin(positions, index)), part[np.isin(index, positions)]
         if len(part):
             yield rows, part if known is None else _same_inputs(mechanism, part, index, known[rows])

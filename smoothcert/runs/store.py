@@ -59,9 +59,11 @@ class Store:
                 self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
             self.run = read_run(self._connection, self.path)
             if differences := self.run.differences(run):
+                again = not self.run.holds_numbers and self.run.decided_at is None
+                shell = f", as smoothcert recertify {self.path} does in a shell" if again else ""
                 raise StoreError(
                     f"{self.path} belongs to another run. Different are (stored, now): {'; '.join(differences)}. Use "
-                    f"another file. {self.run.reader} makes results of the recorded votes."
+                    f"another file. {self.run.reader} makes results of the recorded votes{shell}."
                 )
             self._opened = opened.pop_all()
 

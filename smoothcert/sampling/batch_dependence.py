@@ -61,9 +61,8 @@ def check_alone(
         try:
             return [compare(alone[None], row) for alone, row in zip(draw(rows), rows.tolist(), strict=True)]
         except ValueError as error:
-            raise ValueError(
-                f"The base model {voter.name} fails on a row alone: {str(error).rstrip('.')}. {REMEDY}"
-            ) from error
+            reason = str(error).removesuffix(" Nothing was certified.").rstrip(".")
+            raise ValueError(f"The base model {voter.name} fails on a row alone: {reason}. {REMEDY}") from error
 
     tied = np.flatnonzero(votes < 0)[:MANY]
     if len(tied) and (votes >= 0).sum() < FEW:

@@ -48,7 +48,10 @@ def carried(
     module = getattr(model, "module_", model)
     if not is_module(module):
         return noise, bounds, costs
-    remedy = "from_pretrained takes the module's if you give none. For another, set the attribute of the NoisyModule."
+    remedy = (
+        "from_pretrained takes the module's if you give none. For another, set the attribute of the NoisyModule, or "
+        "fit the network inside it, NoisyModule.module."
+    )
     for part in noisy_modules(module):
         box, own = part.box, _costs(part.costs, shape)
         if noise is not None and describe(noise.for_columns(None)) != describe(part.noise.for_columns(None)):

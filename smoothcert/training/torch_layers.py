@@ -14,6 +14,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback
 from torch import nn
 
+from .._utils.checks import check_count
 from ..noise.base import Noise
 from ..noise.mechanism import NoiseMechanism
 from ..noise.threat import Features
@@ -101,7 +102,8 @@ class NoisyModule(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        noise.check()
+        _check_noise_object(noise)
+        check_count("n_copies", n_copies)
         self.module: nn.Module = module.module if isinstance(module, NoisyModule) else module
         if noisy_modules(self.module):
             raise ValueError(
@@ -119,6 +121,8 @@ class NoisyModule(nn.Module):
         self.scale: torch.Tensor
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        if not (torch.as_tensor(scale, device="cpu") > 0).all():
+            raise ValueError(f"scale must be above 0, got {scale!r}. Use what noisy_statistics returns.")
 
     def forward(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return the network's answer to noisy, centered and scaled inputs.
@@ -155,6 +159,13 @@ class NoisyModule(nn.Module):
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_noise_object(noise: Any) -> None:
+    """Raise a ValueError unless this is noise whose parameters are in range."""
+    if not isinstance(noise, Noise):
+        raise ValueError(f"noise must be a Noise object, such as SplitNoise(lam=1.0), got {noise!r}.")
+    noise.check()
 
 
 def noisy_statistics(
@@ -196,7 +207,7 @@ def noisy_statistics(
     [0.5] [0.1]
     """
     X = np.asarray(X)
-    noise.check()
+    _check_noise_object(noise)
     mechanism = NoiseMechanism(box_of(bounds), noise, X.shape[1:], Features.from_costs(costs, shape=X.shape[1:]))
     mechanism.box.check(mechanism.bounded(X))
     return statistics(X, mechanism, seed)

@@ -21,7 +21,7 @@ from .._utils.warn import warn
 from ..models.base import name_of, uncompiled
 from ..models.torch_outputs import explained, find_logits, raising_frame, read_logits, read_numbers
 from ..noise.mechanism import NoiseMechanism
-from .carried_noise import noisy_modules
+from .carried_noise import carried, noisy_modules
 from .torch_layers import NoisyModule, divergence, make_net, regression_net, statistics
 from .torch_noise import InputScaling, NoiseHooks, OutputScaling
 
@@ -106,6 +106,9 @@ def fit_net(
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
     """
+    if isinstance(estimator, NoisyModule):
+        carried(estimator, mechanism.noise, mechanism.box, mechanism.features, mechanism.shape)
+        estimator = estimator.module
     classes, indices = (None, y) if regression else np.unique(y, return_inverse=True)
     X, indices = X.astype(np.float32), indices.astype(np.float32 if regression else np.int64)
     weights = params.pop("sample_weight", None)
@@ -136,8 +139,6 @@ def fit_net(
 
 def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> Any:
     """Return an initialized net, which records accuracies; a fitted net with ``warm_start`` hands on its weights."""
-    if isinstance(estimator, NoisyModule):
-        estimator = estimator.module
     make = regression_net if regression else make_net
     net = clone(make(estimator) if isinstance(estimator, nn.Module) else estimator)
     net.set_params(**{name: value for name, value in options.items() if value is not None}).initialize()
@@ -276,5 +277,11 @@ def _check_answer(net: Any, X: NDArray[np.float32], classes: Any, output: Any) -
         warn(
             "The net's criterion is NLLLoss, skorch's default, for which the module must return probabilities, but it "
             "returned negative numbers. If it returns logits, use criterion=torch.nn.CrossEntropyLoss.",
+        )
+    is_distribution = bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all())
+    if isinstance(uncompiled(net.criterion_), nn.CrossEntropyLoss) and is_distribution:
+        warn(
+            f"CrossEntropyLoss wants logits, but the base model {name} returned probabilities, on which it learns "
+            f"slowly. Remove the softmax from the network, or train a skorch net with criterion=torch.nn.NLLLoss.",
         )
     return answer

@@ -64,6 +64,12 @@ def test_what_is_no_strategy_is_refused_with_all_names(argument, value):
         resolve(argument, value)
 
 
+def test_a_class_in_place_of_an_instance_is_named():
+    for argument, kind in (("noise", SplitNoise), ("radius", GreedyRadius)):
+        with pytest.raises(ValueError, match=rf"Pass an instance: {kind.__name__}\(\)\.$"):
+            resolve(argument, kind)
+
+
 def test_only_training_can_be_none():
     for argument in set(KINDS) - {"training"}:
         with pytest.raises(ValueError, match="got None"):

@@ -501,6 +501,11 @@ def test_tables(folder):
     assert "has no column 'plant'; it has '0'" in run(
         "certify", model[0], "test.csv", *model[1:], "--target", "plant", code=1
     )
+    message = f"test.csv has {frame.shape[1]} columns, and the model takes {frame.shape[1] - 1}: name the labels with"
+    assert message in run("certify", model[0], "test.csv", *model[1:], code=2)
+    assert "Give --target or --labels, not both" in run(
+        "certify", model[0], "test.csv", *model[1:], "--target", "animal", "--labels", "labels.npy", code=2
+    )
 
 
 NOISES = [
@@ -602,6 +607,9 @@ def test_mistakes_are_explained(folder, skops_model):
     assert "is not a smoothcert store" in run("status", "test.npy", code=1)
     assert "must end in .tsv" in run("certify", skops_model, "test.npy", *FAST, "-o", "table.doc", code=1)
     run("certify", skops_model, "test.npy", *FAST, "--store", "run.sqlite")
+    assert "votes, as smoothcert recertify run.sqlite does in a shell." in run(
+        "certify", skops_model, "test.npy", *FAST, "--alpha", "0.2", "--store", "run.sqlite", code=1
+    )
     assert "holds no true labels" in run("curve", "run.sqlite", code=1)
     assert run("curve", "run.sqlite", "--labels", "labels.npy", "--radii", "0").startswith("radius\trun.sqlite\n0\t")
     np.savez("three.npz", a=np.zeros(1), b=np.zeros(1))

@@ -114,9 +114,23 @@ def test_arrays_of_a_file_are_taken_by_name():
     np.savez("unnamed.npz", a=a, b=b)
     with pytest.raises(ValueError, match=r"unnamed\.npz holds the arrays a, b: name the inputs with --key"):
         load_data("unnamed.npz")
-    for given in ({"key": "nothing"}, {"target": "nothing"}):
-        with pytest.raises(ValueError, match=r"several.npz holds the arrays X, b, y, z: name the inputs with --key"):
-            load_data("several.npz", **given)
+    with pytest.raises(ValueError, match=r"several.npz holds the arrays X, b, y, z: name the inputs with --key"):
+        load_data("several.npz", key="nothing")
+    with pytest.raises(ValueError, match=r"several.npz has no array 'nothing' for --target; it has X, b, y, z"):
+        load_data("several.npz", target="nothing")
+
+
+def test_options_that_do_not_apply_are_refused():
+    np.save("inputs.npy", np.eye(3))
+    pd.DataFrame({"a": [1.0]}).to_csv("table.csv")
+    with pytest.raises(ValueError, match=r"--target needs a \.npz file or a table, got inputs\.npy"):
+        load_data("inputs.npy", target="a")
+    for name in ("inputs.npy", "table.csv"):
+        with pytest.raises(ValueError, match=rf"--key names an array of a \.npz file, got {name}"):
+            load_data(name, key="a")
+    for name in ("model.skops", "factories:linear"):
+        with pytest.raises(ValueError, match=rf"--factory is for the weights in a \.safetensors file, got {name}"):
+            load_model(name, factory="factories:wide")
 
 
 def test_tables_and_maps():

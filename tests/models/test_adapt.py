@@ -169,10 +169,10 @@ class Denying(Duck):
 @pytest.mark.parametrize(
     ("model", "remedy"),
     [
-        (LinearRegression(), "It must be a classifier"),
+        (LinearRegression(), "It is a regressor: use SmoothedRegressor."),
         (Denying(), "It must be a classifier"),
         (StandardScaler(), "Pass a model"),
-        (make_pipeline(StandardScaler(), LinearRegression()), "It must be a classifier"),
+        (make_pipeline(StandardScaler(), LinearRegression()), "use SmoothedRegressor"),
         (LogisticRegression, "Pass an instance: LogisticRegression()"),
         (SmoothedClassifier, "Pass an instance: SmoothedClassifier()"),
         ("model.pt", "Load the model first"),
@@ -233,8 +233,9 @@ def test_regressors_and_classifiers_are_told_apart():
         for model in (good, FrozenEstimator(good), make_pipeline(StandardScaler(), good), *nets):
             check_base_model(model, kind)
         check_base_model(FrozenEstimator(thirds), kind)
+        other = "classifier" if kind == "regressor" else "regressor"
         for model in bad:
-            remedy = "Pass a model" if isinstance(model, Late) else f"It must be a {kind}. Pass its predict method"
+            remedy = rf"It is a {other}: use Smoothed{other.title()}\."
             with pytest.raises(
                 ValueError, match=rf"^estimator must be a scikit-learn {kind}, a torch.* got .*{remedy}"
             ):

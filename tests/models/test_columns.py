@@ -249,7 +249,7 @@ def test_bounds_by_name_of_a_trained_model(cancer):
     ],
 )
 def test_a_column_of_words_is_named_with_the_remedy(frame):
-    with pytest.raises(ValueError, match=r"column 'color' holds 'red'\. Encode it first, .*OneHotEncoder"):
+    with pytest.raises(ValueError, match=r"column 'color' holds 'red'\. Encode it first, .*OneHotEncoder, or declare"):
         smoothed(GaussianNB()).fit(frame, [0, 1])
 
 

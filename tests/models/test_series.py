@@ -149,3 +149,27 @@ def test_columns_in_files(dtype):
     ordered = pd.Series(["b"], dtype=pd.CategoricalDtype(["b", "a"], ordered=True)).array
     assert series.unpacked(series.packed(ordered)).dtype == ordered.dtype
     assert list(series.taken(back, np.array([2, 0, 2]))) == [column[2], column[0], column[2]]
+
+
+@pytest.mark.parametrize(
+    ("library", "dtype"),
+    [
+        *(
+            ("pandas", pd.Series([], dtype=kind).dtype)
+            for kind in ("str", "string", "Int64", "boolean", "<M8[ns]", "i2")
+        ),
+        ("pandas", pd.CategoricalDtype(["b", "a"], ordered=True)),
+        *(("polars", kind) for kind in (pl.String(), pl.Boolean(), pl.Int8(), pl.Enum(["b", "a"]), pl.Categorical())),
+        *(("numpy", np.dtype(kind)) for kind in ("<U3", "O", "?", "<f4")),
+    ],
+)
+def test_types_in_files(library, dtype):
+    packed = series.packed_type(dtype, library)
+    assert isinstance(packed, (str, tuple))
+    assert series.unpacked_type(packed, library) == dtype
+
+
+def test_types_whose_name_does_not_tell_them_stay_in_files():
+    for library, dtype in (("polars", pl.Datetime("us", "UTC")), ("numpy", np.dtype([("a", "f4")]))):
+        assert series.packed_type(dtype, library) is dtype
+        assert series.unpacked_type(dtype, library) is dtype

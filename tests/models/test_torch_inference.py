@@ -129,3 +129,12 @@ def test_ways_to_run_a_network(inference):
         assert repr(inference) in votes.origin.model
         with pytest.raises(ValueError, match="votes were drawn with a different model"):
             clf.certify(X, votes=plain)
+
+
+def test_unknown_devices_are_refused_before_training():
+    X, y = np.eye(4), [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"device must be a device of torch, such as 'cpu' or 'cuda:0', got 'gpu'"):
+        SmoothedClassifier(nn.Linear(4, 2), device="gpu").fit(X, y)
+    clf = SmoothedClassifier.from_pretrained(nn.Linear(4, 2), [0, 1])
+    with pytest.raises(ValueError, match="device must be"):
+        clf.set_params(device="gpu").predict(X)

@@ -115,7 +115,7 @@ def test_single_outputs_are_judged_until_one_is_no_probability():
         (lambda logits: {}, r"keys \[\], and no 'logits'"),
         (
             lambda logits: logits[:, :2],
-            r"shape \(50, 3\), but returned shape \(50, 2\).* set TorchInference.* a function",
+            r"shape \(50, 3\), but returned shape \(50, 2\).* last layer 3 outputs.* set TorchInference.* a function",
         ),
         (lambda logits: logits[:, 0], r"returned shape \(50,\)"),
         (lambda logits: logits[:, :1], r"returned shape \(50, 1\)"),

@@ -313,3 +313,12 @@ def test_a_template_belongs_to_the_noise(tmp_path):
         other.certify(X, store=path)
     with pytest.raises(ValueError, match="votes were drawn with a different noise"):
         other.certify(X, votes=clf.count_votes(X))
+
+
+def test_inputs_in_other_units_than_the_box_warn():
+    images = np.random.default_rng(0).random((2, 4)) * 255
+    given, message = {"noise": "split", "classes": [0, 1], "X": images}, "X ranges from .* and was clipped"
+    with pytest.warns(UserWarning, match=message):
+        votes = VoteCounts.from_counts([0, 1], [[90, 10], [10, 90]], **given)
+    with pytest.warns(UserWarning, match=message):
+        recertify(votes, X=images)

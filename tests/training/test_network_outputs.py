@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -220,3 +221,13 @@ def test_nets_that_predict_no_labels_are_not_scored():
     assert "train_noisy_accuracy" not in found.estimator_.history[-1]
     expected = smooth(NeuralNetClassifier(Packed(plain), criterion=nn.CrossEntropyLoss, **settings())).fit(X, Y)
     assert torch.equal(weights(found), weights(expected))
+
+
+def test_cross_entropy_on_probabilities_warns():
+    probabilities = Packed(lambda logits, auxiliary: logits.softmax(dim=1))
+    with pytest.warns(UserWarning, match="CrossEntropyLoss wants logits, but the base model Packed returned prob"):
+        smooth(make_net(probabilities, max_epochs=1)).fit(X, Y)
+    for net in (make_net(Packed(plain), max_epochs=1), NeuralNetClassifier(probabilities, **settings(max_epochs=1))):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="CrossEntropyLoss wants logits")
+            smooth(net).fit(X, Y)

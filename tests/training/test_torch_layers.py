@@ -62,9 +62,17 @@ def test_a_noisy_module_adds_noise_where_it_should():
     scaling = NoisyModule(Gained(), UniformNoise(0.5), (-3, 5)).eval()
     torch.testing.assert_close(scaling(rows, 3.0), 3 * rows)
     torch.testing.assert_close(scaling(rows, gain=4.0), 4 * rows)
-    for params in ({"costs": -1.0}, {"noise": UniformNoise(-1.0)}):
-        with pytest.raises(ValueError, match=r"costs|lam"):
+    for name, params in {
+        "costs": {"costs": -1.0},
+        "lam": {"noise": UniformNoise(-1.0)},
+        r"noise must be a Noise object, such as SplitNoise\(lam=1.0\), got 'split'": {"noise": "split"},
+        "n_copies": {"n_copies": 0},
+        "scale must be above 0": {"scale": [1.0, 0.0]},
+    }.items():
+        with pytest.raises(ValueError, match=name):
             NoisyModule(nn.Identity(), **({"noise": SplitNoise()} | params))
+    with pytest.raises(ValueError, match="noise must be a Noise object"):
+        noisy_statistics(X, "split", (-3, 5))
 
 
 class Gained(nn.Module):

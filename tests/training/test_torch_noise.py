@@ -178,8 +178,13 @@ def test_a_noisy_module_does_not_nest():
     noisy = NoisyModule(NoisyModule(inner, SplitNoise(5.0), center=9.0), UniformNoise(0.1))
     assert noisy.module is inner
     X, y = np.random.default_rng(0).random((40, 4)), np.arange(40) % 2
-    fitted = SmoothedClassifier(noisy, UniformNoise(0.2), random_state=0).fit(X, y).estimator_
+    fitted = SmoothedClassifier(noisy, UniformNoise(0.1), random_state=0).fit(X, y).estimator_
     assert type(fitted.module_) is nn.Linear
+    for given in ({"noise": "split"}, {"bounds": (-1, 1)}, {"costs": 2.0}):
+        with pytest.raises(
+            ValueError, match=rf"{next(iter(given))} must be th.* of the NoisyModule.* or fit the network"
+        ):
+            SmoothedClassifier(noisy, **{"noise": UniformNoise(0.1)} | given).fit(X, y)
     below = [torch.compile(noisy, backend="eager"), *(wrap(noisy) for wrap in list(WRAPPED.values())[:3])]
     for base in [make_net(noisy, max_epochs=1), *below, *(make_net(module, max_epochs=1) for module in below)]:
         with pytest.raises(ValueError, match=r"holds a NoisyModule, but fit adds the noise itself\. Use the network"):
