@@ -27,10 +27,19 @@ def shown(monkeypatch):
     return found
 
 
-def test_the_published_sequence_takes_as_many_votes_as_its_author_says():
-    assert sequential.published_votes(0.75, 1.0, 3) == (30, 0)
-    mean, error = sequential.published_votes(0.75, 0.9, 200)
-    assert abs(mean - 118) < 4 * error + 2
+@pytest.mark.parametrize(("p0", "p", "published"), sequential.PUBLISHED[1:])
+def test_the_published_sequence_takes_about_as_many_votes_as_its_author_says(p0, p, published):
+    """His figures are means of samples."""
+    assert sequential.published_votes(p0, p) == pytest.approx(published, rel=0.04)
+
+
+def test_the_published_sequence_is_a_mixture_of_likelihoods():
+    """Here by integration: the least of 20 successes for which the mixture is 500 times as likely as p0."""
+    q = (1 + np.cos(np.pi * (np.arange(10_000) + 0.5) / 10_000)) / 2
+    for p0 in (0.25, 0.6):
+        ratios = [np.mean((q / p0) ** k * ((1 - q) / (1 - p0)) ** (20 - k)) for k in range(21)]
+        least = next(k for k in range(21) if k >= 20 * p0 and ratios[k] > 500)
+        assert sequential.least_successes(p0, 20)[-1] == least
 
 
 def test_sequential(shown, monkeypatch):
