@@ -59,6 +59,14 @@ def parse_numbers(text: str) -> list[float]:
     return numbers
 
 
+def parse_radii(text: str) -> list[float]:
+    """Return the numbers in a list 0,0.5,1, all of them different."""
+    radii = parse_numbers(text)
+    if len(set(radii)) < len(radii):
+        raise click.BadParameter(f"must hold each radius once, got {text!r}.")
+    return radii
+
+
 def parse_bounds(text: str) -> tuple[Any, Any]:
     """Return the two ends of the box, from numbers LO,HI or a .npy file."""
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .records import TableRecords, made_anew
-from .tables import Summary
+from .tables import Summary, rounded_down
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
 FloatArray = NDArray[np.float64]
@@ -86,7 +86,7 @@ class Certificates(TableRecords):
         safe = f", {n_safe} safe against all" if (n_safe := np.isposinf(self.radii).sum()) else ""
         return (
             f"Certificates({len(self)} inputs, {self.abstained.sum()} abstained, median l{self.norm:g} radius of the "
-            f"others {median:.4g} against {self.threat}{safe}, alpha={self.alpha:g})"
+            f"others {rounded_down(float(median))} against {self.threat}{safe}, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -200,7 +200,7 @@ class Certificates(TableRecords):
         ...     alpha=0.001, norm=1)
         >>> certificates.summary([0, 1, 1], radii=[0, 1])
         l1 radius  certified accuracy
-                0               0.667
+                0               0.666
                 1               0.333
         3 inputs, 1 abstained, against every perturbation, alpha=0.001
         """

@@ -265,7 +265,5 @@ def check_counts(selection: Any, estimation: Any, n_classes: int | None = None) 
         if (n_votes > LARGEST_COUNT).any():
             raise ValueError(f"{name} must hold no more than 2**53 votes for each input, got {n_votes.max():g}.")
         if not n_votes.all():
-            raise ValueError(
-                f"{name} must hold at least one vote for each input, got none in row {n_votes.argmin()}."
-            )
+            raise ValueError(f"{name} must hold at least one vote for each input, got none in row {n_votes.argmin()}.")
     return {name: counts.astype(np.int64, copy=False) for name, counts in named.items()}

@@ -45,6 +45,7 @@ from smoothcert import (
 from smoothcert.cli.loading import call_factory
 from smoothcert.cli.main import cli
 from smoothcert.cli.options import smoothed
+from smoothcert.results.tables import rounded_down, rounded_share
 from smoothcert.runs.store import read_store
 
 NETS = """
@@ -659,11 +660,13 @@ def test_curves_of_several_runs(folder):
     assert [line[0] for line in lines] == ["0.15", "0", "0.3"]
     for i, store in enumerate(header[1:], start=1):
         expected = certified_accuracy_score(np.load("labels.npy"), Certificates.from_store(store), [0.15, 0, 0.3])
-        assert [line[i] for line in lines] == [f"{accuracy:.4f}" for accuracy in expected]
+        assert [line[i] for line in lines] == [rounded_share(accuracy, 4) for accuracy in expected]
     assert len({tuple(line[2:]) for line in lines}) > 1
     radii = [line.split("\t")[0] for line in run("curve", "a/run.sqlite").splitlines()[1:]]
     largest = np.nanmax(Certificates.from_store("a/run.sqlite").radii)
-    assert radii == [f"{radius:.4g}" for radius in np.linspace(0, largest, 13)]
+    # The accuracy is that at the radius that is shown, which is no larger than the largest.
+    assert radii == [rounded_down(radius) for radius in np.linspace(0, largest, 13)]
+    assert float(run("curve", "a/run.sqlite").splitlines()[-1].split("\t")[1]) > 0
     clf = SmoothedClassifier.from_pretrained(
         joblib.load("model.joblib"), [0, 1], "gaussian", radius=LipschitzRadius(norm=2), n_samples=300, alpha=0.01
     )
@@ -672,6 +675,9 @@ def test_curves_of_several_runs(folder):
     assert "their radii cannot be compared" in run("curve", "a/run.sqlite", "l2.sqlite", code=1)
     for wrong in ("a", "-1", "nan", "0,"):
         assert "'--radii': must be numbers of at least 0" in run("curve", "a/run.sqlite", "--radii", wrong, code=2)
+    assert "must hold each radius once, got '0,0.2,0.20'" in run(
+        "curve", "a/run.sqlite", "--radii", "0,0.2,0.20", code=2
+    )
 
 
 def test_shards_are_merged(folder):
@@ -705,7 +711,10 @@ def test_decisions(folder):
         X, y = arrays["X"], arrays["y"]
     expected = clf.certify_at(X, [[0.1, 0.3]])
     right = ((expected.labels == y)[:, None] & expected.robust).mean(axis=0)
-    assert shown.splitlines()[1] == f"Certified accuracy {right[0]:.4f} at 0.1, {right[1]:.4f} at 0.3"
+    assert (
+        shown.splitlines()[1]
+        == f"Certified accuracy {rounded_share(right[0], 4)} at 0.1, {rounded_share(right[1], 4)} at 0.3"
+    )
     run("export", "run.sqlite", "stored.csv")
     for name in ("direct.csv", "stored.csv"):
         rows = table(name)
