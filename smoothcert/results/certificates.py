@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._utils.checks import check_labels
 from .records import TableRecords, made_anew
 from .tables import Summary, rounded_down
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
@@ -158,7 +159,7 @@ class Certificates(TableRecords):
 
     def radii_if_right(self, y: ArrayLike) -> FloatArray:
         """Return the radius of each input whose label is right, and NaN for the others."""
-        return np.where(self.labels == np.asarray(y), self.radii, np.nan)
+        return np.where(self.labels == check_labels(y, len(self), self.labels), self.radii, np.nan)
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained, "p_a": self.p_a}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_count
+from .._utils.checks import check_count, unmasked
 from .files import replacing
 from .records import no_label
 from .tables import rounded_down
@@ -47,7 +47,7 @@ def write_tsv(path: Any, certificates: Any, y: Any, classes: Any, idx: Any, time
     n, abstained = len(certificates), certificates.abstained
     numbers = np.asarray(range(n) if idx is None else idx)
     seconds = np.zeros(n) if times is None else np.asarray(times, dtype=np.float64)
-    for name, column in (("y", np.asarray(y)), ("idx", numbers), ("times", seconds)):
+    for name, column in (("y", np.asarray(unmasked("y", y))), ("idx", numbers), ("times", seconds)):
         if column.shape != (n,):
             raise ValueError(f"{name} must hold one entry for each of the {n} certificates, got shape {column.shape}.")
     if numbers.dtype.kind not in "iu" or not _fit(numbers) or len(np.unique(numbers)) < n:
