@@ -17,7 +17,7 @@ from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_
 from .models.base import takes_any_shape, unwrap
 from .models.columns import Columns
 from .models.portable import portable, restored
-from .models.series import check_whole_numbers
+from .models.series import check_names, check_whole_numbers
 from .noise.threat import Features
 
 
@@ -106,6 +106,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
         check_unmasked("X", X)
+        check_names(X)
         check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
         if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
             validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.
