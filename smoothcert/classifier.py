@@ -263,7 +263,8 @@ class SmoothedClassifier(SmoothedVoting):
         progress = Progress(n_inputs, "certifying", self.verbose, algorithm=algorithm, n_jobs=self.n_jobs)
         found = followed(parts, progress, certificates, y)
         if y is not None:
-            warn_useless(found.labels, y[inputs.positions])
+            judged = ~np.asarray(found.failed, dtype=bool)
+            warn_useless(found.labels[judged], y[inputs.positions][judged])
         return found
 
     def certify_at(

@@ -145,7 +145,7 @@ class SmoothedConformalClassifier(SmoothedVoting):
             is invalid.
         """
         inputs = self.open_inputs(X_calib)
-        labels = check_labels(np.asarray(y_calib), len(inputs), self.classes_, "y_calib")
+        labels = check_labels(y_calib, len(inputs), self.classes_, "y_calib")
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
             raise ValueError(

@@ -13,11 +13,11 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_array, check_X_y, validate_data
 
-from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_invalid
+from ._utils.checks import check_no_dates, check_shape, check_unmasked, explain_invalid, unmasked
 from .models.base import takes_any_shape, unwrap
 from .models.columns import Columns
 from .models.portable import portable, restored
-from .models.series import check_whole_numbers
+from .models.series import check_names, check_whole_numbers
 from .noise.threat import Features
 
 
@@ -45,6 +45,34 @@ def _with_steps(estimator: Any) -> list[Any]:
     """Return an estimator, and for a pipeline all estimators inside: fitting it fits some of them in place."""
     inside = estimator.get_params(deep=True).values() if hasattr(estimator, "steps") else []
     return [estimator, *(part for part in inside if isinstance(part, BaseEstimator))]
+
+
+class CheckedScore:
+    """The score of scikit-learn, after a check of the targets; it stands left of its mixins."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of a classifier, or the coefficient of determination of a regressor.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, ...)
+            Raw inputs; clipped into the box.
+        y : array-like of shape (n_inputs,)
+            True labels or numbers.
+        sample_weight : array-like of shape (n_inputs,), optional
+
+        Returns
+        -------
+        score : float
+
+        Raises
+        ------
+        ValueError
+            If an argument is invalid, or holds masked values.
+        """
+        y, weight = unmasked("y", y), unmasked("sample_weight", sample_weight)
+        found: float = super().score(X, y, weight)  # type: ignore[misc]
+        return found
 
 
 class Conventions(MetaEstimatorMixin, BaseEstimator):
@@ -78,6 +106,7 @@ class Conventions(MetaEstimatorMixin, BaseEstimator):
         """Check X, and y when fitting, and return arrays; torch models take inputs of any shape."""
         any_shape, fitting = takes_any_shape(self.estimator), bool(targets)
         check_unmasked("X", X)
+        check_names(X)
         check_shape(X, None if fitting else getattr(self, "feature_shape_", None), any_shape=any_shape)
         if columns is not None and columns.codecs is not None and not hasattr(X, "tocsr"):
             validate_data(self, X, reset=fitting, skip_check_array=True)  # Names and number of columns.

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.checks import check_choice, check_count, check_number, check_positive, on_host, shape_of
+from ._utils.checks import check_choice, check_count, check_number, check_positive, on_host, shape_of, unmasked
 from ._utils.text import describe, exact
 from .certify.names import resolve, resolve_radius
 from .conventions import Conventions, kept_on_error
@@ -134,8 +134,10 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator, self.kind)
         training = resolve("training", self.training)
         training.check()
-        fit_params = self._requested(fit_params | ({} if sample_weight is None else {"sample_weight": sample_weight}))
-        X, y, dataset = read_dataset(on_host(X), on_host(y))
+        if sample_weight is not None:
+            fit_params["sample_weight"] = unmasked("sample_weight", sample_weight)
+        fit_params = self._requested(fit_params)
+        X, y, dataset = read_dataset(on_host(X), unmasked("y", y))
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)
         y, classes = self._read_targets(y)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
-from ._utils.checks import check_radii
+from ._utils.checks import check_path, check_radii
 from .certify.quantiles import QuantileAlgorithm
+from .conventions import CheckedScore
 from .estimator import SmoothedEstimator
 from .models.base import Voter
 from .noise.mechanism import NoiseMechanism
@@ -23,7 +24,7 @@ from .runs.run import Part, sample_votes
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
+class SmoothedRegressor(CheckedScore, RegressorMixin, SmoothedEstimator):
     """Randomized smoothing of any regressor, with certified intervals.
 
     The smoothed regressor returns a quantile of what the base model predicts under noise, the median by default.
@@ -260,7 +261,11 @@ class SmoothedRegressor(RegressorMixin, SmoothedEstimator):
             at = values[part.index]
             return algorithm.failed(**{name: at}) if part.failed else certify(part.votes, part.X, at)
 
-        options: dict[str, Any] = {"store": store, "vouched": same_model, "skip": on_error == "skip"}
+        options: dict[str, Any] = {
+            "store": check_path("store", store),
+            "vouched": same_model,
+            "skip": on_error == "skip",
+        }
         options |= {"fixed_seed": self.random_state is not None}
         parts = votes_of_run(algorithm, algorithm.sampler(self._call_seed()), inputs, self.n_jobs, **options)
         return followed(parts, Progress(len(inputs.positions), "certifying", self.verbose), result)

@@ -11,21 +11,22 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 
-from ._utils.checks import check_classes, sorted_unique
+from ._utils.checks import check_classes, check_path, sorted_unique
 from .certify.algorithm import Algorithm
+from .conventions import CheckedScore
 from .estimator import SmoothedEstimator
 from .models.base import Voter, unwrap
 from .noise.mechanism import NoiseMechanism
 from .results.votes import VoteCounts
 from .runs.inputs import Inputs
-from .runs.metadata import origin_of
+from .runs.metadata import check_stored_labels, origin_of
 from .runs.model_check import check_given, votes_of_run
 from .runs.progress import Progress, followed
 from .runs.run import Parts, sample_votes
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
+class SmoothedVoting(CheckedScore, ClassifierMixin, SmoothedEstimator):
     """A smoothed classifier without its certificates: votes of its base model under noise; see `SmoothedClassifier`."""
 
     kind = "classifier"
@@ -126,6 +127,9 @@ class SmoothedVoting(ClassifierMixin, SmoothedEstimator):
         """Return the votes of all inputs in parts; for options see `votes_of_run`."""
         source = algorithm.source(self._call_seed(), rule)
         fixed_seed = self.random_state is not None or algorithm.certain
+        options["store"] = check_path("store", options.get("store"))
+        if options["store"] is not None and options.get("y") is not None:
+            check_stored_labels(options["y"])
         return votes_of_run(algorithm, source, inputs, self.n_jobs, fixed_seed=fixed_seed, **options)
 
     def _algorithm_of_votes(self, votes: Any, store: Any, inputs: Inputs, same_model: bool) -> Algorithm:

@@ -7,6 +7,7 @@ import warnings
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -768,3 +769,21 @@ def test_strategies_may_be_objects(fitted, cancer):
         clone_fitted(fitted).set_params(radius=radius).certify(X_test) for radius in ("auto", GreedyRadius())
     )
     assert_same(by_name, by_object)
+
+
+def test_masked_and_lazy_targets_are_refused():
+    X = np.random.default_rng(0).random((20, 2))
+    y = (X[:, 0] > 0.5).astype(int)
+    clf = SmoothedClassifier(LogisticRegression(), NARROW, **SMALL).fit(X, y)
+    for bad, message in [
+        (np.ma.array(y, mask=y == 1), "holds masked values"),
+        (pl.LazyFrame({"y": y}), "must hold data, got a LazyFrame"),
+    ]:
+        for call in (clone(clf).fit, clf.score):
+            with pytest.raises(ValueError, match=f"^y {message}"):
+                call(X, bad)
+            with pytest.raises(ValueError, match=f"^sample_weight {message}"):
+                call(X, y, sample_weight=bad)
+        with pytest.raises(ValueError, match=f"^y {message}"):
+            clf.certify(X, y=bad)
+    assert clf.score(torch.tensor(X), torch.tensor(y)) == clf.score(X, y)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,20 +111,32 @@ def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
     """Return labels as an array, or None, or raise a ValueError unless there is one fitting label for each input."""
     if y is None:
         return None
-    labels = np.asarray(on_host(y))
+    labels = np.asarray(unmasked(name, y))
     if labels.shape != (n_inputs,):
         raise ValueError(f"{name} must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
-    if (labels.dtype.kind in "OSU") != (classes.dtype.kind in "OSU"):
+    for i, label in enumerate(labels.tolist()):
+        if is_missing(label):
+            raise ValueError(f"{name} must hold a label for each input, got {label!r} at position {i}. Leave it out.")
+    if _kind(labels) != _kind(classes):
         raise ValueError(
             f"{name} must hold labels like the classes, {classes.tolist()[:3]!r}, got {labels.tolist()[:3]!r}."
         )
     return labels
 
 
+def _kind(labels: Any) -> str:
+    """Return "f" for all numbers, "U" for text and other objects, and the kind of the dtype for bytes and the rest."""
+    kind = labels.dtype.kind
+    if kind == "O" and any(isinstance(label, bytes) for label in labels.tolist()):
+        return "S"
+    return "f" if kind in "biuf" else "U" if kind == "O" else str(kind)
+
+
 def check_numbers(name: str, values: Any, n_inputs: int) -> Any:
     """Return values as an array of floats, or raise a ValueError unless they are one finite number for each input."""
+    given = unmasked(name, values)
     try:
-        numbers = np.asarray(on_host(values), dtype=np.float64)
+        numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if numbers.shape != (n_inputs,) or not np.isfinite(numbers).all():
@@ -135,6 +149,13 @@ def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {value!r}.")
     return bool(value)
+
+
+def check_path(name: str, path: Any) -> Path | None:
+    """Return a path, or None for None, or raise a ValueError if this is something else."""
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"{name} must be a str or a path of a file, got {path!r}.")
+    return None if path is None else Path(path)
 
 
 def check_fraction(fraction: Any) -> float:
@@ -151,31 +172,47 @@ def check_choice(name: str, value: Any, known: Any) -> Any:
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """Return the shape of an array, a DataFrame or anything that converts to an array."""
-    if hasattr(X, "collect") and not any(hasattr(X, name) for name in ("shape", "__array__", "__len__")):
-        raise ValueError(
-            f"X must hold data, got a {type(X).__name__}, which is a query. Pass what X.collect() returns."
-        )
+    _check_collected("X", X)
     return tuple(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
 
 
-def on_host(X: Any) -> Any:
-    """Return a torch tensor, or a list of them, as arrays, wherever they are; and anything else as it is."""
+def _check_collected(name: str, X: Any) -> None:
+    """Raise a ValueError for a lazy table, which holds no data yet."""
+    if hasattr(X, "collect") and not any(hasattr(X, attribute) for attribute in ("shape", "__array__", "__len__")):
+        raise ValueError(
+            f"{name} must hold data, got a {type(X).__name__}, which is a query. Pass what {name}.collect() returns."
+        )
+
+
+def on_host(X: Any, name: str = "X") -> Any:
+    """Return a torch tensor, or a list of them, as arrays, wherever they are; and anything else that holds data."""
+    _check_collected(name, X)
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(X, (list, tuple)) and any(isinstance(one, torch.Tensor) for one in X):
-        return [on_host(one) for one in X]
+        return [on_host(one, name) for one in X]
     if torch is None or not isinstance(X, torch.Tensor):
         return X
-    dense = X.detach().to_dense().cpu()
+    kinds = {"meta": X.is_meta, "quantized": X.is_quantized, "nested": X.is_nested}
+    if kind := next((kind for kind, found in kinds.items() if found), None):
+        raise ValueError(f"{name} must be a tensor of plain numbers, got a {kind} one. Convert it to a dense tensor.")
+    dense = X.detach().to_dense().resolve_conj().resolve_neg().cpu()
     # NumPy does not know the other types of floats, which float32 holds exactly.
     known = not dense.is_floating_point() or dense.dtype in (torch.float16, torch.float32, torch.float64)
     return (dense if known else dense.float()).numpy()
+
+
+def unmasked(name: str, values: Any) -> Any:
+    """Return labels or numbers off their device, or raise a ValueError if they are a query or hold masked ones."""
+    found = on_host(values, name)
+    check_unmasked(name, found)
+    return found
 
 
 def check_unmasked(name: str, array: Any) -> None:
     """Raise a ValueError if an array, or one in a list of arrays, holds masked values: arrays forget their masks."""
     parts = array if isinstance(array, (list, tuple)) else [array]
     if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
-        raise ValueError(f"{name} holds masked values. Give numbers everywhere: fill them in by {name}.filled().")
+        raise ValueError(f"{name} holds masked values. Give values everywhere: fill them in by {name}.filled().")
 
 
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:
@@ -223,7 +260,7 @@ def non_numeric(X: Any) -> ValueError | None:
         return None
     names = getattr(X, "columns", range(table.shape[1]))
     for name, value in ((name, value) for name, column in zip(names, table.T, strict=True) for value in column):
-        if value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, complex):
+        if is_missing(value) or isinstance(value, complex):
             continue
         try:
             float(value)
@@ -233,6 +270,13 @@ def non_numeric(X: Any) -> ValueError | None:
                 f"sklearn.preprocessing.OneHotEncoder, or declare the column: categorical_features, or cost 'fixed'."
             )
     return None
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value is None, NaN, NaT or NA."""
+    if isinstance(value, (float, np.floating)):
+        return bool(np.isnan(value))
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def sorted_unique(name: str, labels: Any) -> Any:

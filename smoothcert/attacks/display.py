@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.checks import unmasked
 from ..results.certificates import Certificates, FloatArray
 from ..results.display import NORMS
 from ..results.metrics import certified_accuracy_score
@@ -90,7 +91,7 @@ class AttackDisplay:
             If the numbers of inputs differ, the radii are not l1 radii, or ``y`` are not the labels that the attack was
             given.
         """
-        truth = np.asarray(y)
+        truth = np.asarray(unmasked("y", y))
         if not isinstance(adversarials, Adversarials):
             raise ValueError(
                 f"adversarials must be Adversarials, the result of an attack, got a {type(adversarials).__name__}."

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .._utils.checks import check_thresholds
 from ..results.certificates import FloatArray
 from ..results.records import Records
+from ..results.tables import rounded_up
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,9 +69,9 @@ class Adversarials(Records):
     alpha: float
 
     def __repr__(self) -> str:
-        median = np.median(self.distance[self.success]) if self.success.any() else np.nan
+        median = rounded_up(float(np.median(self.distance[self.success]))) if self.success.any() else "nan"
         return (
-            f"Adversarials({len(self)} inputs, {int(self.success.sum())} successes at median l1 distance {median:.4g}, "
+            f"Adversarials({len(self)} inputs, {int(self.success.sum())} successes at median l1 distance {median}, "
             f"{self.n_queries.mean():.0f} queries each on average, alpha={self.alpha:g})"
         )
 

@@ -42,9 +42,11 @@ NOISE_PARAMETERS = ("lam", "lams", "weights", "levels")
 def parse_classes(text: str) -> list[Any]:
     """Return the labels in a list a,b,c, or 0, 1, 2, ... for their number."""
     labels = text.split(",")
-    numbers = [int(label) for label in labels if label.lstrip("-").isdigit()]
+    numbers = [int(label) for label in labels if label.removeprefix("-").isdecimal()]
     if len(numbers) < len(labels):
         return labels
+    if len(numbers) == 1 and numbers[0] < 1:
+        raise click.UsageError(f"--classes must be labels a,b,c, or their number of at least 1, got {text!r}.")
     return numbers if len(numbers) > 1 else list(range(numbers[0]))
 
 
@@ -57,6 +59,14 @@ def parse_numbers(text: str) -> list[float]:
     if not all(number >= 0 for number in numbers):
         raise click.BadParameter(f"must be numbers of at least 0, such as 0,0.5,1, got {text!r}.")
     return numbers
+
+
+def parse_radii(text: str) -> list[float]:
+    """Return the numbers in a list 0,0.5,1, all of them different."""
+    radii = parse_numbers(text)
+    if len(set(radii)) < len(radii):
+        raise click.BadParameter(f"must hold each radius once, got {text!r}.")
+    return radii
 
 
 def parse_bounds(text: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from ..results.display import CertifiedAccuracyDisplay, note_of
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_curve, certified_accuracy_score, check_one_kind
 from ..results.plotting import Curve
+from ..results.tables import rounded_share, unrounded
 from ..runs.database import StoreError
 from ..runs.recertify import recertified
 from ..runs.store import StoredRun, read_status, read_store, write_lock
@@ -63,7 +64,7 @@ def status_of(path: str, *, results: bool = False) -> dict[str, Any]:
         if y is not None:
             radii = [0.0, 0.5, 1.0, 2.0]
             shares = certified_accuracy_score(y, certificates, radii).tolist()
-            shown["certified_accuracy"] = {f"{r:g}": share for r, share in zip(radii, shares, strict=True)}
+            shown["certified_accuracy"] = {unrounded(r): accuracy for r, accuracy in zip(radii, shares, strict=True)}
     # Programs that read JSON round numbers of 128 bits.
     seed = None if run.seed is None else str(run.seed)
     shown |= {"created": run.created, "model": run.model, "noise": run.noise["text"], "seed": seed}
@@ -80,7 +81,8 @@ def show_status(status: dict[str, Any], only: tuple[str, ...] | None = None) -> 
             continue
         if isinstance(value, dict):
             value = ", ".join(
-                f"{key} {one:.4f}" if isinstance(one, float) else f"{key} {one}" for key, one in value.items()
+                f"{key} {rounded_share(one, 4)}" if isinstance(one, float) else f"{key} {one}"
+                for key, one in value.items()
             )
         elif isinstance(value, bool):
             value = "yes" if value else "no"
@@ -184,7 +186,7 @@ def _columns(found: Certificates | Decisions) -> dict[str, Any]:
     else:
         robust = found.robust.reshape(len(found), -1)
         radii = np.atleast_1d(found.radius[0]).tolist()
-        columns = {"predicted": found.labels} | {f"robust at {r:g}": robust[:, i] for i, r in enumerate(radii)}
+        columns = {"predicted": found.labels} | {f"robust at {unrounded(r)}": robust[:, i] for i, r in enumerate(radii)}
         columns["n_samples"] = found.n_samples
     return columns | ({"failed": found.failed} if np.any(found.failed) else {})
 

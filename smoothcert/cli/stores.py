@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from ..results.metrics import certified_accuracy_score, check_one_kind
+from ..results.tables import rounded_down, rounded_share, unrounded
 from ..runs.merge import merge_stores
 from ..runs.recertify import decided, recertified
 from ..runs.store import StoredRun, add_labels, read_store
@@ -38,9 +39,7 @@ def status(stores: tuple[str, ...], results: bool, as_json: bool) -> None:
 
 @click.command()
 @options.STORES
-@click.option(
-    "--radii", type=options.parse_numbers, metavar="R,R,...", help="Radii of the table.  [default: 13 of them]"
-)
+@click.option("--radii", type=options.parse_radii, metavar="R,R,...", help="Radii of the table.  [default: 13 of them]")
 @click.option("--labels", type=click.Path(exists=True), help="True labels, if the stores hold none.")
 @click.option("--png", type=click.Path(), help="Draw the curves into this file.")
 @options.FORCE
@@ -64,11 +63,12 @@ def curve(stores: tuple[str, ...], radii: Any, labels: str | None, png: str | No
     given = load_labels(labels) if labels else None
     truths = {store: shown_labels(run, given, required=True) for store, run in stored.items()}
     finite = [r for c in results.values() for r in c.radii[np.isfinite(c.radii)]]
-    at = np.linspace(0, max(finite, default=1.0), 13) if radii is None else radii
+    evenly = np.linspace(0, max(finite, default=1.0), 13)
+    at = [float(rounded_down(radius)) for radius in evenly] if radii is None else radii
     accuracies = [certified_accuracy_score(truths[store], results[store], at) for store in stores]
     click.echo("\t".join(["radius", *stores]))
     for radius, *row in zip(at, *accuracies, strict=True):
-        click.echo("\t".join([f"{radius:.4g}", *(f"{accuracy:.4f}" for accuracy in row)]))
+        click.echo("\t".join([unrounded(radius), *(rounded_share(accuracy, 4) for accuracy in row)]))
     if png:
         plot(png, results, truths)
 

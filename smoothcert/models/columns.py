@@ -99,8 +99,7 @@ class Columns:
         library, names = series.library_of(X), None if plain is None else plain.names
         if library == "numpy" and not categorical.any() and np.asarray(X).dtype.kind in "biuf":
             return None
-        if names is not None and len(set(names)) < len(names):
-            raise ValueError(f"The columns of X must have distinct names, got {list(names)}.")
+        series.check_names(X)
         if library != "numpy" and names is None:
             raise ValueError(f"The names of the columns of X must be strings, got {list(X.columns)}.")
 

@@ -30,6 +30,15 @@ def is_arrow(X: Any) -> bool:
     return all(hasattr(X, name) for name in ("columns", "take", "to_pandas"))
 
 
+def check_names(X: Any) -> None:
+    """Raise a ValueError if two columns of a table have one name."""
+    if library_of(X) == "numpy" and not is_arrow(X):
+        return
+    names = list(getattr(X, "column_names", X.columns))
+    if len(set(names)) < len(names):
+        raise ValueError(f"The columns of X must have distinct names, got {names}. Rename or drop some.")
+
+
 def columns_of(X: Any) -> list[Any]:
     """Return the columns of a table: Series, or arrays of shape (n,)."""
     library = library_of(X)

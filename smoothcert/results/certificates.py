@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._utils.checks import check_labels
 from .records import TableRecords, made_anew
-from .tables import Summary
+from .tables import Summary, rounded_down
 from .tsv import EXACT, TsvResults, read_tsv, write_tsv
 
 FloatArray = NDArray[np.float64]
@@ -86,7 +87,7 @@ class Certificates(TableRecords):
         safe = f", {n_safe} safe against all" if (n_safe := np.isposinf(self.radii).sum()) else ""
         return (
             f"Certificates({len(self)} inputs, {self.abstained.sum()} abstained, median l{self.norm:g} radius of the "
-            f"others {median:.4g} against {self.threat}{safe}, alpha={self.alpha:g})"
+            f"others {rounded_down(float(median))} against {self.threat}{safe}, alpha={self.alpha:g})"
         )
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -158,7 +159,7 @@ class Certificates(TableRecords):
 
     def radii_if_right(self, y: ArrayLike) -> FloatArray:
         """Return the radius of each input whose label is right, and NaN for the others."""
-        return np.where(self.labels == np.asarray(y), self.radii, np.nan)
+        return np.where(self.labels == check_labels(y, len(self), self.labels), self.radii, np.nan)
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         columns = {"label": self.labels, "radius": self.radii, "abstained": self.abstained, "p_a": self.p_a}
@@ -200,7 +201,7 @@ class Certificates(TableRecords):
         ...     alpha=0.001, norm=1)
         >>> certificates.summary([0, 1, 1], radii=[0, 1])
         l1 radius  certified accuracy
-                0               0.667
+                0               0.666
                 1               0.333
         3 inputs, 1 abstained, against every perturbation, alpha=0.001
         """

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.checks import on_host
 from .._utils.pipelines import last_step
 from .._utils.text import describe
 from .certificates import Certificates
@@ -171,7 +172,8 @@ class CertifiedAccuracyDisplay:
             name: Curve.envelope(Curve(*certified_accuracy_curve(y, one)) for one in group)
             for name, group in groups.items()
         }
-        majority = np.unique(np.asarray(y), return_counts=True)[1].max() / len(np.asarray(y))
+        counts = np.unique(np.asarray(on_host(y, "y")), return_counts=True)[1]
+        majority = counts.max() / counts.sum()
         display = cls(curves, norm=found[0].norm, threat=found[0].threat, note=note_of(found), majority=majority)
         return display.plot(ax, **kwargs)
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._utils.checks import check_numbers
 from .intervals import Intervals
 from .plotting import COLORS, LINE_STYLES, NEUTRAL, FloatArray, add_legend, background, new_axes
 
@@ -101,7 +102,7 @@ class IntervalDisplay:
         radii = np.linspace(0, radius, N_RADII) if np.ndim(radius) == 0 else np.asarray(radius)  # type: ignore[arg-type]
         intervals = estimator.certify(X, radii[None])
         names = [str(name) for name in X.index] if hasattr(X, "iloc") else [f"X[{i}]" for i in range(len(intervals))]
-        truth = None if y is None else np.asarray(y, dtype=np.float64)
+        truth = None if y is None else check_numbers("y", y, len(intervals))
         return cls(intervals, names, truth=truth).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_choice, check_labels, check_numbers, check_positive, check_thresholds, sorted_unique
+from .._utils.checks import (
+    check_choice,
+    check_labels,
+    check_numbers,
+    check_positive,
+    check_thresholds,
+    on_host,
+    sorted_unique,
+)
 from .._utils.warn import warn
 from .records import TableRecords
 
@@ -95,7 +103,7 @@ def certified_accuracy_score(
 
 def rows_of_classes(y: ArrayLike, weight: FloatArray) -> list[NDArray[np.bool_]]:
     """Return the inputs of each class, or raise a ValueError if a class has no weight."""
-    truth = np.asarray(y)
+    truth = np.asarray(on_host(y, "y"))
     rows = {label: truth == label for label in sorted_unique("y", truth).tolist()}
     for label, inputs in rows.items():
         if not weight[inputs].any():
@@ -309,7 +317,7 @@ def check_truth(y: ArrayLike, labels: NDArray[Any]) -> NDArray[Any]:
     """Return the true labels as an array, or raise a ValueError unless they can be compared with predicted ones."""
     if not len(labels):
         raise ValueError("certificates must hold at least one input, got none.")
-    truth: NDArray[Any] = check_labels(np.asarray(y), len(labels), labels)
+    truth: NDArray[Any] = check_labels(y, len(labels), labels)
     return truth
 
 

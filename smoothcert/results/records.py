@@ -213,7 +213,7 @@ class TableRecords(Records):
     def _judged(self, y: Any) -> dict[str, NDArray[Any]]:
         """Return the true labels, and which predicted labels are right."""
         truth = check_labels(y, len(self), self.labels)
-        return {"truth": truth, "correct": truth == self.labels}
+        return {"truth": truth, "correct": (truth == self.labels) & ~np.asarray(self.failed, dtype=bool)}
 
     def to_frame(self, *, y: Any = None, index: Any = None) -> Any:
         """Return a pandas DataFrame with one row for each input; its ``attrs`` hold what is the same for all inputs.

@@ -63,7 +63,7 @@ def set_coverage_score(y_true: ArrayLike, sets: ArrayLike, classes: ArrayLike) -
     found, labels = check_sets(sets), check_classes(classes)
     if found.shape[1] != len(labels):
         raise ValueError(f"classes must hold one label for each of {found.shape[1]} columns, got {len(labels)}.")
-    y = check_labels(np.asarray(y_true), len(found), labels, "y_true")
+    y = check_labels(y_true, len(found), labels, "y_true")
     return float(((y[:, None] == labels) & found).any(axis=1).mean())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._utils.checks import check_choice
+from .._utils.checks import check_choice, on_host
 from .metrics import AVERAGES, certified_accuracy_score, check_one_kind, named_alphas
 from .tables import Summary
 
@@ -75,7 +75,7 @@ def summarize(certificates: Any, y: ArrayLike, radii: ArrayLike, *, average: str
     )
     found = {str(name): certified_accuracy_score(y, one, least, average=average) for name, one in named.items()}
     if average is None:
-        classes = np.unique(np.asarray(y)).tolist()
+        classes = np.unique(np.asarray(on_host(y, "y"))).tolist()
         prefixes = {name: "recall of " if alone else f"{name}: " for name in found}
         found = {f"{prefixes[name]}{c}": row for name in found for c, row in zip(classes, found[name], strict=True)}
     return Summary(

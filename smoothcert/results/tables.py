@@ -61,7 +61,9 @@ class Summary:
     def cells(self) -> list[list[str]]:
         """The header and the rows, as text."""
         columns = self.accuracy.values()
-        rows = [[f"{radius:g}", *(f"{one[i]:.3f}" for one in columns)] for i, radius in enumerate(self.radii)]
+        rows = [
+            [unrounded(radius), *(rounded_share(one[i], 3) for one in columns)] for i, radius in enumerate(self.radii)
+        ]
         return [[f"{self.norm} radius", *self.accuracy], *rows]
 
     def __repr__(self) -> str:
@@ -163,6 +165,28 @@ def rounded_down(value: float, digits: int = 4) -> str:
 def rounded_up(value: float, digits: int = 4) -> str:
     """Show a number with some significant digits, never as less than it is; see `rounded_down`."""
     return _rounded(value, digits, ROUND_CEILING)
+
+
+def unrounded(value: float) -> str:
+    """Show a number as the shortest text that reads back as the same float.
+
+    Examples
+    --------
+    >>> unrounded(2.0), unrounded(0.9999999)
+    ('2', '0.9999999')
+    """
+    return repr(float(value)).removesuffix(".0")
+
+
+def rounded_share(value: float, digits: int) -> str:
+    """Show a share of inputs, rounded down to some digits after the point; 0.29, a float below 29/100, stays 0.29.
+
+    Examples
+    --------
+    >>> rounded_share(2999 / 3000, 3), rounded_share(0.29, 3)
+    ('0.999', '0.290')
+    """
+    return f"{np.floor(value * 10**digits + 1e-6) / 10**digits:.{digits}f}"
 
 
 def _rounded(value: float, digits: int, direction: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._utils.checks import check_count
+from .._utils.checks import check_count, unmasked
 from .files import replacing
 from .records import no_label
 from .tables import rounded_down
@@ -20,6 +20,9 @@ COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 
 #: The significant decimal digits that tell all floats apart, even when the rest is cut off.
 EXACT = 18
+
+#: The largest whole number of int64.
+LARGEST = 2**63 - 1
 
 
 class TsvResults(NamedTuple):
@@ -44,11 +47,11 @@ def write_tsv(path: Any, certificates: Any, y: Any, classes: Any, idx: Any, time
     n, abstained = len(certificates), certificates.abstained
     numbers = np.asarray(range(n) if idx is None else idx)
     seconds = np.zeros(n) if times is None else np.asarray(times, dtype=np.float64)
-    for name, column in (("y", np.asarray(y)), ("idx", numbers), ("times", seconds)):
+    for name, column in (("y", np.asarray(unmasked("y", y))), ("idx", numbers), ("times", seconds)):
         if column.shape != (n,):
             raise ValueError(f"{name} must hold one entry for each of the {n} certificates, got shape {column.shape}.")
-    if numbers.dtype.kind not in "iu":
-        raise ValueError(f"idx must hold whole numbers, got dtype {numbers.dtype}.")
+    if numbers.dtype.kind not in "iu" or not _fit(numbers) or len(np.unique(numbers)) < n:
+        raise ValueError(f"idx must hold whole numbers of at least 0, all of them different, got {idx!r}.")
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError(f"times must hold seconds, finite and at least 0, got {times!r}.")
     check_count("digits", digits)
@@ -74,7 +77,14 @@ def read_tsv(path: Any, classes: Any) -> tuple[dict[str, NDArray[Any]], NDArray[
     header = lines[0] if lines else []
     if header not in (COLUMNS, COLUMNS[:-1]):
         raise ValueError(f"{source} must begin with the line {' '.join(COLUMNS)!r}, got {' '.join(header)[:100]!r}.")
-    found = [_parse(f"{source}, line {i}", line, len(header)) for i, line in enumerate(lines[1:], start=2) if line]
+    found, line_of = [], dict[int, int]()
+    for i, line in enumerate(lines[1:], start=2):
+        if line:
+            found.append(_parse(f"{source}, line {i}", line, len(header)))
+            if (first := line_of.setdefault(found[-1][0], i)) < i:
+                raise ValueError(
+                    f"{source}, line {i} must hold a new input, but line {first} has its idx={line[0]} too."
+                )
     idx, truth, predict = (np.array([entry[k] for entry in found], dtype=np.int64) for k in range(3))
     abstained = predict == -1
     radii = np.where(abstained, np.nan, np.array([entry[3] for entry in found], dtype=np.float64))
@@ -87,26 +97,35 @@ def _parse(where: str, line: list[str], n_columns: int) -> tuple[int, int, int, 
     if len(line) != n_columns:
         raise ValueError(f"{where} must hold {n_columns} columns, got {len(line)}: the file is damaged or cut off.")
     try:
+        if "_" in "".join(line[:5]):
+            raise ValueError("Python reads 1_0 as 10, and no other program does.")
         idx, label, predict, radius, correct = int(line[0]), int(line[1]), int(line[2]), float(line[3]), int(line[4])
     except ValueError as error:
         raise ValueError(f"{where} must hold numbers, got {line[:5]}.") from error
-    if label < 0 or predict < -1 or not radius >= 0 or (predict == -1 and radius > 0):
+    if idx < 0 or label < 0 or predict < -1 or not radius >= 0 or (predict == -1 and radius > 0):
         raise ValueError(
-            f"{where} must hold a label of at least 0, a prediction of at least -1 and a radius of at least 0, which "
-            f"is 0 where the prediction is -1, got {line[1:4]}."
+            f"{where} must hold an idx and a label of at least 0, a prediction of at least -1 and a radius of at least "
+            f"0, which is 0 where the prediction is -1, got {line[:4]}."
         )
+    if max(idx, label, predict) > LARGEST:
+        raise ValueError(f"{where} must hold whole numbers below 2**63, got {line[:3]}.")
     if correct != (label == predict):
         raise ValueError(f"{where} says correct={correct}, but label={label} and predict={predict}.")
     return idx, label, predict, radius
+
+
+def _fit(numbers: NDArray[Any]) -> bool:
+    """Tell whether all whole numbers lie from 0 to `LARGEST`."""
+    return bool(((numbers >= 0) & (numbers <= LARGEST)).all())
 
 
 def _indices(name: str, labels: ArrayLike, classes: Sequence[Any] | None) -> NDArray[np.int64]:
     """Return class indices: the labels themselves where they are whole numbers, or their positions in ``classes``."""
     given = np.asarray(labels)
     if classes is None:
-        if given.dtype.kind not in "iu" or (given < 0).any():
+        if given.dtype.kind not in "iu" or not _fit(given):
             raise ValueError(
-                f"{name} must hold whole numbers of at least 0, got {given[:3]!r}. For other labels give "
+                f"{name} must hold whole numbers from 0 to 2**63 - 1, got {given[:3]!r}. For other labels give "
                 f"classes=clf.classes_: their positions there are written."
             )
         return given.astype(np.int64)

@@ -260,8 +260,10 @@ def check_counts(selection: Any, estimation: Any, n_classes: int | None = None) 
         wrong = ~((counts >= 0) & (counts <= LARGEST_COUNT) & (counts == np.floor(counts)))
         if wrong.any():
             raise ValueError(f"{name} must hold whole numbers of at least 0, got {counts[wrong][0]!r}.")
-        if not counts.any(axis=1).all():
-            raise ValueError(
-                f"{name} must hold at least one vote for each input, got none in row {np.argmin(counts.any(axis=1))}."
-            )
+        # int64 would wrap around.
+        n_votes = counts.sum(axis=1, dtype=np.float64)
+        if (n_votes > LARGEST_COUNT).any():
+            raise ValueError(f"{name} must hold no more than 2**53 votes for each input, got {n_votes.max():g}.")
+        if not n_votes.all():
+            raise ValueError(f"{name} must hold at least one vote for each input, got none in row {n_votes.argmin()}.")
     return {name: counts.astype(np.int64, copy=False) for name, counts in named.items()}

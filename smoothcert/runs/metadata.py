@@ -142,7 +142,7 @@ class RunMetadata:
     def check_labels(self, y: Any) -> list[Any]:
         """Return true labels as a list, or raise a ValueError unless there is a fitting one for each input."""
         self.check_holds("labels")
-        return list(check_labels(y, self.n_inputs, self.classes).tolist())
+        return check_stored_labels(check_labels(y, self.n_inputs, self.classes))
 
     def with_seed(self) -> Self:
         """Return the record with a fresh seed where it has none."""
@@ -299,11 +299,23 @@ def _decode_box(ends: dict[str, Any]) -> Box:
 def _encode_classes(classes: NDArray[Any]) -> dict[str, Any] | None:
     """Return classes as JSON; None where JSON would change them."""
     values = classes.tolist()
+    dtype = "object" if classes.dtype.kind == "O" else classes.dtype.str
+    return {"dtype": dtype, "values": values} if _same_in_json(values) else None
+
+
+def check_stored_labels(labels: NDArray[Any]) -> list[Any]:
+    """Return true labels as a list, or raise a ValueError if a store would not give them back."""
+    values: list[Any] = labels.tolist()
+    if labels.dtype.kind in "mM" or not _same_in_json(values):
+        raise ValueError(f"y must hold numbers, strings or booleans to be stored, got {labels.dtype} {values[:3]!r}.")
+    return values
+
+
+def _same_in_json(values: list[Any]) -> bool:
     try:
-        same = json.loads(json.dumps(values)) == values
+        return bool(json.loads(json.dumps(values)) == values)
     except TypeError:
-        same = False
-    return {"dtype": "object" if classes.dtype.kind == "O" else classes.dtype.str, "values": values} if same else None
+        return False
 
 
 def _decode_classes(classes: dict[str, Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from .._utils.checks import check_path
 from ..sampling.sampler import Votes
 from .database import StoreError, connect, create, damaged, insert, is_empty, sound_rows
 from .encoding import decoded, encoded
@@ -54,9 +55,11 @@ class Store:
         with ExitStack() as opened:
             with self._explained():
                 opened.enter_context(write_lock(self.path))
-                if is_empty(self.path):
-                    create(self.path, run.with_seed().to_row())
-                self._connection = opened.enter_context(closing(connect(self.path, writing=True)))
+                # SQLite reads more than a name into ":memory:" and "file:run.sqlite".
+                file = self.path.absolute()
+                if is_empty(file):
+                    create(file, run.with_seed().to_row())
+                self._connection = opened.enter_context(closing(connect(file, writing=True)))
             self.run = read_run(self._connection, self.path)
             if differences := self.run.differences(run):
                 again = not self.run.holds_numbers and self.run.decided_at is None
@@ -281,11 +284,12 @@ def read_parts(path: str | os.PathLike[str], n_votes: int) -> Generator[StoredRu
 @contextmanager
 def _reading(path: str | os.PathLike[str], *, checked: bool = True) -> Iterator[tuple[Path, sqlite3.Connection]]:
     """Open a store to read one state of it, whatever is written meanwhile; raise a StoreError if there is none."""
-    if not Path(path).exists():
+    file = check_path("path", path)
+    if file is None or not file.exists():
         raise StoreError(f"{path} does not exist. Give the file that certify(X, store=...) has written.")
-    with closing(connect(Path(path), writing=False, checked=checked)) as connection:
+    with closing(connect(file, writing=False, checked=checked)) as connection:
         connection.execute("BEGIN")
-        yield Path(path), connection
+        yield file, connection
 
 
 def read_status(path: str | os.PathLike[str]) -> StoreStatus:

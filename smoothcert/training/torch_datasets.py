@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.checks import on_host
+from .._utils.checks import on_host, unmasked
 
 
 def read_dataset(X: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -76,4 +76,4 @@ def _pair(item: Any) -> tuple[NDArray[Any], Any]:
             f"(item['image'], item['label'])"
         )
     x, label = item
-    return np.asarray(on_host(x)), np.asarray(on_host(label)).reshape(())[()]
+    return np.asarray(on_host(x)), np.asarray(unmasked("y", label)).reshape(())[()]

@@ -5,11 +5,13 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 
 from smoothcert._utils import checks
 
@@ -205,3 +207,48 @@ def test_what_can_be_collected_may_hold_data():
             return self
 
     assert checks.shape_of(Rows([[1.0, 2.0]])) == (1, 2)
+
+
+def test_labels_that_say_nothing_about_predictions():
+    words, numbers = np.array(["a", "b"]), np.arange(2)
+    for y, classes in [
+        (np.array([b"a", b"b"]), words),
+        (np.array([b"a", b"b"], dtype=object), words),
+        (np.array(["2020-01-01"] * 2, dtype="M8[D]"), numbers),
+        (np.array([1, 0], dtype="m8[s]"), numbers),
+    ]:
+        with pytest.raises(ValueError, match="y must hold labels like the classes"):
+            checks.check_labels(y, 2, classes)
+    assert checks.check_labels([b"a", b"b"], 2, np.array([b"a"])).tolist() == [b"a", b"b"]
+    for missing, classes in [(NAN, numbers), (None, words), (pd.NA, words), (pd.NaT, words)]:
+        y = np.array([classes[0], missing], dtype=object if classes is words else float)
+        with pytest.raises(ValueError, match=f"y must hold a label for each input, got {missing}.* at position 1"):
+            checks.check_labels(y, 2, classes)
+    masked = np.ma.array([1.0, 0.0], mask=[False, True])
+    for check in (lambda y: checks.check_labels(y, 2, numbers), lambda y: checks.check_numbers("y", y, 2)):
+        with pytest.raises(ValueError, match=r"y holds masked values.*by y\.filled\(\)"):
+            check(masked)
+        with pytest.raises(ValueError, match=r"y must hold data, got a LazyFrame.*Pass what y\.collect\(\)"):
+            check(pl.LazyFrame({"y": [1, 0]}))
+
+
+def test_tensors_without_plain_numbers():
+    x = torch.tensor([[0.5, 0.25]])
+    for tensor, kind in [
+        (x.to("meta"), "meta"),
+        (torch.quantize_per_tensor(x, 0.01, 0, torch.quint8), "quantized"),
+        (torch.nested.nested_tensor([x[0], x[0, :1]]), "nested"),
+    ]:
+        for given in (tensor, [tensor]):
+            with pytest.raises(ValueError, match=f"y must be a tensor of plain numbers, got a {kind} one"):
+                checks.on_host(given, "y")
+    assert checks.on_host(torch._neg_view(x)).tolist() == [[-0.5, -0.25]]
+    assert checks.on_host(torch.conj(x * 1j)).tolist() == [[-0.5j, -0.25j]]
+
+
+def test_paths():
+    assert checks.check_path("store", None) is None
+    assert checks.check_path("store", "a.sqlite") == checks.check_path("store", Path("a.sqlite")) == Path("a.sqlite")
+    for wrong in (b"a.sqlite", 5, True):
+        with pytest.raises(ValueError, match=f"store must be a str or a path of a file, got {wrong!r}"):
+            checks.check_path("store", wrong)

@@ -1,6 +1,7 @@
 """What the results of attacks say."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ def test_what_results_say():
     found = adversarials([0.25, 0.5, 0.75], [True, True, False])
     words = "3 inputs, 2 successes at median l1 distance 0.375, 100 queries each on average, alpha=0.01"
     assert repr(found) == f"Adversarials({words})"
+    assert "median l1 distance 0.3335," in repr(replace(found, distance=np.full(3, 0.33341)))
     assert "0 successes at median l1 distance nan" in repr(found[2:])
     assert found.upper_bounds.tolist() == [0.25, 0.5, np.inf]
     # An adversarial input at exactly the radius counts.

@@ -23,10 +23,18 @@ from smoothcert.cli import options
         ("a,b", ["a", "b"]),
         ("1,b", ["1", "b"]),
         ("cat", ["cat"]),
+        ("\N{SUPERSCRIPT TWO}", ["\N{SUPERSCRIPT TWO}"]),
+        ("--1,2", ["--1", "2"]),
     ],
 )
 def test_classes(text, classes):
     assert options.parse_classes(text) == classes
+
+
+def test_a_number_of_classes_is_at_least_1():
+    for wrong in ("0", "-1"):
+        with pytest.raises(click.UsageError, match=f"--classes must be labels a,b,c, or .* got '{wrong}'"):
+            options.parse_classes(wrong)
 
 
 def test_numbers_and_bounds(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from smoothcert import Certificates, GreedyRadius, LipschitzRadius, SmoothedClassifier
+from smoothcert import Certificates, Decisions, GreedyRadius, LipschitzRadius, SmoothedClassifier
 from smoothcert.cli import reports
 from smoothcert.cli.main import cli
 from smoothcert.cli.reports import being_written, check_output, plot, show_status, write_table
@@ -52,7 +52,7 @@ def test_status_as_text():
         "n inputs:            8",
         "being written:       yes",
         "work left:           1.5",
-        "certified:           0 0.5000, 1 0.1235",
+        "certified:           0 0.5000, 1 0.1234",
         "versions:            numpy 2",
         "on:                  no",
     ]
@@ -131,6 +131,15 @@ def test_labels_of_a_table_are_positions_among_the_classes(folder):
     lines = Path("out.csv").read_text().splitlines()
     assert lines[0] == "input,predicted,radius,abstained,p_a,p_b,n_samples"
     assert [line.split(",")[0] for line in lines[1:]] == ["3", "5", "6", "9"]
+
+
+def test_columns_are_named_by_radii_that_are_not_rounded(folder):
+    radii = np.array([[0.25, 0.25000001, 0.9999999]])
+    found = Decisions(np.zeros(1), np.array([[True, False, False]]), np.ones(1, int), radii, alpha=0.1, norm=1)
+    write_table("out.csv", found, np.zeros(1, int), None, np.array([0]), None)
+    header, row = Path("out.csv").read_text().splitlines()
+    assert header == "input,predicted,robust at 0.25,robust at 0.25000001,robust at 0.9999999,n_samples"
+    assert row.endswith("True,False,False,1")
 
 
 def test_curves_are_named_by_files_and_drawn_as_the_suffix_says(folder, monkeypatch):

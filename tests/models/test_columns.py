@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -145,6 +146,16 @@ def test_names_are_checked(cancer, frame):
         clf.predict(frame(dict(reversed(X_test.items()))))
     with pytest.warns(UserWarning, match="X does not have valid feature names, but SmoothedClassifier"):
         clf.predict(array(X_test))
+
+
+def test_columns_of_one_name_are_refused():
+    X = np.random.default_rng(0).random((20, 2))
+    y = (X[:, 0] > 0.5).astype(int)
+    clf = SmoothedClassifier(LogisticRegression(), n_samples=20, alpha=0.1).fit(X, y)
+    for table in (pd.DataFrame(X, columns=["a", "a"]), pyarrow.table([*X.T], names=["a", "a"])):
+        for call in (lambda table=table: clone(clf).fit(table, y), lambda table=table: clf.certify(table)):
+            with pytest.raises(ValueError, match=r"The columns of X must have distinct names, got \['a', 'a'\]"):
+                call()
 
 
 def test_names_that_are_not_strings_are_ignored(cancer):

@@ -58,6 +58,7 @@ def test_summaries(certificates):
     shown = "4 inputs, 1 abstained, median l1 radius of the others 2 against every perturbation, 1 safe against all"
     assert repr(certificates) == f"Certificates({shown}, alpha=0.001)"
     assert "1 abstained, median l1 radius of the others nan" in repr(certificates[1])
+    assert "the others 1.004 against" in repr(dataclasses.replace(certificates, radii=np.full(4, 1.00499999)))
     other = dataclasses.replace(certificates, norm=2, threat="any pixel", alpha=0.5)
     assert "median l2 radius of the others 2 against any pixel, 1 safe against all, alpha=0.5" in repr(other)
     robust, n_samples = np.array([[True, False, False], [True, True, False]]), np.array([10, 31])

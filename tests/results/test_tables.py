@@ -1,8 +1,9 @@
 """Numbers that are shown on the safe side."""
 
+import numpy as np
 import pytest
 
-from smoothcert.results.tables import rounded_down, rounded_up
+from smoothcert.results.tables import Summary, rounded_down, rounded_up
 
 
 @pytest.mark.parametrize(
@@ -11,3 +12,8 @@ from smoothcert.results.tables import rounded_down, rounded_up
 )
 def test_shown_numbers_are_on_the_safe_side(value, down, up):
     assert (rounded_down(value, 3), rounded_up(value, 3)) == (down, up)
+
+
+def test_tables_show_no_radius_and_no_share_above_what_holds():
+    shown = Summary(np.array([1.00499999, 0.29, 2.0]), {"a": np.array([2999 / 3000, 0.29, 1.0])}, "l1", "").cells[1:]
+    assert shown == [["1.00499999", "0.999"], ["0.29", "0.290"], ["2", "1.000"]]

@@ -38,3 +38,9 @@ def test_counts_that_do_not_fit():
         ValueError, match=r"selection must hold counts of shape \(2, 3\), .* got int64 of shape \(2, 2\)"
     ):
         check_counts(counts, counts, 3)
+
+
+def test_sums_of_counts_that_int64_cannot_hold():
+    many = np.full((1, 2050), 2**53)
+    with pytest.raises(ValueError, match=r"estimation must hold no more than 2\*\*53 votes for each input, got 1.8"):
+        check_counts(np.ones((1, 2050), int), many)

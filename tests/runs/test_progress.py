@@ -12,6 +12,7 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from smoothcert import SmoothedClassifier, UniformNoise
+from smoothcert.results.tables import rounded_share
 from smoothcert.runs import progress
 from smoothcert.runs.progress import Progress, followed, votes_with_stopping
 from smoothcert.runs.run import Part
@@ -82,7 +83,7 @@ def test_results_are_in_the_order_of_the_inputs(caplog):
         found = followed(parts(), Progress(6, "testing"), lambda part: Result(part.index * 0.3), y=y)
     np.testing.assert_allclose(found, np.arange(6) * 0.3)
     # Right are 0, 2, 3 and 5, at radii 0, 0.6, 0.9 and 1.5.
-    assert caplog.records[-1].getMessage().endswith("votes 33.0, certified at 0 0.667, certified at 1 0.167")
+    assert caplog.records[-1].getMessage().endswith("votes 33.0, certified at 0 0.666, certified at 1 0.166")
     rows = followed(parts(), Progress(6, "testing"), lambda part: part.votes.estimation)
     np.testing.assert_array_equal(rows[:, 0], [1, 0, 11, 0, 21, 0])
 
@@ -111,11 +112,11 @@ def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch
         known = len(caplog.records)
         while len(caplog.records) < known + 2:
             time.sleep(0.01)
-    assert progress.figures() == {"votes": "150", "certified at 0": "0.667", "certified at 1": "0.333"}
+    assert progress.figures() == {"votes": "150", "certified at 0": "0.666", "certified at 1": "0.333"}
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "certifying: 4 inputs"
     assert messages[-2].startswith("certifying: 3 of 4 inputs, 1 of them stored, ")
-    assert " s left, votes 150, certified at 0 0.667" in messages[-2]
+    assert " s left, votes 150, certified at 0 0.666" in messages[-2]
     assert messages[-1].startswith("certifying: ended, 3 of 4")
     assert capsys.readouterr().err == ""
 
@@ -198,6 +199,6 @@ def test_bar(capsys, n_jobs):
     assert "30/30" in shown
     assert f"votes={(votes.selection.sum() + votes.estimation.sum()) / 1000:.2f}k" in shown
     correct = (certificates.labels == y) & (certificates.radii >= 0)
-    assert f"certified at 0={correct.mean():.3f}" in shown
+    assert f"certified at 0={rounded_share(correct.mean(), 3)}" in shown
     clf.certify(IMAGES, y=y)
     assert capsys.readouterr().err == ""

@@ -80,6 +80,8 @@ def test_an_input_on_which_the_model_fails_is_skipped(tmp_path, how, params, rea
     check(Certificates.from_store(path))
     assert certified_accuracy_score(y, found, 0) <= (N - 1) / N
     assert (found.labels == y).sum() <= N - 1
+    # A label of an input that failed stands for none, even if it is the true one.
+    assert not found.to_frame(y=np.where(found.failed, found.labels, 5))["correct"].any()
     with pytest.raises(ValueError, match=r"1 inputs that failed, such as X\[23\], and have no votes"):
         VoteCounts.from_store(path)
 

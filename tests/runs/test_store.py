@@ -464,6 +464,34 @@ def test_labels_of_any_kind(tmp_path, table):
         assert read_store(path).labels == names[y].tolist()
 
 
+def test_labels_that_a_store_would_change_are_refused_before_a_vote_is_drawn(tmp_path, table, base):
+    X, y = table
+    path, days = tmp_path / "run.sqlite", np.array([np.datetime64("2020-01-01").item()] * len(X), dtype=object)
+    names = np.array(["a", "b", "c"])
+    clf = SmoothedClassifier.from_pretrained(LogisticRegression().fit(X, names[y]), names)
+    for call in (clf.certify, lambda *args, **options: clf.certify_at(*args, 0.1, **options)):
+        with pytest.raises(ValueError, match=r"y must hold numbers, strings or booleans to be stored, got object"):
+            call(X, store=path, y=days)
+    assert not path.exists()
+    with pytest.raises(ValueError, match="y must hold a label for each input, got nan at position 3"):
+        smoothed(base).certify(X, store=path, y=np.where(np.arange(len(X)) == 3, np.nan, y))
+
+
+def test_any_name_of_a_file_is_one(tmp_path, table, base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clf = smoothed(base, random_state=0)
+    for name in ("file:run.sqlite", ":memory:"):
+        first = clf.certify(table[0][:2], store=name)
+        assert Path(name).exists()
+        np.testing.assert_array_equal(clf.certify(table[0][:2], store=name).radii, first.radii)
+        np.testing.assert_array_equal(Certificates.from_store(name).radii, first.radii)
+    for wrong in (5, b"run.sqlite"):
+        with pytest.raises(ValueError, match=f"store must be a str or a path of a file, got {wrong!r}"):
+            clf.certify(table[0][:2], store=wrong)
+        with pytest.raises(ValueError, match=f"path must be a str or a path of a file, got {wrong!r}"):
+            Certificates.from_store(wrong)
+
+
 def test_noise_of_ones_own_is_drawn_but_not_rebuilt(tmp_path, table, base):
     class MyNoise(UniformNoise):
         pass
