@@ -18,7 +18,7 @@ from ..results.display import CertifiedAccuracyDisplay, note_of
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_curve, certified_accuracy_score, check_one_kind
 from ..results.plotting import Curve
-from ..results.tables import rounded_share, unrounded
+from ..results.tables import unrounded
 from ..runs.database import StoreError
 from ..runs.recertify import recertified
 from ..runs.store import StoredRun, read_status, read_store, write_lock
@@ -81,8 +81,7 @@ def show_status(status: dict[str, Any], only: tuple[str, ...] | None = None) -> 
             continue
         if isinstance(value, dict):
             value = ", ".join(
-                f"{key} {rounded_share(one, 4)}" if isinstance(one, float) else f"{key} {one}"
-                for key, one in value.items()
+                f"{key} {one:.4f}" if isinstance(one, float) else f"{key} {one}" for key, one in value.items()
             )
         elif isinstance(value, bool):
             value = "yes" if value else "no"

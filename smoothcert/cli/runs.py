@@ -13,7 +13,7 @@ from ..regressor import SmoothedRegressor
 from ..results.certificates import Certificates
 from ..results.files import replacing
 from ..results.metrics import certified_accuracy_score
-from ..results.tables import rounded_share, unrounded
+from ..results.tables import unrounded
 from ..runs.inputs import check_shard, shard_positions
 from ..runs.store import read_metadata, read_store
 from ..runs.verify_store import verify_store
@@ -195,5 +195,5 @@ def summary(found: Any, y: Any) -> str:
         radii = np.atleast_1d(found.radius[0]).tolist()
         right = (found.labels == y)[:, None] & found.robust.reshape(len(found), -1)
         shares = right.mean(axis=0)
-    texts = (f"{rounded_share(one, 4)} at {unrounded(radius)}" for one, radius in zip(shares, radii, strict=True))
+    texts = (f"{one:.4f} at {unrounded(radius)}" for one, radius in zip(shares, radii, strict=True))
     return f"{found!r}\nCertified accuracy {', '.join(texts)}"

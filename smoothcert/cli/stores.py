@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..results.metrics import certified_accuracy_score, check_one_kind
-from ..results.tables import rounded_down, rounded_share, unrounded
+from ..results.tables import rounded_down, unrounded
 from ..runs.merge import merge_stores
 from ..runs.recertify import decided, recertified
 from ..runs.store import StoredRun, add_labels, read_store
@@ -68,7 +68,7 @@ def curve(stores: tuple[str, ...], radii: Any, labels: str | None, png: str | No
     accuracies = [certified_accuracy_score(truths[store], results[store], at) for store in stores]
     click.echo("\t".join(["radius", *stores]))
     for radius, *row in zip(at, *accuracies, strict=True):
-        click.echo("\t".join([unrounded(radius), *(rounded_share(accuracy, 4) for accuracy in row)]))
+        click.echo("\t".join([unrounded(radius), *(f"{accuracy:.4f}" for accuracy in row)]))
     if png:
         plot(png, results, truths)
 

@@ -61,9 +61,7 @@ class Summary:
     def cells(self) -> list[list[str]]:
         """The header and the rows, as text."""
         columns = self.accuracy.values()
-        rows = [
-            [unrounded(radius), *(rounded_share(one[i], 3) for one in columns)] for i, radius in enumerate(self.radii)
-        ]
+        rows = [[unrounded(radius), *(f"{one[i]:.3f}" for one in columns)] for i, radius in enumerate(self.radii)]
         return [[f"{self.norm} radius", *self.accuracy], *rows]
 
     def __repr__(self) -> str:
@@ -176,17 +174,6 @@ def unrounded(value: float) -> str:
     ('2', '0.9999999')
     """
     return repr(float(value)).removesuffix(".0")
-
-
-def rounded_share(value: float, digits: int) -> str:
-    """Show a share of inputs, rounded down to some digits after the point; 0.29, a float below 29/100, stays 0.29.
-
-    Examples
-    --------
-    >>> rounded_share(2999 / 3000, 3), rounded_share(0.29, 3)
-    ('0.999', '0.290')
-    """
-    return f"{np.floor(value * 10**digits + 1e-6) / 10**digits:.{digits}f}"
 
 
 def _rounded(value: float, digits: int, direction: str) -> str:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..certify.algorithm import Algorithm
 from ..certify.stopping import expected_votes
-from ..results.tables import rounded_down, rounded_share
+from ..results.tables import rounded_down
 from .run import Part, Parts, Result, in_order, some_votes
 
 logger = logging.getLogger("smoothcert")
@@ -160,7 +160,7 @@ class Progress:
         """Return the figures beside the bar."""
         shares = zip(RADII, self.certified / self.judged, strict=True) if self.judged else ()
         return {"votes": tqdm.format_sizeof(self.votes)} | {
-            f"certified at {radius:g}": rounded_share(one, 3) for radius, one in shares
+            f"certified at {radius:g}": f"{one:.3f}" for radius, one in shares
         }
 
     def summary(self) -> str:
