@@ -89,7 +89,8 @@ class SmoothedClassifier(SmoothedVoting):
     rtol : float or None, default=None
         None draws ``n_samples`` votes for every input. With a number, `certify` stops for an input once its radius is
         within this share of the largest radius that more votes are likely to give. The bound is then an anytime-valid
-        one on p_a - p_b, by betting; ``bound`` is not used, and p_b is 1 - p_a.
+        one on p_a - p_b, by betting; ``bound`` is not used, and p_b is 1 - p_a. Under Gaussian and Laplace noise all
+        rivals count as one then, whatever ``scheme`` says.
     batch_size : "auto" or int, default="auto"
         Number of rows in one call of the base model. It bounds the memory and does not change the noise.
     timeout : float or None, default=None
@@ -251,6 +252,8 @@ class SmoothedClassifier(SmoothedVoting):
         if votes is None:
             algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
             rule = algorithm.precision_rule()
+            if algorithm.stops:
+                algorithm.warn_joined_rivals()
             parts = self._votes(inputs, algorithm, rule, store=store, y=y, vouched=same_model, skip=skip)
         else:
             algorithm = self._algorithm_of_votes(votes, store, inputs, same_model)
@@ -309,12 +312,14 @@ class SmoothedClassifier(SmoothedVoting):
         This is a sequential test by betting (Ville 1939; Waudby-Smith and Ramdas 2024). Votes are drawn until the
         evidence for every radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
         votes are drawn. In the last case Clopper-Pearson bounds decide. The decision about an input depends neither on
-        other inputs nor on batches. ``bound`` is not used. One alpha covers all radii of one call. Each further call
-        spends alpha anew, even with the same ``random_state`` and a larger ``n_samples``.
+        other inputs nor on batches. ``bound`` is not used. Under Gaussian and Laplace noise all rivals count as one,
+        whatever ``scheme`` says, and a warning says so. One alpha covers all radii of one call. Each further call spends alpha
+        anew, even with the same ``random_state`` and a larger ``n_samples``.
         """
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)
         algorithm, skip = self.algorithm(inputs.shape), on_error == "skip"
+        algorithm.warn_joined_rivals()
         at = None if store is None else check_same_radii(radius, radii)
         recording = {"store": store, "y": y, "vouched": same_model, "decided_at": at}
         parts = self._votes(inputs, algorithm, algorithm.radius_rule(), **recording, skip=skip, target=radii)

@@ -127,6 +127,14 @@ class Algorithm:
         """Whether class A is compared with its strongest rival; all rivals count as one otherwise."""
         return self.scheme == "multiclass" and len(self.classes) > 2 and self.mechanism.noise.by_margin
 
+    @property
+    def joins_rivals(self) -> bool:
+        """Whether drawing that stops early takes all rivals for one, although other certificates do not.
+
+        No bet is known where radii do not follow from the margin.
+        """
+        return self.may_stop and self.scheme == "multiclass" and len(self.classes) > 2 and not self.strongest_rival
+
     def level(self, n_samples: int) -> float:
         """Return alpha without the error of drawing ``n_samples`` votes."""
         return level_of_votes(self.alpha, self.mechanism, n_samples)
@@ -305,6 +313,15 @@ class Algorithm:
             radius=radius,
             **self._claim(votes),
         )
+
+    def warn_joined_rivals(self) -> None:
+        """Warn if stopping early gives up radii; see `joins_rivals`."""
+        if self.joins_rivals:
+            warn(
+                f"Under {self.mechanism.noise}, drawing that stops early (rtol, certify_at) takes all rivals for one, "
+                f"as scheme='binary' does: nothing is certified where class A has no majority. certify without rtol "
+                f"compares it with the strongest rival."
+            )
 
     def warn_out_of_reach(self, inputs: Iterable[tuple[NDArray[np.intp], NDArray[Any]]], radius: FloatArray) -> None:
         """Warn if even unanimous votes certify no input at a radius asked for; see `decisions`.

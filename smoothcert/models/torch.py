@@ -252,7 +252,7 @@ class TorchVoter(Voter):
             with precise.module_lock.lock, precise.inference.context(precise.device):
                 return precise(rows)
         if self._finds_smooth(rows):
-            return self(rows)
+            return self(batch)
         votes = self._settle_together(rows)
         for row in np.flatnonzero(votes < 0):
             logits = self.logits(rows[row : row + 1].clone()).cpu()

@@ -201,7 +201,7 @@ class Certificates(TableRecords):
         ...     alpha=0.001, norm=1)
         >>> certificates.summary([0, 1, 1], radii=[0, 1])
         l1 radius  certified accuracy
-                0               0.666
+                0               0.667
                 1               0.333
         3 inputs, 1 abstained, against every perturbation, alpha=0.001
         """

@@ -178,7 +178,7 @@ class Progress:
 
 def votes_with_stopping(algorithm: Algorithm, part: Part) -> dict[str, float]:
     """Estimate the mean number of votes per input for each way of stopping early, from inputs with all their votes."""
-    if not algorithm.may_stop or algorithm.stops or not part.votes.n_votes:
+    if not algorithm.may_stop or algorithm.stops or algorithm.joins_rivals or not part.votes.n_votes:
         return {}
     votes, X = some_votes(part.votes, slice(FEW_INPUTS)), part.X[:FEW_INPUTS]
     rules: dict[str, Any] = {f"rtol={RTOL:g}": (replace(algorithm, rtol=RTOL).precision_rule(), None)}

@@ -667,3 +667,21 @@ def test_votes_that_are_foreseen_are_those_of_the_first_checkpoint_that_suffices
                 break
         assert found[i] == n
     assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(0.5), LaplaceNoise(0.5)], ids=str)
+@pytest.mark.parametrize("scheme", ["multiclass", "binary"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_stopping_early_says_where_it_takes_all_rivals_for_one(recwarn, noise, scheme, n_classes):
+    rule = Rule(lambda X: np.digitize(X[:, 0], [0.5, 1.0][: n_classes - 1]), range(n_classes)).fit(None, None)
+    params = {"noise": noise, "scheme": scheme, "n_samples": 200, "n_selection": 16, "random_state": 0}
+    clf = SmoothedClassifier.from_pretrained(rule, rule.classes_, **params)
+    joins = scheme == "multiclass" and n_classes == 3
+    X = inputs(3)
+    for use in (lambda: clf.certify_at(X, 0.01), lambda: clf.set_params(rtol=0.1).certify(X)):
+        recwarn.clear()
+        use()
+        assert any("takes all rivals for one" in str(one.message) for one in recwarn) == joins
+    recwarn.clear()
+    clf.set_params(rtol=None).certify(X)
+    assert not any("takes all rivals for one" in str(one.message) for one in recwarn)

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from smoothcert import SmoothedClassifier, UniformNoise
+from smoothcert import GaussianNoise, SmoothedClassifier, UniformNoise
 from smoothcert.runs import progress
 from smoothcert.runs.progress import Progress, followed, votes_with_stopping
 from smoothcert.runs.run import Part
@@ -82,7 +83,7 @@ def test_results_are_in_the_order_of_the_inputs(caplog):
         found = followed(parts(), Progress(6, "testing"), lambda part: Result(part.index * 0.3), y=y)
     np.testing.assert_allclose(found, np.arange(6) * 0.3)
     # Right are 0, 2, 3 and 5, at radii 0, 0.6, 0.9 and 1.5.
-    assert caplog.records[-1].getMessage().endswith("votes 33.0, certified at 0 0.666, certified at 1 0.166")
+    assert caplog.records[-1].getMessage().endswith("votes 33.0, certified at 0 0.667, certified at 1 0.167")
     rows = followed(parts(), Progress(6, "testing"), lambda part: part.votes.estimation)
     np.testing.assert_array_equal(rows[:, 0], [1, 0, 11, 0, 21, 0])
 
@@ -171,6 +172,17 @@ def test_exact_probabilities_have_no_votes_to_save(caplog, monkeypatch):
         clf.certify(X)
     (estimate,) = [found for record in caplog.records if "inputs are left" in (found := record.getMessage())]
     assert "would take" not in estimate
+
+
+@pytest.mark.parametrize("scheme", ["binary", "multiclass"])
+def test_nothing_is_suggested_that_certifies_less(scheme):
+    """Under Gaussian noise, stopping early takes all rivals for one."""
+    X = np.random.default_rng(0).random((20, 3))
+    clf = SmoothedClassifier(LogisticRegression(), GaussianNoise(0.1), scheme=scheme, n_samples=1000, random_state=0)
+    clf.fit(X, np.arange(20) % 3)
+    algorithm = clf.algorithm((3,))
+    part = Part(index=np.arange(20), X=X, votes=algorithm.sampler(0).draw(X))
+    assert bool(votes_with_stopping(algorithm, part)) == (scheme == "binary")
 
 
 def test_stopping_early_takes_as_many_votes_as_the_log_says():
