@@ -134,9 +134,8 @@ class SmoothedEstimator(Conventions):
         check_base_model(self.estimator, self.kind)
         training = resolve("training", self.training)
         training.check()
-        if sample_weight is not None:
-            fit_params["sample_weight"] = unmasked("sample_weight", sample_weight)
-        fit_params = self._requested(fit_params)
+        weights = {} if sample_weight is None else {"sample_weight": unmasked("sample_weight", sample_weight)}
+        fit_params = self._requested(fit_params | weights)
         X, y, dataset = read_dataset(on_host(X), unmasked("y", y))
         features, columns = self._read_features(X)
         X, y = self._validate(X, features, columns, y=y)

@@ -106,9 +106,7 @@ def fit_net(
         See `Training.train`. All of torch's randomness follows from the seed, and its global generators are left as
         found.
     """
-    if isinstance(estimator, NoisyModule):
-        carried(estimator, mechanism.noise, mechanism.box, mechanism.features, mechanism.shape)
-        estimator = estimator.module
+    estimator = _without_noise(estimator, mechanism)
     classes, indices = (None, y) if regression else np.unique(y, return_inverse=True)
     X, indices = X.astype(np.float32), indices.astype(np.float32 if regression else np.int64)
     weights = params.pop("sample_weight", None)
@@ -135,6 +133,14 @@ def fit_net(
         net.notify("on_train_end", X=given, y=indices)
     net.module_.eval()
     return net
+
+
+def _without_noise(estimator: Any, mechanism: NoiseMechanism) -> Any:
+    """Return the module inside of a `NoisyModule`, or raise a ValueError unless its noise is that of training."""
+    if not isinstance(estimator, NoisyModule):
+        return estimator
+    carried(estimator, mechanism.noise, mechanism.box, mechanism.features, mechanism.shape)
+    return estimator.module
 
 
 def _initialized(estimator: Any, options: dict[str, Any], regression: bool) -> Any:
