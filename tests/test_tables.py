@@ -287,7 +287,7 @@ def test_a_category_whose_change_no_radius_covers_is_named():
     encode = make_column_transformer((OneHotEncoder(), ["job", "kind"]), remainder="passthrough")
     clf = smoothed(make_pipeline(encode, DecisionTreeClassifier(max_depth=3)), UniformNoise(0.6))
     clf.set_params(costs={"job": 0.6, "kind": 0.5}, bounds={"age": (0, 90)})
-    with pytest.warns(UserWarning, match=r"Radii will not cover a change of \['job'\], which costs up to 0.6.*cheaper"):
+    with pytest.warns(UserWarning, match=r"Radii will not cover a change of \['job'\], which costs up to 0.6"):
         clf.fit(X, Y)
     certificates = clf.certify(X[:TEST])
     assert 0 < np.nanmax(certificates.radii) <= 0.6

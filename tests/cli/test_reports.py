@@ -52,7 +52,7 @@ def test_status_as_text():
         "n inputs:            8",
         "being written:       yes",
         "work left:           1.5",
-        "certified:           0 0.5000, 1 0.1234",
+        "certified:           0 0.5000, 1 0.1235",
         "versions:            numpy 2",
         "on:                  no",
     ]

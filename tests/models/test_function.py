@@ -127,7 +127,7 @@ def test_functions_can_be_frozen_but_not_trained():
         SmoothedClassifier(thirds).fit(X, thirds(X))
     frozen = SmoothedClassifier(FrozenEstimator(thirds), **PARAMS).fit(X, thirds(X))
     assert_same(frozen.certify(X), smoothed(thirds).certify(X))
-    with pytest.raises(ValueError, match=r"got LinearRegression.*Pass its predict method to from_pretrained"):
+    with pytest.raises(ValueError, match=r"got LinearRegression.*It is a regressor: use SmoothedRegressor"):
         SmoothedClassifier.from_pretrained(LinearRegression(), [0, 1])
     with pytest.raises(ValueError, match=r"Pass an instance: LogisticRegression\(\)"):
         SmoothedClassifier.from_pretrained(LogisticRegression, [0, 1])
