@@ -238,10 +238,10 @@ def _with_probabilities(
     """Return certificates with the nearest probabilities, which tests need, and which of them claim possible ones.
 
     If all of n votes agree, p_a is alpha**(1/n), by the bound of Clopper and Pearson. No votes give more, unless the
-    bound is random or the probabilities are known.
+    bound is random. Probabilities that are known may be 1.
     """
     n = np.full(len(claimed), clf.n_samples) if claimed.n_samples is None else claimed.n_samples
-    may_be_1 = algorithm.certain or (clf.bound.startswith("randomized") and clf.rtol is None)
+    may_be_1 = algorithm.certain or claimed.alpha == 0 or (clf.bound.startswith("randomized") and clf.rtol is None)
     # Room for rounding.
     most = 1.0 if may_be_1 else claimed.alpha ** (1 / np.maximum(n, 1)) * (1 + 2**-50)
     are_possible = (claimed.p_b >= 1 - most) & (claimed.p_a <= most)

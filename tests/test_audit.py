@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
 import smoothcert.audit
 from smoothcert import (
@@ -202,6 +203,20 @@ def test_probabilities_that_no_votes_give_are_found(settings, told):
         assert audit.consistent == fine
         assert audit.too_large.any() != fine
         assert not audit.contradicted.any()
+
+
+def test_known_probabilities_can_be_checked_by_votes():
+    X = np.random.default_rng(0).random((40, 2)).round(2)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, X[:, 0] > 0.5)
+    exact, sampled = (
+        SmoothedClassifier.from_pretrained(tree, [False, True], NOISE, n_samples=500, estimation=estimation)
+        for estimation in ("auto", "sample")
+    )
+    certificates = exact.certify(X)
+    assert certificates.alpha == 0
+    assert certificates.verify(sampled, X, fraction=1.0, random_state=1).consistent
+    false = replace(certificates, labels=~certificates.labels)
+    assert not false.verify(sampled, X, fraction=1.0, random_state=1).consistent
 
 
 def test_a_wrong_label_from_few_votes_is_found():

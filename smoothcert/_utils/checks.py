@@ -114,7 +114,7 @@ def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
     labels = np.asarray(unmasked(name, y))
     if labels.shape != (n_inputs,):
         raise ValueError(f"{name} must hold one label for each of {n_inputs} inputs, got shape {labels.shape}.")
-    for i, label in enumerate(labels.tolist()):
+    for i, label in enumerate(labels.tolist() if labels.dtype.kind in "OfmM" else []):
         if is_missing(label):
             raise ValueError(f"{name} must hold a label for each input, got {label!r} at position {i}. Leave it out.")
     if _kind(labels) != _kind(classes):
@@ -127,9 +127,10 @@ def check_labels(y: Any, n_inputs: int, classes: Any, name: str = "y") -> Any:
 def _kind(labels: Any) -> str:
     """Return "f" for all numbers, "U" for text and other objects, and the kind of the dtype for bytes and the rest."""
     kind = labels.dtype.kind
-    if kind == "O" and any(isinstance(label, bytes) for label in labels.tolist()):
-        return "S"
-    return "f" if kind in "biuf" else "U" if kind == "O" else str(kind)
+    if kind == "O":
+        kinds = {type(label) for label in labels.tolist()}
+        kind = "S" if bytes in kinds else "f" if all(issubclass(one, Real) for one in kinds) else "U"
+    return "f" if kind in "biuf" else str(kind)
 
 
 def check_numbers(name: str, values: Any, n_inputs: int) -> Any:
@@ -212,7 +213,7 @@ def check_unmasked(name: str, array: Any) -> None:
     """Raise a ValueError if an array, or one in a list of arrays, holds masked values: arrays forget their masks."""
     parts = array if isinstance(array, (list, tuple)) else [array]
     if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
-        raise ValueError(f"{name} holds masked values. Give values everywhere: fill them in by {name}.filled().")
+        raise ValueError(f"{name} holds masked values. Leave them out, or fill them in, as by {name}.filled(value).")
 
 
 def check_shape(X: Any, fitted: tuple[int, ...] | None, *, any_shape: bool) -> None:

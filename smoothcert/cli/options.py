@@ -241,7 +241,8 @@ def as_fitted(clf: SmoothedEstimator, X: Any, given: dict[str, Any]) -> Any:
     expected = number_of_columns(clf) or number_of_columns(clf.estimator_)
     if hasattr(X, "columns") and not given["target"] and expected is not None and X.shape[1] > expected:
         raise click.UsageError(
-            f"{given['data']} has {X.shape[1]} columns, and the model takes {expected}: name the labels with --target."
+            f"{given['data']} has {X.shape[1]} columns, and the model takes {expected}: name the labels with --target, "
+            f"or leave out what is no feature, such as row numbers."
         )
     return X.to_numpy() if hasattr(X, "columns") and not hasattr(clf, "feature_names_in_") else X
 

@@ -187,10 +187,12 @@ def unpacked(content: Any) -> Any:
 
 def packed_type(dtype: Any, library: str) -> Any:
     """Return a type as files hold it: its categories or its name; the type itself where they do not tell it."""
-    if (categories := getattr(dtype, "categories", None)) is not None and str(dtype) != "Categorical":
-        name: Any = (list(categories), bool(getattr(dtype, "ordered", False)))
-    else:
-        name = dtype.str if isinstance(dtype, np.dtype) else str(dtype)
+    categories = getattr(dtype, "categories", None)
+    if categories is not None and library == "pandas":
+        return categories.tolist(), packed_type(categories.dtype, library), bool(dtype.ordered)
+    if categories is not None and str(dtype) != "Categorical":
+        return (list(categories),)
+    name = dtype.str if isinstance(dtype, np.dtype) else str(dtype)
     try:
         return name if unpacked_type(name, library) == dtype else dtype
     except (AttributeError, ImportError, NotImplementedError, TypeError, ValueError):
@@ -200,8 +202,11 @@ def packed_type(dtype: Any, library: str) -> Any:
 def unpacked_type(content: Any, library: str) -> Any:
     """Return the type that `packed_type` was given."""
     module = import_module(library)
+    if isinstance(content, tuple) and library == "pandas":
+        items, dtype, ordered = content
+        return module.CategoricalDtype(module.Index(items, dtype=unpacked_type(dtype, library)), ordered)
     if isinstance(content, tuple):
-        return module.CategoricalDtype(*content) if library == "pandas" else module.Enum(content[0])
+        return module.Enum(content[0])
     if not isinstance(content, str):
         return content
     if library == "polars":

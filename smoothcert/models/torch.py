@@ -111,7 +111,7 @@ class TorchVoter(Voter):
         self.is_reduced = step > torch.finfo(torch.float32).eps
         self.coarse_step = step if self.is_reduced else 0.0
         self.near_tie, self.scale = (step, 0.0) if self.is_reduced else (NEAR_TIE, 1.0)
-        self.many_near_ties = False
+        self.many_near_ties = self.is_rough = False
         self.most_changed = COARSE_CHANGES if self.device_type != "cpu" or self.is_reduced else 0
         self.original = self
         self._forget()
@@ -120,9 +120,8 @@ class TorchVoter(Voter):
         """Forget what was made of the module, which may change between runs."""
         self.forward: Any = None
         self.thread_voters: list[TorchVoter] = []
-        # The voter of higher precision; None before it is needed, False if there is none.
+        # The voter of higher precision, which is compared anew; None before it is needed, False if there is none.
         self.precise: Any = None
-        # A new one is compared anew.
         self.is_measured, self.n_large_batches = not self.is_reduced, 0
 
     @property
@@ -210,7 +209,8 @@ class TorchVoter(Voter):
         if precise:
             try:
                 error = lead_error(logits, precise.logits(rows.clone()))
-                precise._finds_smooth(rows)
+                if not is_later and precise.dtype == np.float64 and is_smooth(precise.logits, rows.double()):
+                    precise.near_tie = SMOOTH_NEAR_TIE
             except (MemoryError, RuntimeError, ValueError):
                 self.original.precise = precise if is_later else False
                 return True
@@ -263,10 +263,11 @@ class TorchVoter(Voter):
 
     def _finds_smooth(self, rows: Any) -> bool:
         """Tell whether logits turn out to be smooth in float64. Fewer rows are near ties from then on."""
-        if self.dtype != np.float64 or self.near_tie != NEAR_TIE or len(rows) < MEASURED_ROWS:
+        if self.dtype != np.float64 or self.near_tie != NEAR_TIE or self.is_rough or len(rows) < MEASURED_ROWS:
             return False
-        self.near_tie = SMOOTH_NEAR_TIE if is_smooth(self.logits, rows.double()) else NEAR_TIE
-        return self.near_tie != NEAR_TIE
+        self.is_rough = not is_smooth(self.logits, rows.double(), strict=True)
+        self.near_tie = NEAR_TIE if self.is_rough else SMOOTH_NEAR_TIE
+        return not self.is_rough
 
     def _settle_together(self, rows: Any) -> NDArray[np.intp]:
         """Return the class index of each row for which a float64 copy of the module has a clear winner, else -1.
@@ -329,7 +330,6 @@ class TorchVoter(Voter):
         if self.precision == torch.float64 or self.n_parameters > LARGEST_COPY:
             return None
         dtype = torch.float64 if self.precision == torch.float32 else torch.float32
-        # Only these accelerators have float64.
         has_it = dtype == torch.float32 or self.device_type in ("cpu", "cuda")
         return self._copy(inference, (self.device if has_it else torch.device("cpu"), dtype))
 

@@ -57,7 +57,7 @@ def carried(
         if noise is not None and describe(noise.for_columns(None)) != describe(part.noise.for_columns(None)):
             raise ValueError(f"noise must be that of the NoisyModule, {describe(part.noise)}, got {noise!r}. {remedy}")
         given = box if bounds is None else box_of(bounds)
-        if not (_equal(given.lo, box.lo) and _equal(given.hi, box.hi)):
+        if not all(map(_equal, _ends(given, own, shape), _ends(box, own, shape))):
             raise ValueError(f"bounds must be those of the NoisyModule, ({box.lo}, {box.hi}), got {bounds!r}. {remedy}")
         if costs is not None and not _equal(_costs(costs, shape), own):
             raise ValueError(f"costs must be those of the NoisyModule, {part.costs!r}, got {costs!r}. {remedy}")
@@ -75,6 +75,14 @@ def box_of(bounds: Any) -> Box:
 
 def _costs(costs: Any, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
     return (costs if isinstance(costs, Features) else Features.from_costs(costs, shape=shape)).costs
+
+
+def _ends(box: Box, costs: NDArray[np.float64], shape: tuple[int, ...] | None) -> list[NDArray[np.float64]]:
+    """Return the ends of a box; 0 for features that cannot change, whose ends say nothing."""
+    ends = [box.lo, box.hi]
+    if shape is None or np.isfinite(costs).all():
+        return ends
+    return [np.where(np.isfinite(costs), np.broadcast_to(end, shape).ravel(), 0.0) for end in ends]
 
 
 def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:

@@ -220,13 +220,14 @@ def test_labels_that_say_nothing_about_predictions():
         with pytest.raises(ValueError, match="y must hold labels like the classes"):
             checks.check_labels(y, 2, classes)
     assert checks.check_labels([b"a", b"b"], 2, np.array([b"a"])).tolist() == [b"a", b"b"]
+    assert checks.check_labels(np.array([1, True], dtype=object), 2, numbers).tolist() == [1, True]
     for missing, classes in [(NAN, numbers), (None, words), (pd.NA, words), (pd.NaT, words)]:
         y = np.array([classes[0], missing], dtype=object if classes is words else float)
         with pytest.raises(ValueError, match=f"y must hold a label for each input, got {missing}.* at position 1"):
             checks.check_labels(y, 2, classes)
     masked = np.ma.array([1.0, 0.0], mask=[False, True])
     for check in (lambda y: checks.check_labels(y, 2, numbers), lambda y: checks.check_numbers("y", y, 2)):
-        with pytest.raises(ValueError, match=r"y holds masked values.*by y\.filled\(\)"):
+        with pytest.raises(ValueError, match=r"y holds masked values.*by y\.filled\(value\)"):
             check(masked)
         with pytest.raises(ValueError, match=r"y must hold data, got a LazyFrame.*Pass what y\.collect\(\)"):
             check(pl.LazyFrame({"y": [1, 0]}))

@@ -105,6 +105,25 @@ def test_float32_inside_of_a_network_in_float64_is_noticed():
     assert voter.near_tie == NEAR_TIE
 
 
+@pytest.mark.parametrize("d", [2, 8, 64])
+def test_a_part_in_float32_of_a_network_in_float64_is_noticed_in_few_features(d):
+    torch.manual_seed(0)
+    first, last, wide = nn.Linear(d, 64), nn.Linear(64, 3), nn.Linear(d, 3).double()
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide = wide
+
+        def forward(self, rows):
+            return last(first(rows.float()).relu()).double() + 1e-3 * self.wide(rows)
+
+    for seed in range(5):
+        voter = TorchVoter(Mixed(), 3)
+        voter.settle(np.random.default_rng(seed).random((64, d)))
+        assert voter.near_tie == NEAR_TIE
+
+
 def test_larger_rounding_errors_of_later_rows_raise_the_scale():
     """As those of other inputs in the same task: what their logits have in common cancels."""
     network = Network(lambda logits: 1e-4 * logits)

@@ -173,3 +173,15 @@ def test_types_whose_name_does_not_tell_them_stay_in_files():
     for library, dtype in (("polars", pl.Datetime("us", "UTC")), ("numpy", np.dtype([("a", "f4")]))):
         assert series.packed_type(dtype, library) is dtype
         assert series.unpacked_type(dtype, library) is dtype
+
+
+@pytest.mark.parametrize("kind", ["int8", "int32", "float32", "Int64", "string", "object", "bool", "M8[ns]"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_types_of_categories_are_read_back(kind, ordered):
+    items = {"string": ["b", "a"], "object": ["b", "a"], "bool": [True, False], "M8[ns]": [DAY]}.get(kind, [2, 1])
+    dtype = pd.CategoricalDtype(pd.Index(items, dtype=kind), ordered)
+    packed = series.packed_type(dtype, "pandas")
+    assert type(packed) is tuple
+    assert series.unpacked_type(packed, "pandas") == dtype
+    column = pd.Series(items, dtype=dtype).array
+    assert series.unpacked(series.packed(column)).dtype == dtype

@@ -185,6 +185,9 @@ def test_a_noisy_module_does_not_nest():
             ValueError, match=rf"{next(iter(given))} must be th.* of the NoisyModule.* or fit the network"
         ):
             SmoothedClassifier(noisy, **{"noise": UniformNoise(0.1)} | given).fit(X, y)
+    costs = [*[1.0] * (X.shape[1] - 1), "fixed"]
+    fixed = NoisyModule(copy.deepcopy(inner), UniformNoise(0.1), costs=costs)
+    SmoothedClassifier(fixed, UniformNoise(0.1), costs=costs, random_state=0).fit(X, y)
     below = [torch.compile(noisy, backend="eager"), *(wrap(noisy) for wrap in list(WRAPPED.values())[:3])]
     for base in [make_net(noisy, max_epochs=1), *below, *(make_net(module, max_epochs=1) for module in below)]:
         with pytest.raises(ValueError, match=r"holds a NoisyModule, but fit adds the noise itself\. Use the network"):
