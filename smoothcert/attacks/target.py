@@ -144,6 +144,7 @@ class Target:
         share = (self.start / self.scale).reshape(1, *self.mechanism.shape)
         down, up = (self.mechanism.with_categories(side.reshape(1, -1))[0] for side in self.mechanism.box.room(share))
         strategy = self.algorithm.strategy
+        # Its limits may differ between the directions, which a reach does not tell.
         if isinstance(strategy, GreedyRadius):
             down, up = map(np.minimum, (down, up), strategy._limits())
         if strategy.uses_box:
